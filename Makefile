@@ -1,0 +1,49 @@
+# Every target sets up what it needs in .venv; nothing has to be installed or activated by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test test-slow test-gpu check format clean
+
+help:
+	@echo "make demo       show what works on this machine"
+	@echo "make test       the fast tests (CPU)"
+	@echo "make test-slow  the slow tests (CPU)"
+	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make check      ruff and mypy"
+	@echo "make format     let ruff format and fix"
+
+# torch first and pinned by constraints.txt, so that nothing later pulls another build of it.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hourllava needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch numpy
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python tests/parity/demo.py
+
+test: $(READY)
+	$(BIN)/pytest -n auto
+
+test-slow: $(READY)
+	$(BIN)/pytest -n auto -m slow
+
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

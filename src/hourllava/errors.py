@@ -1,0 +1,47 @@
+"""The errors a caller can act on.
+
+Every message says what was got, what is allowed and what to do next, on one line: the command prints it as it is and
+exits with the class's `exit_code`. Broken invariants of our own are `assert`s, never one of these.
+"""
+
+
+class HourLlavaError(Exception):
+    """Base of everything this library raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(HourLlavaError, ValueError):
+    """A setting, option or argument is outside what is allowed."""
+
+    exit_code = 2
+
+
+class VideoError(HourLlavaError):
+    """A video cannot be read, or holds no picture."""
+
+    exit_code = 3
+
+
+class CheckpointError(HourLlavaError):
+    """A checkpoint is missing, damaged, of another shape, or of a kind that is refused."""
+
+    exit_code = 4
+
+
+class MemoryFileError(HourLlavaError):
+    """A memory is damaged, of another version, or belongs to another video, encoder or frame rate."""
+
+    exit_code = 5
+
+
+class DataError(HourLlavaError):
+    """A record, feature file or shard breaks its format."""
+
+    exit_code = 6
+
+
+class InputError(HourLlavaError, ValueError):
+    """A prompt, question or layout that the model cannot take."""
+
+    exit_code = 7
