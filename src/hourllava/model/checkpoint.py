@@ -160,8 +160,8 @@ def load_model(
         CheckpointError: no checkpoint there, pickled or damaged weights, missing tensors, wrong shapes, unknown tower.
     """
     folder = find_checkpoint(name)
+    config = load_config(folder)
     released = is_released_layout(folder)
-    config = released_config(folder) if released else _own_config(folder)
     tensors = read_tensors(folder)
     with torch.device("meta"):
         expected = {key: value.shape for key, value in HourLlavaForConditionalGeneration(config).state_dict().items()}
@@ -314,8 +314,15 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _own_config(folder: Path) -> HourLlavaConfig:
+def load_config(folder: Path) -> HourLlavaConfig:
+    """The configuration in a checkpoint's folder, of any layout.
+
+    Raises:
+        CheckpointError: it is of another kind of model.
+    """
     model_type = _read_json(folder / "config.json").get("model_type")
+    if model_type in RELEASED_MODEL_TYPES:
+        return released_config(folder)
     if model_type != HourLlavaConfig.model_type:
         allowed = ", ".join((HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES))
         raise CheckpointError(f"{folder} holds a {model_type!r} model; allowed are {allowed}")

@@ -33,8 +33,7 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
     """The vision tower up to `config.vision_feature_layer`, without pooling head."""
     vision_config = copy.deepcopy(config.vision_config)
     vision_config.num_hidden_layers = config.num_vision_layers
-    if hasattr(vision_config, "vision_use_head"):
-        vision_config.vision_use_head = False
+    vision_config.vision_use_head = False  # SigLIP's; other towers do not look at it
     tower = AutoModel.from_config(vision_config)
     final_norm = getattr(tower, "post_layernorm", None)
     if not isinstance(final_norm, nn.LayerNorm):
