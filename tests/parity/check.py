@@ -14,7 +14,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -283,11 +283,11 @@ def check_folder(root: Path) -> Iterator[Result]:
             yield Result(f"{name} ({type(error).__name__}: {error})", {}, {"case": False})
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line per case; 0 if there are cases and all pass."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder laid out like tests/parity/golden")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(arguments).folder
     passed = []
     for result in check_folder(folder):
         print(result, flush=True)

@@ -7,6 +7,7 @@ ours - the memory, forgetting, MemAug, image tiling - has typed fields with unit
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -113,8 +114,8 @@ class HourLlavaConfig(PreTrainedConfig):
     min_video_frames: int = 128
     max_image_tiles: int = 6
     max_image_grid_tiles: int = 9
-    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
-    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_mean: Sequence[float] = (0.5, 0.5, 0.5)
+    image_std: Sequence[float] = (0.5, 0.5, 0.5)
     visual_token_id: int = LAST_VOCABULARY_ROW
     max_sequence_tokens: int = 32768
     tie_word_embeddings: bool = False
@@ -129,6 +130,7 @@ class HourLlavaConfig(PreTrainedConfig):
         self.vision_feature_width = self.vision_feature_width or self.vision_config.hidden_size
         if self.visual_token_id == LAST_VOCABULARY_ROW:
             self.visual_token_id = self.text_config.vocab_size - 1
+        self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)
         super().__post_init__(**kwargs)
         self._check()
 

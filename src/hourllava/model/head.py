@@ -29,13 +29,16 @@ class LanguageModelHead(nn.Linear):
             return super().forward(hidden_ND)
         supervised = targets_N != IGNORED_LABEL
         hidden_ND, targets_N = hidden_ND[supervised], targets_N[supervised]
-        total = hidden_ND.sum(dtype=torch.float32) * 0  # keeps the graph connected when nothing is supervised
+        loss_dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
+        total = hidden_ND.sum(dtype=loss_dtype) * 0  # keeps the graph connected when nothing is supervised
         for chunk in cut_into_chunks(len(targets_N), LOSS_CHUNK_TOKENS):
             total = total + checkpoint(self._summed_loss, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
         return total
 
     def _summed_loss(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        return F.cross_entropy(super().forward(hidden_ND).float(), targets_N, reduction="sum")
+        logits = super().forward(hidden_ND)
+        loss_dtype = torch.promote_types(logits.dtype, torch.float32)
+        return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="sum")
 
 
 def next_token_targets(labels_BL: Tensor, segments: Segments | None = None) -> Tensor:

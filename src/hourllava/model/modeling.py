@@ -303,6 +303,11 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds")
+        if segments is not None:
+            tokens = input_ids if input_ids is not None else inputs_embeds
+            assert tokens is not None
+            position_ids, attention_mask = self._packed(tokens, segments)
+            kwargs["segments"] = segments
         if inputs_embeds is None:
             assert input_ids is not None
             inputs_embeds = self.embed(
@@ -313,9 +318,6 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
                 mm_encoder_outputs=mm_encoder_outputs,
                 memory=memory,
             )
-        if segments is not None:
-            position_ids, attention_mask = self._packed(inputs_embeds, segments)
-            kwargs["segments"] = segments
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -326,17 +328,18 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         )
         return output
 
-    def _packed(self, inputs_embeds: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        if inputs_embeds.shape[:2] != (1, segments.num_tokens):
+    def _packed(self, tokens: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """Positions [1, L] and attention mask of packed samples."""
+        if tokens.shape[:2] != (1, segments.num_tokens):
             raise InputError(
-                f"packed samples of {segments.num_tokens} tokens must form one row, got {list(inputs_embeds.shape[:2])}"
+                f"packed samples of {segments.num_tokens} tokens must form one row, got {list(tokens.shape[:2])}"
             )
         if "sliding_attention" in (getattr(self.config.text_config, "layer_types", None) or ()):
             raise InputError("packed samples need a decoder without sliding-window layers; pad the batch instead")
-        positions = torch.cat([torch.arange(length) for length in segments.lengths])[None].to(inputs_embeds.device)
+        positions = torch.cat([torch.arange(length) for length in segments.lengths])[None].to(tokens.device)
         # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at
         # 32k). The packed attention does not look at it.
-        return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=inputs_embeds.device)
+        return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
 
 
 class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixin):
