@@ -2,9 +2,10 @@
 
     python benchmarks/first_token.py --model hourllava-3b --model hourllava-7b --frames 3600
 
-Random weights in bf16 and random features; the model, the kernels and the shapes are the real ones. `memory` projects the
-features and makes MemAug's keys and values (done once per video), `MemAug` looks into the memory, `prefill` runs the decoder
-over the prompt up to the first token's logits. "cold" is all three, "warm" is a further question about the same video.
+Random weights in bf16 and random features; the model, the kernels and the shapes are the real ones. `memory` projects
+the features and makes MemAug's keys and values (done once per video), `MemAug` looks into the memory, `prefill` runs
+the decoder over the prompt up to the first token's logits. "cold" is all three, "warm" is a further question about the
+same video.
 """
 
 import argparse

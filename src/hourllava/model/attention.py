@@ -1,9 +1,9 @@
 """The one attention function: packed segments, grouped-query heads, full or causal.
 
-MemAug and the decoder both come here. Segments are attended one by one with SDPA, the fastest kernel for a large one (575
-TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); many small ones on CUDA in half precision, where
-launches would dominate, go to `varlen_attn` together (64 segments of 300 tokens: 0.66 ms against 4.7). A key/value set
-too large for one pass is attended in chunks whose partial results are merged by their log-sum-exp.
+MemAug and the decoder both come here. Segments are attended one by one with SDPA, the fastest kernel for a large one
+(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); many small ones on CUDA in half precision,
+where launches would dominate, go to `varlen_attn` together (64 segments of 300 tokens: 0.66 ms against 4.7). A
+key/value set too large for one pass is attended in chunks whose partial results are merged by their log-sum-exp.
 
 Shapes: Q queries and K keys of all segments together, H query heads, G key/value heads (H a multiple of G), E head
 width.
@@ -31,8 +31,8 @@ PACKED_ATTENTION = "hourllava_packed"
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
-# With more (query, key) pairs than this in the mean segment, one SDPA call each is faster than varlen_attn for all: on an
-# H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
+# With more (query, key) pairs than this in the mean segment, one SDPA call each is faster than varlen_attn for all: on
+# an H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
 MIN_PAIRS_FOR_SDPA = 2**21
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256

@@ -23,7 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hourllava.errors import CheckpointError
+from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -78,6 +78,22 @@ TEXT_FIELDS = (
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
+)
+
+# Fields that are ours; the released layout fixes most of them.
+OWN_FIELDS = (
+    "memaug",
+    "forgetting",
+    "vision_feature_layer",
+    "vision_feature_width",
+    "video_grid",
+    "min_video_frames",
+    "max_image_tiles",
+    "max_image_grid_tiles",
+    "image_mean",
+    "image_std",
+    "visual_token_id",
+    "max_sequence_tokens",
 )
 
 MAX_SHARD_BYTES = 5 * 10**9
@@ -144,7 +160,7 @@ def is_released_layout(folder: Path) -> bool:
 
 
 def load_model(
-    name: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    name: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
 ) -> tuple[HourLlavaForConditionalGeneration, LoadReport]:
     """Load a checkpoint of any layout: ours, the release's, LLaVA-OneVision-SI's.
 
@@ -193,6 +209,7 @@ def load_model(
     model = HourLlavaForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype or _common_dtype(state.values())
     )
+    model.config.name_or_path = ""  # transformers writes "None" there
     report = LoadReport(tuple(state), tuple(fresh), tuple(sorted(tensors)))
     return model.to(device or "cpu").eval(), report
 
@@ -216,13 +233,17 @@ def released_config(folder: Path) -> HourLlavaConfig:
             f"{folder} names the vision tower {tower!r}, which is not known; known: {', '.join(VISION_TOWERS)}. "
             "Describe it in a vision_config.json beside config.json"
         )
+    return _from_flat(flat, vision)
+
+
+def _from_flat(flat: dict[str, Any], vision: dict[str, Any]) -> HourLlavaConfig:
     text = {key: flat[key] for key in TEXT_FIELDS if key in flat}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": flat.get("rope_theta", 1e6)}
     tiling = re.fullmatch(r"anyres_max_(\d+)", flat.get("image_aspect_ratio") or "")
     return HourLlavaConfig(
         text_config={"model_type": "qwen2", **text},
         vision_config=vision,
-        vision_tower_name=tower,
+        vision_tower_name=flat.get("mm_vision_tower"),
         memaug={"num_blocks": flat.get("memaug_depth", 4)},
         forgetting={"spatial": flat.get("spatial_sampling_type", "random")},
         vision_feature_layer=flat.get("mm_vision_select_layer", -2),
@@ -237,7 +258,7 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
     """Write a model in the release's layout: flat `config.json` and safetensors with released names.
 
     Raises:
-        CheckpointError: the decoder is not a Qwen2, which is all that layout can say.
+        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, another token grid.
     """
     config, folder = model.config, Path(folder)
     if config.text_config.model_type != "qwen2":
@@ -245,12 +266,24 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
             f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use "
             "save_pretrained for our own layout"
         )
+    flat = _flat_config(config, model.dtype)
+    try:
+        read_back = _from_flat(flat, config.vision_config.to_dict())
+    except ConfigError as error:
+        raise CheckpointError(f"the released layout would make another model of this one: {error}") from error
+    for field in OWN_FIELDS:
+        ours, theirs = getattr(config, field), getattr(read_back, field)
+        if ours != theirs:
+            raise CheckpointError(
+                f"the released layout cannot say that {field} is {ours}, it would be read as {theirs}; use "
+                "save_pretrained for our own layout"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     state = {released_name(name): tensor for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del state["lm_head.weight"]
     save_torch_state_dict(state, folder, max_shard_size=MAX_SHARD_BYTES, safe_serialization=True)
-    _write_json(folder / "config.json", _flat_config(config, model.dtype))
+    _write_json(folder / "config.json", flat)
     if config.vision_tower_name not in VISION_TOWERS:
         _write_json(folder / "vision_config.json", config.vision_config.to_dict())
 

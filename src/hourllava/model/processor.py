@@ -111,7 +111,9 @@ class HourLlavaProcessor:
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Self:
         """Tokenizer and configuration of a checkpoint of any layout, see `checkpoint.load_model`."""
         folder = find_checkpoint(name)
-        return cls(AutoTokenizer.from_pretrained(folder), load_config(folder))
+        config = load_config(folder)
+        # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
+        return cls(AutoTokenizer.from_pretrained(folder, config=config.text_config), config)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Write the tokenizer and the configuration."""

@@ -84,9 +84,10 @@ def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
         raise InputError(f"frames must be uint8 [N, H, W, 3], got {frames_NHW3.dtype} {list(frames_NHW3.shape)}")
     size = config.vision_config.image_size
     pixels_N3HW = frames_NHW3.permute(0, 3, 1, 2).float()
-    if pixels_N3HW.shape[-2:] != (size, size):
-        pixels_N3HW = F.interpolate(pixels_N3HW, size=(size, size), mode="bicubic", antialias=True)
-        pixels_N3HW = pixels_N3HW.round().clamp(0, 255)
+    height = pixels_N3HW.shape[-2]
+    for shape in ((height, size), (size, size)):  # as Pillow: first the rows, rounded to bytes, then the columns
+        if pixels_N3HW.shape[-2:] != shape:
+            pixels_N3HW = F.interpolate(pixels_N3HW, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
     mean, std = (
         torch.tensor(part, device=pixels_N3HW.device).view(3, 1, 1) for part in (config.image_mean, config.image_std)
     )
