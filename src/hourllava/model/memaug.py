@@ -51,14 +51,15 @@ class PartialRotaryEmbedding:
     """Rotates the first part of each head by position; half-split, not interleaved."""
 
     def __init__(self, head_width: int, rotary_fraction: float, base: float) -> None:
-        self.rotary_width = int(head_width * rotary_fraction) // 2 * 2
+        self.num_base_steps = int(head_width * rotary_fraction)
+        self.rotary_width = (self.num_base_steps + 1) // 2 * 2  # angles come in pairs: an odd part is rounded up
         self.base = base
 
     def angles(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine [N, 1, R / 2], float32: positions of an hour do not fit into bf16."""
         # Computed anew each time, not a buffer: it survives the meta device and every cast of the model.
-        exponents = torch.arange(0, self.rotary_width, 2, dtype=torch.float32, device=positions_N.device)
-        frequencies = 1.0 / self.base ** (exponents / max(self.rotary_width, 1))
+        steps = torch.arange(0, self.num_base_steps, 2, dtype=torch.float32, device=positions_N.device)
+        frequencies = 1.0 / self.base ** (steps / max(self.num_base_steps, 1))
         angles = positions_N.float()[:, None, None] * frequencies
         return angles.cos(), angles.sin()
 
