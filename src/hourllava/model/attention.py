@@ -236,11 +236,33 @@ def decoder_attention(
     Returns:
         [B, Q, H, E] and None.
     """
+    if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
+        return _one_token(query, key, value, attention_mask, scaling), None
     if segments is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
     query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1) for part in (query, key, value))
     return packed_attention(query_QHE, key_KGE, value_KGE, segments, segments, causal=True, scale=scaling)[None], None
+
+
+def _one_token(
+    query_BH1E: Tensor, key_BGKE: Tensor, value_BGKE: Tensor, mask_B11K: Tensor | None, scale: float | None
+) -> Tensor:
+    """[B, 1, H, E] attention of one new token per row: two small matrix products, spread over all keys.
+
+    SDPA's masked kernels give one row and key head to one multiprocessor each, which on a GPU leaves all others idle.
+    """
+    scale = query_BH1E.shape[-1] ** -0.5 if scale is None else scale
+    query_BGNE = query_BH1E[:, :, 0].unflatten(1, (key_BGKE.shape[1], -1))
+    scores_BGNK = (query_BGNE * scale) @ key_BGKE.transpose(-1, -2)
+    if mask_B11K is not None:
+        scores_BGNK = (
+            scores_BGNK.masked_fill(~mask_B11K, -torch.inf)
+            if mask_B11K.dtype == torch.bool
+            else scores_BGNK + mask_B11K
+        )
+    weights_BGNK = scores_BGNK.float().softmax(-1).to(value_BGKE.dtype)
+    return (weights_BGNK @ value_BGKE).flatten(1, 2)[:, None]
 
 
 def cut_into_chunks(num_items: int, chunk_items: int) -> Sequence[slice]:

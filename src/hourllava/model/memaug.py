@@ -12,8 +12,8 @@ E head width, R rotated part of it.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,23 @@ class MemoryKeysValues:
     def num_bytes(self) -> int:
         """Size of all chunks in bytes."""
         return sum(chunk.nbytes for chunk in (*self.keys, *self.values))
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy on another device."""
+        return type(self)([key.to(device) for key in self.keys], [value.to(device) for value in self.values])
+
+    def in_one_piece(self) -> Self:
+        """The same with all chunks joined."""
+        return type(self)([torch.cat(list(self.keys))], [torch.cat(list(self.values))])
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """The chunks of all parts, one after the other."""
+        return cls([key for part in parts for key in part.keys], [value for part in parts for value in part.values])
+
+
+QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
+"""Is shown a block's queries [Q, H, E] and the memory they look into."""
 
 
 class PartialRotaryEmbedding:
@@ -120,9 +137,12 @@ class MemAugCrossAttention(nn.Module):
         memory: MemoryKeysValues,
         query_segments: Segments,
         memory_segments: Segments,
+        observe: QueryObserver | None = None,
     ) -> Tensor:
         """[Q, D] -> [Q, D]."""
         query = self.queries(x_QD, angles)
+        if observe is not None:
+            observe(query, memory)
         if len(memory.keys) > 1:
             assert len(memory_segments.lengths) == 1, "a memory in chunks stands alone"
             output = chunked_attention(query, zip(memory.keys, memory.values))
@@ -165,10 +185,11 @@ class MemAugBlock(GradientCheckpointingLayer):
         query_segments: Segments,
         recall_segments: Segments,
         memory_segments: Segments,
+        observe: QueryObserver | None = None,
     ) -> Tensor:
         """[Q, D] -> [Q, D]."""
         x_QD = self.norm1(x_QD + self.self_attn(x_QD, angles, query_segments))
-        x_QD = self.norm2(x_QD + self.cross_attn(x_QD, angles, memory, recall_segments, memory_segments))
+        x_QD = self.norm2(x_QD + self.cross_attn(x_QD, angles, memory, recall_segments, memory_segments, observe))
         return self.norm3(x_QD + self.mlp(x_QD))
 
 
@@ -202,6 +223,7 @@ class MemAug(nn.Module):
         query_segments: Segments,
         recall_segments: Segments,
         memory_segments: Segments,
+        observe: QueryObserver | None = None,
     ) -> Tensor:
         """Augment the queries.
 
@@ -212,11 +234,12 @@ class MemAug(nn.Module):
             query_segments: queries of each sample.
             recall_segments: queries of each memory (samples that share a memory stand together).
             memory_segments: entries of each memory.
+            observe: called in each block with the rotated queries [Q, H, E] and the keys and values they look into.
 
         Returns:
             [Q, D]
         """
         angles = self.rotary.angles(positions_Q)
         for block, keys_values in zip(self.blocks, memory, strict=True):
-            x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments)
+            x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments, observe)
         return x_QD

@@ -38,7 +38,7 @@ from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunk
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL, LanguageModelHead, next_token_targets
-from hourllava.model.memaug import MemAug, MemoryKeysValues
+from hourllava.model.memaug import MemAug, MemoryKeysValues, QueryObserver
 from hourllava.model.vision import build_vision_tower, patch_features, pool_features, resize_grid
 
 
@@ -160,10 +160,10 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         Args:
             features: patch features [N, tokens, C] of images, then of videos.
             visuals: layouts of the batch.
-            entries_per_chunk: make keys and values for this many memory entries at a time, and keep them as chunks; for
-                a
-                single video that is too long for one pass.
-            storage: device that holds the chunks; where they are made if None.
+            entries_per_chunk: make keys and values for this many memory entries at a time; for a single video whose
+                projected tokens do not fit at once. The features may then lie on the CPU.
+            storage: keep the chunks apart, on this device, to be attended one by one; joined where they are made if
+                None.
 
         Returns:
             keys and values for every MemAug block, and the kept tokens.
@@ -175,15 +175,21 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
 
         assert not visuals.resizes, "only videos are long enough for chunks"
         flat_PC = torch.cat([part.flatten(0, 1) for part in features])
-        keys_values = [MemoryKeysValues([], []) for _ in self.memaug.blocks]
+        chunks = []
         for chunk in cut_into_chunks(visuals.memory_index.shape[0], entries_per_chunk):
             tokens, index = self._tokens_of(flat_PC, visuals.memory_index[chunk], visuals.newline_index)
-            made = self.memaug.keys_values(tokens, index, visuals.memory_positions[chunk])
-            for whole, part in zip(keys_values, made):
-                whole.keys = [*whole.keys, *(key.to(storage or key.device) for key in part.keys)]
-                whole.values = [*whole.values, *(value.to(storage or value.device) for value in part.values)]
+            blocks = self.memaug.keys_values(tokens, index, visuals.memory_positions[chunk])
+            chunks.append(blocks if storage is None else [block.to(storage) for block in blocks])
+        keys_values = [MemoryKeysValues.join(blocks) for blocks in zip(*chunks)]
+        if storage is None:
+            keys_values = [block.in_one_piece() for block in keys_values]
+        return ProjectedMemory(keys_values, self.kept_tokens(features, visuals))
+
+    def kept_tokens(self, features: Sequence[Tensor], visuals: VisualBatch) -> Tensor:
+        """[K, D] the kept tokens of a batch, projected alone: cheap when only what is kept has changed."""
+        flat_PC = torch.cat([part.flatten(0, 1) for part in features])
         tokens, index = self._tokens_of(flat_PC, visuals.kept_index, visuals.newline_index)
-        return ProjectedMemory(keys_values, tokens[index])
+        return tokens[index]
 
     def _tokens_of(self, flat_PC: Tensor, bank_index: Tensor, newline_index: int) -> tuple[Tensor, Tensor]:
         """Only those tokens of the bank that are asked for, the newline last, and where among them each one is."""
@@ -193,13 +199,20 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         features = flat_PC[used.to(flat_PC.device)].to(self.image_newline)
         return torch.cat([self.multi_modal_projector(features), self.image_newline[None]]), index
 
-    def recall(self, inputs_embeds_BLD: Tensor, visuals: VisualBatch, memory: ProjectedMemory) -> Tensor:
+    def recall(
+        self,
+        inputs_embeds_BLD: Tensor,
+        visuals: VisualBatch,
+        memory: ProjectedMemory,
+        observe: QueryObserver | None = None,
+    ) -> Tensor:
         """Put the augmented kept tokens into the prompt (paper section 3.3).
 
         Args:
             inputs_embeds_BLD: embedded prompt; what stands at visual places does not matter.
             visuals: layouts of the batch.
             memory: of the batch.
+            observe: is shown what looks into the memory, see `MemAug.forward`.
 
         Returns:
             [B, L, D]; text positions keep their ordinary embeddings.
@@ -214,6 +227,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             visuals.query_segments,
             visuals.recall_segments,
             visuals.memory_segments,
+            observe,
         )
         return flat.scatter(0, places, augmented[visuals.visual_query_index]).view_as(inputs_embeds_BLD)
 
@@ -226,6 +240,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         pixel_values_videos: Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         memory: ProjectedMemory | None = None,
+        observe: QueryObserver | None = None,
     ) -> Tensor:
         """The decoder's input: text embeddings, and augmented tokens in the visual places.
 
@@ -239,6 +254,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             pixel_values_videos: [N, 3, H, W] frames of all samples.
             mm_encoder_outputs: features under `"image"` and `"video"`.
             memory: of the whole batch, from `remember`.
+            observe: is shown what looks into the memory, see `MemAug.forward`.
 
         Returns:
             [B, L, D]
@@ -254,7 +270,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             return inputs_embeds
         if memory is None:
             memory = self.remember(self._features(pixel_values, pixel_values_videos, mm_encoder_outputs), visuals)
-        return self.recall(inputs_embeds, visuals, memory)
+        return self.recall(inputs_embeds, visuals, memory, observe)
 
     def _features(
         self,
