@@ -1,0 +1,144 @@
+"""What is on screen at each sample time, as decoded frames arrive; and where damage took pictures away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from hourllava.video.demuxer import DEFAULT_FPS, Demuxer
+from hourllava.video.timeline import SampleGrid
+from hourllava.video.types import Gap
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sample, and the frame that is on screen then."""
+
+    sample: int
+    frame: VideoFrame
+    seconds: float  # presentation time of the frame
+
+
+class StartsTooLateError(Exception):
+    """Decoding from this keyframe gave no picture for the first sample: begin further back."""
+
+
+class Screen:
+    """Feeds packets to the decoder and gives the samples first <= k < last as they become certain.
+
+    A sample is certain once a later frame came out. Before the first picture the first one is shown.
+
+    Args:
+        video: The opened video.
+        grid: The sample times.
+        first: First sample wanted.
+        last: One behind the last sample wanted.
+        requires_first: A first frame later than the first sample raises `StartsTooLateError`.
+    """
+
+    def __init__(self, video: Demuxer, grid: SampleGrid, first: int, last: int, *, requires_first: bool):
+        self._video, self._clock, self._grid = video, video.clock, grid
+        self._next, self._last = first, last
+        self._requires_first = requires_first
+        self.restart_pts: int | None = None  # the decoder restarted here: the next frame must not be later
+        self._frame: VideoFrame | None = None
+        self._frame_pts = 0
+        self._packet_pts: int | None = None
+        self._num_frames = 0
+        self._damaged_reads = video.damaged_reads
+        self._gap: tuple[int, str] | None = None  # start and reason
+        rate = video.stream.average_rate or DEFAULT_FPS
+        self._frame_ticks = max(1, round(1 / rate / video.time_base))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every sample was given."""
+        return self._next >= self._last
+
+    def pending_pts(self) -> list[int]:
+        """Timestamps of the samples still to be given."""
+        return [self._clock.pts(self._grid, sample) for sample in range(self._next, self._last)]
+
+    def feed(self, packet: Packet[VideoStream] | None) -> Iterator[Shown | Gap]:
+        """Decode a packet (None: bring out what the decoder still holds) and give what became certain."""
+        if packet is not None:
+            if self._video.damaged_reads > self._damaged_reads:
+                self._damaged_reads = self._video.damaged_reads
+                self._damage(self._packet_pts, "unreadable data")
+            if packet.pts is not None:
+                self._packet_pts = packet.pts
+            if packet.is_corrupt:
+                self._damage(packet.pts, "lost data")
+        try:
+            frames = self._video.decode(packet)
+        except av.FFmpegError:
+            self._damage(packet.pts if packet is not None else None, "damaged picture")
+            return
+        yield from self.receive(frames)
+
+    def receive(self, frames: Sequence[VideoFrame]) -> Iterator[Shown | Gap]:
+        """Take frames in presentation order and give what became certain."""
+        for frame in frames:
+            pts = self._pts(frame)
+            if self._frame is None:
+                if self._requires_first and pts > self._clock.pts(self._grid, self._next):
+                    raise StartsTooLateError
+            elif pts <= self._frame_pts:
+                continue  # timestamps that go back: the picture on screen stays
+            if self.restart_pts is not None and pts > self.restart_pts:
+                raise StartsTooLateError
+            self.restart_pts = None
+            if frame.is_corrupt:
+                self._damage(pts, "damaged picture")
+            elif self._gap is not None and pts > self._gap[0]:
+                yield self._close_gap(pts)
+            if self._frame is not None:
+                yield from self._give_until(pts)
+            self._frame, self._frame_pts = frame, pts
+
+    def finish(self, end_pts: int | None) -> Iterator[Shown | Gap]:
+        """No more packets: show the last frame to the end (None: for as long as it says, or the one before did)."""
+        if self._frame is None:
+            if self._requires_first:
+                raise StartsTooLateError
+            return
+        if end_pts is None:
+            end_pts = self._frame_pts + (self._frame.duration or self._frame_ticks)
+            self._last = min(self._last, max(1, self._clock.first_sample(self._grid, end_pts)))
+        if self._gap is not None:
+            yield self._close_gap(max(end_pts, self._gap[0] + self._frame_ticks))
+        yield from self._give_until(None)
+
+    def _give_until(self, pts: int | None) -> Iterator[Shown]:
+        assert self._frame is not None
+        while self._next < self._last and (pts is None or self._clock.pts(self._grid, self._next) < pts):
+            self._next += 1
+            yield Shown(self._next - 1, self._frame, self._clock.seconds(self._frame_pts))
+
+    def _pts(self, frame: VideoFrame) -> int:
+        self._num_frames += 1
+        pts = frame.pts if frame.pts is not None else frame.dts  # AVI has decoding timestamps only
+        if pts is not None and not self._video.timestamps_derived:
+            return pts
+        if self._video.timestamps_derived:
+            rate = self._video.stream.average_rate or DEFAULT_FPS
+            return self._clock.origin_pts + round((self._num_frames - 1) / rate / self._video.time_base)
+        return self._frame_pts + self._frame_ticks
+
+    def _damage(self, pts: int | None, reason: str) -> None:
+        start = pts if pts is not None else self._frame_pts
+        if self._gap is None:
+            self._gap = (start, reason)
+        elif start < self._gap[0]:
+            self._gap = (start, self._gap[1])
+
+    def _close_gap(self, end_pts: int) -> Gap:
+        assert self._gap is not None
+        start, reason = self._gap
+        self._gap = None
+        return Gap(self._clock.seconds(start), self._clock.seconds(end_pts), reason)
