@@ -24,10 +24,10 @@ from hourllava.video.timeline import Clock
 from hourllava.video.types import VideoInfo
 
 # Codecs whose keyframes begin decoding afresh. Others (gif, apng, screen codecs) are read from their start.
-RANDOM_ACCESS_CODECS = frozenset(
-    "av1 libdav1d h264 hevc vp8 vp9 vvc mpeg1video mpeg2video mpeg4 mjpeg prores dnxhd ffv1 huffyuv ffvhuff png rawvideo"
-    " vc1 theora v210 jpeg2000".split()
-)
+RANDOM_ACCESS_CODECS = {
+    *("av1", "libdav1d", "h264", "hevc", "vp8", "vp9", "vvc", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "theora"),
+    *("mjpeg", "png", "prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "v210", "jpeg2000", "rawvideo"),
+}
 MAX_DAMAGED_READS = 64  # in a row; then the rest is taken for lost
 DEFAULT_FPS = Fraction(25)  # for raw streams that name no rate, as FFmpeg assumes
 FAR_FUTURE_SECONDS = 10**7
@@ -155,15 +155,20 @@ class Demuxer:
                     continue
                 if last is None or packet.pts > last:
                     last, previous, duration = packet.pts, last, packet.duration
-                    end = last + (duration or (last - previous if previous is not None else self._frame_ticks))
+                    end = last + (duration or (last - previous if previous is not None else self.frame_ticks))
             if end is not None and end > self.clock.origin_pts:
                 return end
         return None
 
     @property
-    def _frame_ticks(self) -> int:
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        return max(1, round(1 / rate / self.time_base)) if rate else 1
+    def frame_ticks(self) -> int:
+        """Ticks that a frame lasts by the header's claim."""
+        return max(1, round(1 / self.frame_rate / self.time_base))
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """The header's claim of frames per second, for frames that say neither their time nor how long they last."""
+        return self.stream.average_rate or self.stream.guessed_rate or DEFAULT_FPS
 
     def _probe(self) -> tuple[Clock, VideoInfo]:
         earliest: int | None = None
@@ -180,10 +185,14 @@ class Demuxer:
         else:
             self.first_frames = self.decode(None)
         if not self.first_frames:
-            raise VideoError(f"{self.source.location} holds no picture that can be decoded: it is damaged, get it again")
+            raise VideoError(
+                f"{self.source.location} holds no picture that can be decoded: it is damaged, get it again"
+            )
         frame = self.first_frames[0]
         first_pts = frame.pts if frame.pts is not None else frame.dts
-        self.timestamps_derived = first_pts is None
+        # AVI has no presentation times. FFmpeg makes them from the packets' order: wrong where frames are reordered.
+        is_reordered = self.codec.name in ("h264", "hevc") and self.container.format.name == "avi"
+        self.timestamps_derived = first_pts is None or is_reordered
         origin = first_pts or 0
         if is_damaged and earliest is not None:
             origin = min(origin, earliest)  # what damage took from the beginning still counts as time
@@ -192,9 +201,14 @@ class Demuxer:
 
     def _describe(self, frame: VideoFrame, clock: Clock) -> VideoInfo:
         (swap, _, _), angle = orientation(frame)
-        aspect = self.stream.sample_aspect_ratio or Fraction(1)
-        aspect = aspect if aspect > 0 else Fraction(1)
-        width, height = round(frame.width * max(aspect, 1)), round(frame.height / min(aspect, 1))
+        aspect = self.stream.sample_aspect_ratio
+        if not aspect or aspect < 0:
+            aspect = Fraction(1)
+        width, height = frame.width, frame.height
+        if aspect > 1:  # pixels are stretched, never squeezed: no detail is lost
+            width = round(width * aspect)
+        else:
+            height = round(height / aspect)
         duration = self.stream.duration * self.time_base if self.stream.duration else None
         if duration is None and self.container.duration:
             duration = Fraction(self.container.duration, av.time_base)
@@ -250,9 +264,9 @@ def _lacks_mp4_index(path: Path) -> bool:
 def _main_video_stream(container: InputContainer, source: Source) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         container.close()
-        raise VideoError(f"{source.location} has no video stream, only {', '.join(kinds)}: give a file with pictures")
+        raise VideoError(f"{source.location} has no video stream, only {kinds}: give a file with pictures")
     best = container.streams.best("video")
     stream = best if isinstance(best, VideoStream) and best in streams else streams[0]
     if stream.codec_context is None:

@@ -81,7 +81,8 @@ class Painter:
             return tone_map(self._convert(frame, "rgb48le"), frame.color_trc, frame.color_primaries)
         if any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8":
             rgba = self._convert(frame, "rgba").astype(np.uint16)
-            return ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+            opaque: PictureArray = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
+            return opaque
         return self._convert(frame, "rgb24")
 
     def _convert(self, frame: VideoFrame, pixel_format: str) -> NDArray[Any]:

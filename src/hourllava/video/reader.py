@@ -19,9 +19,9 @@ import select
 import subprocess
 import sys
 import tempfile
-import time
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -210,7 +210,7 @@ class FrameReader:
                 elif message["type"] == "frame":
                     if "num_bytes" in message:
                         picture = np.empty(self._shape, np.uint8)
-                        child.receive_into(memoryview(picture).cast("B"))
+                        child.receive_into(picture.data.cast("B"))
                     assert picture is not None
                     pending.append((message["sample_seconds"], message["seconds"], picture))
                     if len(pending) == self._batch_frames:
@@ -219,8 +219,6 @@ class FrameReader:
             self._check_unchanged()
         if pending:
             yield _batch(pending)
-        elif self.num_frames == 0 and not self.gaps:
-            return
 
     def _check_unchanged(self) -> None:
         """A file may grow while it is read (a recording); any other change mixes two videos."""
@@ -228,7 +226,9 @@ class FrameReader:
         if before is None or now == before:
             return
         if now is None or now[0] != before[0] or now[1] <= before[1]:
-            raise VideoError(f"{self._source.location} changed while it was read: wait until it is complete, then retry")
+            raise VideoError(
+                f"{self._source.location} changed while it was read: wait until it is complete, then retry"
+            )
 
 
 class _Child:
@@ -237,7 +237,7 @@ class _Child:
     def __init__(self, request: dict[str, Any], source: Source, timeout_seconds: float):
         self._source = source
         self._timeout_seconds = timeout_seconds
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
         # -P and PYTHONPATH: the child imports from where the parent does, and from nowhere else. A new session: Ctrl-C
         # in the terminal reaches the parent only, which ends the child.
         self._process = subprocess.Popen(
@@ -299,7 +299,9 @@ class _Child:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         reason = f"signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
-        return f"{self._source.location}: the decoding process ended unexpectedly ({reason}): convert the file and retry"
+        return (
+            f"{self._source.location}: the decoding process ended unexpectedly ({reason}): convert the file and retry"
+        )
 
     def kill(self) -> None:
         """End the process and close the pipes."""
@@ -333,7 +335,7 @@ def _file_stamp(source: Source) -> tuple[int, int, int] | None:
     if source.kind is not SourceKind.FILE:
         return None
     try:
-        status = os.stat(source.location)
+        status = Path(source.location).stat()
     except FileNotFoundError:
         return None
     return (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -10,7 +10,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from hourllava.video.demuxer import DEFAULT_FPS, Demuxer
+from hourllava.video.demuxer import Demuxer
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import Gap
 
@@ -52,8 +52,6 @@ class Screen:
         self._num_frames = 0
         self._damaged_reads = video.damaged_reads
         self._gap: tuple[int, str] | None = None  # start and reason
-        rate = video.stream.average_rate or DEFAULT_FPS
-        self._frame_ticks = max(1, round(1 / rate / video.time_base))
 
     @property
     def is_done(self) -> bool:
@@ -108,10 +106,10 @@ class Screen:
                 raise StartsTooLateError
             return
         if end_pts is None:
-            end_pts = self._frame_pts + (self._frame.duration or self._frame_ticks)
+            end_pts = self._frame_pts + (self._frame.duration or self._video.frame_ticks)
             self._last = min(self._last, max(1, self._clock.first_sample(self._grid, end_pts)))
         if self._gap is not None:
-            yield self._close_gap(max(end_pts, self._gap[0] + self._frame_ticks))
+            yield self._close_gap(max(end_pts, self._gap[0] + self._video.frame_ticks))
         yield from self._give_until(None)
 
     def _give_until(self, pts: int | None) -> Iterator[Shown]:
@@ -122,13 +120,13 @@ class Screen:
 
     def _pts(self, frame: VideoFrame) -> int:
         self._num_frames += 1
-        pts = frame.pts if frame.pts is not None else frame.dts  # AVI has decoding timestamps only
+        pts = frame.pts if frame.pts is not None else frame.dts
         if pts is not None and not self._video.timestamps_derived:
             return pts
         if self._video.timestamps_derived:
-            rate = self._video.stream.average_rate or DEFAULT_FPS
-            return self._clock.origin_pts + round((self._num_frames - 1) / rate / self._video.time_base)
-        return self._frame_pts + self._frame_ticks
+            seconds = (self._num_frames - 1) / self._video.frame_rate
+            return self._clock.origin_pts + round(seconds / self._video.time_base)
+        return self._frame_pts + self._video.frame_ticks
 
     def _damage(self, pts: int | None, reason: str) -> None:
         start = pts if pts is not None else self._frame_pts

@@ -67,7 +67,7 @@ class _Outbox:
         if picture is None:
             self.send(message)
         else:
-            self.send({**message, "num_bytes": picture.nbytes}, memoryview(picture).cast("B"))
+            self.send({**message, "num_bytes": picture.nbytes}, picture.data.cast("B"))
 
     def alive(self) -> None:
         """Tell the parent from time to time that packets are being read."""
