@@ -125,7 +125,8 @@ class SampledVideo:
                 self._video.codec.skip_frame = "NONREF" if action is Action.REFERENCE else "DEFAULT"
             yield from screen.feed(packet)
         yield from screen.feed(None)
-        yield from screen.finish(self._video.end_pts)
+        assert self._video.end_pts is not None
+        yield from screen.finish(min(self._video.end_pts, self._clock.pts(self._grid, last)))
 
     def _from(self, keyframe: int) -> Iterator[Packet[VideoStream]]:
         """Packets beginning with a keyframe, wherever the seek landed before it."""

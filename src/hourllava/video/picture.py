@@ -83,9 +83,10 @@ class Painter:
             rgba = self._convert(frame, "rgba").astype(np.uint16)
             opaque: PictureArray = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
             return opaque
-        return self._convert(frame, "rgb24")
+        picture: PictureArray = self._convert(frame, "rgb24")
+        return picture
 
-    def _convert(self, frame: VideoFrame, pixel_format: str) -> NDArray[Any]:
+    def _convert(self, frame: VideoFrame, pixel_format: str) -> Any:
         # threads=1: one process is one core here, and swscale would start a pool per frame size.
         return self._reformatter.reformat(frame, format=pixel_format, threads=1).to_ndarray()
 
@@ -98,7 +99,8 @@ def tone_map(rgb: NDArray[np.uint16], transfer: int, primaries: int) -> PictureA
     peak = linear.max(axis=-1, keepdims=True)  # one factor for the three colours keeps the hue
     scale = (1 + peak / (PEAK_NITS / WHITE_NITS) ** 2) / (1 + peak)
     level = np.clip(linear * scale, 0, 1)
-    return _to_srgb()[(level * 4095 + 0.5).astype(np.uint16)]
+    picture: PictureArray = _to_srgb()[(level * 4095 + 0.5).astype(np.uint16)]
+    return picture
 
 
 @cache

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hourllava.errors import ConfigError, VideoError
 from hourllava.video.source import Source, SourceKind, resolve_source
@@ -33,6 +34,7 @@ from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import FrameBatch, Gap, VideoInfo
 
 PathLike = str | os.PathLike[str]
+Picture = NDArray[np.uint8]
 
 TIMEOUT_SECONDS = 60.0
 BATCH_FRAMES = 32
@@ -142,7 +144,8 @@ class FrameReader:
         except BaseException:
             self.close()
             raise
-        self._batches = self._read()
+        self._segment = 0
+        self._picture: Picture | None = None  # the last one: repeated samples come without
 
     def _start(self, request: dict[str, Any], num_processes: int | None) -> None:
         first = _Child(request, self._source, self._timeout_seconds)
@@ -173,7 +176,7 @@ class FrameReader:
 
     def __next__(self) -> FrameBatch:
         try:
-            batch = next(self._batches)
+            batch = self._next_batch()
         except BaseException:  # the end, an error or Ctrl-C: no child outlives it
             self.close()
             raise
@@ -193,32 +196,27 @@ class FrameReader:
         """Stop decoding; no child process is left."""
         self._finalizer()
 
-    def _read(self) -> Iterator[FrameBatch]:
-        pending: list[tuple[float, float, np.ndarray[Any, Any]]] = []
-        for segment in range(self._num_segments):
-            child = self._children[segment % len(self._children)]
-            picture: np.ndarray[Any, Any] | None = None
-            while True:
-                if pending and self.info.is_live and not child.is_ready(LIVE_WAIT_SECONDS):
-                    yield _batch(pending)
-                    pending = []
-                message = child.receive()
-                if message["type"] == "segment":
-                    break
-                if message["type"] == "gap":
-                    self._gaps.append(Gap(**message["gap"]))
-                elif message["type"] == "frame":
-                    if "num_bytes" in message:
-                        picture = np.empty(self._shape, np.uint8)
-                        child.receive_into(picture.data.cast("B"))
-                    assert picture is not None
-                    pending.append((message["sample_seconds"], message["seconds"], picture))
-                    if len(pending) == self._batch_frames:
-                        yield _batch(pending)
-                        pending = []
-            self._check_unchanged()
-        if pending:
-            yield _batch(pending)
+    def _next_batch(self) -> FrameBatch:
+        pending: list[tuple[float, float, Picture]] = []
+        while self._segment < self._num_segments and self._children and len(pending) < self._batch_frames:
+            child = self._children[self._segment % len(self._children)]
+            if pending and self.info.is_live and not child.is_ready(LIVE_WAIT_SECONDS):
+                break
+            message = child.receive()
+            if message["type"] == "gap":
+                self._gaps.append(Gap(**message["gap"]))
+            elif message["type"] == "segment":
+                self._segment += 1
+                self._check_unchanged()
+            elif message["type"] == "frame":
+                if "num_bytes" in message:
+                    self._picture = np.empty(self._shape, np.uint8)
+                    child.receive_into(self._picture.data.cast("B"))
+                assert self._picture is not None
+                pending.append((message["sample_seconds"], message["seconds"], self._picture))
+        if not pending:
+            raise StopIteration
+        return _batch(pending)
 
     def _check_unchanged(self) -> None:
         """A file may grow while it is read (a recording); any other change mixes two videos."""
@@ -322,7 +320,7 @@ def _kill_all(children: list[_Child]) -> None:
         children.pop().kill()
 
 
-def _batch(pending: Sequence[tuple[float, float, np.ndarray[Any, Any]]]) -> FrameBatch:
+def _batch(pending: Sequence[tuple[float, float, Picture]]) -> FrameBatch:
     return FrameBatch(
         frames=np.stack([picture for _, _, picture in pending]),
         sample_seconds=np.array([sample for sample, _, _ in pending]),

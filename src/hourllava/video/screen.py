@@ -93,7 +93,7 @@ class Screen:
             self.restart_pts = None
             if frame.is_corrupt:
                 self._damage(pts, "damaged picture")
-            elif self._gap is not None and pts > self._gap[0]:
+            elif self._gap is not None and frame.key_frame and pts > self._gap[0]:
                 yield self._close_gap(pts)
             if self._frame is not None:
                 yield from self._give_until(pts)

@@ -70,10 +70,8 @@ class Clock:
 
     def first_sample(self, grid: SampleGrid, pts: int) -> int:
         """The first sample (of those >= 0) at or after a timestamp."""
-        sample = max(0, ceil((pts - self.origin_pts) * self.time_base * grid.fps) - 1)
-        while self.pts(grid, sample) < pts:
-            sample += 1
-        return sample
+        half_ticks = Fraction(2 * (pts - self.origin_pts) - 1, 2)  # what rounds up to `pts`
+        return max(0, ceil(half_ticks * self.time_base * grid.fps))
 
     def seconds(self, pts: int) -> float:
         """Time of a timestamp in seconds; 0 = the first picture."""

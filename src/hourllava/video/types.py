@@ -52,7 +52,10 @@ class FrameBatch:
 
 @dataclass(frozen=True)
 class Gap:
-    """A stretch in which damage cost pictures: samples in it show the last good picture before it."""
+    """A stretch in which damage cost pictures, to the next keyframe that is whole.
+
+    Samples in it show the last picture before it, or what the decoder made of the damaged ones.
+    """
 
     start_seconds: float
     end_seconds: float
