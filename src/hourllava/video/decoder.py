@@ -101,11 +101,8 @@ class SampledVideo:
     def _decode_from(self, keyframe: int, first: int, last: int, economical: bool) -> Iterator[Shown | Gap]:
         """Samples first <= k < last, decoding from a keyframe."""
         at_start = keyframe <= self._clock.origin_pts
-        if at_start:
-            self._video.seek_start()
-        else:
-            self._video.seek(keyframe)
-        screen = Screen(self._video, self._grid, first, last, requires_first=not at_start)
+        self._video.seek_keyframe(keyframe)
+        screen = Screen(self._video, self._grid, first, last, None if at_start else keyframe)
         last_pts = self._clock.pts(self._grid, last - 1)
         packets = self._planned(keyframe, screen) if economical else ((p, Action.SHOW) for p in self._from(keyframe))
         is_dropping = False
@@ -119,7 +116,7 @@ class SampledVideo:
                 is_dropping = True
                 continue
             if is_dropping:
-                screen.restart_pts = packet.pts
+                screen.begins_pts = packet.pts
                 is_dropping = False
             if self._skips_disposable:
                 self._video.codec.skip_frame = "NONREF" if action is Action.REFERENCE else "DEFAULT"
@@ -155,10 +152,11 @@ class SampledVideo:
             if not sight:
                 return
             count = len(sight) if at_end else len(sight) - REORDER_PACKETS
+            latest_pts = max((packet.pts for packet in sight if packet.pts is not None), default=0)
             actions = plan_packets(
                 [packet.pts for packet in sight],
                 [packet.is_keyframe for packet in sight],
-                screen.pending_pts(),
+                screen.pending_pts(latest_pts),
                 count,
                 at_end,
             )
@@ -168,8 +166,12 @@ class SampledVideo:
     def _read_on(self) -> Iterator[Shown | Gap]:
         """Everything from the first frame, for sources read in one go."""
         last = self._stop if self._stop is not None else 1 << 62
-        screen = Screen(self._video, self._grid, self._grid.first, last, requires_first=False)
-        yield from screen.receive(self._video.first_frames)
+        screen = Screen(self._video, self._grid, self._grid.first, last, None)
+        if self._video.can_seek:  # a file whose end could not be found
+            self._video.seek_start()
+        else:
+            yield from screen.receive(self._video.first_frames)
+            self._video.first_frames.clear()
         for packet in self._video.packets():
             yield from screen.feed(packet)
             if screen.is_done:

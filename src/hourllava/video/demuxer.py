@@ -48,6 +48,7 @@ class Demuxer:
         self.source = source
         self._heartbeat = heartbeat
         self.damaged_reads = 0
+        self._landings: dict[int, int] = {}  # keyframe: a time to seek to that comes out before it
         self._open()
         self.first_frames: list[VideoFrame] = []  # already decoded, for sources that cannot be read twice
         self.clock, self.info = self._probe()
@@ -104,6 +105,11 @@ class Demuxer:
         self.codec.flush_buffers()
         return True
 
+    def seek_keyframe(self, pts: int) -> None:
+        """Move to or before a keyframe that `keyframe_before` gave: MPEG-TS may land behind the time asked for."""
+        if pts <= self.clock.origin_pts or not self.seek(self._landings[pts]):
+            self.seek_start()
+
     def seek_start(self) -> None:
         """Move to the first packet, by opening the file again where seeking fails."""
         if not self.seek(self.clock.origin_pts - round(10 / self.time_base)):
@@ -129,6 +135,7 @@ class Demuxer:
                 if order is not None and order > pts:
                     break
             if found is not None:
+                self._landings[found] = target
                 return found
             target, step = target - step, step * 4
         return self.clock.origin_pts

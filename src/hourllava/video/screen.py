@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import av
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from hourllava.video.demuxer import Demuxer
@@ -25,7 +25,7 @@ class Shown:
 
 
 class StartsTooLateError(Exception):
-    """Decoding from this keyframe gave no picture for the first sample: begin further back."""
+    """Decoding from this keyframe does not give whole pictures: begin further back."""
 
 
 class Screen:
@@ -38,14 +38,15 @@ class Screen:
         grid: The sample times.
         first: First sample wanted.
         last: One behind the last sample wanted.
-        requires_first: A first frame later than the first sample raises `StartsTooLateError`.
+        begins_pts: Timestamp of the keyframe fed first; None at the start of the video, where anything is welcome.
     """
 
-    def __init__(self, video: Demuxer, grid: SampleGrid, first: int, last: int, *, requires_first: bool):
+    def __init__(self, video: Demuxer, grid: SampleGrid, first: int, last: int, begins_pts: int | None):
         self._video, self._clock, self._grid = video, video.clock, grid
         self._next, self._last = first, last
-        self._requires_first = requires_first
-        self.restart_pts: int | None = None  # the decoder restarted here: the next frame must not be later
+        self._next_pts = self._clock.pts(grid, first)
+        # Where decoding begins afresh: there must come an intra picture of this time, else what follows is not whole.
+        self.begins_pts = begins_pts
         self._frame: VideoFrame | None = None
         self._frame_pts = 0
         self._packet_pts: int | None = None
@@ -58,9 +59,14 @@ class Screen:
         """Whether every sample was given."""
         return self._next >= self._last
 
-    def pending_pts(self) -> list[int]:
-        """Timestamps of the samples still to be given."""
-        return [self._clock.pts(self._grid, sample) for sample in range(self._next, self._last)]
+    def pending_pts(self, until_pts: int) -> list[int]:
+        """Timestamps of the samples still to be given, up to the first one at or after `until_pts`."""
+        pending: list[int] = []
+        for sample in range(self._next, self._last):
+            pending.append(self._clock.pts(self._grid, sample))
+            if pending[-1] >= until_pts:
+                break
+        return pending
 
     def feed(self, packet: Packet[VideoStream] | None) -> Iterator[Shown | Gap]:
         """Decode a packet (None: bring out what the decoder still holds) and give what became certain."""
@@ -83,14 +89,12 @@ class Screen:
         """Take frames in presentation order and give what became certain."""
         for frame in frames:
             pts = self._pts(frame)
-            if self._frame is None:
-                if self._requires_first and pts > self._clock.pts(self._grid, self._next):
-                    raise StartsTooLateError
-            elif pts <= self._frame_pts:
+            if self._frame is not None and pts <= self._frame_pts:
                 continue  # timestamps that go back: the picture on screen stays
-            if self.restart_pts is not None and pts > self.restart_pts:
-                raise StartsTooLateError
-            self.restart_pts = None
+            if self.begins_pts is not None and pts >= self.begins_pts:
+                if pts > self.begins_pts or frame.pict_type != PictureType.I:
+                    raise StartsTooLateError
+                self.begins_pts = None
             if frame.is_corrupt:
                 self._damage(pts, "damaged picture")
             elif self._gap is not None and frame.key_frame and pts > self._gap[0]:
@@ -102,7 +106,7 @@ class Screen:
     def finish(self, end_pts: int | None) -> Iterator[Shown | Gap]:
         """No more packets: show the last frame to the end (None: for as long as it says, or the one before did)."""
         if self._frame is None:
-            if self._requires_first:
+            if self.begins_pts is not None:
                 raise StartsTooLateError
             return
         if end_pts is None:
@@ -114,9 +118,10 @@ class Screen:
 
     def _give_until(self, pts: int | None) -> Iterator[Shown]:
         assert self._frame is not None
-        while self._next < self._last and (pts is None or self._clock.pts(self._grid, self._next) < pts):
+        while self._next < self._last and (pts is None or self._next_pts < pts):
+            yield Shown(self._next, self._frame, self._clock.seconds(self._frame_pts))
             self._next += 1
-            yield Shown(self._next - 1, self._frame, self._clock.seconds(self._frame_pts))
+            self._next_pts = self._clock.pts(self._grid, self._next)
 
     def _pts(self, frame: VideoFrame) -> int:
         self._num_frames += 1
