@@ -114,9 +114,14 @@ def resident_bytes(process: int) -> int:
     return total
 
 
-def measure(path: Path, method: str) -> tuple[float, int, int]:
-    """Run a method in a fresh interpreter: seconds (start-up included), sampled frames, peak resident bytes."""
-    start = time.perf_counter()
+def children_cpu_seconds() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def measure(path: Path, method: str) -> tuple[float, float, int, int]:
+    """Run a reader in a fresh interpreter: seconds, start-up included; CPU seconds; sampled frames; peak bytes."""
+    start, cpu_start = time.perf_counter(), children_cpu_seconds()
     command = [sys.executable, __file__, "--run", method, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
@@ -128,14 +133,14 @@ def measure(path: Path, method: str) -> tuple[float, int, int]:
     output = process.stdout.read()
     if process.returncode:
         raise SystemExit(f"{method} failed on {path}")
-    return seconds, int(output), peak
+    return seconds, children_cpu_seconds() - cpu_start, int(output), peak
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="where the generated videos are kept")
     parser.add_argument("--videos", nargs="*", default=list(VIDEOS), help=f"which of: {', '.join(VIDEOS)}")
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--readers", nargs="*", default=["plain", "1", "2"], help="plain PyAV, or ours by processes")
     parser.add_argument("--run", nargs=2, metavar=("METHOD", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -150,20 +155,20 @@ def main() -> None:
         if not path.exists():
             print(f"generating {path.name} ...", file=sys.stderr)
             generate(path, *VIDEOS[name])
-    print("| video | reader | seconds | frames | frames/s | of plain PyAV | peak memory MB | load |")
-    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    print("| video | reader | seconds | CPU seconds | frames | frames/s | of plain PyAV | peak memory MB | load |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in arguments.videos:
         path = arguments.folder / (name.replace(",", "").replace(" ", "-") + ".mp4")
         megabits = path.stat().st_size * 8 / (VIDEOS[name][3] * 60) / 1e6
         plain_seconds = None
-        for method in ["plain", *map(str, arguments.processes)]:
+        for method in arguments.readers:
             load = os.getloadavg()[0]
-            seconds, num_frames, peak = measure(path, method)
+            seconds, cpu_seconds, num_frames, peak = measure(path, method)
             plain_seconds = plain_seconds or seconds
             label = "plain PyAV" if method == "plain" else f"ours, {method} process{'es' * (method != '1')}"
             print(
-                f"| {name} ({megabits:.2f} Mb/s) | {label} | {seconds:.1f} | {num_frames} | {num_frames / seconds:.0f}"
-                f" | {plain_seconds / seconds:.2f}x | {peak / 1e6:.0f} | {load:.1f} |",
+                f"| {name} ({megabits:.2f} Mb/s) | {label} | {seconds:.1f} | {cpu_seconds:.1f} | {num_frames}"
+                f" | {num_frames / seconds:.0f} | {plain_seconds / seconds:.2f}x | {peak / 1e6:.0f} | {load:.1f} |",
                 flush=True,
             )
 

@@ -23,8 +23,8 @@ SEGMENT_SECONDS = 60  # 60 frames of 384x384 are 27 MB: what a process may be ah
 BLOCK_PACKETS = 256  # planned at once: with its look-ahead more than the 250 of x264's longest group of pictures
 BLOCK_BYTES = 16 << 20
 # Codecs in which a picture marked as no reference is referred to by nothing. HEVC is not among them: its sub-layer
-# non-reference pictures may serve higher temporal sub-layers.
-DISPOSABLE_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
+# non-reference pictures may serve higher temporal sub-layers. Nor is MPEG-4 part 2: AVI packs two pictures in a packet.
+DISPOSABLE_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video"})
 
 
 class SampledVideo:

@@ -91,10 +91,11 @@ class Demuxer:
         Raises:
             av.FFmpegError: the packet is damaged.
         """
-        frames = self.codec.decode(packet)
-        if packet is None:
-            self.codec.flush_buffers()
-        return frames
+        try:
+            return self.codec.decode(packet)
+        finally:
+            if packet is None:
+                self.codec.flush_buffers()
 
     def seek(self, pts: int) -> bool:
         """Move to about the last keyframe at or before a timestamp; False where the container cannot."""
@@ -241,7 +242,9 @@ class Demuxer:
 def _open_container(source: Source) -> InputContainer:
     timeout = (URL_TIMEOUT_SECONDS, URL_TIMEOUT_SECONDS) if source.kind is SourceKind.URL else None
     try:
-        return av.open(source.ffmpeg_url, options={"protocol_whitelist": source.protocols}, timeout=timeout)
+        options = {"protocol_whitelist": source.protocols}
+        # Titles in another encoding than UTF-8 are common, and no reason to refuse a video.
+        return av.open(source.ffmpeg_url, options=options, timeout=timeout, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = "it is no video in a format FFmpeg reads"
         if source.kind is SourceKind.FILE and _lacks_mp4_index(Path(source.location)):

@@ -48,7 +48,7 @@ class Screen:
         # Where decoding begins afresh: there must come an intra picture of this time, else what follows is not whole.
         self.begins_pts = begins_pts
         self._frame: VideoFrame | None = None
-        self._frame_pts = 0
+        self._frame_pts = self._clock.origin_pts if begins_pts is None else begins_pts
         self._packet_pts: int | None = None
         self._num_frames = 0
         self._damaged_reads = video.damaged_reads
