@@ -102,6 +102,7 @@ def main() -> None:
     except HourLlavaError as error:
         outbox.send({"type": "error", "message": str(error)})
     outbox.close()
+    os._exit(0)  # not by the interpreter's end, which would wait for the thread that reads stdin
 
 
 def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
