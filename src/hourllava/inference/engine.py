@@ -20,7 +20,6 @@ import torch
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.memory import EncoderIdentity, Memory, Source, encoder_identity
 from hourllava.inference.subtitles import Cue, subtitles_prompt
-from hourllava.video import FrameReader, read_frames, source_digest
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor, Video
 from hourllava.model.prompt import END
 from hourllava.model.vision import frame_pixels
+from hourllava.video import FrameReader, read_frames, source_digest
 
 OPTION_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 OPTION_INSTRUCTION = "Answer with the option's letter from the given choices directly."
@@ -129,10 +129,9 @@ class HourLlava:
             cached = cache.get(key)
             if cached is not None:
                 return cached
-        for memory in self._read(
-            video, fps, start_seconds, end_seconds, memory, Source(str(video), digest), allow_network, progress
-        ):
-            pass
+        source = Source(str(video), digest)
+        for longer in self._read(video, fps, start_seconds, end_seconds, memory, source, allow_network, progress):
+            memory = longer
         if memory is None:
             raise VideoError(
                 f"{video} shows nothing from {start_seconds:g} s to "
