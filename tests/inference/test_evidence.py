@@ -1,5 +1,7 @@
 """Evidence: attention mass against the written-out softmax, and spans with known answers."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_spans_do_not_overlap_and_weigh_what_they_hold(shares, step, count):
     assert 1 <= len(spans) <= count
     assert [span.weight for span in spans] == sorted((span.weight for span in spans), reverse=True)
     ordered = sorted(spans, key=lambda span: span.start_seconds)
-    assert all(a.end_seconds <= b.start_seconds for a, b in zip(ordered, ordered[1:]))
+    assert all(a.end_seconds <= b.start_seconds for a, b in itertools.pairwise(ordered))
     for span in spans:
         inside = (times >= span.start_seconds) & (times < span.end_seconds)
         assert span.weight == pytest.approx(share[inside].sum())

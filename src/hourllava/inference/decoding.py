@@ -61,7 +61,8 @@ class StepBuffers:
         self.cache = FixedCache(keys, values, slots)
         self.tokens = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
         self.positions = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
-        self.seen = torch.zeros(num_rows, 1, 1, slots, dtype=torch.bool, device=device)
+        # Added to the scores: 0 for slots that are seen, -inf for those that are not.
+        self.bias = torch.full((num_rows, 1, 1, slots), -torch.inf, dtype=keys[0].dtype, device=device)
         self.logits = torch.zeros(num_rows, model.config.text_config.vocab_size, dtype=keys[0].dtype, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
@@ -70,13 +71,13 @@ class StepBuffers:
     @property
     def num_slots(self) -> int:
         """S."""
-        return self.seen.shape[-1]
+        return self.bias.shape[-1]
 
     def load(self, keys: list[Tensor], values: list[Tensor], attention_mask: Tensor) -> None:
         """Start after a prefill of [B, L] tokens."""
         self.cache.load(keys, values)
-        self.seen.zero_()
-        self.seen[:, 0, 0, : attention_mask.shape[1]] = attention_mask.bool()
+        self.bias.fill_(-torch.inf)
+        self.bias[:, 0, 0, : attention_mask.shape[1]].masked_fill_(attention_mask.bool(), 0.0)
         self.positions.copy_(attention_mask.sum(1, keepdim=True))
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -89,10 +90,10 @@ class StepBuffers:
         return self.logits
 
     def _run(self) -> None:
-        self.seen.index_fill_(3, self.cache.slot, True)
+        self.bias.index_fill_(3, self.cache.slot, 0.0)
         hidden = self.model.model.language_model(
             inputs_embeds=self.model.get_input_embeddings()(self.tokens),
-            attention_mask=self.seen,
+            attention_mask=self.bias,
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,

@@ -1,8 +1,8 @@
 """A memory made ready for one model: layout, keys and values, kept tokens.
 
 Everything here is independent of the question (but for `question` forgetting, which chooses other kept tokens) and is
-made once per video: asking again costs no encoding, no projection and no key or value. A memory whose keys and values do not
-fit beside the model is kept on the host in chunks, which MemAug attends one by one.
+made once per video: asking again costs no encoding, no projection and no key or value. A memory whose keys and values
+do not fit beside the model is kept on the host in chunks, which MemAug attends one by one.
 """
 
 import dataclasses

