@@ -17,7 +17,7 @@ def list_entries(as_json: options.Json = False) -> None:
     from hourllava.clock import format_clock
     from hourllava.inference.cache import MemoryCache
 
-    entries = sorted(MemoryCache().entries(), key=lambda entry: -entry.last_used)
+    entries = MemoryCache().entries()
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in entries]))
         return

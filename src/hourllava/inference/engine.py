@@ -17,17 +17,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.memory import EncoderIdentity, Memory, Source, encoder_identity
-from hourllava.inference.subtitles import Cue, subtitles_prompt
 from torch import Tensor
 from tqdm import tqdm
 
-from hourllava.errors import InputError, VideoError
+from hourllava.errors import ConfigError, InputError, VideoError
 from hourllava.inference.answers import Answer, Choice
+from hourllava.inference.cache import MemoryCache
 from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.evidence import AttentionMass, Span, spans_of
+from hourllava.inference.memory import Memory, Source
 from hourllava.inference.recall import ReadyMemory, keep_for_question, make_ready
+from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.model.checkpoint import load_model
 from hourllava.model.modeling import HourLlavaForConditionalGeneration, ProjectedMemory
 from hourllava.model.nano import NANO, load_nano
@@ -77,9 +78,10 @@ class HourLlava:
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is damaged; the message says what to do.
+            ConfigError: there is no such device or dtype.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        dtype = dtype or (torch.float32 if device.type == "cpu" else torch.bfloat16)
+        device = usable_device(device)
+        dtype = usable_dtype(dtype, device)
         if str(name) == NANO:
             return cls(*load_nano(device=device, dtype=dtype))
         model, _ = load_model(name, device=device, dtype=dtype)
@@ -132,6 +134,7 @@ class HourLlava:
         source = Source(str(video), digest)
         for longer in self._read(video, fps, start_seconds, end_seconds, memory, source, allow_network, progress):
             memory = longer
+            memory.source = source
         if memory is None:
             raise VideoError(
                 f"{video} shows nothing from {start_seconds:g} s to "
@@ -225,7 +228,7 @@ class HourLlava:
     @staticmethod
     def _progress_bar(
         reader: FrameReader, fps: float, start_seconds: float, end_seconds: float | None, progress: bool
-    ) -> "tqdm[Any]":
+    ) -> tqdm:
         end = reader.info.duration_seconds if end_seconds is None else end_seconds
         total = None if end is None else max(1, round((end - start_seconds) * fps))
         return tqdm(total=total, unit="frame", desc="watching", disable=not progress)
@@ -300,6 +303,8 @@ class HourLlava:
                 if len(text) > len(written) and not text.endswith("\ufffd"):
                     on_text(text[len(written) :])
                     written = text
+        if on_text is not None and len(rest := self.processor.decode(rows[0])[len(written) :]):
+            on_text(rest)
         answers = [
             Answer(
                 question=one,
@@ -473,3 +478,35 @@ def multiple_choice(question: str, options: Sequence[str]) -> str:
     """A question with its options, lettered, and the released instruction."""
     lines = [f"{letter}. {option}" for letter, option in zip(OPTION_LETTERS, options)]
     return "\n".join([question, *lines, OPTION_INSTRUCTION])
+
+
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        ConfigError: torch does not know it, or this machine does not have it.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        usable = torch.device(device)
+        torch.empty(0, device=usable)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}); give cpu, cuda or cuda:1") from error
+    return usable
+
+
+def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for, or what suits the device.
+
+    Raises:
+        ConfigError: it is none that a model can have.
+    """
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    chosen = named.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise ConfigError(f"dtype is {str(dtype)!r}; choose one of {', '.join(named)}")
+    return chosen

@@ -69,7 +69,7 @@ class AttentionMass:
             frame_of_entry: [M] the frame each memory entry is part of.
         """
         mass = self.mass_M.double().numpy() / max(self.num_blocks, 1)
-        return np.bincount(frame_of_entry, weights=mass, minlength=num_frames)
+        return np.bincount(frame_of_entry, weights=mass, minlength=num_frames).astype(np.float64)
 
 
 def spans_of(

@@ -10,9 +10,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 import torch
-from hourllava.inference.memory import Memory
 from torch import Tensor
 
+from hourllava.inference.memory import Memory
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.layout import VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues

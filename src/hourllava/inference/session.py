@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 import transformers
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.memory import Memory
 
 from hourllava import __version__
 from hourllava.clock import format_clock
 from hourllava.errors import CheckpointError
+from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
+from hourllava.inference.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.nano import NANO
 

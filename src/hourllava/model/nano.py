@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_nano(
-    *, device: torch.device | str = "cpu", dtype: torch.dtype | str = torch.float32
+    *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
     """The nano model and its processor."""
     logger.warning("the nano model is not trained yet: it has random weights and its answers mean nothing")
@@ -31,8 +31,7 @@ def load_nano(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = HourLlavaForConditionalGeneration(config)
-    resolved = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    return model.to(device, resolved).eval(), HourLlavaProcessor(byte_tokenizer(), config)
+    return model.to(device, dtype).eval(), HourLlavaProcessor(byte_tokenizer(), config)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

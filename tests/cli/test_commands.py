@@ -1,0 +1,205 @@
+"""The commands, run as a user runs them: what is printed, where, in which form, with which exit code."""
+
+import io
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cli_support import COMMAND, environment, hourllava
+from hourllava import errors
+from hourllava.cli.main import run
+from video.clips import write_clip
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "commands.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the files that the documented commands speak of."""
+    folder = tmp_path_factory.mktemp("work")
+    write_clip(folder / "lecture.mp4", num_frames=60, fps=10)
+    (folder / "lecture.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHere is the graph.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def command(folder, cache, monkeypatch, capsys):
+    """Runs `hourllava` in this process, which has imported torch already: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+    for name, value in environment(cache).items():
+        monkeypatch.setenv(name, value)
+
+    def run_command(*arguments, stdin=""):
+        monkeypatch.setattr("sys.argv", ["hourllava", *map(str, arguments)])
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            run()
+        return (ended.value.code or 0, *capsys.readouterr())
+
+    return run_command
+
+
+def documented_commands():
+    block = re.search(r"```sh\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL).group(1)
+    return [line for line in block.splitlines() if line.startswith("hourllava ")]
+
+
+def test_the_documented_commands_run(command):
+    """In their order: later ones use what earlier ones leave."""
+    lines = documented_commands()
+    assert len(lines) > 10
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        if arguments[0] in ("ask", "chat"):
+            arguments += ["--max-new-tokens", "4"]
+        code, output, complaint = command(*arguments, stdin="Why?\n")
+        assert code == 0, f"{line}: {complaint}"
+        assert output, line
+
+
+def test_json_is_as_documented(command):
+    text = DOCUMENT.read_text()
+    watched = json.loads(command("watch", "lecture.mp4", "--json")[1])
+    asked = json.loads(command("ask", "lecture.mp4", "a?", "b?", "--json", "--max-new-tokens", 3)[1])
+    chosen = json.loads(command("ask", "lecture.mp4", "a?", "--option", "x", "--option", "y", "--json")[1])
+    chatted = command("chat", "lecture.mp4", "--json", "--max-new-tokens", 3, stdin="a?\nb?\n")[1].splitlines()
+    info = json.loads(command("info", "--json")[1])
+    entries = json.loads(command("cache", "list", "--json")[1])
+
+    def documented(start, end):
+        return set(re.findall(r"`([a-z_]+)`", text[text.index(start) : text.index(end)]))
+
+    assert set(watched) <= documented("`watch --json`", "`ask --json`")
+    assert watched["format"] == asked["format"] == info["format"] == 1
+    assert (watched["num_frames"], watched["fps"], watched["gaps"]) == (6, 1.0, [])
+    answer_fields = documented("`ask --json`", "`chat --json`")
+    assert {*asked, *asked["answers"][0], *asked["answers"][0]["evidence"][0]} <= answer_fields
+    assert [answer["question"] for answer in asked["answers"]] == ["a?", "b?"]
+    assert set(chosen["answers"][0]) <= answer_fields
+    assert [json.loads(line)["question"] for line in chatted] == ["a?", "b?"]
+    assert set(json.loads(chatted[1])) == set(asked["answers"][0])
+    assert set(info) <= documented("`info --json`", "(since 1970)")
+    assert {key for entry in entries for key in entry} <= documented("`info --json`", "(since 1970)")
+
+
+def test_answers_on_stdout_progress_on_stderr(folder, tmp_path):
+    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", 3)
+    result = hourllava(*command, cache=tmp_path, cwd=folder)
+    assert "watching" in result.stderr
+    assert "frame/s" in result.stderr
+    assert "watching" not in result.stdout
+    assert re.search(r"seen at 0:00:0\d-0:00:0\d \(\d+%\)", result.stdout)
+    again = hourllava(*command, cache=tmp_path, cwd=folder)
+    assert "watching" not in again.stderr  # from the cache
+    assert again.stdout == result.stdout
+    fresh = hourllava(
+        "ask", "lecture.mp4", "What?", "--max-new-tokens", 3, "--no-cache", cache=tmp_path / "x", cwd=folder
+    )
+    assert fresh.stdout == result.stdout
+    assert not (tmp_path / "x").exists()
+
+
+def test_exit_codes_are_documented():
+    rows = re.findall(r"^\| (\d+) \| ", DOCUMENT.read_text(), flags=re.MULTILINE)
+    ours = {cls.exit_code for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Exception)}
+    assert ours | {0, 130} == {int(row) for row in rows}
+
+
+def spoil(folder, name):
+    """A file that cannot be watched."""
+    path = folder / name
+    if name == "text.mp4":
+        path.write_text("no video at all\n" * 100)
+    elif name == "zero.mp4":
+        path.touch()
+    elif name == "cut.safetensors":
+        path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["watch", "missing.mp4"], 3, "missing.mp4"),
+        (["watch", "text.mp4"], 3, "no video"),
+        (["watch", "zero.mp4"], 3, "zero.mp4"),
+        (["ask", "lecture.mp4", ""], 7, "the question is empty"),
+        (["ask", "lecture.mp4", "why " * 10000], 7, "the model takes 32768"),
+        (["ask", "cut.safetensors", "why?"], 5, "cut short or damaged"),
+        (["ask", "missing.safetensors", "why?"], 5, "there is no memory file"),
+        (["watch", "lecture.mp4", "--fps", "0"], 2, "fps"),
+        (["watch", "lecture.mp4", "--from", "abc"], 2, "'abc' is no time"),
+        (["watch", "lecture.mp4", "--from", "1:00:00"], 3, "shows nothing from 3600 s"),
+        (["watch", "lecture.mp4", "--model", "no/such-model"], 4, "there is no folder 'no/such-model'"),
+        (["watch", "https://example.com/a.mp4"], 3, "network"),
+        (["watch", "lecture.mp4", "--save", "nowhere/x.safetensors"], 5, "cannot be written"),
+        (["watch", "lecture.mp4", "--device", "nonsense"], 2, "nonsense"),
+        (["watch", "lecture.mp4", "--dtype", "float3"], 2, "float3"),
+        (["ask", "lecture.mp4", "why?", "--temperature", "-1"], 2, "temperature"),
+        (["ask", "lecture.mp4", "why?", "--option", "one"], 7, "2 to 26 options"),
+        (["ask", "lecture.mp4", "why?", "--subtitles", "missing.srt"], 6, "missing.srt"),
+        (["ask", "lecture.mp4"], 2, "QUESTION"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)
+def test_mistakes_get_one_clear_line_and_an_exit_code(folder, command, arguments, code, complaint):
+    spoil(folder, arguments[1])
+    got, output, printed = command(*arguments)
+    assert got == code, printed
+    assert complaint in printed
+    assert "Traceback" not in printed
+    assert not output
+    if "QUESTION" not in complaint:  # Typer's own complaint shows the usage too
+        assert [line for line in printed.splitlines() if "error: " in line] == [printed.splitlines()[-1]]
+
+
+def children_of(pid):
+    tasks = Path(f"/proc/{pid}/task")
+    return {int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes in /proc")
+@pytest.mark.parametrize("when", ["at the start", "while watching"])
+def test_ctrl_c_leaves_nothing_behind(tmp_path, when):
+    clip = write_clip(tmp_path / "long.mp4", num_frames=6000, fps=10)
+    process = subprocess.Popen(
+        [*COMMAND, "watch", str(clip)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(tmp_path / "cache"),
+    )
+    children = set()
+    if when == "while watching":
+        while not children and process.poll() is None:
+            time.sleep(0.02)
+            children = children_of(process.pid)
+        time.sleep(0.5)
+        children |= children_of(process.pid)
+    else:
+        time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    # While Python itself is still starting, the signal ends it; a shell shows 130 for that too.
+    assert process.returncode == 130 or (when == "at the start" and process.returncode == -signal.SIGINT)
+    assert b"Traceback" not in complaint or when == "at the start"
+    assert not list((tmp_path / "cache").rglob("*.safetensors*"))
+    for child in children:
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_help_and_version_are_quick_to_import():
+    """They do not wait for torch."""
+    code = "import sys; import hourllava.cli.main; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
