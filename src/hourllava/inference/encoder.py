@@ -1,0 +1,67 @@
+"""Which vision encoder made a memory: an identity that is cheap to compute and follows the weights, not their name.
+
+Checkpoints of one tower come under many names and dtypes, and fine-tuned towers under the old name, so the weights
+themselves are hashed. All of them would take seconds and a copy from the GPU; a few hundred numbers of every parameter
+take milliseconds, and no training step leaves all of those alone.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from hourllava.model.vision import BypassedLayerNorm
+
+if TYPE_CHECKING:
+    from hourllava.model.modeling import HourLlavaModel
+
+# Up to twice as many numbers are taken of each parameter.
+_SAMPLES_PER_PARAMETER = 256
+
+# What of a tower's configuration changes its output without changing the shape of a parameter.
+_VISION_SETTINGS = ("model_type", "num_attention_heads", "image_size", "patch_size", "hidden_act", "layer_norm_eps")
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """What made the features of a memory: features of equal identity can be exchanged.
+
+    Attributes:
+        digest: hexadecimal, from `encoder_identity`.
+        feature_width: C, numbers per token.
+        grid: tokens along one side of a frame.
+    """
+
+    digest: str
+    feature_width: int
+    grid: int
+
+
+def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
+    """The identity of a model's vision tower with all that is done to pixels before and to features after it.
+
+    The same for float32 and bfloat16 copies of a checkpoint, on every device, and for checkpoints that differ only in
+    what comes after the tower. Weights are compared as bfloat16 at evenly spaced places: single numbers changed in
+    between are not noticed, and a float16 copy of float32 weights may count as another encoder.
+    """
+    config = model.config
+    settings = {name: getattr(config.vision_config, name, None) for name in _VISION_SETTINGS}
+    settings |= {
+        "num_layers": config.num_vision_layers,
+        "image_mean": list(config.image_mean),
+        "image_std": list(config.image_std),
+        "video_grid": config.video_grid,
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    tower = model.vision_tower
+    unused = tuple(name + "." for name, module in tower.named_modules() if isinstance(module, BypassedLayerNorm))
+    for name, parameter in sorted(tower.named_parameters()):
+        if name.startswith(unused):
+            continue
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, len(flat) // _SAMPLES_PER_PARAMETER)].to(torch.bfloat16)
+        digest.update(f"{name} {list(parameter.shape)}".encode())
+        digest.update(sample.view(torch.int16).cpu().numpy().tobytes())
+    return EncoderIdentity(digest.hexdigest(), config.vision_feature_width, config.video_grid)

@@ -1,0 +1,309 @@
+"""The memory of a watched video: pooled patch features and the time of every frame, asked any number of times.
+
+Features are kept as they come out of the pooling, before the projector: they fit every checkpoint that shares the
+vision tower (stage 3 of training freezes it), and an hour at 1 FPS takes 3600 x 64 x 1152 half-precision numbers, 0.53
+GB. What belongs together is checked, never guessed: the source by its digest, the encoder by its identity.
+
+    memory = model.watch("lecture.mp4")
+    memory.save("lecture.memory.safetensors")
+    memory = Memory.load("lecture.memory.safetensors")
+
+Shapes: T frames, C tower width.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Self
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hourllava.errors import InputError, MemoryFileError
+from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.memory_file import damaged, read_memory_file, read_released_features, write_memory_file
+from hourllava.inference.subtitles import clock_time
+
+Seconds = npt.NDArray[np.float64]
+Gap = tuple[float, float, str]
+"""(start_seconds, end_seconds, reason) of a stretch whose pictures are lost or damaged."""
+
+# Numbers of the features that `content_seed` looks at: enough to tell videos apart, read in about a millisecond.
+_SEED_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a memory was made of.
+
+    Attributes:
+        name: path or address as the user gave it. Files keep its last part only: no folder of anybody's machine, no
+            password or token of an address.
+        digest: identity of the video's content (`hourllava.video.source_digest`); None for frames given as arrays.
+    """
+
+    name: str
+    digest: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the name."""
+        path = urlsplit(self.name).path if "://" in self.name else self.name
+        return PureWindowsPath(path).name  # splits at both kinds of slashes
+
+
+class Memory:
+    """What a model remembers of a video.
+
+    Not safe for an `append` in one thread while another reads; tensors taken from `features` earlier stay valid.
+
+    Args:
+        features: [T, grid * grid, C] pooled features of a floating dtype, which the memory keeps; T may be 0.
+        timestamps_seconds: [T] presentation time of each frame, not decreasing.
+        sample_seconds: [T] the times that were asked for, increasing.
+        fps: frames sampled per second.
+        duration_seconds: length of what was watched.
+        source: what the frames are of.
+        encoder: what made the features; None if unknown (released feature files).
+        gaps: stretches that could not be read.
+
+    Raises:
+        InputError: shapes, times or numbers break the above.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        timestamps_seconds: npt.ArrayLike,
+        sample_seconds: npt.ArrayLike,
+        *,
+        fps: float,
+        duration_seconds: float,
+        source: Source,
+        encoder: EncoderIdentity | None = None,
+        gaps: Sequence[Gap] = (),
+    ) -> None:
+        if features.ndim != 3 or not features.is_floating_point():
+            raise InputError(
+                f"features must be floating-point [frames, tokens, width], got {features.dtype} {list(features.shape)}"
+            )
+        if not (math.isfinite(fps) and fps > 0):
+            raise InputError(f"fps is {fps}; it must be above 0")
+        if encoder is not None and features.shape[1:] != (encoder.grid**2, encoder.feature_width):
+            raise InputError(
+                f"features are {list(features.shape[1:])} a frame; their encoder makes "
+                f"{[encoder.grid**2, encoder.feature_width]}"
+            )
+        self.fps = float(fps)
+        self.source = source
+        self.encoder = encoder
+        self.timestamps_seconds, self.sample_seconds = _checked_times(
+            len(features), timestamps_seconds, sample_seconds, np.empty(0), np.empty(0)
+        )
+        self.duration_seconds = _checked_duration(duration_seconds)
+        self.gaps = _checked_gaps(gaps)
+        self.version = 0
+        """Number of times that frames were appended: what was computed of an older version is out of date."""
+        # The first rows of `_rows` are the features; the rest is room to grow.
+        self._rows = features.detach().to("cpu").contiguous()
+
+    def __len__(self) -> int:
+        return len(self.timestamps_seconds)
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self)
+
+    @property
+    def features(self) -> Tensor:
+        """[T, grid * grid, C] on the CPU, not copied: do not write to it."""
+        return self._rows[: len(self)]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the features and times, and about that of a saved file."""
+        return self.features.nbytes + self.timestamps_seconds.nbytes + self.sample_seconds.nbytes
+
+    @property
+    def content_seed(self) -> int:
+        """63-bit seed that follows from times and features (a sample of them): the same content, the same seed."""
+        flat = self.features.flatten()
+        sample = flat[:: max(1, len(flat) // _SEED_SAMPLES)].float()
+        digest = hashlib.sha256(repr(list(self.features.shape)).encode())
+        digest.update(self.timestamps_seconds.tobytes())
+        digest.update(sample.numpy().tobytes())
+        return int.from_bytes(digest.digest()[:8], "little") >> 1
+
+    def append(
+        self,
+        features: Tensor,
+        timestamps_seconds: npt.ArrayLike,
+        sample_seconds: npt.ArrayLike,
+        *,
+        duration_seconds: float | None = None,
+        gaps: Sequence[Gap] = (),
+    ) -> None:
+        """Add frames that follow; a frame at a time costs no more in all than twice the copying.
+
+        Args:
+            features: [new frames, grid * grid, C], on any device; rounded to the memory's dtype.
+            timestamps_seconds, sample_seconds: [new frames], going on from the memory's.
+            duration_seconds: length of the video now; by default up to the last frame at least.
+            gaps: unreadable stretches met on the way.
+
+        Raises:
+            InputError: the frames do not fit or do not follow. The memory is unchanged.
+        """
+        if features.shape[1:] != self._rows.shape[1:]:
+            raise InputError(
+                f"appended features are {list(features.shape[1:])} a frame, the memory's {list(self._rows.shape[1:])}; "
+                "encode them with the same encoder"
+            )
+        timestamps, samples = _checked_times(
+            len(features), timestamps_seconds, sample_seconds, self.timestamps_seconds, self.sample_seconds
+        )
+        if duration_seconds is None:
+            duration_seconds = max([self.duration_seconds, *timestamps[-1:].tolist()])
+        duration_seconds, gaps = _checked_duration(duration_seconds), _checked_gaps(gaps)
+        if len(timestamps) > len(self._rows):
+            grown = self._rows.new_empty(max(len(timestamps), 2 * len(self)), *self._rows.shape[1:])
+            grown[: len(self)] = self.features
+            self._rows = grown
+        self._rows[len(self) : len(timestamps)] = features.detach()
+        self.version += len(features) > 0
+        self.timestamps_seconds, self.sample_seconds = timestamps, samples
+        self.duration_seconds, self.gaps = duration_seconds, self.gaps + gaps
+
+    def check_fits(self, encoder: EncoderIdentity, *, fps: float | None = None, digest: str | None = None) -> None:
+        """Refuse a memory that was not made the way it is about to be used.
+
+        Features of unknown encoder (released files) are checked by their shape only.
+
+        Args:
+            encoder: of the model that is asked.
+            fps: frames per second that are asked for; None takes the memory's.
+            digest: of the video as it is now; None does not look at the video.
+
+        Raises:
+            MemoryFileError: it differs; the message says in what.
+        """
+        name, again = self.source.file_name, "watch the video again with this model"
+        width_got, width_needed = self._rows.shape[1:], (encoder.grid**2, encoder.feature_width)
+        if width_got != width_needed:
+            raise MemoryFileError(
+                f"the memory of {name} has {width_got[0]} tokens of width {width_got[1]} a frame, the model needs "
+                f"{width_needed[0]} of width {width_needed[1]}; {again}"
+            )
+        if self.encoder is not None and self.encoder != encoder:
+            raise MemoryFileError(
+                f"the memory of {name} was made by another vision encoder ({self.encoder.digest[:12]}, the model's is "
+                f"{encoder.digest[:12]}); {again}"
+            )
+        if fps is not None and not math.isclose(fps, self.fps, rel_tol=1e-6):
+            raise MemoryFileError(
+                f"the memory of {name} holds {self.fps:g} frames per second, asked for were {fps:g}; watch the video "
+                f"again at {fps:g}, or ask at {self.fps:g}"
+            )
+        if digest is not None and digest != self.source.digest:
+            got = "is of another video, or the video has changed since" if self.source.digest else "names no video file"
+            raise MemoryFileError(f"the memory of {name} {got}; watch the video again")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the memory to a file; whatever happens, the file is the old one or the whole new one.
+
+        Raises:
+            MemoryFileError: the disk is full, or the place cannot be written to.
+        """
+        fields = {
+            "fps": self.fps,
+            "duration_seconds": self.duration_seconds,
+            "source": {"name": self.source.file_name, "digest": self.source.digest},
+            "encoder": None if self.encoder is None else asdict(self.encoder),
+            "gaps": self.gaps,
+        }
+        tensors = {
+            "features": self.features,
+            "timestamps_seconds": torch.from_numpy(self.timestamps_seconds),
+            "sample_seconds": torch.from_numpy(self.sample_seconds),
+        }
+        write_memory_file(Path(path), tensors, fields)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a saved memory. Features are mapped, not read: do not change the file while the memory is in use.
+
+        Raises:
+            MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
+        """
+        path = Path(path)
+        tensors, fields = read_memory_file(path)
+        try:
+            return cls(
+                tensors["features"],
+                tensors["timestamps_seconds"].numpy(),
+                tensors["sample_seconds"].numpy(),
+                fps=fields["fps"],
+                duration_seconds=fields["duration_seconds"],
+                source=Source(**fields["source"]),
+                encoder=None if fields["encoder"] is None else EncoderIdentity(**fields["encoder"]),
+                gaps=fields["gaps"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path, error) from error
+
+    @classmethod
+    def load_released(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a feature file of the release: a pickle `{"vid_feat": [T, 64, 1152], "duration": seconds}`.
+
+        As the release does in training, `min(T, whole seconds)` of its frames are taken, evenly. Their times are not
+        in the file: the T frames are taken as even over the duration, both ends included. The encoder is unknown.
+
+        Raises:
+            MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
+        """
+        path = Path(path)
+        features, times_seconds, duration_seconds = read_released_features(path)
+        fps = len(features) / max(int(duration_seconds), 1)
+        source = Source(path.name)
+        return cls(features, times_seconds, times_seconds, fps=fps, duration_seconds=duration_seconds, source=source)
+
+    def __repr__(self) -> str:
+        return (
+            f"Memory({self.source.file_name}: {len(self)} frames at {self.fps:g} fps, "
+            f"{clock_time(self.duration_seconds)}, {self.num_bytes / 1e6:.1f} MB)"
+        )
+
+
+def _checked_times(
+    num_frames: int, timestamps_seconds: npt.ArrayLike, sample_seconds: npt.ArrayLike, *before: Seconds
+) -> tuple[Seconds, Seconds]:
+    """The times `before` with the new ones behind them, in order."""
+    new = [np.array(times, np.float64) for times in (timestamps_seconds, sample_seconds)]
+    if any(times.shape != (num_frames,) for times in new):
+        shapes = " and ".join(str(list(times.shape)) for times in new)
+        raise InputError(f"{num_frames} frames need as many timestamps and sample times, got {shapes}")
+    if not all(np.isfinite(times).all() for times in new):
+        raise InputError("timestamps and sample times must be finite numbers of seconds")
+    timestamps, samples = (np.concatenate(pair) for pair in zip(before, new))
+    if (np.diff(timestamps) < 0).any():
+        raise InputError("timestamps go back in time; give frames in the order of presentation, after the memory's own")
+    if (np.diff(samples) <= 0).any():
+        raise InputError("sample times must increase; the same frames may have been given twice")
+    return timestamps, samples
+
+
+def _checked_duration(duration_seconds: float) -> float:
+    if not (math.isfinite(duration_seconds) and duration_seconds >= 0):
+        raise InputError(f"duration_seconds is {duration_seconds}; it must be 0 or more")
+    return float(duration_seconds)
+
+
+def _checked_gaps(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
+    return tuple((float(start), float(end), str(reason)) for start, end, reason in gaps)

@@ -1,0 +1,175 @@
+"""Memory files, ours and the release's. Ours are written so that a file is either whole or not there.
+
+A safetensors file holds `features` [T, tokens, C] in the dtype of the memory, and `timestamps_seconds` and
+`sample_seconds` float64 [T]; everything else is JSON under one metadata key. Reading maps the file: an hour (0.5 GB)
+opens in milliseconds, a day (12 GB) too, and pages come from the disk when they are looked at. Safetensors knows how
+long a file must be, so one that was cut short is refused unread; flipped bits in the features are not noticed.
+"""
+
+import json
+import math
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hourllava.errors import MemoryFileError
+from hourllava.model.forgetting import evenly_spaced
+
+FORMAT_VERSION = 1
+"""Grows when older versions of this library could not read the file, or would read it wrongly."""
+
+UNFINISHED_SUFFIX = ".unfinished"
+"""Ends the name of the folder in which a file is written; one is left behind only by a process that was killed."""
+
+_METADATA_KEY = "hourllava_memory"
+
+# What torch.load raises for bytes that are no pickle of tensors, besides its refusals (UnpicklingError).
+_PICKLE_ERRORS = (
+    pickle.UnpicklingError,
+    OSError,  # a seek beyond the end
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+
+def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
+    """Write a memory file, replacing one that is there only when the new one is whole and on the disk.
+
+    Args:
+        path: where to; its folder must exist.
+        tensors: contiguous, on the CPU; not copied.
+        fields: plain data.
+
+    Raises:
+        MemoryFileError: the file cannot be written; what was there is unchanged.
+    """
+    metadata = {_METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **fields})}
+    try:
+        # In a folder of its own, because safetensors writes under further names that are its own choice.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX) as folder:
+            unfinished = Path(folder, "memory")
+            unfinished.touch()
+            mode = unfinished.stat().st_mode  # as the user's umask has it; safetensors would allow the owner only
+            save_file(tensors, unfinished, metadata)
+            unfinished.chmod(mode)
+            _flush_to_disk(unfinished)
+            unfinished.replace(path)
+        _flush_to_disk(path.parent)
+    except (OSError, SafetensorError) as error:
+        reason = str(error).removeprefix("Error while serializing: ")
+        raise MemoryFileError(
+            f"{path} cannot be written ({reason}); free space there or choose a folder you may write to"
+        ) from error
+
+
+def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All of a memory file: tensors mapped into memory, and the fields given to `write_memory_file`.
+
+    Raises:
+        MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            fields = _fields(path, file.metadata())
+            return {name: file.get_tensor(name) for name in file.keys()}, fields  # noqa: SIM118  # not a dictionary
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
+    """Number of frames and fields of a memory file; its features are not touched.
+
+    Raises:
+        MemoryFileError: as `read_memory_file`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            fields = _fields(path, file.metadata())
+            return file.get_slice("features").get_shape()[0], fields
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64], float]:
+    """A feature file of the release (a pickle): features [T, tokens, C], times [T] and duration, both in seconds.
+
+    Raises:
+        MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
+    """
+    try:
+        # Nothing but tensors and plain data is read; anything else in the pickle is an error.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise MemoryFileError(f"there is no feature file {path}") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise MemoryFileError(f"{path} cannot be read ({error.strerror}); give a released .pt file") from error
+    except _PICKLE_ERRORS as error:
+        raise MemoryFileError(
+            f"{path} is refused: it is damaged, or a pickle of more than tensors and numbers; download it again"
+        ) from error
+    if not isinstance(content, dict) or not {"vid_feat", "duration"} <= content.keys():
+        raise MemoryFileError(f'{path} is no released feature file: it must hold "vid_feat" and "duration"')
+    features, duration_seconds = content["vid_feat"], content["duration"]
+    if not isinstance(features, Tensor) or features.ndim != 3 or 0 in features.shape:
+        raise MemoryFileError(f'{path} holds a "vid_feat" that is no tensor [frames, tokens, width]; download it again')
+    if not isinstance(duration_seconds, int | float) or not (math.isfinite(duration_seconds) and duration_seconds > 0):
+        raise MemoryFileError(f'{path} holds a "duration" of {duration_seconds!r}; it must be seconds above 0')
+    chosen = evenly_spaced(len(features), min(len(features), max(int(duration_seconds), 1)))
+    times_seconds = np.linspace(0.0, duration_seconds, len(features))[chosen]
+    return features[torch.from_numpy(chosen)], times_seconds, float(duration_seconds)
+
+
+def damaged(path: Path, reason: object) -> MemoryFileError:
+    """The error for a file that is, or was meant to be, a memory file but cannot be used."""
+    return MemoryFileError(
+        f"{path} is no memory file, or cut short or damaged ({reason}); give a file that "
+        "Memory.save has written, or watch the video again"
+    )
+
+
+def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    if _METADATA_KEY not in (metadata or {}):
+        raise MemoryFileError(f"{path} is a safetensors file but no memory file; give one that Memory.save has written")
+    assert metadata is not None
+    try:
+        fields = json.loads(metadata[_METADATA_KEY])
+        version = fields.pop("format_version")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, f"its description cannot be read: {error!r}") from error
+    if version != FORMAT_VERSION:
+        raise MemoryFileError(
+            f"{path} is a memory of format version {version}, this version of hourllava reads {FORMAT_VERSION}; watch "
+            "the video again, or read the file with the version of hourllava that wrote it"
+        )
+    return fields
+
+
+def _unreadable(path: Path, error: Exception) -> MemoryFileError:
+    if isinstance(error, FileNotFoundError):
+        return MemoryFileError(f"there is no memory file {path}; watch the video first, then save its memory there")
+    if isinstance(error, OSError):
+        return MemoryFileError(f"{path} cannot be read ({error.strerror or error}); give a memory file you may read")
+    if path.suffix in (".pt", ".pth"):
+        return MemoryFileError(f"{path} is no memory file; read released features with Memory.load_released")
+    return damaged(path, error)
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
