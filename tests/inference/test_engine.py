@@ -127,7 +127,7 @@ def test_all_ways_of_forgetting_and_memories_in_chunks(tokenizer, temporal, entr
     expected = [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])]
     monkeypatch.setattr(recall, "ENTRIES_PER_CHUNK", entries)
     assert [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])] == expected
-    monkeypatch.setattr(recall, "_fits", lambda *args: False)
+    monkeypatch.setattr(recall, "_is_small", lambda *args: False)
     memory = random_memory(engine)
     assert [ask(engine, memory, question).text for question in ("What happens?", "Why?")] == expected
 

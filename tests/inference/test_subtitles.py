@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hourllava.clock import format_clock
 from hourllava.errors import DataError
-from hourllava.inference.subtitles import Cue, clock_time, read_subtitles, subtitles_prompt
+from hourllava.inference.subtitles import Cue, read_subtitles, subtitles_prompt
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500 X1:40 X2:600
@@ -169,7 +170,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
 )
 def test_written_cues_are_read_back(tmp_path_factory: pytest.TempPathFactory, raw: list[tuple[int, int, str]]) -> None:
     def stamp(milliseconds: int) -> str:
-        return f"{clock_time(milliseconds // 1000).rjust(8, '0')},{milliseconds % 1000:03d}"
+        return f"{format_clock(milliseconds // 1000).rjust(8, '0')},{milliseconds % 1000:03d}"
 
     start, blocks, expected = 0, [], []
     for number, (pause, length, words) in enumerate(raw):
@@ -212,7 +213,7 @@ def test_the_nearest_subtitles_if_not_all_fit(
     spans: list[tuple[float, float]], max_tokens: int, kept: list[int]
 ) -> None:
     lines = subtitles_prompt(CUES, spans, max_tokens, count_words).splitlines()
-    assert lines == [f"[{clock_time(10 * k)}] word{k}" for k in kept]
+    assert lines == [f"[{format_clock(10 * k)}] word{k}" for k in kept]
 
 
 def test_a_cue_too_long_does_not_keep_its_neighbours_out() -> None:
@@ -236,10 +237,3 @@ def test_the_budget_always_holds(starts: list[int], span: tuple[int, int], max_t
     cues = [Cue(float(start), start + 2.0, "x" * (start % 13)) for start in starts]
     spans = [(float(span[0]), float(sum(span)))]
     assert count(subtitles_prompt(cues, spans, max_tokens, count)) <= max_tokens
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00:00"), (59.999, "0:00:59"), (3725.2, "1:02:05"), (86400.0, "24:00:00")]
-)
-def test_clock_time(seconds: float, text: str) -> None:
-    assert clock_time(seconds) == text

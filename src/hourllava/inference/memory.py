@@ -25,10 +25,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hourllava.clock import format_clock
 from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory_file import damaged, read_memory_file, read_released_features, write_memory_file
-from hourllava.inference.subtitles import clock_time
 
 Seconds = npt.NDArray[np.float64]
 Gap = tuple[float, float, str]
@@ -277,7 +277,7 @@ class Memory:
     def __repr__(self) -> str:
         return (
             f"Memory({self.source.file_name}: {len(self)} frames at {self.fps:g} fps, "
-            f"{clock_time(self.duration_seconds)}, {self.num_bytes / 1e6:.1f} MB)"
+            f"{format_clock(self.duration_seconds)}, {self.num_bytes / 1e6:.1f} MB)"
         )
 
 

@@ -21,7 +21,7 @@ from hourllava.model.modeling import HourLlavaModel
 # Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
 ENTRIES_PER_CHUNK = 2**18
 
-# Part of the free device memory that keys and values may take before they stay on the host.
+# Part of the free device memory that features, or keys and values, may take before they stay on the host.
 MAX_SHARE_OF_FREE_MEMORY = 0.6
 
 
@@ -81,9 +81,12 @@ def make_ready(memory: Memory, model: HourLlavaModel) -> ReadyMemory:
     )
     visuals = layout_batch(layout).to(model.device)
     num_entries = len(layout.memory_index)
-    storage = None if _fits(num_entries, model) else "cpu"
+    storage = None if _is_small(_num_key_value_bytes(num_entries, model), model) else "cpu"
+    features = memory.features
+    if _is_small(features.nbytes, model):
+        features = features.to(model.device)
     projected = model.remember(
-        [memory.features.to(model.device) if num_entries <= ENTRIES_PER_CHUNK else memory.features],
+        [features],
         visuals,
         entries_per_chunk=None if num_entries <= ENTRIES_PER_CHUNK and storage is None else ENTRIES_PER_CHUNK,
         storage=storage,
@@ -123,11 +126,16 @@ def _frame_descriptors(features_TPC: Tensor, model: HourLlavaModel) -> npt.NDArr
     return torch.cat(means).numpy()
 
 
-def _fits(num_entries: int, model: HourLlavaModel) -> bool:
-    """Whether keys and values of so many entries may live on the model's device."""
-    if model.device.type != "cuda" or not len(model.memaug.blocks):
+def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
+    """Size of the keys and values of so many memory entries, all blocks together."""
+    blocks = model.memaug.blocks
+    width = blocks[0].cross_attn.kv_proj.out_features if len(blocks) else 0
+    return int(num_entries * width * model.dtype.itemsize * len(blocks))
+
+
+def _is_small(num_bytes: int, model: HourLlavaModel) -> bool:
+    """Whether so much may be put beside the model on its device."""
+    if model.device.type != "cuda":
         return True
-    attention = model.memaug.blocks[0].cross_attn
-    needed = num_entries * attention.kv_proj.out_features * model.dtype.itemsize * len(model.memaug.blocks)
     free, _ = torch.cuda.mem_get_info(model.device)
-    return needed < MAX_SHARE_OF_FREE_MEMORY * free
+    return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free

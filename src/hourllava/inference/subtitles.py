@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hourllava.clock import format_clock
 from hourllava.errors import DataError
 
 # Hours and fractions may be missing, the comma of .srt and the dot of .vtt both stand for the decimal point.
@@ -94,16 +95,9 @@ def subtitles_prompt(
     return _lines(chosen)
 
 
-def clock_time(seconds: float) -> str:
-    """Seconds as h:mm:ss, fractions cut off."""
-    minutes, whole_seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{whole_seconds:02d}"
-
-
 def _lines(cues: Sequence[Cue]) -> str:
     in_order = sorted(cues, key=lambda cue: cue.start_seconds)
-    return "\n".join(f"[{clock_time(cue.start_seconds)}] {cue.text}" for cue in in_order)
+    return "\n".join(f"[{format_clock(cue.start_seconds)}] {cue.text}" for cue in in_order)
 
 
 def _distance(cue: Cue, span: tuple[float, float]) -> float:
