@@ -29,8 +29,8 @@ DEFAULT_MAX_BYTES = 20 * 10**9  # some 38 hours at 1 FPS
 _SIZE_VARIABLE = "HOURLLAVA_CACHE_BYTES"
 _SUFFIX = ".memory.safetensors"
 
-# A file is being written for minutes at the most; what is older was left by a process that was killed.
-_UNFINISHED_FOR_SECONDS = 3600.0
+# A file being written changes all the time, but for the last flush; one this old was left by a killed process.
+_UNFINISHED_FOR_SECONDS = 900.0
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hourllava.model.vision import BypassedLayerNorm
-
 if TYPE_CHECKING:
     from hourllava.model.modeling import HourLlavaModel
 
@@ -38,6 +36,11 @@ class EncoderIdentity:
     feature_width: int
     grid: int
 
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(tokens, width) of one frame's features."""
+        return self.grid**2, self.feature_width
+
 
 def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
     """The identity of a model's vision tower with all that is done to pixels before and to features after it.
@@ -55,11 +58,9 @@ def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
         "video_grid": config.video_grid,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    tower = model.vision_tower
-    unused = tuple(name + "." for name, module in tower.named_modules() if isinstance(module, BypassedLayerNorm))
-    for name, parameter in sorted(tower.named_parameters()):
-        if name.startswith(unused):
-            continue
+    for name, parameter in sorted(model.vision_tower.named_parameters()):
+        if name.startswith("post_layernorm."):
+            continue  # a BypassedLayerNorm
         flat = parameter.detach().flatten()
         sample = flat[:: max(1, len(flat) // _SAMPLES_PER_PARAMETER)].to(torch.bfloat16)
         digest.update(f"{name} {list(parameter.shape)}".encode())

@@ -95,10 +95,9 @@ class Memory:
             )
         if not (math.isfinite(fps) and fps > 0):
             raise InputError(f"fps is {fps}; it must be above 0")
-        if encoder is not None and features.shape[1:] != (encoder.grid**2, encoder.feature_width):
+        if encoder is not None and features.shape[1:] != encoder.frame_shape:
             raise InputError(
-                f"features are {list(features.shape[1:])} a frame; their encoder makes "
-                f"{[encoder.grid**2, encoder.feature_width]}"
+                f"features are {list(features.shape[1:])} a frame; their encoder makes {list(encoder.frame_shape)}"
             )
         self.fps = float(fps)
         self.source = source
@@ -150,7 +149,7 @@ class Memory:
         duration_seconds: float | None = None,
         gaps: Sequence[Gap] = (),
     ) -> None:
-        """Add frames that follow; a frame at a time costs no more in all than twice the copying.
+        """Add frames that follow. Room for features doubles when it is full, so they may come one at a time.
 
         Args:
             features: [new frames, grid * grid, C], on any device; rounded to the memory's dtype.
@@ -195,11 +194,11 @@ class Memory:
             MemoryFileError: it differs; the message says in what.
         """
         name, again = self.source.file_name, "watch the video again with this model"
-        width_got, width_needed = self._rows.shape[1:], (encoder.grid**2, encoder.feature_width)
-        if width_got != width_needed:
+        shape = self._rows.shape[1:]
+        if shape != encoder.frame_shape:
             raise MemoryFileError(
-                f"the memory of {name} has {width_got[0]} tokens of width {width_got[1]} a frame, the model needs "
-                f"{width_needed[0]} of width {width_needed[1]}; {again}"
+                f"the memory of {name} has {shape[0]} tokens of width {shape[1]} a frame, the model needs "
+                f"{encoder.frame_shape[0]} of width {encoder.frame_shape[1]}; {again}"
             )
         if self.encoder is not None and self.encoder != encoder:
             raise MemoryFileError(
@@ -245,16 +244,11 @@ class Memory:
         path = Path(path)
         tensors, fields = read_memory_file(path)
         try:
-            return cls(
-                tensors["features"],
-                tensors["timestamps_seconds"].numpy(),
-                tensors["sample_seconds"].numpy(),
-                fps=fields["fps"],
-                duration_seconds=fields["duration_seconds"],
-                source=Source(**fields["source"]),
-                encoder=None if fields["encoder"] is None else EncoderIdentity(**fields["encoder"]),
-                gaps=fields["gaps"],
-            )
+            fields["source"] = Source(**fields["source"])
+            if fields["encoder"] is not None:
+                fields["encoder"] = EncoderIdentity(**fields["encoder"])
+            times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
+            return cls(tensors["features"], *times, **fields)
         except (KeyError, TypeError, ValueError) as error:
             raise damaged(path, error) from error
 
