@@ -128,7 +128,7 @@ def _mountains(c: Canvas) -> None:
     c.box(0, 0.78, 1, 1, (214, 222, 230))
 
 
-def _ocean(c: Canvas) -> None:
+def _bay(c: Canvas) -> None:
     c.gradient((190, 212, 222), (226, 234, 232), 0, 0.4)
     c.gradient((104, 152, 170), (58, 104, 128), 0.4, 1)
     for row in range(6):
@@ -141,7 +141,7 @@ def _ocean(c: Canvas) -> None:
     c.polygon([(0.73, 0.36), (0.73, 0.16), (0.83, 0.34)], (238, 234, 224))
 
 
-def _space(c: Canvas) -> None:
+def _galaxy(c: Canvas) -> None:
     c.gradient((18, 16, 34), (34, 26, 54), 0, 1)
     draws = Draws("stars")
     for _ in range(70):
@@ -270,8 +270,8 @@ _SCENES: dict[str, Callable[[Canvas], None]] = {
     "city": _city,
     "cave": _cave,
     "mountains": _mountains,
-    "ocean": _ocean,
-    "space": _space,
+    "bay": _bay,
+    "galaxy": _galaxy,
     "living room": _living_room,
     "volcano": _volcano,
 }

@@ -42,8 +42,8 @@ SCENES = (
     "city",
     "cave",
     "mountains",
-    "ocean",
-    "space",
+    "bay",
+    "galaxy",
     "living room",
     "volcano",
 )
