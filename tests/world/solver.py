@@ -11,8 +11,8 @@ from importlib.resources import files
 from hourllava.world.script import Shown
 
 PHRASINGS = json.loads(files("hourllava.world.questions").joinpath("phrasings.json").read_text(encoding="utf-8"))
-COLOURS = "red orange yellow green cyan blue purple white".split()
-SHAPES = "ball square triangle star heart cross moon arrow".split()
+COLOURS = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"]
+SHAPES = ["ball", "square", "triangle", "star", "heart", "cross", "moon", "arrow"]
 ROWS, COLUMNS = {"top": 0, "middle": 1, "bottom": 2}, {"left": 0, "centre": 1, "right": 2}
 PAST = {
     "slid away": "slide", "left the picture": "leave", "jumped up and down": "jump", "swayed from side to side": "sway",
@@ -26,7 +26,9 @@ MEETINGS = ("swap", "orbit", "cover", "bump")
 _OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
 _TITLE = r"the [a-z ]+? in the [a-z ]+?"
 _BY_LETTER = [
-    re.escape(p).replace(re.escape("{glyph}"), "[A-Z2-9]") for both in PHRASINGS["event_by_letter"].values() for p in both
+    re.escape(p).replace(re.escape("{glyph}"), "[A-Z2-9]")
+    for both in PHRASINGS["event_by_letter"].values()
+    for p in both
 ]
 _SLOTS = {
     "object": _OBJECT,
@@ -108,7 +110,9 @@ class Solver:
         return self._card(words[-1]) if words.startswith("the letter ") else self._event(words)
 
     def _during(self, event: Shown) -> list[Shown]:
-        return [a for a in self.actions if event.start_seconds <= a.start_seconds and a.end_seconds <= event.end_seconds]
+        return [
+            a for a in self.actions if event.start_seconds <= a.start_seconds and a.end_seconds <= event.end_seconds
+        ]
 
     def _one(self, actions: list[Shown]) -> Shown:
         assert len(actions) == 1, actions
@@ -128,9 +132,7 @@ class Solver:
 
     def _quarter_of(self, thing: Shown) -> int:
         quarter = self.total / 4
-        inside = [
-            k for k in range(4) if k * quarter <= thing.start_seconds and thing.end_seconds <= (k + 1) * quarter
-        ]
+        inside = [k for k in range(4) if k * quarter <= thing.start_seconds and thing.end_seconds <= (k + 1) * quarter]
         assert len(inside) == 1
         return inside[0]
 
@@ -260,7 +262,9 @@ class Solver:
 
     def return_place(self, object: str, event: str) -> str:
         trip = self._one([a for a in self._during(self._event(event)) if a.name == object and a.verb == "leave"])
-        return str(self._one([o for o in self.objects if o.name == object and o.start_seconds == trip.end_seconds]).place)
+        return str(
+            self._one([o for o in self.objects if o.name == object and o.start_seconds == trip.end_seconds]).place
+        )
 
     def hidden_object(self, object: str, event: str) -> str:
         covers = [a for a in self._during(self._event(event)) if a.name == object and a.verb == "cover"]

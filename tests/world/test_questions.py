@@ -1,16 +1,17 @@
-"""Questions: all tasks and formats, one right answer each, balanced, and the same answers from an independent solver."""
+"""Questions: all tasks and formats, one right answer each, the same that an independent solver finds."""
 
 import json
 from collections import Counter
 from itertools import pairwise
 
 import pytest
-from world.solver import PHRASINGS, Solver, read
 
+from hourllava.data.taxonomy import TASKS
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.questions import BUILDERS, FORMATS, TASKS, Question, generate_questions, needle_question
+from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_questions, needle_question
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
+from world.solver import PHRASINGS, Solver, read
 
 DURATIONS_SECONDS = (5, 12, 40, 75, 180, 400, 900, 1803, 3600, 20000, 86400)
 
@@ -27,7 +28,9 @@ def solve_videos(seeds: range, per_task: int) -> tuple[int, list[str]]:
             asked += 1
             answer = solver.solve(question.question, question.options)
             if answer != question.answer:
-                wrong.append(f"seed {seed}: {question.question} {question.options}: {question.answer!r}, not {answer!r}")
+                wrong.append(
+                    f"seed {seed}: {question.question} {question.options}: {question.answer!r}, not {answer!r}"
+                )
     return asked, wrong
 
 

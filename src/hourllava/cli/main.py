@@ -5,6 +5,7 @@ import sys
 import typer
 
 from hourllava import __version__
+from hourllava.cli import data, world
 from hourllava.errors import HourLlavaError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -16,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(world.app, name="world")
+app.add_typer(data.app, name="data")
 
 
 @app.callback()

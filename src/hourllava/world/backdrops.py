@@ -1,6 +1,6 @@
 """The ten scenes and eight occasions, drawn with muted colours so that the cast stands out.
 
-Drawn once per (scene, occasion, size) at three times the size and averaged down. Coordinates are fractions of the frame.
+Drawn once per (scene, occasion, size) at three times the size and averaged down. Coordinates are shares of the frame.
 """
 
 import math
@@ -26,26 +26,32 @@ class Canvas:
         self._draw = ImageDraw.Draw(self.image, "RGBA")
 
     def polygon(self, points: list[tuple[float, float]], fill: Colour) -> None:
+        """A filled polygon."""
         self._draw.polygon([(x * self.side, y * self.side) for x, y in points], fill=fill)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: Colour) -> None:
+        """A filled rectangle."""
         s = self.side
         self._draw.rectangle((x0 * s, y0 * s, x1 * s, y1 * s), fill=fill)
 
     def oval(self, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
+        """A filled ellipse by centre and radii."""
         s = self.side
         self._draw.ellipse(((x - rx) * s, (y - ry) * s, (x + rx) * s, (y + ry) * s), fill=fill)
 
     def line(self, points: list[tuple[float, float]], fill: Colour, width: float) -> None:
+        """A line through points."""
         scaled = [(x * self.side, y * self.side) for x, y in points]
         self._draw.line(scaled, fill=fill, width=max(1, round(width * self.side)), joint="curve")
 
     def arc(self, x: float, y: float, radius: float, fill: Colour, width: float) -> None:
+        """The upper half of a circle."""
         s = self.side
         box = ((x - radius) * s, (y - radius) * s, (x + radius) * s, (y + radius) * s)
         self._draw.arc(box, 180, 360, fill=fill, width=max(1, round(width * s)))
 
     def gradient(self, top: Colour, bottom: Colour, y0: float, y1: float) -> None:
+        """Bands that blend from one colour to another."""
         steps = 24
         for k in range(steps):
             share = k / (steps - 1)

@@ -1,4 +1,4 @@
-"""Captions of three grains in VideoMarathon's form: clips in six aspects, titled events, and one for the whole video."""
+"""Captions of three grains in VideoMarathon's form: clips in six aspects, titled events, and the whole video."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,7 +48,9 @@ def generate_captions(script: Script) -> Captions:
     draws = Draws("captions", script.split, script.seed, script.duration_seconds)
     starts = range(0, script.duration_seconds, CLIP_SECONDS)
     return Captions(
-        clips=tuple(_clip(script, start, min(start + CLIP_SECONDS, script.duration_seconds), draws) for start in starts),
+        clips=tuple(
+            _clip(script, start, min(start + CLIP_SECONDS, script.duration_seconds), draws) for start in starts
+        ),
         events=tuple(_event(script, event, draws) for event in script.events),
         overall=_overall(script, draws),
     )
@@ -96,7 +98,10 @@ def _clip(script: Script, start: float, end: float, draws: Draws) -> ClipCaption
     names = sorted({name for event in events for name in event.places})
     titles = [event.title for event in events]
     changes = [f"at {clock(event.start_seconds)} it changes to {event.title}" for event in events[1:]]
-    flashes = [f"at {clock(card.start_seconds)} a card with {with_article(card.colour)} {card.glyph} is shown" for card in cards]
+    flashes = [
+        f"at {clock(card.start_seconds)} a card with {with_article(card.colour)} {card.glyph} is shown"
+        for card in cards
+    ]
     stays = draws.pick(("nothing changes but what the objects do", "the setting stays the same throughout"))
     timeline = changes + flashes or [stays]
     doings = [action_sentence(action, draws) for action in actions]

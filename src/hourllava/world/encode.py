@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hourllava.data.atomic import replacing
 from hourllava.errors import ConfigError
-from hourllava.world.atomic import replacing
 from hourllava.world.render import Frame, Renderer
 from hourllava.world.script import Script
 
@@ -40,6 +40,7 @@ def encode_video(script: Script, path: Path, size_pixels: int = VIDEO_PIXELS, fp
     codec, options = _CODECS[path.suffix]
     with replacing(path) as temporary, av.open(str(temporary), "w", format=path.suffix[1:]) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
+        assert isinstance(stream, av.VideoStream)
         stream.width = stream.height = size_pixels
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1

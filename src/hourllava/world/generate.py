@@ -106,7 +106,7 @@ def generate_script(
     """
     check_settings(duration_seconds, split, density, needles)
     key = (seed, split, duration_seconds)
-    spans = _event_spans(Draws("spans", *key), duration_seconds, count_events(duration_seconds, density))
+    spans = event_spans(Draws("spans", *key), duration_seconds, count_events(duration_seconds, density))
     if needles is None:
         needles = min(max(4, len(spans)), max_needles(duration_seconds, density))
     cards = _needles(Draws("needles", *key), duration_seconds, spans, needles, needle_starts_seconds)
@@ -114,7 +114,7 @@ def generate_script(
     titles = _titles(Draws("titles", *key), len(spans))
     draws = Draws("events", *key)
     verbs = _VerbBag(draws)
-    events = []
+    events: list[Event] = []
     for (start, end), (occasion, scene) in zip(spans, titles):
         count = max(2, min(5, density.objects_per_event + draws.between(-1, 1)))
         names = [member.name for member in draws.sample(cast, count)]
@@ -144,7 +144,8 @@ def generate_script(
     return script
 
 
-def _event_spans(draws: Draws, duration_seconds: int, count: int) -> list[tuple[float, float]]:
+def event_spans(draws: Draws, duration_seconds: int, count: int) -> list[tuple[float, float]]:
+    """Cut a video into events of random lengths, a factor of three apart at most; (start, end) in seconds."""
     per_second = 1 if duration_seconds >= WHOLE_SECONDS_FROM else 4
     grain = 5 if duration_seconds >= 120 else 1  # multiples of five seconds can be asked for and answered
     total = duration_seconds * per_second

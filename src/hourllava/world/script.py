@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hourllava.world.vocabulary import PLACES, VERBS, Split
 
-SCRIPT_VERSION = 1
+SCRIPT_VERSION: Literal[1] = 1
 
 
 class _Typed(BaseModel):

@@ -44,9 +44,10 @@ def _moon() -> Points:
     tip = math.acos(0.36)
     outer = _circle(0.98, tip, 2 * math.pi - tip)
     x, y = outer[0]
-    shift = 0.42
+    shift = 0.58
     radius, inner = math.hypot(x - shift, y), math.atan2(y, x - shift)
-    return outer + _circle(radius, 2 * math.pi - inner, inner, x=shift)
+    crescent = outer + _circle(radius, 2 * math.pi - inner, inner, x=shift)
+    return [(x + 0.28, y) for x, y in crescent]
 
 
 _A = 0.36  # half the width of the cross's arms
@@ -69,7 +70,7 @@ _OUTLINES: dict[str, Points] = {
 def sprite(
     shape: str, colour: str, diameter_pixels: int, angle_degrees: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """An object as (colour times alpha [n, n, 3], 256 minus alpha [n, n, 1]), ready to paste: out = a + (b * dst >> 8)."""
+    """An object ready to paste, out = a + (b * dst >> 8): colour times alpha [n, n, 3], 256 minus alpha [n, n, 1]."""
     side = diameter_pixels * OVERSAMPLING
     radius = side / (2 * (1 + RIM_WHITE))
     cos, sin = math.cos(math.radians(angle_degrees)), math.sin(math.radians(angle_degrees))
@@ -95,7 +96,7 @@ def sprite(
 
 @lru_cache(maxsize=512)
 def card(glyph: str, colour: str, size_pixels: int) -> NDArray[np.uint8]:
-    """A needle's card over the whole frame: the letter and a frame in its colour on near-black; uint8 [size, size, 3]."""
+    """A needle's card: the letter and a frame in its colour on near-black; uint8 [size, size, 3]."""
     side = size_pixels * OVERSAMPLING
     image = Image.new("RGB", (side, side), COLOURS[colour])
     draw = ImageDraw.Draw(image)

@@ -7,11 +7,11 @@ Open-ended answers are short and have one spelling. Multiple-choice questions ha
 """
 
 import json
-from importlib.resources import files
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from hourllava.data.taxonomy import TASKS
 from hourllava.world.questions import happenings, objects, temporality
 from hourllava.world.questions.draft import NUM_OPTIONS, PHRASINGS, Builder, Draft, Format
 from hourllava.world.questions.view import View, span
@@ -46,27 +46,6 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
     "Key Event Extraction": (happenings.event_of_letter, happenings.which_happened, happenings.longest_event),
     "Overall Summarization": (happenings.summary,),
 }
-
-
-class Task(BaseModel):
-    """One of VideoMarathon's 22 tasks."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    topic: str
-    form: Literal["short", "long"]
-
-
-def _tasks() -> dict[str, Task]:
-    taxonomy = json.loads(files("hourllava.world").joinpath("taxonomy.json").read_text(encoding="utf-8"))
-    return {
-        entry["task"]: Task(name=entry["task"], topic=topic, form=entry["form"])
-        for topic, entries in taxonomy.items()
-        for entry in entries
-    }
-
-
-TASKS = _tasks()
 
 
 class Question(BaseModel):

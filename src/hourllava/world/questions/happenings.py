@@ -33,7 +33,8 @@ def slide_direction(view: View, draws: Draws, form: Format) -> Draft | None:
     event, action = draws.pick(facts)
     assert action.direction is not None
     wrong = three_wrong(draws, action.direction, DIRECTIONS)
-    return Draft("slide_direction", {"object": action.actor, "event": event.title}, action.direction, wrong, (span(action),))  # fmt: skip
+    slots = {"object": action.actor, "event": event.title}
+    return Draft("slide_direction", slots, action.direction, wrong, (span(action),))
 
 
 def when_did(view: View, draws: Draws, form: Format) -> Draft | None:
@@ -87,9 +88,7 @@ def next_actor(view: View, draws: Draws, form: Format) -> Draft | None:
         (event, action, following)
         for event in view.events
         for action, following in zip(event.actions, event.actions[1:])
-        if action.verb in SOLO_VERBS
-        and only_once(event, action.actor, action.verb)
-        and following.actor != action.actor
+        if action.verb in SOLO_VERBS and only_once(event, action.actor, action.verb) and following.actor != action.actor
     ]
     if not facts:
         return None
@@ -209,4 +208,3 @@ def summary(view: View, draws: Draws, form: Format) -> Draft | None:
         parts = [swaps[k] if k in changed else titles[k] for k in range(3)]
         sentences.append(summary_sentence(*parts))
     return Draft("summary", {}, sentences[0], tuple(sentences[1:]), tuple(span(event) for event in right))
-

@@ -1,4 +1,4 @@
-"""Spatiality and objects: places and relations, recognition, attributes, interaction, reasoning, existence, permanence."""
+"""Spatiality and objects: places, relations, attributes, interaction, reasoning, existence and permanence."""
 
 from hourllava.world.questions.draft import Draft, Format, three_wrong
 from hourllava.world.questions.view import View, final_places, only_once, pick_event, sole_doer, span
@@ -203,7 +203,9 @@ def hidden_object(view: View, draws: Draws, form: Format) -> Draft | None:
     event, action = draws.pick(facts)
     assert action.partner is not None
     wrong = _other_objects(view, draws, action.partner, event, {action.actor})
-    return Draft("hidden_object", {"object": action.actor, "event": event.title}, action.partner, wrong, (span(action),))
+    return Draft(
+        "hidden_object", {"object": action.actor, "event": event.title}, action.partner, wrong, (span(action),)
+    )
 
 
 def next_event_of(view: View, draws: Draws, form: Format) -> Draft | None:

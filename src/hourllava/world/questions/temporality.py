@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from hourllava.world.generate import event_spans
 from hourllava.world.questions.draft import Draft, Format, three_wrong
 from hourllava.world.questions.view import Span, View, pick_event, span
 from hourllava.world.rng import Draws
@@ -41,8 +42,12 @@ def event_duration(view: View, draws: Draws, form: Format) -> Draft | None:
         for event in view.events
         if is_safely_rounded(seconds := event.end_seconds - event.start_seconds)
     ]
-    mean = view.script.duration_seconds / max(1, len(view.events))
-    fillers = [mean * draws.between(50, 150) // 100 for _ in range(30)]
+    count = len(view.events)
+    if not count:
+        return None
+    # Few events: the lengths of another video of the same kind fill up.
+    others = [event_spans(draws, view.script.duration_seconds, count) for _ in range(4)]
+    fillers = [end - start for spans in others for start, end in spans]
     chosen = _four_lengths(draws, facts, fillers)
     if chosen is None:
         return None
@@ -145,5 +150,3 @@ def order(view: View, draws: Draws, form: Format) -> Draft | None:
     template, right = draws.pick((("first_of_these", by_time[0]), ("last_of_these", by_time[-1])))
     wrong = three_wrong(draws, right[0], [name for name, _ in things])
     return Draft(template, {}, right[0], wrong, evidence)
-
-
