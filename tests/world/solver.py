@@ -26,16 +26,16 @@ MEETINGS = ("swap", "orbit", "cover", "bump")
 _OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
 _TITLE = r"the [a-z ]+? in the [a-z ]+?"
 _BY_LETTER = [
-    re.escape(p).replace(re.escape("{glyph}"), "[A-Z2-9]")
+    re.escape(p).replace(re.escape("{glyph}"), "[E-Z2-9]")
     for both in PHRASINGS["event_by_letter"].values()
     for p in both
 ]
 _SLOTS = {
     "object": _OBJECT,
     "an_object": f"an? {_OBJECT}",
-    "glyph": "[A-Z2-9]",
+    "glyph": "[E-Z2-9]",
     "event": "|".join([*_BY_LETTER, _TITLE]),
-    "thing": rf"the letter [A-Z2-9]|{_TITLE}",
+    "thing": rf"the letter [E-Z2-9]|{_TITLE}",
     "place": "|".join([f"{r} {c}" for r in ROWS for c in COLUMNS] + ["centre"]),
     "past": "|".join(PAST),
     "plain": "|".join(PLAIN),
@@ -96,7 +96,7 @@ class Solver:
         words = words[0].lower() + words[1:]
         named = [event for event in self.events if event.name == words]
         if not named:
-            card = self._card(re.findall(r"\b[A-Z2-9]\b", words)[-1])
+            card = self._card(re.findall(r"\b[E-Z2-9]\b", words)[-1])
             named = [event for event in self.events if event.start_seconds <= card.start_seconds < event.end_seconds]
         assert len(named) == 1, words
         return named[0]

@@ -257,9 +257,9 @@ def draw_comparison(rows: Sequence[Sequence[str]]) -> Figure:
             x = 0.35
             for c, (cell, width) in enumerate(zip(cells, widths)):
                 colour = MUTED if r == 0 or cell in ("0", "not given") else INK
-                axes.text(
-                    x if c < 3 else x + width - 0.2, y, cell, va="center", ha="left" if c < 3 else "right", color=colour,
-                    fontweight="bold" if last or r == 0 else "normal", fontsize=11.5,
-                )  # fmt: skip
+                left = c < 3  # names to the left, numbers to the right
+                weight = "bold" if last or r == 0 else "normal"
+                place, align = (x, "left") if left else (x + width - 0.2, "right")
+                axes.text(place, y, cell, va="center", ha=align, color=colour, fontweight=weight, fontsize=11.5)
                 x += width
     return figure

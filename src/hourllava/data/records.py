@@ -277,10 +277,13 @@ def _row(
 
 
 def _position(answer: str, options: tuple[str, ...]) -> int | None:
-    if answer in options:
-        return options.index(answer)
+    """Which option an answer means, by its text or its letter; an answer that can mean two is refused."""
     letter = re.match(r"^\s*\(?([A-H])(?:[).:\s]|$)", answer)
-    return LETTERS.index(letter[1]) if letter else None
+    by_letter = LETTERS.index(letter[1]) if letter and LETTERS.index(letter[1]) < len(options) else None
+    by_text = options.index(answer) if answer in options else None
+    if by_letter is not None and by_text is not None and by_letter != by_text:
+        raise ValueError("a multiple-choice answer is both the letter of one option and the text of another")
+    return by_letter if by_letter is not None else by_text
 
 
 def _option_list(value: Any) -> tuple[str, ...]:

@@ -160,7 +160,9 @@ def markdown_report(statistics: Statistics) -> str:
 
 
 def write_statistics(source: Path, out: Path, name: str) -> list[str]:
-    """Write figures (PNG, SVG) and tables (Markdown, JSON) of a data set to `out`; returns lines that say what was done.
+    """Write figures (PNG, SVG) and tables (Markdown, JSON) of a data set to `out`.
+
+    Returns lines for the user: what was counted, what could not be used, what was written.
 
     Raises:
         DataError: the data set cannot be read.

@@ -147,7 +147,7 @@ def _naive_bayes(train: Sequence[Question], features: Callable[[Question, str], 
 
 
 def _traits(question: Question) -> NDArray[np.float64]:
-    """[4, 9]: shared words with question and other options, length, numeric rank (linear, squared), position one-hot."""
+    """[4, 9]: words shared with question and other options, length, rank among the numbers, position one-hot."""
     words = [set(_words(option)) for option in question.options]
     asked = set(_words(question.question))
     numbers = [float("".join(re.findall(r"\d", option)) or 0) for option in question.options]

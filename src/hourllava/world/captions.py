@@ -114,7 +114,7 @@ def _clip(script: Script, start: float, end: float, draws: Draws) -> ClipCaption
         + listed([f"a {looks[name].size} {name}" for name in names])
         + ".",
         action=sentence("; then ".join(doings)) + "." if doings else "No object does anything; all of them rest.",
-        scene=f"{draws.pick(('The scene is', 'It takes place in'))} {listed([f'the {event.scene}' for event in events])}"
+        scene=f"{draws.pick(('The scene is', 'It takes place in'))} {listed([f'the {e.scene}' for e in events])}"
         f", with {listed([f'a {event.occasion}' for event in events])}.",
         summary=sentence(
             f"{listed(titles)}, where {draws.pick(('the main thing is that', 'we see that'))} "

@@ -5,6 +5,7 @@ always say which moment it means. Longer videos have longer, calmer events rathe
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hourllava.errors import ConfigError
 from hourllava.world.rng import Draws
@@ -155,7 +156,7 @@ def event_spans(draws: Draws, duration_seconds: int, count: int) -> list[tuple[f
         wanted = total * sum(weights[:k]) // sum(weights) // grain * grain
         cuts.append(max(cuts[-1] + grain, min(wanted, total - (count - k) * grain)))
     cuts.append(total)
-    return [(a / per_second, b / per_second) for a, b in zip(cuts, cuts[1:])]
+    return [(a / per_second, b / per_second) for a, b in pairwise(cuts)]
 
 
 def _needles(

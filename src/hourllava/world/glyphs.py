@@ -1,13 +1,9 @@
 """The letters and digits of the needles, 5 wide and 7 high, so that no font file decides how a card looks.
 
-I, O, Q, 0 and 1 are left out: at 64 pixels they look like others.
+A to D are left out because they name options, I, O, Q, 0 and 1 because at 64 pixels they look like others.
 """
 
 _DRAWN = """
-A .###. #...# #...# ##### #...# #...# #...#
-B ####. #...# #...# ####. #...# #...# ####.
-C .#### #.... #.... #.... #.... #.... .####
-D ####. #...# #...# #...# #...# #...# ####.
 E ##### #.... #.... ####. #.... #.... #####
 F ##### #.... #.... ####. #.... #.... #....
 G .#### #.... #.... #..## #...# #...# .####

@@ -164,7 +164,7 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
         if processes == 1 or len(missing) <= 1:
             for job in missing:
                 _make_video(job)
-                progress.update(1)  # type: ignore[no-untyped-call]
+                progress.update(1)
         else:
             _make_in_processes(missing, processes, progress)
     _write_records(jobs, out)

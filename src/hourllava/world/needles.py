@@ -5,7 +5,8 @@ asked for; nothing but the script is held.
 
     for case in needle_cases():
         frames = render_frames(case.script, range(case.length_seconds), 64)
-        results.append(NeedleResult(case.length_seconds, case.depth, answer(frames, case.question) == case.question.answer))
+        is_right = answer(frames, case.question) == case.question.answer
+        results.append(NeedleResult(case.length_seconds, case.depth, is_right))
     save_figure(draw_needle_map(results), Path("needles.png"))
 """
 

@@ -103,11 +103,9 @@ def generate_questions(
 
 def needle_question(script: Script, needle: Needle, form: Format = "choice") -> Question:
     """Ask for the colour of one card."""
-    view = View(script.model_copy(update={"needles": (needle,)}))
+    view = View(script)
     draws = Draws("needle", script.split, script.seed, needle.glyph, form)
-    draft = objects.letter_colour(view, draws, form)
-    assert draft is not None
-    return _worded(draft, view, draws, "Object Attribute", form)
+    return _worded(objects.colour_of(view, draws, needle), view, draws, "Object Attribute", form)
 
 
 def _any_draft(view: View, draws: Draws, task: str, form: Format) -> Draft | None:

@@ -3,7 +3,7 @@
 from hourllava.world.questions.draft import Draft, Format, three_wrong
 from hourllava.world.questions.view import View, final_places, only_once, pick_event, sole_doer, span
 from hourllava.world.rng import Draws
-from hourllava.world.script import Event
+from hourllava.world.script import Event, Needle
 from hourllava.world.vocabulary import COLOURS, PARTNER_VERBS, PLACES, SHAPES, SOLO_VERBS, VERBS, split_pairs
 from hourllava.world.wording import with_article
 
@@ -77,9 +77,11 @@ def object_did(view: View, draws: Draws, form: Format) -> Draft | None:
 
 def letter_colour(view: View, draws: Draws, form: Format) -> Draft | None:
     """The colour of a card: the needle."""
-    if not view.cards:
-        return None
-    card = draws.pick(view.cards)
+    return colour_of(view, draws, draws.pick(view.cards)) if view.cards else None
+
+
+def colour_of(view: View, draws: Draws, card: Needle) -> Draft:
+    """The colour of this card; the other cards' colours come first as wrong options."""
     wrong = three_wrong(draws, card.colour, {c.colour for c in view.cards}, COLOURS)
     return Draft("letter_colour", {"glyph": card.glyph}, card.colour, wrong, (span(card),))
 
