@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from hourllava.errors import ConfigError
+from hourllava.errors import ConfigError, VideoError
 from hourllava.world.backdrops import backdrop
 from hourllava.world.encode import encode_video
 from hourllava.world.generate import DIFFICULTIES, generate_script
@@ -147,5 +147,7 @@ def test_bad_sizes_times_and_names_are_refused(tmp_path: Path):
         render_frames(script, [15], 64)
     with pytest.raises(ConfigError, match=r"\.mp4 or \.webm"):
         encode_video(script, tmp_path / "video.avi")
+    with pytest.raises(VideoError, match="cannot be written"):
+        encode_video(script, tmp_path / "absent" / "video.mp4")
     with pytest.raises(ConfigError, match="even size"):
         encode_video(script, tmp_path / "video.mp4", size_pixels=65)

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from hourllava.data.atomic import replacing
-from hourllava.errors import ConfigError
+from hourllava.errors import ConfigError, VideoError
 from hourllava.world.render import Frame, Renderer
 from hourllava.world.script import Script
 
@@ -22,7 +22,7 @@ VIDEO_PIXELS = 256
 KEYFRAME_SECONDS = 5
 _CHUNK_FRAMES = 32
 _CODECS = {
-    ".mp4": ("libx264", {"preset": "veryfast", "crf": "20", "tune": "animation"}),
+    ".mp4": ("libx264", {"preset": "superfast", "crf": "20", "tune": "animation"}),
     ".webm": ("libvpx", {"deadline": "realtime", "cpu-used": "8", "crf": "14", "b": "1M"}),
 }
 
@@ -32,21 +32,33 @@ def encode_video(script: Script, path: Path, size_pixels: int = VIDEO_PIXELS, fp
 
     Raises:
         ConfigError: another file ending, an odd size, or a frame rate outside 1 to 30.
+        VideoError: the file cannot be written.
     """
     if path.suffix not in _CODECS:
         raise ConfigError(f"{path.name} cannot be encoded; use a name that ends in {' or '.join(_CODECS)}")
     if size_pixels % 2 or not 1 <= fps <= 30:
         raise ConfigError(f"{size_pixels} pixels at {fps} fps was asked for; use an even size and 1 to 30 fps")
+    try:
+        _encode(Renderer(script, size_pixels), path, fps)
+    except OSError as error:  # FFmpeg's errors of writing are OSErrors too
+        raise VideoError(
+            f"{path} cannot be written: {error.strerror or error}; check the folder and the disk"
+        ) from error
+
+
+def _encode(renderer: Renderer, path: Path, fps: int) -> None:
     codec, options = _CODECS[path.suffix]
     with replacing(path) as temporary, av.open(str(temporary), "w", format=path.suffix[1:]) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.width = stream.height = size_pixels
+        stream.width = stream.height = renderer.size_pixels
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         stream.gop_size = KEYFRAME_SECONDS * fps
-        for index, pixels in enumerate(_rendered_ahead(Renderer(script, size_pixels), fps)):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        shown = None
+        for index, pixels in enumerate(_rendered_ahead(renderer, fps)):
+            if pixels is not shown:  # a still is converted once, not four times a second
+                shown, frame = pixels, av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
             frame.pts = index
             frame.time_base = Fraction(1, fps)
             container.mux(stream.encode(frame))

@@ -90,7 +90,9 @@ def moving(action: Action, places: dict[str, str], time_seconds: float) -> list[
         case "orbit":
             approach, radius = _there_and_back(u), 0.26
             turn = math.atan2(home[1] - there[1], home[0] - there[0]) + 2 * math.pi * min(1, max(0, 2 * u - 0.5))
-            ring = (there[0] + radius * math.cos(turn), there[1] + radius * math.sin(turn))
+            ring_x, ring_y = there[0] + radius * math.cos(turn), there[1] + radius * math.sin(turn)
+            # Around an object at the edge the ring is flattened, not cut.
+            ring = (min(0.92, max(0.08, ring_x)), min(0.92, max(0.08, ring_y)))
             return [Pose(other, *there), Pose(me, *_towards(home, ring, approach))]
         case "cover":
             approach = _there_and_back(u)

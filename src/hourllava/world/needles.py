@@ -57,7 +57,7 @@ def needle_cases(
     repeats: int = 1,
     seed: int = 0,
     split: Split = "test",
-    form: Format = "choice",
+    answer_format: Format = "choice",
 ) -> Iterator[NeedleCase]:
     """Yield `repeats` cases for each length and depth, each with its own video of `cards` cards.
 
@@ -84,7 +84,7 @@ def needle_cases(
                     needle_starts_seconds=(int(depth * length_seconds),),
                 )
                 needle = min(script.needles, key=lambda n: abs(n.start_seconds - depth * length_seconds))
-                yield NeedleCase(length_seconds, depth, script, needle, needle_question(script, needle, form))
+                yield NeedleCase(length_seconds, depth, script, needle, needle_question(script, needle, answer_format))
 
 
 def needle_accuracy(results: Iterable[NeedleResult]) -> dict[tuple[int, float], float]:

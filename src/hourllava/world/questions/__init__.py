@@ -53,7 +53,7 @@ class Question(BaseModel):
 
     `form` is the taxonomy's tag (short or long stretches of video), `format` says open-ended or multiple-choice.
     `options` is empty and `answer_index` None for open-ended ones; otherwise `options[answer_index] == answer`.
-    `evidence` lists (start_seconds, end_seconds); watching those spans is enough to answer.
+    `evidence` lists the (start_seconds, end_seconds) spans of what is asked about.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,40 +83,40 @@ def generate_questions(
     view = View(script)
     questions = []
     for task in tasks:
-        for form in formats:
-            draws = Draws("questions", script.split, script.seed, script.duration_seconds, task, form)
+        for answer_format in formats:
+            draws = Draws("questions", script.split, script.seed, script.duration_seconds, task, answer_format)
             asked: set[str] = set()
             for _ in range(_TRIES * per_task):
                 if len(asked) == per_task:
                     break
-                draft = _any_draft(view, draws, task, form)
+                draft = _any_draft(view, draws, task, answer_format)
                 if draft is None:
-                    break
+                    continue
                 # The same fact is not asked twice, in whatever words; "which of these" differs by its options.
-                these = sorted((draft.answer, *draft.wrong)) if form == "choice" and not draft.slots else []
+                these = sorted((draft.answer, *draft.wrong)) if answer_format == "choice" and not draft.slots else []
                 identity = json.dumps([draft.template, draft.slots, these])
                 if identity not in asked:
                     asked.add(identity)
-                    questions.append(_worded(draft, view, draws, task, form))
+                    questions.append(_worded(draft, view, draws, task, answer_format))
     return questions
 
 
-def needle_question(script: Script, needle: Needle, form: Format = "choice") -> Question:
+def needle_question(script: Script, needle: Needle, answer_format: Format = "choice") -> Question:
     """Ask for the colour of one card."""
     view = View(script)
-    draws = Draws("needle", script.split, script.seed, needle.glyph, form)
-    return _worded(objects.colour_of(view, draws, needle), view, draws, "Object Attribute", form)
+    draws = Draws("needle", script.split, script.seed, needle.glyph, answer_format)
+    return _worded(objects.colour_of(view, draws, needle), view, draws, "Object Attribute", answer_format)
 
 
-def _any_draft(view: View, draws: Draws, task: str, form: Format) -> Draft | None:
+def _any_draft(view: View, draws: Draws, task: str, answer_format: Format) -> Draft | None:
     for builder in draws.shuffled(BUILDERS[task]):
-        draft = builder(view, draws, form)
-        if draft is not None and (form == "open" or len(set(draft.wrong)) == NUM_OPTIONS - 1):
+        draft = builder(view, draws, answer_format)
+        if draft is not None and (answer_format == "open" or len(set(draft.wrong)) == NUM_OPTIONS - 1):
             return draft
     return None
 
 
-def _worded(draft: Draft, view: View, draws: Draws, task: str, form: Format) -> Question:
+def _worded(draft: Draft, view: View, draws: Draws, task: str, answer_format: Format) -> Question:
     split = view.script.split
     slots = dict(draft.slots)
     evidence = list(draft.evidence)
@@ -129,8 +129,8 @@ def _worded(draft: Draft, view: View, draws: Draws, task: str, form: Format) -> 
             slots[slot] = draws.pick(PHRASINGS["event_by_letter"][split]).format(glyph=card.glyph)
             evidence.append(span(card))
     question = sentence(draws.pick(PHRASINGS[draft.template][split]).format(**slots))
-    options = list(draft.wrong) if form == "choice" else []
-    index = draws.below(NUM_OPTIONS) if form == "choice" else None
+    options = list(draft.wrong) if answer_format == "choice" else []
+    index = draws.below(NUM_OPTIONS) if answer_format == "choice" else None
     if index is not None:
         options = draws.shuffled(options)
         options.insert(index, draft.answer)
@@ -138,7 +138,7 @@ def _worded(draft: Draft, view: View, draws: Draws, task: str, form: Format) -> 
         task=task,
         topic=TASKS[task].topic,
         form=TASKS[task].form,
-        format=form,
+        format=answer_format,
         template=draft.template,
         question=question,
         options=tuple(options),

@@ -10,7 +10,7 @@ from hourllava.world.vocabulary import DIRECTIONS, OCCASIONS, SCENES, SOLO_VERBS
 from hourllava.world.wording import bucket, bucket_seconds, summary_sentence
 
 
-def what_did(view: View, draws: Draws, form: Format) -> Draft | None:
+def what_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """What an object did in an event in which it took part in one action only."""
     facts = [
         (VERBS[action.verb].past, (event, action))
@@ -25,7 +25,7 @@ def what_did(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("what_did", {"object": action.actor, "event": event.title}, answer, wrong, (span(action),))
 
 
-def slide_direction(view: View, draws: Draws, form: Format) -> Draft | None:
+def slide_direction(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which way an object slid."""
     facts = [(e, a) for e, a in view.solo_actions if a.verb == "slide" and only_once(e, a.actor, "slide")]
     if not facts:
@@ -37,7 +37,7 @@ def slide_direction(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("slide_direction", slots, action.direction, wrong, (span(action),))
 
 
-def when_did(view: View, draws: Draws, form: Format) -> Draft | None:
+def when_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The stretch of time in which a unique action begins."""
     total = view.script.duration_seconds
     width = bucket_seconds(total)
@@ -51,7 +51,7 @@ def when_did(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("when_did", slots, answer, wrong, (span(action),))
 
 
-def action_order(view: View, draws: Draws, form: Format) -> Draft | None:
+def action_order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The first three actions of an event, or of the video."""
     facts: list[tuple[str, dict[str, str], tuple[Action, ...]]] = [
         ("action_order", {"event": event.title}, event.actions[:3]) for event in view.events
@@ -66,7 +66,7 @@ def action_order(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft(template, slots, orders[0], wrong, tuple(span(action) for action in actions))
 
 
-def why_hop(view: View, draws: Draws, form: Format) -> Draft | None:
+def why_hop(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Cause and effect: an object hops because another bumped into it."""
     facts = [
         (e, a) for e in view.events for a in e.actions
@@ -82,7 +82,7 @@ def why_hop(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("why_hop", {"object": action.partner, "event": event.title}, action.actor, wrong, (span(action),))
 
 
-def next_actor(view: View, draws: Draws, form: Format) -> Draft | None:
+def next_actor(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which other object acts next in the same event."""
     facts = [
         (event, action, following)
@@ -99,7 +99,7 @@ def next_actor(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("next_actor", slots, following.actor, wrong, (span(action), span(following)))
 
 
-def scene_of_letter(view: View, draws: Draws, form: Format) -> Draft | None:
+def scene_of_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The scene during which a card is shown."""
     facts = [(card, event) for card in view.cards if (event := view.event_of(card))]
     if not facts:
@@ -109,7 +109,7 @@ def scene_of_letter(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("scene_of_letter", {"glyph": card.glyph}, event.scene, wrong, (span(card),))
 
 
-def scene_of_action(view: View, draws: Draws, form: Format) -> Draft | None:
+def scene_of_action(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The scene in which a unique action happens."""
     if not view.unique_solo_actions:
         return None
@@ -119,7 +119,7 @@ def scene_of_action(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("scene_of_action", slots, event.scene, wrong, (span(action),))
 
 
-def scene_change(view: View, draws: Draws, form: Format) -> Draft | None:
+def scene_change(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The scene right after or right before an event; the event's own scene is never an option."""
     if len(view.events) < 2:
         return None
@@ -131,7 +131,7 @@ def scene_change(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft(template, {"event": named.title}, asked.scene, wrong, (span(named), span(asked)))
 
 
-def event_order(view: View, draws: Draws, form: Format) -> Draft | None:
+def event_order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Three numbered events in their order."""
     if len(view.events) < 3:
         return None
@@ -144,7 +144,7 @@ def event_order(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("event_order", slots, answer, three_wrong(draws, answer, orders), evidence)
 
 
-def event_of_letter(view: View, draws: Draws, form: Format) -> Draft | None:
+def event_of_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The event during which a card is shown."""
     facts = [(card, event) for card in view.cards if (event := view.event_of(card))]
     if not facts or len(view.events) < 4:
@@ -154,9 +154,9 @@ def event_of_letter(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("event_of_letter", {"glyph": card.glyph}, event.title, wrong, (span(card), span(event)))
 
 
-def longest_event(view: View, draws: Draws, form: Format) -> Draft | None:
+def longest_event(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The longest event, if it is longer than any other by 15 %."""
-    if len(view.events) < (3 if form == "open" else 4):
+    if len(view.events) < (3 if answer_format == "open" else 4):
         return None
     second, longest = sorted(view.events, key=_length)[-2:]
     if _length(longest) < 1.15 * _length(second):
@@ -169,9 +169,9 @@ def _length(event: Event) -> float:
     return event.end_seconds - event.start_seconds
 
 
-def which_happened(view: View, draws: Draws, form: Format) -> Draft | None:
+def which_happened(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """One real event among recombinations: two occasions times two scenes, of which one pair exists."""
-    if form == "open":
+    if answer_format == "open":
         return None
     for _ in range(20 if len(view.events) > 2 else 0):
         event, other, third = draws.sample(view.events, 3)
@@ -182,7 +182,7 @@ def which_happened(view: View, draws: Draws, form: Format) -> Draft | None:
     return None
 
 
-def summary(view: View, draws: Draws, form: Format) -> Draft | None:
+def summary(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Opening, half-time and closing event in one sentence.
 
     The wrong options replace two of the three parts in all combinations, so that every part of the right sentence

@@ -20,7 +20,7 @@ def relation(place: str, other: str) -> str:
     return f"{height} {side}".strip()
 
 
-def place_at_start(view: View, draws: Draws, form: Format) -> Draft | None:
+def place_at_start(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Where an object is when an event begins."""
     event = pick_event(view, draws)
     if not event:
@@ -31,7 +31,7 @@ def place_at_start(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("place_at_start", slots, answer, three_wrong(draws, answer, PLACES), (_opening(event),))
 
 
-def relative(view: View, draws: Draws, form: Format) -> Draft | None:
+def relative(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The direction from one object to another, at the start or, once all has moved, at the end."""
     event = pick_event(view, draws)
     if not event:
@@ -54,7 +54,7 @@ def _other_objects(view: View, draws: Draws, answer: str, event: Event, mentione
     return three_wrong(draws, answer, set(event.places) - mentioned, allowed)
 
 
-def object_at_place(view: View, draws: Draws, form: Format) -> Draft | None:
+def object_at_place(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which object is in a place when an event begins."""
     event = pick_event(view, draws)
     if not event:
@@ -64,7 +64,7 @@ def object_at_place(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("object_at_place", slots, name, _other_objects(view, draws, name, event, set()), (_opening(event),))
 
 
-def object_did(view: View, draws: Draws, form: Format) -> Draft | None:
+def object_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which object did something that only one did in the event."""
     facts = [(e, a) for e, a in view.solo_actions if sole_doer(e, a)]
     if not facts:
@@ -75,7 +75,7 @@ def object_did(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("object_did", slots, action.actor, wrong, (span(action),))
 
 
-def letter_colour(view: View, draws: Draws, form: Format) -> Draft | None:
+def letter_colour(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The colour of a card: the needle."""
     return colour_of(view, draws, draws.pick(view.cards)) if view.cards else None
 
@@ -86,7 +86,7 @@ def colour_of(view: View, draws: Draws, card: Needle) -> Draft:
     return Draft("letter_colour", {"glyph": card.glyph}, card.colour, wrong, (span(card),))
 
 
-def attribute_at_place(view: View, draws: Draws, form: Format) -> Draft | None:
+def attribute_at_place(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The colour or shape of whatever is in a place when an event begins."""
     event = pick_event(view, draws)
     if not event:
@@ -99,7 +99,7 @@ def attribute_at_place(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft(template, {"place": place, "event": event.title}, answer, wrong, (_opening(event),))
 
 
-def partner(view: View, draws: Draws, form: Format) -> Draft | None:
+def partner(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """With which object another one interacted."""
     facts = [
         (e, a) for e in view.events for a in e.actions if a.partner is not None and only_once(e, a.actor, a.verb)
@@ -115,7 +115,7 @@ def partner(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("partner", slots, action.partner, wrong, (span(action),))
 
 
-def interaction(view: View, draws: Draws, form: Format) -> Draft | None:
+def interaction(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """What one object did to another, where they met only once."""
     facts = []
     for event in view.events:
@@ -131,7 +131,7 @@ def interaction(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("interaction", slots, answer, three_wrong(draws, answer, names), (span(action),))
 
 
-def actor_by_letter(view: View, draws: Draws, form: Format) -> Draft | None:
+def actor_by_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Two steps: from a letter to its event, from the event to who did something there."""
     facts = [
         (card, event, action)
@@ -148,7 +148,7 @@ def actor_by_letter(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("actor_by_letter", slots, action.actor, wrong, (span(card), span(action)))
 
 
-def shared_object(view: View, draws: Draws, form: Format) -> Draft | None:
+def shared_object(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The one object that two events have in common."""
     for _ in range(10 if len(view.events) > 1 else 0):
         first, second = draws.sample(view.events, 2)
@@ -162,13 +162,13 @@ def shared_object(view: View, draws: Draws, form: Format) -> Draft | None:
     return None
 
 
-def existence(view: View, draws: Draws, form: Format) -> Draft | None:
+def existence(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Whether an object is ever seen (open), or which of four is or is not (choice)."""
     if not view.events:
         return None
     absent = [" ".join(pair) for pair in split_pairs(view.script.split) if " ".join(pair) not in view.names]
     seen = draws.pick(view.names)
-    if form == "open":
+    if answer_format == "open":
         name, answer = draws.pick(((seen, "yes"), (draws.pick(absent), "no")))
         return Draft("object_appears", {"an_object": with_article(name)}, answer, (), _appearances(view, name))
     if draws.below(2):
@@ -183,8 +183,8 @@ def _appearances(view: View, name: str) -> tuple[tuple[float, float], ...]:
     return found or ((0, view.script.duration_seconds),)
 
 
-def return_place(view: View, draws: Draws, form: Format) -> Draft | None:
-    """Where an object is once it has been out of the picture; where it left from is always an option."""
+def return_place(view: View, draws: Draws, answer_format: Format) -> Draft | None:
+    """Where an object is once it has been out of the picture."""
     facts = [(e, a) for e, a in view.solo_actions if a.verb == "leave" and only_once(e, a.actor, "leave")]
     if not facts:
         return None
@@ -195,7 +195,7 @@ def return_place(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("return_place", slots, action.end_place, wrong, (span(action),))
 
 
-def hidden_object(view: View, draws: Draws, form: Format) -> Draft | None:
+def hidden_object(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which object stayed behind the one that covered it."""
     facts = [
         (e, a) for e in view.events for a in e.actions if a.verb == "cover" and only_once(e, a.actor, "cover")
@@ -210,7 +210,7 @@ def hidden_object(view: View, draws: Draws, form: Format) -> Draft | None:
     )
 
 
-def next_event_of(view: View, draws: Draws, form: Format) -> Draft | None:
+def next_event_of(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """In which event an object that went away is seen again; options share no word with the event that is named."""
     for _ in range(10 if len(view.events) > 4 else 0):
         k = draws.below(len(view.events) - 1)

@@ -20,7 +20,7 @@ def _things(view: View) -> list[tuple[str, Span]]:
     return cards + [(event.title, span(event)) for event in view.events]
 
 
-def part_of_video(view: View, draws: Draws, form: Format) -> Draft | None:
+def part_of_video(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which quarter contains a card or event; the quarter is drawn first, so that all are equally likely."""
     total = view.script.duration_seconds
     facts: dict[str, list[tuple[str, Span]]] = {}
@@ -35,7 +35,7 @@ def part_of_video(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("part_of_video", {"thing": name}, answer, three_wrong(draws, answer, QUARTERS), (where,))
 
 
-def event_duration(view: View, draws: Draws, form: Format) -> Draft | None:
+def event_duration(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """How long an event lasts."""
     facts = [
         (seconds, event)
@@ -78,7 +78,7 @@ def _four_lengths(
     return seconds, fact, tuple(spoken_duration(other) for other, _ in chosen if other != seconds)
 
 
-def backwards(view: View, draws: Draws, form: Format) -> Draft | None:
+def backwards(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which letter comes first in reverse."""
     if len(view.cards) < 2:
         return None
@@ -87,7 +87,7 @@ def backwards(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("backwards", {}, last.glyph, three_wrong(draws, last.glyph, glyphs, GLYPHS), (span(last),))
 
 
-def next_letter(view: View, draws: Draws, form: Format) -> Draft | None:
+def next_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The first letter after an event has ended."""
     event = pick_event(view, draws)
     later = [card for card in view.cards if event and card.start_seconds >= event.end_seconds]
@@ -98,7 +98,7 @@ def next_letter(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("next_letter", {"event": event.title}, later[0].glyph, wrong, (span(event), span(later[0])))
 
 
-def letter_between(view: View, draws: Draws, form: Format) -> Draft | None:
+def letter_between(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The one letter between two others."""
     if len(view.cards) < 3:
         return None
@@ -110,7 +110,7 @@ def letter_between(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft("letter_between", slots, card.glyph, wrong, (span(before), span(card), span(after)))
 
 
-def gap(view: View, draws: Draws, form: Format) -> Draft | None:
+def gap(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The time from the start of one card or event to the start of a later one of the same kind."""
     template, names, starts = draws.pick(
         (
@@ -135,16 +135,16 @@ def gap(view: View, draws: Draws, form: Format) -> Draft | None:
     return Draft(template, slots, spoken_duration(seconds), wrong, (starts[a], starts[b]))
 
 
-def order(view: View, draws: Draws, form: Format) -> Draft | None:
+def order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Which of two (open) or four (choice) cards or events comes first or last; kinds are not mixed."""
     cards, events = _things(view)[: len(view.cards)], _things(view)[len(view.cards) :]
-    kinds = [kind for kind in (cards, events) if len(kind) >= (2 if form == "open" else 4)]
+    kinds = [kind for kind in (cards, events) if len(kind) >= (2 if answer_format == "open" else 4)]
     if not kinds:
         return None
-    things = draws.sample(draws.pick(kinds), 2 if form == "open" else 4)
+    things = draws.sample(draws.pick(kinds), 2 if answer_format == "open" else 4)
     by_time = sorted(things, key=lambda thing: thing[1])
     evidence = tuple(where for _, where in by_time)
-    if form == "open":
+    if answer_format == "open":
         slots = {"thing": things[0][0], "thing2": things[1][0]}
         return Draft("first_of_two", slots, by_time[0][0], (), evidence)
     template, right = draws.pick((("first_of_these", by_time[0]), ("last_of_these", by_time[-1])))
