@@ -19,11 +19,12 @@ def blocks(language: str) -> list[str]:
 def test_the_commands_run(tmp_path):
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hourllava ")]
     assert len(commands) == 2
+    environment = os.environ | {"PYTHONPATH": str(Path(hourllava.__file__).parents[1])}
     for command in commands:
         code = "from hourllava.cli.main import run; run()"
         done = subprocess.run(
             [sys.executable, "-c", code, *shlex.split(command)[1:]],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(hourllava.__file__).parents[1])}, capture_output=True, text=True, check=False,
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/stats/statistics.png").is_file()
