@@ -1,3 +1,37 @@
 """hourllava: watch a video once, ask it anything, for as long as you like."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hourllava.model.checkpoint import export_released, load_model
+    from hourllava.model.config import HourLlavaConfig
+    from hourllava.model.modeling import HourLlavaForConditionalGeneration
+    from hourllava.model.processor import HourLlavaProcessor, Video
+
 __version__ = "0.1.0"
+
+# Loaded when first asked for: the processes that decode video import this package too, and must not wait for torch.
+_HOMES = {
+    "HourLlavaConfig": "hourllava.model.config",
+    "HourLlavaForConditionalGeneration": "hourllava.model.modeling",
+    "HourLlavaProcessor": "hourllava.model.processor",
+    "Video": "hourllava.model.processor",
+    "export_released": "hourllava.model.checkpoint",
+    "load_model": "hourllava.model.checkpoint",
+}
+
+__all__ = [
+    "HourLlavaConfig",
+    "HourLlavaForConditionalGeneration",
+    "HourLlavaProcessor",
+    "Video",
+    "export_released",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hourllava' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

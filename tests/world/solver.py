@@ -293,8 +293,7 @@ class Solver:
         assert low < action.start_seconds < low + width
 
         def clock(s: int) -> str:
-            text = f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"
-            return text if s >= 3600 else text[2:].removeprefix("0") if s % 3600 < 600 else text[2:]
+            return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"
 
         return f"between {clock(low)} and {clock(low + width)}"
 

@@ -5,7 +5,11 @@ import sys
 import typer
 
 from hourllava import __version__
-from hourllava.cli import data, world
+from hourllava.cli import cache, data, world
+from hourllava.cli.ask import ask
+from hourllava.cli.chat import chat
+from hourllava.cli.info import info
+from hourllava.cli.watch import watch
 from hourllava.errors import HourLlavaError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -17,13 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(watch)
+app.command()(ask)
+app.command()(chat)
+app.command()(info)
+app.add_typer(cache.app, name="cache")
 app.add_typer(world.app, name="world")
 app.add_typer(data.app, name="data")
-
-
-@app.callback()
-def main() -> None:
-    """Watch a video once, ask it anything, for as long as you like."""
 
 
 @app.command()
@@ -40,5 +44,4 @@ def run() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED_EXIT_CODE)

@@ -2,11 +2,12 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from hourllava.clock import format_clock
 from hourllava.world.motion import place_centre
 from hourllava.world.rng import Draws
 from hourllava.world.script import Action, Event, Needle, Script, places_after
 from hourllava.world.vocabulary import VERBS
-from hourllava.world.wording import clock, listed, sentence, spoken_duration, summary_sentence, with_article
+from hourllava.world.wording import listed, sentence, spoken_duration, summary_sentence, with_article
 
 CLIP_SECONDS = 30
 
@@ -97,9 +98,9 @@ def _clip(script: Script, start: float, end: float, draws: Draws) -> ClipCaption
     looks = {member.name: member for member in script.cast}
     names = sorted({name for event in events for name in event.places})
     titles = [event.title for event in events]
-    changes = [f"at {clock(event.start_seconds)} it changes to {event.title}" for event in events[1:]]
+    changes = [f"at {format_clock(event.start_seconds)} it changes to {event.title}" for event in events[1:]]
     flashes = [
-        f"at {clock(card.start_seconds)} a card with {with_article(card.colour)} {card.glyph} is shown"
+        f"at {format_clock(card.start_seconds)} a card with {with_article(card.colour)} {card.glyph} is shown"
         for card in cards
     ]
     stays = draws.pick(("nothing changes but what the objects do", "the setting stays the same throughout"))

@@ -24,6 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
+from hourllava.clock import format_clock
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
 from hourllava.data.records import QuestionRow, write_question_table, write_training_records
 from hourllava.errors import ConfigError
@@ -36,7 +37,6 @@ from hourllava.world.rng import Draws
 from hourllava.world.script import Script
 from hourllava.world.sheet import contact_sheet
 from hourllava.world.vocabulary import SPLITS, Split
-from hourllava.world.wording import clock
 
 SOURCE = "marathonworld"
 SETTINGS_NAME = "marathonworld.json"
@@ -253,6 +253,6 @@ def _write_records(jobs: list[_Job], out: Path) -> None:
 def _write_preview(script: Script, path: Path) -> None:
     times = [script.duration_seconds * k // _PREVIEW_FRAMES for k in range(_PREVIEW_FRAMES)]
     titles = [next(e.title for e in script.events if e.end_seconds > time) for time in times]
-    captions = [f"{clock(time)}\n{title.removeprefix('the ')}" for time, title in zip(times, titles)]
+    captions = [f"{format_clock(time)}\n{title.removeprefix('the ')}" for time, title in zip(times, titles)]
     with replacing(path) as temporary:
         contact_sheet(render_frames(script, times, 192), captions).save(temporary, format="PNG")

@@ -1,13 +1,8 @@
 """The canonical words for times, lists and events: one spelling per fact, so that exact match is a fair measure."""
 
+from hourllava.clock import format_clock
+
 _NUMBERED_UNITS = ((20, 1, "second"), (120, 5, "second"), (7200, 60, "minute"))
-
-
-def clock(seconds: float) -> str:
-    """A moment as people write it: 75 -> "1:15", 3675 -> "1:01:15"; fractions are cut."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def duration_step(seconds: float) -> int:
@@ -39,10 +34,10 @@ def bucket_seconds(duration_seconds: int) -> int:
 
 
 def bucket(time_seconds: float, duration_seconds: int) -> str:
-    """The stretch that contains a moment: "between 12:00 and 13:00"; the start belongs to it, the end does not."""
+    """The stretch that contains a moment: "between 0:12:00 and 0:13:00"; the start belongs to it, the end does not."""
     width = bucket_seconds(duration_seconds)
     start = int(time_seconds // width) * width
-    return f"between {clock(start)} and {clock(start + width)}"
+    return f"between {format_clock(start)} and {format_clock(start + width)}"
 
 
 def listed(items: list[str]) -> str:

@@ -1,0 +1,64 @@
+"""`hourllava ask`: questions about a video."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from hourllava.cli import options
+
+
+def ask(
+    file: options.File,
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One question or several.")],
+    model: options.Model = "nano",
+    option: Annotated[
+        list[str] | None, typer.Option(help="An option of a multiple-choice question; repeat it.")
+    ] = None,
+    subtitles: options.Subtitles = None,
+    max_new_tokens: options.MaxNewTokens = 512,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    fps: options.Fps = 1.0,
+    from_: options.From = "0",
+    to: options.To = None,
+    as_json: options.Json = False,
+    no_cache: options.NoCache = False,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    allow_network: options.AllowNetwork = False,
+) -> None:
+    """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
+    from hourllava.clock import parse_clock
+    from hourllava.inference.engine import HourLlava
+    from hourllava.inference.session import JSON_FORMAT, describe_spans, memory_of
+    from hourllava.inference.subtitles import read_subtitles
+
+    cues = read_subtitles(subtitles) if subtitles else []
+    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
+    memory = memory_of(
+        engine,
+        file,
+        fps=fps,
+        start_seconds=parse_clock(from_),
+        end_seconds=None if to is None else parse_clock(to),
+        use_cache=not no_cache,
+        allow_network=allow_network,
+    )
+    if option:
+        answers = [engine.choose(memory, question, option, subtitles=cues) for question in questions]
+        texts = [f"{choice.letter}. {choice.option}" for choice in answers]
+    else:
+        answers = engine.ask(
+            memory, questions, subtitles=cues, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
+        texts = [answer.text for answer in answers]
+    if as_json:
+        described = [answer.to_dict() for answer in answers]
+        typer.echo(json.dumps({"format": JSON_FORMAT, "file": file, "model": model, "answers": described}))
+        return
+    for answer, text in zip(answers, texts):
+        if len(answers) > 1:
+            typer.echo(f"Q: {answer.question}")
+        typer.echo(text)
+        typer.echo(f"   seen at {describe_spans(answer.evidence)}")

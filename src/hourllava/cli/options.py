@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+import typer
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="Video, folder of frames, or a saved memory (*.safetensors).")
+]
+Model = Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")]
+Fps = Annotated[float, typer.Option(help="Frames a second to watch.")]
+From = Annotated[str, typer.Option("--from", help="Watch from here: seconds or h:mm:ss.")]
+To = Annotated[str | None, typer.Option("--to", help="Watch up to here: seconds or h:mm:ss.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/commands.md describes it.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the cache of memories.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+AllowNetwork = Annotated[bool, typer.Option("--allow-network", help="Let FILE be an http(s) address.")]
+Subtitles = Annotated[str | None, typer.Option(help="Subtitle file (.srt, .vtt) to read along.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)]
+Temperature = Annotated[float, typer.Option(help="0: always the likeliest token; higher: more chance.")]
+Seed = Annotated[int, typer.Option(help="Of chance, if there is any.")]

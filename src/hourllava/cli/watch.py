@@ -1,0 +1,45 @@
+"""`hourllava watch`: remember a video."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourllava.cli import options
+
+
+def watch(
+    file: options.File,
+    model: options.Model = "nano",
+    fps: options.Fps = 1.0,
+    from_: options.From = "0",
+    to: options.To = None,
+    save: Annotated[Path | None, typer.Option(help="Write the memory to this file (*.safetensors).")] = None,
+    as_json: options.Json = False,
+    no_cache: options.NoCache = False,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    allow_network: options.AllowNetwork = False,
+) -> None:
+    """Watch a video once; `ask` and `chat` then find its memory in the cache."""
+    from hourllava.clock import parse_clock
+    from hourllava.inference.engine import HourLlava
+    from hourllava.inference.session import describe_memory, memory_of
+
+    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
+    memory = memory_of(
+        engine,
+        file,
+        fps=fps,
+        start_seconds=parse_clock(from_),
+        end_seconds=None if to is None else parse_clock(to),
+        use_cache=not no_cache,
+        allow_network=allow_network,
+    )
+    if save is not None:
+        memory.save(save)
+    typer.echo(json.dumps(describe_memory(memory, file)) if as_json else str(memory))
+    if not as_json:
+        for start_seconds, end_seconds, reason in memory.gaps:
+            typer.echo(f"gap: {start_seconds:.1f} s - {end_seconds:.1f} s: {reason}", err=True)

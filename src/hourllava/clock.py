@@ -1,0 +1,27 @@
+"""Times as people write them: 90, 1:30, 0:01:30.5."""
+
+from hourllava.errors import ConfigError
+
+
+def parse_clock(text: str) -> float:
+    """Seconds of `90`, `1:30` or `0:01:30.5`.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    try:
+        parts = [float(part) for part in text.split(":")]
+    except ValueError:
+        parts = []
+    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or not all(part < 60 for part in parts[1:]):
+        raise ConfigError(f"{text!r} is no time; write seconds, minutes:seconds or hours:minutes:seconds")
+    seconds = 0.0
+    for part in parts:
+        seconds = seconds * 60 + part
+    return seconds
+
+
+def format_clock(seconds: float) -> str:
+    """`h:mm:ss` of a time, cut to whole seconds."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,231 @@
+"""From an embedded prompt to tokens: one prefill, then one token at a time.
+
+The prefill runs like any other forward pass. Its keys and values then move into buffers of fixed size, so that every
+further step does exactly the same work on the same addresses: on CUDA the step is captured once as a graph and
+replayed, which takes the launches of some 1,300 kernels out of the loop, without a compiler. The graph and its buffers
+are kept for the next question. transformers' `generate` remains for everything else (beams, other decoders).
+
+Shapes: B rows, L prompt tokens, S slots of the buffers, D width, V vocabulary, G key/value heads, E head width.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hourllava.errors import ConfigError
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+
+# Buffers grow in steps of so many slots: few different graphs, and little attention to slots not yet used.
+SLOTS_STEP = 1024
+
+# Runs before a graph is captured, so that libraries have chosen their kernels and allocated their workspaces.
+WARM_UP_STEPS = 3
+
+
+class FixedCache:
+    """Keys and values in buffers of fixed size; a step writes to `slot`. Stands in for transformers' Cache."""
+
+    is_compileable = False
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], num_slots: int) -> None:
+        self.keys = [key.new_zeros(*key.shape[:2], num_slots, key.shape[3]) for key in keys]
+        self.values = [value.new_zeros(*value.shape[:2], num_slots, value.shape[3]) for value in values]
+        self.slot = torch.zeros(1, dtype=torch.long, device=keys[0].device)
+
+    def load(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Start with the prefill's [B, G, L, E] keys and values of each layer."""
+        for buffers, tensors in ((self.keys, keys), (self.values, values)):
+            for buffer, tensor in zip(buffers, tensors):
+                buffer[:, :, : tensor.shape[2]] = tensor
+        self.slot.fill_(keys[0].shape[2])
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write one token's [B, G, 1, E] and give all slots [B, G, S, E]."""
+        self.keys[layer_idx].index_copy_(2, self.slot, key)
+        self.values[layer_idx].index_copy_(2, self.slot, value)
+        return self.keys[layer_idx], self.values[layer_idx]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Slots; decoders ask for it only to make positions and masks, which they are given."""
+        return int(self.keys[0].shape[2])
+
+
+class StepBuffers:
+    """Everything a step reads and writes, and on CUDA its captured graph."""
+
+    def __init__(self, model: HourLlavaForConditionalGeneration, keys: list[Tensor], values: list[Tensor], slots: int):
+        num_rows, device = keys[0].shape[0], keys[0].device
+        self.model = model
+        self.cache = FixedCache(keys, values, slots)
+        self.tokens = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
+        self.positions = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
+        self.seen = torch.zeros(num_rows, 1, 1, slots, dtype=torch.bool, device=device)
+        self.logits = torch.zeros(num_rows, model.config.text_config.vocab_size, dtype=keys[0].dtype, device=device)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        if device.type == "cuda":
+            self._capture()
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return self.seen.shape[-1]
+
+    def load(self, keys: list[Tensor], values: list[Tensor], attention_mask: Tensor) -> None:
+        """Start after a prefill of [B, L] tokens."""
+        self.cache.load(keys, values)
+        self.seen.zero_()
+        self.seen[:, 0, 0, : attention_mask.shape[1]] = attention_mask.bool()
+        self.positions.copy_(attention_mask.sum(1, keepdim=True))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """[B] the tokens just chosen -> [B, V] logits of the next ones."""
+        self.tokens.copy_(tokens[:, None])
+        if self.graph is not None:
+            self.graph.replay()
+        else:
+            self._run()
+        return self.logits
+
+    def _run(self) -> None:
+        self.seen.index_fill_(3, self.cache.slot, True)
+        hidden = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(self.tokens),
+            attention_mask=self.seen,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+        self.logits.copy_(self.model.lm_head(hidden[:, -1]))
+        self.cache.slot += 1
+        self.positions += 1
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                self._run()
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self._run()
+
+
+class Decoder:
+    """Prefill and steps of one model.
+
+    Args:
+        model: in evaluation mode.
+
+    Raises:
+        ConfigError: its decoder does not attend to everything before; use the model's `generate`.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
+        layer_types = set(getattr(model.config.text_config, "layer_types", None) or ())
+        if not layer_types <= {"full_attention"}:
+            raise ConfigError(
+                f"the decoder has layers of type {', '.join(sorted(layer_types))}; here all must be full_attention. "
+                "Use the model's own generate()"
+            )
+        self.model = model
+        self._buffers: StepBuffers | None = None
+
+    @torch.inference_mode()
+    def prefill(self, embeds_BLD: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
+        """[B, L, D] prompt, padded on the left -> [B, V] logits of the first new token.
+
+        Args:
+            embeds_BLD: embedded prompt.
+            attention_mask: [B, L], 0 where padded.
+            max_new_tokens: room to keep for steps.
+        """
+        padded = bool((attention_mask == 0).any())
+        output = self.model(
+            inputs_embeds=embeds_BLD,
+            attention_mask=attention_mask if padded else None,
+            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0) if padded else None,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        layers = output.past_key_values.layers
+        keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
+        needed = embeds_BLD.shape[1] + max_new_tokens
+        buffers = self._buffers
+        if buffers is None or buffers.tokens.shape[0] != embeds_BLD.shape[0] or buffers.num_slots < needed:
+            self._buffers = None  # free the old ones first
+            buffers = StepBuffers(self.model, keys, values, -(-needed // SLOTS_STEP) * SLOTS_STEP)
+            self._buffers = buffers
+        buffers.load(keys, values, attention_mask)
+        return output.logits[:, -1]
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        """[B] the tokens just chosen -> [B, V] logits of the next ones, overwritten by the next step."""
+        assert self._buffers is not None, "prefill comes first"
+        return self._buffers.step(tokens)
+
+
+class Sampler:
+    """Chooses tokens from logits: the likeliest, or seeded chance.
+
+    Args:
+        temperature: 0 takes the likeliest token.
+        top_p: only the likeliest tokens that together have this probability are drawn from.
+        seed: of the draws; the same on every device.
+    """
+
+    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> None:
+        if temperature < 0:
+            raise ConfigError(f"temperature is {temperature}; it must be 0 (always the likeliest token) or more")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"top_p is {top_p}; it must lie above 0 and not above 1")
+        self.temperature, self.top_p = temperature, top_p
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def choose(self, logits_BV: Tensor) -> Tensor:
+        """[B, V] -> [B] token ids."""
+        if self.temperature == 0:
+            return logits_BV.argmax(-1)
+        probabilities, order = (logits_BV.float().cpu() / self.temperature).softmax(-1).sort(-1, descending=True)
+        # A token is drawn from if those before it do not yet make up top_p; the first one always is.
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
+        drawn = torch.multinomial(probabilities, 1, generator=self._generator)
+        return order.gather(1, drawn)[:, 0].to(logits_BV.device)
+
+
+def generate_tokens(
+    decoder: Decoder,
+    embeds_BLD: Tensor,
+    attention_mask: Tensor,
+    *,
+    stop_ids: Sequence[int],
+    max_new_tokens: int,
+    sampler: Sampler,
+) -> Iterator[list[int | None]]:
+    """Tokens of all rows as they are decided.
+
+    Args:
+        decoder: of the model.
+        embeds_BLD, attention_mask: prompts, see `Decoder.prefill`.
+        stop_ids: tokens that end a row; they are not given out.
+        max_new_tokens: most tokens of a row.
+        sampler: chooses.
+
+    Yields:
+        for each row its next token, None once it has ended. Ends when all rows have.
+    """
+    running = [True] * embeds_BLD.shape[0]
+    logits = decoder.prefill(embeds_BLD, attention_mask, max_new_tokens)
+    for number in range(max_new_tokens):
+        tokens = sampler.choose(logits)
+        chosen = tokens.tolist()
+        running = [alive and token not in stop_ids for alive, token in zip(running, chosen)]
+        if not any(running):
+            return
+        yield [token if alive else None for token, alive in zip(chosen, running)]
+        if number + 1 < max_new_tokens:
+            logits = decoder.step(tokens)

@@ -1,0 +1,133 @@
+"""A memory made ready for one model: layout, keys and values, kept tokens.
+
+Everything here is independent of the question (but for `question` forgetting, which chooses other kept tokens) and is
+made once per video: asking again costs no encoding, no projection and no key or value. A memory whose keys and values do not
+fit beside the model is kept on the host in chunks, which MemAug attends one by one.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from hourllava.inference.memory import Memory
+from torch import Tensor
+
+from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
+from hourllava.model.layout import VisualLayout, video_layout
+from hourllava.model.memaug import MemoryKeysValues
+from hourllava.model.modeling import HourLlavaModel
+
+# Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
+ENTRIES_PER_CHUNK = 2**18
+
+# Part of the free device memory that keys and values may take before they stay on the host.
+MAX_SHARE_OF_FREE_MEMORY = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadyMemory:
+    """A memory that can be asked.
+
+    Attributes:
+        memory: whose it is.
+        version: the memory's version when this was made.
+        layout: seeded by the content of the video.
+        keys_values: for each MemAug block.
+        kept_tokens: [K, D] of `layout`.
+        frame_descriptors_TD: mean projected token of each frame, if forgetting looks at frames.
+    """
+
+    memory: Memory
+    version: int
+    layout: VisualLayout
+    keys_values: list[MemoryKeysValues]
+    kept_tokens: Tensor
+    frame_descriptors_TD: npt.NDArray[np.float32] | None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the memory has not grown since."""
+        return self.version == self.memory.version
+
+    @property
+    def frame_of_entry(self) -> npt.NDArray[np.int64]:
+        """[M] the frame each memory entry is part of (its newline included)."""
+        frame_tokens = self.layout.num_patch_tokens // self.memory.num_frames
+        first_tokens = self.layout.memory_index[:: frame_tokens + 1]
+        return np.repeat(first_tokens // frame_tokens, frame_tokens + 1)
+
+
+@torch.inference_mode()
+def make_ready(memory: Memory, model: HourLlavaModel) -> ReadyMemory:
+    """Project a memory and make MemAug's keys and values of it.
+
+    Args:
+        memory: with features that fit the model's projector.
+        model: in evaluation mode.
+    """
+    config = model.config
+    descriptors = None
+    if config.forgetting.temporal in ("keyframe", "question"):
+        descriptors = _frame_descriptors(memory.features, model)
+    # Question forgetting keeps other frames for each question; before there is one, the newest of what there is.
+    any_question = None if descriptors is None else descriptors[-1]
+    layout = video_layout(
+        memory.num_frames,
+        config,
+        seed=memory.content_seed,
+        frame_descriptors_TD=descriptors,
+        question_descriptor_D=any_question,
+    )
+    visuals = layout_batch(layout).to(model.device)
+    num_entries = len(layout.memory_index)
+    storage = None if _fits(num_entries, model) else "cpu"
+    projected = model.remember(
+        [memory.features.to(model.device) if num_entries <= ENTRIES_PER_CHUNK else memory.features],
+        visuals,
+        entries_per_chunk=None if num_entries <= ENTRIES_PER_CHUNK and storage is None else ENTRIES_PER_CHUNK,
+        storage=storage,
+    )
+    return ReadyMemory(memory, memory.version, layout, projected.keys_values, projected.kept_tokens, descriptors)
+
+
+@torch.inference_mode()
+def keep_for_question(
+    ready: ReadyMemory, model: HourLlavaModel, question_descriptor_D: npt.NDArray[np.floating]
+) -> tuple[VisualLayout, Tensor]:
+    """Layout and kept tokens [K, D] of `question` forgetting; the memory is the same for every question."""
+    layout = video_layout(
+        ready.memory.num_frames,
+        model.config,
+        seed=ready.memory.content_seed,
+        frame_descriptors_TD=ready.frame_descriptors_TD,
+        question_descriptor_D=question_descriptor_D,
+    )
+    layout = dataclasses.replace(layout, memory_index=ready.layout.memory_index)
+    return layout, model.kept_tokens([ready.memory.features], layout_batch(layout).to(model.device))
+
+
+def layout_batch(layout: VisualLayout) -> VisualBatch:
+    """A batch of this layout alone, without a prompt."""
+    everything = np.ones(len(layout.kept_index), bool)
+    batch = batch_visuals([VisualSample(layout, 0, everything, ~everything)])
+    assert batch is not None
+    return batch
+
+
+def _frame_descriptors(features_TPC: Tensor, model: HourLlavaModel) -> npt.NDArray[np.float32]:
+    means = [
+        model.multi_modal_projector(part.to(model.image_newline)).float().mean(1).cpu()
+        for part in features_TPC.split(256)
+    ]
+    return torch.cat(means).numpy()
+
+
+def _fits(num_entries: int, model: HourLlavaModel) -> bool:
+    """Whether keys and values of so many entries may live on the model's device."""
+    if model.device.type != "cuda" or not len(model.memaug.blocks):
+        return True
+    attention = model.memaug.blocks[0].cross_attn
+    needed = num_entries * attention.kv_proj.out_features * model.dtype.itemsize * len(model.memaug.blocks)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return needed < MAX_SHARE_OF_FREE_MEMORY * free

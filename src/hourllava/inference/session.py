@@ -1,0 +1,122 @@
+"""What the commands do: find the memory of a file, describe things as plain data.
+
+A `FILE` is a video, or a memory that was saved before (`*.safetensors`).
+"""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from hourllava.inference.cache import MemoryCache
+from hourllava.inference.memory import Memory
+
+from hourllava import __version__
+from hourllava.clock import format_clock
+from hourllava.errors import CheckpointError
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.evidence import Span
+from hourllava.model.checkpoint import find_checkpoint, load_config
+from hourllava.model.nano import NANO
+
+MEMORY_SUFFIX = ".safetensors"
+JSON_FORMAT = 1
+"""Version of the `--json` output; grows when a field changes its meaning or goes."""
+
+
+def memory_of(
+    model: HourLlava,
+    file: str,
+    *,
+    fps: float = 1.0,
+    start_seconds: float = 0.0,
+    end_seconds: float | None = None,
+    use_cache: bool = True,
+    allow_network: bool = False,
+) -> Memory:
+    """The memory of a video (from the cache if it is there), or the saved memory that `file` is."""
+    if file.endswith(MEMORY_SUFFIX):
+        memory = Memory.load(Path(file))
+        memory.check_fits(model.encoder)
+        return memory
+    return model.watch(
+        file,
+        fps=fps,
+        start_seconds=start_seconds,
+        end_seconds=end_seconds,
+        cache=MemoryCache() if use_cache else None,
+        allow_network=allow_network,
+    )
+
+
+def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
+    """Plain data of a memory, the form of `hourllava watch --json`."""
+    return {
+        "format": JSON_FORMAT,
+        "file": file,
+        "num_frames": memory.num_frames,
+        "fps": memory.fps,
+        "start_seconds": float(memory.timestamps_seconds[0]),
+        "duration_seconds": memory.duration_seconds,
+        "gaps": [{"start_seconds": start, "end_seconds": end, "reason": reason} for start, end, reason in memory.gaps],
+        "num_bytes": memory.features.nbytes,
+    }
+
+
+def describe_spans(spans: list[Span]) -> str:
+    """One line for people: `0:12:30-0:12:45 (34 %), ...`."""
+    return ", ".join(
+        f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)} ({span.weight:.0%})" for span in spans
+    )
+
+
+def describe_installation(model_names: list[str]) -> dict[str, Any]:
+    """Versions, devices, models and cache, the form of `hourllava info --json`."""
+    cache = MemoryCache()
+    entries = cache.entries()
+    return {
+        "format": JSON_FORMAT,
+        "versions": {
+            "hourllava": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "devices": [
+            f"cpu ({os.cpu_count()} cores)",
+            *(f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())),
+        ],
+        "models": {name: _describe_model(name) for name in model_names},
+        "cache": {
+            "folder": str(cache.folder),
+            "num_memories": len(entries),
+            "num_bytes": sum(entry.num_bytes for entry in entries),
+            "max_bytes": cache.max_bytes,
+        },
+    }
+
+
+def _describe_model(name: str) -> str:
+    if name == NANO:
+        return "in the package; not trained yet"
+    try:
+        config = load_config(find_checkpoint(name))
+    except CheckpointError as error:
+        return str(error)
+    text = config.text_config
+    return f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
+
+
+def read_questions(read_line: Callable[[], str]) -> Any:
+    """Questions of a conversation, line by line, until an empty one or the end of input."""
+    while True:
+        try:
+            question = read_line().strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        yield question

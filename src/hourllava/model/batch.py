@@ -1,0 +1,153 @@
+"""The layouts of a batch as the tensors the model gathers with.
+
+All samples' patch tokens lie in one bank: image tokens of all samples, video tokens of all samples, resized grids, the
+newline. Inputs are addressed flat (row * row length + column), so a padded batch and a packed one look the same.
+Samples that hold the very same memory (one video, many questions) share it: it is stored, projected and keyed once.
+
+Shapes: S samples with visuals, M memory entries, K kept tokens, Q queries, all samples together.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hourllava.model.attention import Segments
+from hourllava.model.layout import NEWLINE, GridResize, VisualLayout, query_layout
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualSample:
+    """One sample with visuals, as it lies in a batch.
+
+    Attributes:
+        layout: what it remembers and keeps. Consecutive samples whose `memory_index` is the same array share a memory.
+        first_token: flat index in the batch's inputs of the sample's first token.
+        is_visual, is_prompt_text: [L] of the sample's own tokens, see `query_layout`.
+    """
+
+    layout: VisualLayout
+    first_token: int
+    is_visual: np.ndarray
+    is_prompt_text: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualBatch:
+    """Where every visual token of a batch comes from and goes to.
+
+    Attributes:
+        memory_index: [M] token of the bank behind each memory entry.
+        memory_positions: [M] rotary positions of the memory entries.
+        kept_index: [K] token of the bank behind each visual token.
+        input_index: [K] flat place of each visual token in the inputs.
+        query_index: [Q] flat place in the inputs of each MemAug query.
+        query_positions: [Q] rotary positions of the queries.
+        visual_query_index: [K] which queries are the visual tokens.
+        query_segments: queries of each sample.
+        recall_segments: queries of each memory.
+        memory_segments: entries of each memory.
+        resizes: tile grids to resize, `source_index` into the bank.
+        num_image_tokens, num_video_tokens: patch tokens the bank starts with.
+    """
+
+    memory_index: Tensor
+    memory_positions: Tensor
+    kept_index: Tensor
+    input_index: Tensor
+    query_index: Tensor
+    query_positions: Tensor
+    visual_query_index: Tensor
+    query_segments: Segments
+    recall_segments: Segments
+    memory_segments: Segments
+    resizes: tuple[GridResize, ...]
+    num_image_tokens: int
+    num_video_tokens: int
+
+    @property
+    def newline_index(self) -> int:
+        """Place of the newline in the bank: the last."""
+        resized = sum(resize.new_height * resize.new_width for resize in self.resizes)
+        return self.num_image_tokens + self.num_video_tokens + resized
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Self:
+        """A copy with its tensors on `device`."""
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+
+def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
+    """The batch of these samples, on the CPU; None if there are none."""
+    if not samples:
+        return None
+    owners = [_memory_owner(samples, number) for number in range(len(samples))]
+    memories = sorted(set(owners))
+    assert owners == sorted(owners), "samples that share a memory must stand together"
+    layouts = {number: samples[number].layout for number in memories}
+
+    num_image_tokens = sum(layout.num_patch_tokens for layout in layouts.values() if layout.modality == "image")
+    num_video_tokens = sum(layout.num_patch_tokens for layout in layouts.values() if layout.modality == "video")
+    next_token = {"image": 0, "video": num_image_tokens}
+    next_resized = num_image_tokens + num_video_tokens
+    resizes: list[GridResize] = []
+    moves: dict[int, tuple[int, int]] = {}
+    for number, layout in layouts.items():
+        first = next_token[layout.modality]
+        moves[number] = (first, next_resized - layout.num_patch_tokens)
+        next_token[layout.modality] += layout.num_patch_tokens
+        if layout.resize is not None:
+            resizes.append(dataclasses.replace(layout.resize, source_index=layout.resize.source_index + first))
+            next_resized += layout.resize.new_height * layout.resize.new_width
+    newline = next_resized
+
+    def bank_index(number: int, index: np.ndarray) -> np.ndarray:
+        """A sample's own token numbers as places in the bank."""
+        layout, (first, first_resized) = layouts[number], moves[number]
+        own = np.where(index < layout.num_patch_tokens, index + first, index + first_resized)
+        return np.where(index == NEWLINE, newline, own)
+
+    queries = [query_layout(sample.is_visual, sample.is_prompt_text, sample.layout) for sample in samples]
+    query_lengths = [len(index) for index, _ in queries]
+    first_queries = np.cumsum([0, *query_lengths])
+    return VisualBatch(
+        memory_index=_join(bank_index(n, layout.memory_index) for n, layout in layouts.items()),
+        memory_positions=_join(layout.memory_positions for layout in layouts.values()),
+        kept_index=_join(
+            bank_index(owner, sample.layout.memory_index[sample.layout.kept_index])
+            for owner, sample in zip(owners, samples)
+        ),
+        input_index=_join(sample.first_token + np.flatnonzero(sample.is_visual) for sample in samples),
+        query_index=_join(sample.first_token + index for sample, (index, _) in zip(samples, queries)),
+        query_positions=_join(positions for _, positions in queries),
+        visual_query_index=_join(
+            first + np.flatnonzero(sample.is_visual[index])
+            for first, sample, (index, _) in zip(first_queries, samples, queries)
+        ),
+        query_segments=Segments(tuple(query_lengths)),
+        recall_segments=Segments(
+            tuple(sum(n for n, owner in zip(query_lengths, owners) if owner == memory) for memory in memories)
+        ),
+        memory_segments=Segments(tuple(len(layout.memory_index) for layout in layouts.values())),
+        resizes=tuple(resizes),
+        num_image_tokens=num_image_tokens,
+        num_video_tokens=num_video_tokens,
+    )
+
+
+def _memory_owner(samples: Sequence[VisualSample], number: int) -> int:
+    """The first of the consecutive samples that share this one's memory."""
+    while number > 0 and samples[number - 1].layout.memory_index is samples[number].layout.memory_index:
+        number -= 1
+    return number
+
+
+def _join(parts: object) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(parts)))  # type: ignore[call-overload]

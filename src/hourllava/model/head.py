@@ -1,0 +1,51 @@
+"""The language-model head: logits for generation, the loss for training.
+
+Shapes: N tokens, B rows, L tokens of a row, D width, V vocabulary.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hourllava.model.attention import Segments, cut_into_chunks
+
+IGNORED_LABEL = -100
+"""Label of a token that is not supervised."""
+
+# The loss makes logits for at most this many supervised tokens at a time: 1024 x 152,064 in float32 are 0.6 GB.
+LOSS_CHUNK_TOKENS = 1024
+
+
+class LanguageModelHead(nn.Linear):
+    """Hidden states to logits, or straight to the loss without ever holding all logits.
+
+    The loss lives here, not beside it, because under FSDP only this module's own forward sees its whole weight.
+    """
+
+    def forward(self, hidden_ND: Tensor, targets_N: Tensor | None = None) -> Tensor:
+        """[..., D] -> [..., V] logits; with targets [N]: the summed cross-entropy of those that are not -100."""
+        if targets_N is None:
+            return super().forward(hidden_ND)
+        supervised = targets_N != IGNORED_LABEL
+        hidden_ND, targets_N = hidden_ND[supervised], targets_N[supervised]
+        loss_dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
+        total = hidden_ND.sum(dtype=loss_dtype) * 0  # keeps the graph connected when nothing is supervised
+        for chunk in cut_into_chunks(len(targets_N), LOSS_CHUNK_TOKENS):
+            total = total + checkpoint(self._summed_loss, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
+        return total
+
+    def _summed_loss(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        logits = super().forward(hidden_ND)
+        loss_dtype = torch.promote_types(logits.dtype, torch.float32)
+        return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="sum")
+
+
+def next_token_targets(labels_BL: Tensor, segments: Segments | None = None) -> Tensor:
+    """[B, L] what each position must predict: the label of the next one, -100 at the end of a row or packed sample."""
+    targets = torch.full_like(labels_BL, IGNORED_LABEL)
+    targets[:, :-1] = labels_BL[:, 1:]
+    if segments is not None:
+        last = [end - 1 for end in segments.offsets[1:] if end > 0]
+        targets[:, last] = IGNORED_LABEL
+    return targets

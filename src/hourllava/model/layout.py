@@ -1,0 +1,332 @@
+"""Visual layouts: a video, a tiled image and several images are the same thing with other indices.
+
+A sample's images or frames become *patch tokens* (the projected tokens of all its views, view after view). Its
+`VisualLayout` says which of them, with newlines in between, form the memory, at which positions, and which memory
+entries are kept for the decoder. Everything here runs on the CPU from sizes and a seed, before anything is encoded; the
+model then needs nothing but gathers. Formats: the release's behaviour, see the docstring of each builder.
+
+Shapes: T frames, P patch tokens, M memory entries, K kept tokens, g patches along a side of a view.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from hourllava.errors import InputError
+from hourllava.model import forgetting as forget
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.forgetting import Descriptors, Indices
+
+NEWLINE = -1
+"""Stands in `memory_index` for the learned newline token."""
+
+# The tile grid of an image is shrunk only if it is this much too large along a side (LLaVA-OneVision's anyres_max).
+SHRINK_ABOVE = 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class GridResize:
+    """Bilinear resize of a grid of patch tokens before it enters the memory (large tiled images only).
+
+    `source_index` [height * width] names the patch tokens; the `new_height * new_width` results count as further patch
+    tokens after the sample's own.
+    """
+
+    source_index: Indices
+    height: int
+    width: int
+    new_height: int
+    new_width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualLayout:
+    """What one sample remembers and keeps.
+
+    Attributes:
+        modality: whether the patch tokens are of images (g * g a view) or pooled tokens of video frames.
+        num_patch_tokens: P, patch tokens the sample's views give.
+        memory_index: [M] the patch token behind each memory entry, or `NEWLINE`.
+        memory_positions: [M] rotary positions of the memory entries.
+        kept_index: [K] memory entries that are kept, in the order the decoder reads them.
+        kept_per_visual: kept tokens of each placeholder of the conversation; they add up to K.
+        resize: set if a tile grid is resized first.
+    """
+
+    modality: Literal["image", "video"]
+    num_patch_tokens: int
+    memory_index: Indices
+    memory_positions: Indices
+    kept_index: Indices
+    kept_per_visual: tuple[int, ...]
+    resize: GridResize | None = None
+
+    def __post_init__(self) -> None:
+        assert self.memory_index.shape == self.memory_positions.shape
+        assert sum(self.kept_per_visual) == len(self.kept_index)
+
+    @property
+    def kept_positions(self) -> Indices:
+        """[K] memory positions of the kept tokens."""
+        return self.memory_positions[self.kept_index]
+
+
+@dataclasses.dataclass(frozen=True)
+class TileGrid:
+    """How an image is cut into tiles of `image_size` pixels: columns x rows of them."""
+
+    columns: int
+    rows: int
+
+    @property
+    def num_views(self) -> int:
+        """Views given to the vision tower: the whole image, then the tiles row by row."""
+        return 1 + self.columns * self.rows
+
+
+def video_layout(
+    num_frames: int,
+    config: HourLlavaConfig,
+    *,
+    seed: int = 0,
+    frame_descriptors_TD: Descriptors | None = None,
+    question_descriptor_D: Descriptors | None = None,
+    spatial_kept: Indices | None = None,
+) -> VisualLayout:
+    """A video: per frame its pooled tokens in raster order, then a newline; positions count up through all of it.
+
+    Fewer than `config.min_video_frames` frames are repeated, evenly, up to that many.
+
+    Args:
+        num_frames: T, pooled frames given to the model.
+        config: grid, forgetting and the smallest number of frames.
+        seed: of the random choices.
+        frame_descriptors_TD: mean projected token per frame, for `keyframe` and `question` forgetting.
+        question_descriptor_D: mean embedding of the question, for `question` forgetting.
+        spatial_kept: [memory frames, tokens] keep these tokens of each frame instead of choosing.
+
+    Raises:
+        InputError: no frames, or a forgetting method lacks what it looks at.
+    """
+    if num_frames < 1:
+        raise InputError(f"a video layout needs at least 1 frame, got {num_frames}")
+    frame_tokens = config.video_frame_tokens
+    frames = np.arange(num_frames)
+    if num_frames < config.min_video_frames:
+        frames = forget.evenly_spaced(num_frames, config.min_video_frames)
+    num_memory_frames = len(frames)
+    if frame_descriptors_TD is not None:
+        frame_descriptors_TD = frame_descriptors_TD[frames]
+
+    memory_index = np.full((num_memory_frames, frame_tokens + 1), NEWLINE)
+    memory_index[:, :frame_tokens] = frames[:, None] * frame_tokens + np.arange(frame_tokens)
+
+    rng = np.random.default_rng(seed)
+    kept_frames = forget.kept_frames(
+        num_memory_frames, config.forgetting, rng, frame_descriptors_TD, question_descriptor_D
+    )
+    if spatial_kept is None:
+        side = config.video_grid
+        kept_tokens = forget.kept_tokens(len(kept_frames), side, side, config.forgetting, rng)
+    else:
+        kept_tokens = spatial_kept[kept_frames]
+    newline = np.full((len(kept_frames), 1), frame_tokens)
+    kept_index = kept_frames[:, None] * (frame_tokens + 1) + np.concatenate([kept_tokens, newline], axis=1)
+    return VisualLayout(
+        modality="video",
+        num_patch_tokens=num_frames * frame_tokens,
+        memory_index=memory_index.ravel(),
+        memory_positions=np.arange(memory_index.size),
+        kept_index=kept_index.ravel(),
+        kept_per_visual=(kept_index.size,),
+    )
+
+
+def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:
+    """Tokens a video of `num_frames` frames takes in the decoder's sequence, newlines included."""
+    kept_frames = forget.num_kept_frames(max(num_frames, config.min_video_frames), config.forgetting)
+    return kept_frames * (forget.num_kept_tokens(config.video_grid, config.video_grid, config.forgetting) + 1)
+
+
+def image_layout(
+    num_images: int, config: HourLlavaConfig, *, seed: int = 0, spatial_kept: Indices | None = None
+) -> VisualLayout:
+    """Images of one view each: per image its g x g tokens, then a newline; one memory for all of them.
+
+    Positions count up over the patch tokens of all images; all newlines share the position after the last of them.
+
+    Args:
+        num_images: placeholders in the conversation.
+        config: patch grid and forgetting.
+        seed: of the random choices.
+        spatial_kept: [num_images, tokens] keep these tokens of each image instead of choosing.
+    """
+    if num_images < 1:
+        raise InputError(f"an image layout needs at least 1 image, got {num_images}")
+    side = config.patch_grid
+    view_tokens = side * side
+    memory_index = np.full((num_images, view_tokens + 1), NEWLINE)
+    memory_index[:, :view_tokens] = np.arange(num_images * view_tokens).reshape(num_images, view_tokens)
+    if spatial_kept is None:
+        spatial_kept = forget.kept_tokens(num_images, side, side, config.forgetting, np.random.default_rng(seed))
+    newline = np.full((num_images, 1), view_tokens)
+    kept_index = np.arange(num_images)[:, None] * (view_tokens + 1) + np.concatenate([spatial_kept, newline], axis=1)
+    return VisualLayout(
+        modality="image",
+        num_patch_tokens=num_images * view_tokens,
+        memory_index=memory_index.ravel(),
+        memory_positions=np.where(memory_index == NEWLINE, num_images * view_tokens, memory_index).ravel(),
+        kept_index=kept_index.ravel(),
+        kept_per_visual=(kept_index.shape[1],) * num_images,
+    )
+
+
+def tiled_image_layout(
+    image_width: int,
+    image_height: int,
+    config: HourLlavaConfig,
+    *,
+    seed: int = 0,
+    spatial_kept: tuple[Indices, Indices] | None = None,
+) -> VisualLayout:
+    """One image as a base view and a grid of tiles (LLaVA-OneVision's anyres).
+
+    The memory holds the base view's tokens, then the tile grid without its padding, row by row, a newline after each
+    row. Grid tokens are at raster positions, base tokens at the position of the grid token they lie on, newlines all at
+    the position after the grid.
+
+    Args:
+        image_width, image_height: of the picture in pixels, before any resizing.
+        config: patch grid, tiling and forgetting.
+        seed: of the random choices.
+        spatial_kept: keep these base tokens and these grid tokens instead of choosing.
+    """
+    side = config.patch_grid
+    base_tokens = side * side
+    tiles = best_tile_grid(image_width, image_height, config)
+    source = _unpadded_patch_tokens(image_width, image_height, tiles, side)
+    height, width = source.shape
+    num_patch_tokens = tiles.num_views * base_tokens
+    resize = None
+    shrink = math.sqrt(height * width / (config.max_image_grid_tiles * base_tokens))
+    if shrink > SHRINK_ABOVE:
+        new_height, new_width = max(int(height // shrink), 1), max(int(width // shrink), 1)
+        resize = GridResize(source.ravel(), height, width, new_height, new_width)
+        height, width = new_height, new_width
+        source = num_patch_tokens + np.arange(height * width).reshape(height, width)
+
+    raster = np.arange(height * width).reshape(height, width)
+    base_positions = raster[_nearest(height, side)][:, _nearest(width, side)].ravel()
+    end_of_row = np.full((height, 1), NEWLINE)
+    grid_index = np.concatenate([source, end_of_row], axis=1).ravel()
+    grid_positions = np.concatenate([raster, np.full((height, 1), height * width)], axis=1).ravel()
+
+    rng = np.random.default_rng(seed)
+    if spatial_kept is None:
+        kept_base = forget.kept_tokens(1, side, side, config.forgetting, rng)[0]
+        kept_grid = forget.kept_tokens(1, height, width, config.forgetting, rng)[0]
+    else:
+        kept_base, kept_grid = spatial_kept
+    kept_rows, kept_columns = np.divmod(kept_grid, width)
+    # Rows of which something is kept also keep their newline, which stands in column `width`.
+    kept_newlines = np.unique(kept_rows) * (width + 1) + width
+    kept_grid_entries = np.sort(np.concatenate([kept_rows * (width + 1) + kept_columns, kept_newlines]))
+    kept_index = np.concatenate([kept_base, base_tokens + kept_grid_entries])
+    return VisualLayout(
+        modality="image",
+        num_patch_tokens=num_patch_tokens,
+        memory_index=np.concatenate([np.arange(base_tokens), grid_index]),
+        memory_positions=np.concatenate([base_positions, grid_positions]),
+        kept_index=kept_index,
+        kept_per_visual=(len(kept_index),),
+        resize=resize,
+    )
+
+
+def best_tile_grid(image_width: int, image_height: int, config: HourLlavaConfig) -> TileGrid:
+    """The tile grid that shows most pixels of the image and, among those, wastes fewest (LLaVA-NeXT's anyres rule)."""
+    if image_width < 1 or image_height < 1:
+        raise InputError(f"an image needs at least 1 x 1 pixels, got {image_width} x {image_height}")
+    size = config.vision_config.image_size
+    best, best_key = TileGrid(1, 1), (-1, 0)
+    for columns in range(1, config.max_image_tiles + 1):
+        for rows in range(1, config.max_image_tiles + 1):
+            scale = min(columns * size / image_width, rows * size / image_height)
+            shown = int(image_width * scale) * int(image_height * scale)
+            useful = min(shown, image_width * image_height)
+            key = (useful, useful - columns * rows * size * size)
+            if key > best_key:
+                best, best_key = TileGrid(columns, rows), key
+    return best
+
+
+def _unpadded_patch_tokens(image_width: int, image_height: int, tiles: TileGrid, side: int) -> Indices:
+    """[h, w] patch tokens of the tile grid, in raster order, without the rows or columns that show padding only."""
+    rows, columns = np.arange(tiles.rows * side), np.arange(tiles.columns * side)
+    if image_width / image_height > len(columns) / len(rows):
+        rows = _without_padding(rows, int(image_height * (len(columns) / image_width)))
+    else:
+        columns = _without_padding(columns, int(image_width * (len(rows) / image_height)))
+    view = 1 + (rows // side)[:, None] * tiles.columns + (columns // side)[None, :]
+    token: Indices = view * side * side + (rows % side)[:, None] * side + (columns % side)[None, :]
+    return token
+
+
+def _without_padding(lines: Indices, num_shown: int) -> Indices:
+    padding = (len(lines) - num_shown) // 2
+    # A picture thinner than a patch still shows in one line; the release would drop it altogether.
+    padding = min(padding, (len(lines) - 1) // 2)
+    return lines[padding : len(lines) - padding]
+
+
+def _nearest(num_lines: int, num_base_lines: int) -> Indices:
+    """[num_base_lines] the grid line each base line lies on. torch's rounding, not numpy's: it decides the ties."""
+    return torch.linspace(0, num_lines - 1, num_base_lines).round().long().numpy()
+
+
+def query_layout(
+    is_visual: Sequence[bool] | np.ndarray, is_prompt_text: Sequence[bool] | np.ndarray, layout: VisualLayout
+) -> tuple[Indices, Indices]:
+    """MemAug's queries of one sample: its visual tokens and prompt text, in conversation order, and their positions.
+
+    Text counts up by one from the largest position so far + 1. A visual segment stands at its memory positions, moved
+    behind what came before; the largest of them counts for what follows.
+
+    Args:
+        is_visual: [L] which tokens of the sample are visual; as many as the layout keeps.
+        is_prompt_text: [L] which tokens are text that MemAug may read.
+        layout: the sample's layout.
+
+    Returns:
+        query_index [Q] into the sample's tokens, query_positions [Q].
+    """
+    is_visual, is_prompt_text = np.asarray(is_visual, bool), np.asarray(is_prompt_text, bool)
+    visual_index = np.flatnonzero(is_visual)
+    if len(visual_index) != len(layout.kept_index):
+        raise InputError(
+            f"the prompt holds {len(visual_index)} visual tokens but its layout keeps {len(layout.kept_index)}; "
+            "expand each placeholder to the number of tokens its layout keeps"
+        )
+    query_index = np.flatnonzero(is_visual | is_prompt_text)
+    query_is_visual = is_visual[query_index]
+    positions = np.empty(len(query_index), np.int64)
+    next_position, done = 0, 0
+    visual_queries = np.flatnonzero(query_is_visual)
+    for kept, kept_positions in _split(visual_queries, layout.kept_positions, layout.kept_per_visual):
+        num_text = kept[0] - done
+        positions[done : kept[0]] = next_position + np.arange(num_text)
+        next_position += num_text
+        positions[kept] = next_position + kept_positions
+        next_position += kept_positions.max() + 1
+        done = kept[-1] + 1
+    positions[done:] = next_position + np.arange(len(query_index) - done)
+    return query_index, positions
+
+
+def _split(first: Indices, second: Indices, lengths: Sequence[int]) -> list[tuple[Indices, Indices]]:
+    bounds = np.cumsum(lengths)[:-1]
+    return list(zip(np.split(first, bounds), np.split(second, bounds)))

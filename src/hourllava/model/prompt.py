@@ -1,0 +1,179 @@
+"""Conversations to token ids and labels, in the released ChatML form.
+
+    <|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n
+    <|im_start|>user\\n[visual]\\nWhat happens first?<|im_end|>\\n
+    <|im_start|>assistant\\nThe cooking.<|im_end|>\\n
+
+Text is never searched for special tokens: `<|im_end|>` or `<image>` typed by a user stay text. Only training records in
+LLaVA's format, where `<image>` is the format's own mark, are split at it.
+
+Label policies: `answers` supervises answers and the `<|im_end|>` after them; `llava` is the release's, which supervises
+the assistant's whole turn and, everywhere else, `<|im_start|>`, `<|im_end|>` and the newline token.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from hourllava.errors import ConfigError, InputError
+from hourllava.model.head import IGNORED_LABEL
+
+LabelPolicy = Literal["answers", "llava"]
+Role = Literal["system", "user", "assistant"]
+
+SYSTEM_PROMPT = "You are a helpful assistant."
+START, END = "<|im_start|>", "<|im_end|>"
+RECORD_MARK = "<image>"
+"""Where a visual stands in a training record."""
+
+_RECORD_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant"}
+
+
+class VisualMark:
+    """Stands for one image or video between the texts of a turn."""
+
+
+VISUAL = VisualMark()
+Part = str | VisualMark
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """What one side says: texts and visuals in order."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizedPrompt:
+    """A conversation as tokens.
+
+    Attributes:
+        input_ids: token ids; each visual is one `visual_token_id`.
+        labels: the id where it is supervised, -100 elsewhere.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def video_sentence(duration_seconds: float, num_frames: int) -> str:
+    """The sentence that tells the model how long a video is (part of the released prompt)."""
+    return (
+        f"The video lasts for {duration_seconds:.2f} seconds, and {num_frames} frames are uniformly sampled from it. "
+        "Please answer the following questions related to this video."
+    )
+
+
+def turns_from_record(conversations: Sequence[Mapping[str, str]]) -> list[Turn]:
+    """The turns of a training record in LLaVA's format (`from`, `value`, `<image>` marks).
+
+    A lone `<image>` in a turn is moved to its start; opening turns that are not the user's are dropped.
+
+    Raises:
+        InputError: a turn without the two keys, or of an unknown speaker.
+    """
+    turns = []
+    for number, entry in enumerate(conversations):
+        speaker, text = entry.get("from"), entry.get("value")
+        role = _RECORD_ROLES.get(str(speaker))
+        if role is None or not isinstance(text, str):
+            raise InputError(f"turn {number} needs 'from' (human or gpt) and 'value' (text), got {dict(entry)!r:.80}")
+        if text.count(RECORD_MARK) == 1 and not text.startswith(RECORD_MARK):
+            text = f"{RECORD_MARK}\n{text.replace(RECORD_MARK, '').strip()}"
+        pieces = text.split(RECORD_MARK)
+        parts: list[Part] = [pieces[0]]
+        for piece in pieces[1:]:
+            parts += [VISUAL, piece]
+        turns.append(Turn(role, tuple(part for part in parts if part != "")))
+    return turns[1:] if turns and turns[0].role != "user" else turns
+
+
+def user_turn(num_visuals: int, text: str) -> Turn:
+    """A user's turn: its visuals first, then the text on a new line."""
+    lead: list[Part] = [VISUAL] * num_visuals
+    return Turn("user", (*lead, f"\n{text}" if lead else text))
+
+
+def tokenize_turns(
+    turns: Sequence[Turn],
+    tokenizer: Any,
+    visual_token_id: int,
+    *,
+    label_policy: LabelPolicy = "answers",
+    add_generation_prompt: bool = False,
+) -> TokenizedPrompt:
+    """Turns to ids and labels.
+
+    Args:
+        turns: user and assistant in order; the system prompt is put before them unless the first turn is one.
+        tokenizer: any with `<|im_start|>` and `<|im_end|>`.
+        visual_token_id: id that stands for a visual.
+        label_policy: which tokens are supervised.
+        add_generation_prompt: end with the opening of an assistant's turn.
+
+    Raises:
+        ConfigError: the tokenizer lacks a special token, or the policy is unknown.
+        InputError: a text holds the visual token.
+    """
+    if label_policy not in get_args(LabelPolicy):
+        raise ConfigError(f"label_policy is {label_policy!r}; choose one of {', '.join(get_args(LabelPolicy))}")
+    start, end = special_token_id(tokenizer, START), special_token_id(tokenizer, END)
+    newline = _plain_ids(tokenizer, "\n")
+    always_supervised = {start, end, newline[-1]}
+    if not turns or turns[0].role != "system":
+        turns = [Turn("system", (SYSTEM_PROMPT,)), *turns]
+
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for turn in turns:
+        num_header_tokens = 1 + len(_plain_ids(tokenizer, f"{turn.role}\n"))
+        # The header's newline and the text are tokenized together, as in training: BPE may merge across them.
+        ids = [start]
+        text = f"{turn.role}\n"
+        for part in turn.parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            ids += [*_plain_ids(tokenizer, text), visual_token_id]
+            text = ""
+        ids += [*_plain_ids(tokenizer, text), end, *newline]
+        if label_policy == "llava":
+            answer = turn.role == "assistant"
+            turn_labels = [token if answer or token in always_supervised else IGNORED_LABEL for token in ids]
+        else:
+            turn_labels = [IGNORED_LABEL] * len(ids)
+            if turn.role == "assistant":
+                supervised = slice(num_header_tokens, len(ids) - len(newline))
+                turn_labels[supervised] = ids[supervised]
+        turn_labels = [IGNORED_LABEL if token == visual_token_id else label for token, label in zip(ids, turn_labels)]
+        input_ids += ids
+        labels += turn_labels
+    if add_generation_prompt:
+        opening = [start, *_plain_ids(tokenizer, "assistant\n")]
+        input_ids += opening
+        labels += [IGNORED_LABEL] * len(opening)
+    num_visuals = sum(isinstance(part, VisualMark) for turn in turns for part in turn.parts)
+    if input_ids.count(visual_token_id) != num_visuals:
+        raise InputError(f"a text of the conversation contains token {visual_token_id}, which stands for visuals")
+    return TokenizedPrompt(input_ids, labels)
+
+
+def special_token_id(tokenizer: Any, token: str) -> int:
+    """The id of a special token.
+
+    Raises:
+        ConfigError: the tokenizer does not have it.
+    """
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise ConfigError(
+            f"the tokenizer has no {token} token; use a Qwen2 tokenizer or one trained with ChatML tokens"
+        )
+    return int(token_id)
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids if text else []
+    return ids

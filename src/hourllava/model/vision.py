@@ -1,0 +1,143 @@
+"""The vision tower and what is done to pixels before it and to features after it.
+
+Any patch-token vision model of transformers serves. Layers after `vision_feature_layer` are not built, the final norm
+and the pooling head are not applied: the features are the bare hidden states, as the release takes them from SigLIP.
+
+Shapes: N images or frames, g patches along a side, C tower width, s tokens along a side after pooling.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from hourllava.errors import ConfigError, InputError
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.layout import best_tile_grid
+
+
+class BypassedLayerNorm(nn.LayerNorm):
+    """A norm whose weights travel with the checkpoint but which changes nothing: the release never applies it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input itself."""
+        return input
+
+
+def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
+    """The vision tower up to `config.vision_feature_layer`, without pooling head."""
+    vision_config = copy.deepcopy(config.vision_config)
+    vision_config.num_hidden_layers = config.num_vision_layers
+    vision_config.vision_use_head = False  # SigLIP's; other towers do not look at it
+    tower = AutoModel.from_config(vision_config)
+    final_norm = getattr(tower, "post_layernorm", None)
+    if not isinstance(final_norm, nn.LayerNorm):
+        raise ConfigError(
+            f"vision_config names {vision_config.model_type!r}; a patch-token tower with a final post_layernorm is "
+            "needed, such as siglip_vision_model or clip_vision_model"
+        )
+    tower.post_layernorm = BypassedLayerNorm(final_norm.normalized_shape, eps=final_norm.eps).requires_grad_(False)
+    return tower
+
+
+def patch_features(tower: PreTrainedModel, pixels_N3HW: Tensor) -> Tensor:
+    """[N, 3, H, W] normalised pixels -> [N, g * g, C] features in raster order, without class token."""
+    num_patches = (tower.config.image_size // tower.config.patch_size) ** 2
+    features: Tensor = tower(pixel_values=pixels_N3HW.to(tower.dtype)).last_hidden_state
+    return features[:, -num_patches:]
+
+
+def pool_features(features_NPC: Tensor, grid: int) -> Tensor:
+    """[N, g * g, C] -> [N, grid * grid, C] by bilinear interpolation (the release's choice; the paper says average)."""
+    side = round(features_NPC.shape[1] ** 0.5)
+    if side * side != features_NPC.shape[1]:
+        raise InputError(f"features of a frame must form a square grid, got {features_NPC.shape[1]} tokens a frame")
+    if side == grid:
+        return features_NPC
+    return resize_grid(features_NPC.unflatten(1, (side, side)), grid, grid).flatten(1, 2)
+
+
+def resize_grid(grid_NHWC: Tensor, new_height: int, new_width: int) -> Tensor:
+    """[N, h, w, C] -> [N, new_height, new_width, C], bilinear, pixel centres not aligned to corners."""
+    grid_NCHW = F.interpolate(grid_NHWC.permute(0, 3, 1, 2), size=(new_height, new_width), mode="bilinear")
+    return grid_NCHW.permute(0, 2, 3, 1)
+
+
+def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
+    """Video frames to the tower's pixels, in one batch on the frames' device.
+
+    Within 1/255 of resizing each frame with Pillow's bicubic filter; exactly equal if the frames have the right size.
+
+    Args:
+        frames_NHW3: uint8 RGB.
+        config: image size, mean and standard deviation.
+
+    Returns:
+        [N, 3, image_size, image_size] float32
+    """
+    if frames_NHW3.dtype != torch.uint8 or frames_NHW3.ndim != 4 or frames_NHW3.shape[-1] != 3:
+        raise InputError(f"frames must be uint8 [N, H, W, 3], got {frames_NHW3.dtype} {list(frames_NHW3.shape)}")
+    size = config.vision_config.image_size
+    pixels_N3HW = frames_NHW3.permute(0, 3, 1, 2).float()
+    height = pixels_N3HW.shape[-2]
+    for shape in ((height, size), (size, size)):  # as Pillow: first the rows, rounded to bytes, then the columns
+        if pixels_N3HW.shape[-2:] != shape:
+            pixels_N3HW = F.interpolate(pixels_N3HW, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
+    mean, std = (
+        torch.tensor(part, device=pixels_N3HW.device).view(3, 1, 1) for part in (config.image_mean, config.image_std)
+    )
+    return (pixels_N3HW / 255 - mean) / std
+
+
+def tiled_image_pixels(image: Image.Image, config: HourLlavaConfig) -> Tensor:
+    """One image as its base view and its tiles (LLaVA-OneVision's anyres).
+
+    The base view is the whole image squeezed to a square; the tiles cut the image as it lies, scaled and centred on
+    black, in the tile grid that suits it best.
+
+    Returns:
+        [1 + tiles, 3, image_size, image_size] float32
+    """
+    image = image.convert("RGB")
+    size = config.vision_config.image_size
+    tiles = best_tile_grid(image.width, image.height, config)
+    canvas_width, canvas_height = tiles.columns * size, tiles.rows * size
+    width_scale, height_scale = canvas_width / image.width, canvas_height / image.height
+    if width_scale < height_scale:
+        fitted = (canvas_width, min(int(np.ceil(image.height * width_scale)), canvas_height))
+    else:
+        fitted = (min(int(np.ceil(image.width * height_scale)), canvas_width), canvas_height)
+    canvas = Image.new("RGB", (canvas_width, canvas_height))
+    corner = ((canvas_width - fitted[0]) // 2, (canvas_height - fitted[1]) // 2)
+    canvas.paste(image.resize(fitted, Image.Resampling.BICUBIC), corner)
+    corners = [(left, top) for top in range(0, canvas_height, size) for left in range(0, canvas_width, size)]
+    views = [canvas.crop((left, top, left + size, top + size)) for left, top in corners]
+    return _views_to_pixels([image, *views], config)
+
+
+def square_image_pixels(images: Sequence[Image.Image], config: HourLlavaConfig) -> Tensor:
+    """Several images, each one view: padded to a square with the mean colour, then resized.
+
+    Returns:
+        [N, 3, image_size, image_size] float32
+    """
+    mean_colour = tuple(int(255 * mean) for mean in config.image_mean)
+    squares = []
+    for image in images:
+        image = image.convert("RGB")
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), mean_colour)
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        squares.append(square)
+    return _views_to_pixels(squares, config)
+
+
+def _views_to_pixels(views: Sequence[Image.Image], config: HourLlavaConfig) -> Tensor:
+    size = config.vision_config.image_size
+    resized = [np.asarray(view.resize((size, size), Image.Resampling.BICUBIC)) for view in views]
+    return frame_pixels(torch.from_numpy(np.stack(resized)), config)

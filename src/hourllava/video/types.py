@@ -1,0 +1,62 @@
+"""What reading a video gives: its description, batches of frames, and the gaps that damage left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video is, as found by opening it, never by trusting its header alone.
+
+    `width_pixels` and `height_pixels` are as displayed: after rotation and sample aspect ratio. Time 0 is the first
+    picture; `start_seconds` is where the container's own clock puts it (subtitles and audio count from there).
+    """
+
+    path: str
+    container: str  # FFmpeg's demuxer, such as "mov,mp4,m4a,3gp,3g2,mj2"; "image folder" for a folder of frames
+    codec: str
+    pixel_format: str
+    width_pixels: int
+    height_pixels: int
+    rotation_degrees: int  # clockwise, applied to every frame
+    sample_aspect_ratio: float
+    duration_seconds: float | None  # to the end of the last frame; None while unknown (live, or no seeking possible)
+    average_fps: float | None  # the header's claim: wrong for variable frame rate, never used to time a frame
+    start_seconds: float
+    transfer: str  # "sdr", "pq" or "hlg"; the last two are tone mapped to 8-bit SDR
+    timestamps_derived: bool  # the file has no timestamps: frames are counted and `average_fps` is believed
+    is_live: bool  # cannot be reopened or sought: frames come once, in order, as they arrive
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Consecutive sampled frames: N pictures of H x W pixels.
+
+    Attributes:
+        frames: uint8 [N, H, W, 3], RGB.
+        sample_seconds: float64 [N], the asked times k / fps, 0 = the first picture.
+        timestamps_seconds: float64 [N], presentation time of the picture that is on screen at that time.
+    """
+
+    frames: NDArray[np.uint8]
+    sample_seconds: NDArray[np.float64]
+    timestamps_seconds: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.sample_seconds)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A stretch in which damage cost pictures, to the next keyframe that is whole.
+
+    Samples in it show the last picture before it, or what the decoder made of the damaged ones.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    reason: str

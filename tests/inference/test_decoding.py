@@ -1,0 +1,99 @@
+"""Our token loop against transformers' own `generate`."""
+
+import pytest
+import torch
+
+from conftest import tiny_config, tiny_model
+from hourllava.errors import ConfigError
+from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+
+STOP = 7
+
+
+def prompts(model, lengths, seed=0):
+    """Embedded random prompts, padded on the left."""
+    generator = torch.Generator().manual_seed(seed)
+    width, longest = model.config.text_config.hidden_size, max(lengths)
+    embeds = torch.randn(len(lengths), longest, width, generator=generator, dtype=model.dtype)
+    mask = torch.stack([(torch.arange(longest) >= longest - length).long() for length in lengths])
+    return embeds, mask
+
+
+def run(decoder, embeds, mask, max_new_tokens=12, stop_ids=(), **sampling):
+    steps = list(
+        generate_tokens(
+            decoder, embeds, mask, stop_ids=stop_ids, max_new_tokens=max_new_tokens, sampler=Sampler(**sampling)
+        )
+    )
+    return [[token for token in row if token is not None] for row in zip(*steps)]
+
+
+@pytest.mark.parametrize("lengths", [(20,), (20, 9, 14)])
+def test_greedy_tokens_are_transformers_own(model, lengths):
+    embeds, mask = prompts(model, lengths)
+    expected = super(type(model), model).generate(
+        inputs_embeds=embeds, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0
+    )
+    assert run(Decoder(model), embeds, mask) == expected.tolist()
+
+
+def test_buffers_serve_the_next_prompt(model):
+    decoder = Decoder(model)
+    for lengths in [(30,), (5,), (17,), (4, 9), (11,)]:
+        embeds, mask = prompts(model, lengths, seed=sum(lengths))
+        assert run(decoder, embeds, mask) == run(Decoder(model), embeds, mask)
+
+
+def test_rows_end_one_by_one(model):
+    embeds, mask = prompts(model, (20, 9, 14))
+    whole = run(Decoder(model), embeds, mask)
+    stops = (whole[0][3], whole[1][8])
+    cut = [row[: next((i for i, token in enumerate(row) if token in stops), 12)] for row in whole]
+    assert run(Decoder(model), embeds, mask, stop_ids=stops) == cut
+    assert len(cut[0]) <= 3
+
+
+def test_an_answer_can_be_empty(model):
+    embeds, mask = prompts(model, (20,))
+    first = run(Decoder(model), embeds, mask, max_new_tokens=1)[0][0]
+    steps = generate_tokens(Decoder(model), embeds, mask, stop_ids=(first,), max_new_tokens=5, sampler=Sampler())
+    assert list(steps) == []
+
+
+def test_chance_is_seeded_and_follows_the_probabilities():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    draws = torch.stack([Sampler(1.0, seed=seed).choose(logits) for seed in range(2000)]).flatten()
+    frequencies = torch.bincount(draws, minlength=4) / 2000
+    torch.testing.assert_close(frequencies, logits.softmax(-1)[0], atol=0.04, rtol=0)
+    one, again = ([Sampler(1.0, seed=5).choose(logits).item() for _ in range(1)] for _ in range(2))
+    assert one == again
+    cold = {Sampler(0.05, seed=seed).choose(logits).item() for seed in range(50)}
+    assert cold == {0}
+    nucleus = {Sampler(1.0, top_p=0.8, seed=seed).choose(logits).item() for seed in range(200)}
+    assert nucleus == {0, 1}  # 0.64 + 0.24 reach 0.8
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}])
+def test_bad_sampling_is_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Sampler(**options)
+
+
+def test_decoders_with_sliding_windows_are_refused():
+    text = {**tiny_config().text_config.to_dict(), "layer_types": ["full_attention", "sliding_attention"]}
+    with pytest.raises(ConfigError, match="all must be full_attention"):
+        Decoder(tiny_model(tiny_config(text_config={**text, "use_sliding_window": True, "sliding_window": 8})))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("lengths", [(20,), (20, 9, 14)])
+def test_the_captured_graph_gives_the_same_tokens(lengths):
+    model = tiny_model().float().cuda()
+    decoder = Decoder(model)
+    for seed in range(3):
+        embeds, mask = (part.cuda() for part in prompts(model, lengths, seed))
+        expected = super(type(model), model).generate(
+            inputs_embeds=embeds, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0
+        )
+        assert run(decoder, embeds, mask) == expected.tolist()
+    assert decoder._buffers.graph is not None

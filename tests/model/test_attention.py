@@ -1,0 +1,94 @@
+"""Packed and chunked attention against plain formulas in float64."""
+
+import pytest
+import torch
+from torch.nn.attention import varlen
+
+from hourllava.model.attention import Segments, _attention_with_lse, chunked_attention, packed_attention
+
+
+def naive(query, key, value, causal=False):
+    """Attention of one segment, written out; heads repeated for grouped keys."""
+    group = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scores = torch.einsum("qhe,khe->hqk", query, key) / query.shape[-1] ** 0.5
+    if causal:
+        q, k = scores.shape[1:]
+        seen = torch.arange(k)[None] <= torch.arange(q)[:, None] + (k - q)
+        scores = scores.masked_fill(~seen, -torch.inf)
+    return torch.einsum("hqk,khe->qhe", scores.softmax(-1), value)
+
+
+def tensors(num_queries, num_keys, heads=4, groups=2, width=8, dtype=torch.float64, requires_grad=False):
+    generator = torch.Generator().manual_seed(num_queries * 1000 + num_keys)
+    shapes = [(num_queries, heads, width), (num_keys, groups, width), (num_keys, groups, width)]
+    return [torch.randn(s, generator=generator, dtype=dtype).requires_grad_(requires_grad) for s in shapes]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [[(5, 5)], [(3, 7)], [(1, 9), (4, 4), (6, 11)], [(0, 2), (2, 2)]])
+def test_packed_attention_stays_within_its_segment(lengths, causal):
+    query_lengths, key_lengths = (tuple(part) for part in zip(*lengths))
+    query, key, value = tensors(sum(query_lengths), sum(key_lengths))
+    output = packed_attention(query, key, value, Segments(query_lengths), Segments(key_lengths), causal=causal)
+    parts = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths))
+    expected = torch.cat([naive(*part, causal=causal) for part in parts if len(part[0])])
+    torch.testing.assert_close(output, expected)
+
+
+def test_packed_attention_has_the_gradients_of_the_formula():
+    segments = Segments((3, 5))
+    ours, plain = (tensors(8, 8, requires_grad=True) for _ in range(2))
+    packed_attention(*ours, segments, segments, causal=True).square().sum().backward()
+    for part in zip(*(tensor.split((3, 5)) for tensor in plain)):
+        naive(*part, causal=True).square().sum().backward()
+    for a, b in zip(ours, plain):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_tokens_outside_all_segments_are_refused():
+    query, key, value = tensors(6, 6)
+    with pytest.raises(AssertionError):
+        packed_attention(query, key, value, Segments((5,)), Segments((6,)))
+
+
+@pytest.mark.parametrize("num_chunks", [1, 2, 7])
+def test_chunked_attention_equals_one_pass(num_chunks):
+    query, key, value = tensors(9, 40, dtype=torch.float32)
+    key[13:] *= 20  # chunks of very different weight
+    chunks = zip(key.tensor_split(num_chunks), value.tensor_split(num_chunks))
+    torch.testing.assert_close(chunked_attention(query, chunks), naive(query, key, value), atol=2e-6, rtol=1e-5)
+
+
+def test_lse_is_the_scores_log_sum_exp(monkeypatch):
+    monkeypatch.setattr("hourllava.model.attention.MAX_REFERENCE_SCORES", 4 * 40 * 2)  # two queries at a time
+    query, key, value = tensors(9, 40, dtype=torch.float32)
+    output, lse = _attention_with_lse(query, key, value, None)
+    scores = torch.einsum("qhe,khe->hqk", query, key.repeat_interleave(2, 1)) / 8**0.5
+    torch.testing.assert_close(lse, scores.logsumexp(-1))
+    torch.testing.assert_close(output, naive(query, key, value))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", [[(300, 300)], [(40, 700), (300, 300), (1, 64)]])
+def test_cuda_kernels_agree_with_the_formula(lengths, causal):
+    query_lengths, key_lengths = (tuple(part) for part in zip(*lengths))
+    query, key, value = (
+        tensor.cuda() for tensor in tensors(sum(query_lengths), sum(key_lengths), 8, 2, 64, torch.bfloat16)
+    )
+    output = packed_attention(query, key, value, Segments(query_lengths), Segments(key_lengths), causal=causal)
+    parts = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths))
+    expected = torch.cat([naive(*(t.double().cpu() for t in part), causal=causal) for part in parts])
+    error = (output.double().cpu() - expected).norm() / expected.norm()
+    assert error < 1e-2, error
+    assert varlen.varlen_attn is not None
+
+
+@pytest.mark.gpu
+def test_cuda_chunks_agree_with_the_formula():
+    query, key, value = (tensor.cuda() for tensor in tensors(200, 5000, 8, 2, 64, torch.bfloat16))
+    output = chunked_attention(query, zip(key.cpu().tensor_split(3), value.cpu().tensor_split(3)))
+    expected = naive(query.double().cpu(), key.double().cpu(), value.double().cpu())
+    error = (output.double().cpu() - expected).norm() / expected.norm()
+    assert error < 1e-2, error

@@ -1,0 +1,162 @@
+"""The processor: places for visuals, layouts and pixels that belong together."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from conftest import GOLDEN, tiny_config, tiny_model
+from hourllava.errors import InputError
+from hourllava.model.layout import num_kept_video_tokens, video_layout
+from hourllava.model.processor import HourLlavaProcessor, Video
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
+PICTURE = Image.fromarray(FRAMES[0])
+
+
+def ask(*visuals, text="What is it?"):
+    return [{"role": "user", "content": [*visuals, {"type": "text", "text": text}]}]
+
+
+def video(**kwargs):
+    return {"type": "video", "video": Video(9.0, **(kwargs or {"frames": FRAMES}))}
+
+
+def image(size=(30, 20)):
+    return {"type": "image", "image": PICTURE.resize(size)}
+
+
+def test_a_video_takes_as_many_places_as_its_layout_keeps(processor):
+    inputs = processor([ask(video())], add_generation_prompt=True)
+    is_visual = inputs["input_ids"] == processor.config.visual_token_id
+    assert is_visual.sum() == num_kept_video_tokens(9, processor.config) == len(inputs["visuals"].input_index)
+    assert torch.equal(is_visual.flatten().nonzero()[:, 0], inputs["visuals"].input_index)
+    assert inputs["pixel_values_videos"].shape == (9, 3, 24, 24)
+    assert "labels" not in inputs
+    text = processor.tokenizer.decode(inputs["input_ids"][~is_visual])
+    assert "user\n\nThe video lasts for 9.00 seconds, and 9 frames are uniformly sampled from it. " in text
+    assert "related to this video.\nWhat is it?<|im_end|>" in text
+    # MemAug reads all of the prompt.
+    assert inputs["visuals"].query_segments.lengths == (inputs["input_ids"].shape[1],)
+
+
+def test_in_training_answers_are_no_queries(processor):
+    messages = [*ask(video()), {"role": "assistant", "content": "A dog."}]
+    inputs = processor([messages])
+    supervised = (inputs["labels"] != -100).flatten().nonzero()[:, 0]
+    queries = set(inputs["visuals"].query_index.tolist())
+    assert not queries & set(supervised.tolist())
+    assert len(queries) == inputs["input_ids"].numel() - len(supervised)
+
+
+def test_images_tiled_or_several(processor):
+    one = processor([ask(image((60, 20)))], add_generation_prompt=True)
+    assert one["pixel_values"].shape == (1 + 3, 3, 24, 24)
+    several = processor([ask(image(), image((20, 30)))], add_generation_prompt=True)
+    assert several["pixel_values"].shape == (2, 3, 24, 24)
+    plain = HourLlavaProcessor(processor.tokenizer, tiny_config(max_image_tiles=1))
+    assert plain([ask(image((60, 20)))])["pixel_values"].shape == (1, 3, 24, 24)
+
+
+def test_text_only_needs_no_visuals(processor):
+    inputs = processor([[{"role": "user", "content": "Hi"}]], add_generation_prompt=True)
+    assert set(inputs) == {"input_ids", "attention_mask"}
+
+
+def test_seeds_choose_what_is_forgotten(processor):
+    first, again, other = (processor([ask(video())], seed=seed)["visuals"].kept_index for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_records_are_read_as_in_training(processor):
+    record = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A dog."}]
+    sample = processor.encode_record(record, video=Video(9.0, frames=FRAMES))
+    chat = processor.encode([*ask(video()), {"role": "assistant", "content": "A dog."}])
+    np.testing.assert_array_equal(sample.input_ids, chat.input_ids)
+    np.testing.assert_array_equal(sample.labels, chat.labels)
+    pictures = processor.encode_record(
+        [{"from": "human", "value": "<image> or <image>?"}, {"from": "gpt", "value": "This."}], images=[PICTURE] * 2
+    )
+    assert len(pictures.layout.kept_per_visual) == 2
+
+
+def test_a_question_longer_than_the_context(tokenizer):
+    short = HourLlavaProcessor(tokenizer, tiny_config(max_sequence_tokens=150))
+    with pytest.raises(InputError, match=r"the model takes 150\. Shorten the text"):
+        short([ask(video(), text="why " * 100)], add_generation_prompt=True)
+    record = [{"from": "human", "value": "<image>\nWhy?"}, {"from": "gpt", "value": "so " * 100}]
+    cut = short.encode_record(record, video=Video(9.0, frames=FRAMES))
+    whole = HourLlavaProcessor(tokenizer, tiny_config()).encode_record(record, video=Video(9.0, frames=FRAMES))
+    np.testing.assert_array_equal(cut.input_ids, whole.input_ids[:150])
+    tiny = HourLlavaProcessor(tokenizer, tiny_config(max_sequence_tokens=20))
+    with pytest.raises(InputError, match="of them visual; the model takes 20"):
+        tiny.encode_record(record, video=Video(9.0, frames=FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        (ask(video(), video()), "2 videos, 0 images"),
+        (ask(video(), image()), "1 videos, 1 images"),
+        (ask({"type": "audio"}), "type 'audio'"),
+    ],
+)
+def test_conversations_that_the_model_cannot_take(processor, messages, complaint):
+    with pytest.raises(InputError, match=complaint):
+        processor([messages])
+
+
+def test_records_whose_visuals_do_not_fit(processor):
+    with pytest.raises(InputError, match="2 places for visuals, but 1 images and 0 videos"):
+        processor.encode_record([{"from": "human", "value": "<image> <image>"}], images=[PICTURE])
+
+
+@pytest.mark.parametrize("given", [{}, {"frames": FRAMES, "features": torch.zeros(9, 16, 24)}])
+def test_a_video_is_given_in_one_way(given):
+    with pytest.raises(InputError, match="one of the three"):
+        Video(9.0, **given)
+
+
+def test_a_video_without_frames():
+    with pytest.raises(InputError, match="at least one frame"):
+        Video(0.0, frames=FRAMES[:0])
+    assert Video(9.0, layout=video_layout(9, tiny_config()), num_frames=9).num_frames == 9
+
+
+def test_frames_and_features_do_not_mix(processor):
+    both = [ask(video()), ask(video(features=torch.zeros(9, 16, 24)))]
+    with pytest.raises(InputError, match="not both"):
+        processor(both)
+
+
+def test_save_load_and_auto_class(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, HourLlavaProcessor)
+    expected, got = (p([ask(video())], add_generation_prompt=True)["input_ids"] for p in (processor, loaded))
+    assert torch.equal(expected, got)
+
+
+def test_released_folder(tmp_path):
+    for source in (GOLDEN / "tiny_pixels", GOLDEN / "chat" / "tokenizer"):
+        for path in source.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    processor = HourLlavaProcessor.from_pretrained(tmp_path)
+    assert processor.config.visual_token_id == 511
+    assert processor.config.patch_grid == 27
+
+
+def test_answers_are_decoded_without_special_tokens(processor):
+    ids = processor.tokenizer("A red ball.<|im_end|>").input_ids
+    assert processor.decode(ids) == "A red ball."
+
+
+def test_from_messages_to_an_answer(processor):
+    """The docstring's example, end to end."""
+    model = tiny_model().float()
+    inputs = processor([ask(video())], add_generation_prompt=True)
+    output = model.generate(**inputs, max_new_tokens=4, do_sample=False, pad_token_id=401)
+    assert output.shape == (1, inputs["input_ids"].shape[1] + 4)
+    assert isinstance(processor.decode(output[0, -4:]), str)

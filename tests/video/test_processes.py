@@ -1,0 +1,146 @@
+"""Child processes: none is left behind, none prints, none is waited for without end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hourllava.errors import VideoError
+from hourllava.video import probe, read_frames
+from video.clips import number_of, write_clip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def children_of(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def wait_until_gone(processes):
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{process}").exists() for process in processes):
+        assert time.monotonic() < deadline, f"left behind: {processes}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", 1500, 10)
+
+
+def test_nothing_is_left_after_the_end_an_early_close_and_an_abandoned_reader(clip):
+    for leave in ("end", "close", "abandon"):
+        reader = read_frames(clip, num_processes=2, batch_frames=8)
+        processes = children_of(os.getpid())
+        assert len(processes) == 2
+        next(reader)
+        if leave == "end":
+            list(reader)
+        elif leave == "close":
+            reader.close()
+        del reader
+        wait_until_gone(processes)
+
+
+READ_AND_WAIT = """
+import sys, time
+from hourllava.video import read_frames
+for batch in read_frames(sys.argv[1], num_processes=2, batch_frames=1):
+    print("reading", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_or_killed_parent_leaves_no_child(clip, how):
+    """The script has no `if __name__ == "__main__"`: starting children must not run it again."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", READ_AND_WAIT, str(clip)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    with parent:
+        assert parent.stdout.readline() == b"reading\n"
+        processes = children_of(parent.pid)
+        assert len(processes) == 2
+        parent.send_signal(how)
+        assert parent.wait(20) != 0
+    wait_until_gone(processes)
+
+
+def test_ctrl_c_while_waiting_for_a_child(tmp_path):
+    """Interrupted inside `next`: here the child waits for a pipe that nobody writes."""
+    pipe = tmp_path / "silent"
+    os.mkfifo(pipe)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        probe(pipe)
+    timer.join()
+    assert children_of(os.getpid()) == []
+
+
+def test_watchdog_stops_a_child_that_hangs(tmp_path):
+    pipe = tmp_path / "silent"
+    os.mkfifo(pipe)
+    with pytest.raises(VideoError, match="no sign of life for 1 s"):
+        probe(pipe, timeout_seconds=1)
+    assert children_of(os.getpid()) == []
+
+
+def test_crash_of_a_child_is_an_error(clip):
+    with read_frames(clip, num_processes=1, batch_frames=1) as reader:
+        os.kill(children_of(os.getpid())[0], signal.SIGSEGV)
+        with pytest.raises(VideoError, match="signal 11"):
+            list(reader)
+
+
+def test_children_print_nothing(tmp_path, clip, capfd):
+    data = bytearray(clip.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data)
+    with read_frames(damaged) as reader:
+        assert sum(len(batch) for batch in reader) > 0
+        assert reader.gaps
+    assert capfd.readouterr() == ("", "")
+
+
+def test_children_never_import_torch():
+    code = "import sys, hourllava.video.worker; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_live_source_gives_frames_as_they_arrive(tmp_path):
+    """A named pipe whose writer stops half-way: what has come is given before the rest is written."""
+    data = write_clip(tmp_path / "clip.ts", 600, 10, options={"g": "10"}).read_bytes()
+    pipe = tmp_path / "live"
+    os.mkfifo(pipe)
+    go_on = threading.Event()
+
+    def write():
+        with pipe.open("wb") as file:
+            file.write(data[: len(data) * 2 // 3])
+            file.flush()
+            assert go_on.wait(30)
+            file.write(data[len(data) * 2 // 3 :])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with read_frames(pipe, batch_frames=1000) as reader:
+        assert reader.info.is_live
+        assert reader.info.duration_seconds is None
+        numbers = [number_of(frame) for frame in next(reader).frames]
+        assert numbers
+        go_on.set()
+        numbers += [number_of(frame) for batch in reader for frame in batch.frames]
+    writer.join()
+    assert numbers == list(range(0, 600, 10))
