@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from hourllava.errors import ConfigError, DataError
 LETTERS = "ABCDEFGH"
 CHOICE_INSTRUCTION = "Answer with the letter of the right option."
 PLACEHOLDER = "<image>\n"
+_ROWS_PER_GROUP = 20_000  # what is held in memory at a time
 _OPTION_LINE = re.compile(r"^\s*\(?([A-H])[).:]\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -100,13 +101,14 @@ def write_question_table(rows: Iterable[QuestionRow], path: Path) -> None:
         [(name, kinds.get(name, pa.string())) for name in QuestionRow.model_fields if name != "evidence"]
     )
     schema = schema.append(pa.field("evidence", spans))
-    table = []
-    for row in rows:
-        values = row.model_dump()
-        values["evidence"] = [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]
-        table.append(values)
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(table, schema=schema), temporary)
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        remaining = iter(rows)
+        while batch := list(islice(remaining, _ROWS_PER_GROUP)):
+            table = [
+                row.model_dump() | {"evidence": [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]}
+                for row in batch
+            ]
+            writer.write_table(pa.Table.from_pylist(table, schema=schema))
 
 
 def _arrow() -> tuple[Any, Any]:

@@ -26,7 +26,13 @@ from tqdm import tqdm
 
 from hourllava.clock import format_clock
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
-from hourllava.data.records import QuestionRow, write_question_table, write_training_records
+from hourllava.data.records import (
+    LoadReport,
+    QuestionRow,
+    iterate_questions,
+    write_question_table,
+    write_training_records,
+)
 from hourllava.errors import ConfigError
 from hourllava.world.captions import generate_captions
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
@@ -132,6 +138,14 @@ class _Job:
     def script_path(self) -> Path:
         return self.video_path.with_suffix(".json")
 
+    @property
+    def video(self) -> str:
+        """The path below `videos/`, as records name it."""
+        return f"{SOURCE}/{self.video_path.name}"
+
+    def written_script(self) -> Script:
+        return Script.model_validate_json(self.script_path.read_text(encoding="utf-8"))
+
     def is_done(self) -> bool:
         return self.video_path.exists() and self.script_path.exists()
 
@@ -203,7 +217,7 @@ def _prepare(settings: MakeSettings, out: Path) -> None:
         if path.exists():
             if path.read_text(encoding="utf-8") != wanted:
                 raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
-        elif any(not entry.name.endswith(TEMPORARY_SUFFIX) for entry in out.iterdir()):
+        elif any(not entry.name.startswith(SETTINGS_NAME) for entry in out.iterdir()):  # but for its own temporary
             raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
         for folder in (out / "videos" / SOURCE, out / "jsons"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -236,18 +250,18 @@ def question_rows(script: Script, video: str, per_task: int) -> Iterator[Questio
 
 
 def _write_records(jobs: list[_Job], out: Path) -> None:
-    rows: list[QuestionRow] = []
+    """Everything that follows from the scripts; one video at a time is held in memory."""
+    _write_preview(jobs[0].written_script(), out / "preview.png")
     with replacing(out / "jsons" / "captions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
-        for k, job in enumerate(jobs):
-            script = Script.model_validate_json(job.script_path.read_text(encoding="utf-8"))
-            video = f"{SOURCE}/{job.video_path.name}"
-            rows += question_rows(script, video, job.settings.per_task)
+        for job in jobs:
+            script = job.written_script()
             captions = generate_captions(script).model_dump_json()
-            file.write(f'{{"video":"{video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n')
-            if k == 0:
-                _write_preview(script, out / "preview.png")
-    write_question_table(rows, out / "jsons" / "questions.parquet")
-    write_training_records(rows, out / "jsons" / "videomarathon.json")
+            file.write(f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n')
+    table = out / "jsons" / "questions.parquet"
+    write_question_table(
+        (row for job in jobs for row in question_rows(job.written_script(), job.video, job.settings.per_task)), table
+    )
+    write_training_records(iterate_questions(table, LoadReport()), out / "jsons" / "videomarathon.json")
 
 
 def _write_preview(script: Script, path: Path) -> None:

@@ -20,7 +20,9 @@ from hourllava.world.script import Needle, Script
 from hourllava.world.wording import sentence
 
 FORMATS: tuple[Format, ...] = ("open", "choice")
-_TRIES = 12  # how often a task is tried for another question that was not asked yet
+# A rare length may be asked for once but offered often; refusing it the second time would teach to guess common ones.
+_LENGTHS = {"event_duration", "gap_letters", "gap_events"}
+_TRIES = 8  # how often a task is tried for another question that was not asked yet
 
 BUILDERS: dict[str, tuple[Builder, ...]] = {
     "Temporal Perception": (temporality.part_of_video,),
@@ -93,7 +95,8 @@ def generate_questions(
                 if draft is None:
                     continue
                 # The same fact is not asked twice, in whatever words; "which of these" differs by its options.
-                these = sorted((draft.answer, *draft.wrong)) if answer_format == "choice" and not draft.slots else []
+                by_options = answer_format == "choice" and (not draft.slots or draft.template in _LENGTHS)
+                these = sorted((draft.answer, *draft.wrong)) if by_options else []
                 identity = json.dumps([draft.template, draft.slots, these])
                 if identity not in asked:
                     asked.add(identity)

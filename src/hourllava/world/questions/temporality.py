@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from hourllava.world.generate import event_spans
-from hourllava.world.questions.draft import Draft, Format, three_wrong
+from hourllava.world.questions.draft import NUM_OPTIONS, Draft, Format, three_wrong
 from hourllava.world.questions.view import Span, View, pick_event, span
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import GLYPHS
@@ -11,6 +11,7 @@ from hourllava.world.wording import duration_step, is_safely_rounded, spoken_dur
 
 T = TypeVar("T")
 QUARTERS = ("the first quarter", "the second quarter", "the third quarter", "the last quarter")
+_PAIRS = 30  # how many gaps of the video are looked at
 _MIN_RATIO = 1.2  # between two lengths of time that stand side by side as options
 
 
@@ -37,18 +38,12 @@ def part_of_video(view: View, draws: Draws, answer_format: Format) -> Draft | No
 
 def event_duration(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """How long an event lasts."""
-    facts = [
-        (seconds, event)
-        for event in view.events
-        if is_safely_rounded(seconds := event.end_seconds - event.start_seconds)
-    ]
     count = len(view.events)
     if not count:
         return None
-    # Few events: the lengths of another video of the same kind fill up.
-    others = [event_spans(draws, view.script.duration_seconds, count) for _ in range(4)]
-    fillers = [end - start for spans in others for start, end in spans]
-    chosen = _four_lengths(draws, facts, fillers)
+    facts = [(event.end_seconds - event.start_seconds, event) for event in view.events]
+    others = [event_spans(draws, view.script.duration_seconds, count) for _ in range(3)]
+    chosen = _four_lengths(draws, facts, [end - start for spans in others for start, end in spans])
     if chosen is None:
         return None
     seconds, event, wrong = chosen
@@ -57,25 +52,36 @@ def event_duration(view: View, draws: Draws, answer_format: Format) -> Draft | N
 
 
 def _four_lengths(
-    draws: Draws, facts: list[tuple[float, T]], fillers: list[float]
+    draws: Draws, facts: list[tuple[float, T]], others: list[float]
 ) -> tuple[float, T, tuple[str, ...]] | None:
-    """`four_then_one` for lengths of time: options differ by a fifth and by a rounding step at least."""
+    """Four lengths of time that differ by a fifth and by a rounding step at least; one of this video's is asked for.
+
+    `others` are lengths of made-up videos of the same kind. Both are drawn from one urn: taking them only where the
+    video has too few would make them the extreme ones, and guessing the middle would pay.
+    """
+    urn: list[tuple[float, T | None]] = [*facts, *((seconds, None) for seconds in others)]
     chosen: list[tuple[float, T | None]] = []
-    for seconds, fact in [*draws.shuffled(facts), *((f, None) for f in fillers)]:
-        if seconds >= 1 and all(
-            max(seconds, other) >= _MIN_RATIO * min(seconds, other)
-            and abs(seconds - other) >= duration_step(max(seconds, other))
-            and spoken_duration(seconds) != spoken_duration(other)
-            for other, _ in chosen
+    for seconds, fact in draws.shuffled(urn):
+        if (
+            len(chosen) < NUM_OPTIONS
+            and seconds >= 1
+            and is_safely_rounded(seconds)
+            and all(_far_apart(seconds, other) for other, _ in chosen)
         ):
             chosen.append((seconds, fact))
-        if len(chosen) == 4:
-            break
-    if len(chosen) < 4 or all(fact is None for _, fact in chosen):
+    ours = [(seconds, fact) for seconds, fact in chosen if fact is not None]
+    if len(chosen) < NUM_OPTIONS or not ours:
         return None
-    seconds, fact = draws.pick([c for c in chosen if c[1] is not None])
-    assert fact is not None
+    seconds, fact = draws.pick(ours)
     return seconds, fact, tuple(spoken_duration(other) for other, _ in chosen if other != seconds)
+
+
+def _far_apart(a: float, b: float) -> bool:
+    return (
+        max(a, b) >= _MIN_RATIO * min(a, b)
+        and abs(a - b) >= duration_step(max(a, b))
+        and spoken_duration(a) != spoken_duration(b)
+    )
 
 
 def backwards(view: View, draws: Draws, answer_format: Format) -> Draft | None:
@@ -112,27 +118,26 @@ def letter_between(view: View, draws: Draws, answer_format: Format) -> Draft | N
 
 def gap(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """The time from the start of one card or event to the start of a later one of the same kind."""
-    template, names, starts = draws.pick(
-        (
-            ("gap_letters", [card.glyph for card in view.cards], [span(card) for card in view.cards]),
-            ("gap_events", view.titles, [span(event) for event in view.events]),
-        )
-    )
-    pairs = []
-    for _ in range(60 if len(names) > 1 else 0):
-        a, b = sorted(draws.sample(range(len(names)), 2))
-        seconds = starts[b][0] - starts[a][0]
-        if is_safely_rounded(seconds):
-            pairs.append((seconds, (a, b)))
     total = view.script.duration_seconds
-    fillers = [float(abs(draws.below(total) - draws.below(total))) for _ in range(30)]
-    chosen = _four_lengths(draws, pairs, fillers)
+    template = draws.pick(("gap_letters", "gap_events"))
+    if template == "gap_letters":
+        names, spans = [card.glyph for card in view.cards], [span(card) for card in view.cards]
+        others = sorted(draws.sample(range(total), len(names)))
+    else:
+        names, spans = view.titles, [span(event) for event in view.events]
+        others = [int(start) for start, _ in event_spans(draws, total, len(names))] if names else []
+    if len(names) < 2:
+        return None
+    pairs = [sorted(draws.sample(range(len(names)), 2)) for _ in range(_PAIRS)]
+    made_up = [sorted(draws.sample(range(len(names)), 2)) for _ in range(_PAIRS)]
+    facts = [(spans[b][0] - spans[a][0], (a, b)) for a, b in pairs]
+    chosen = _four_lengths(draws, facts, [float(others[b] - others[a]) for a, b in made_up])
     if chosen is None:
         return None
     seconds, (a, b), wrong = chosen
     first, second = ("glyph", "glyph2") if template == "gap_letters" else ("event", "event2")
     slots = {first: names[a], second: names[b]}
-    return Draft(template, slots, spoken_duration(seconds), wrong, (starts[a], starts[b]))
+    return Draft(template, slots, spoken_duration(seconds), wrong, (spans[a], spans[b]))
 
 
 def order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
