@@ -5,7 +5,7 @@ import sys
 import typer
 
 from hourllava import __version__
-from hourllava.cli import cache
+from hourllava.cli import cache, data, world
 from hourllava.cli.ask import ask
 from hourllava.cli.chat import chat
 from hourllava.cli.info import info
@@ -26,6 +26,8 @@ app.command()(ask)
 app.command()(chat)
 app.command()(info)
 app.add_typer(cache.app, name="cache")
+app.add_typer(world.app, name="world")
+app.add_typer(data.app, name="data")
 
 
 @app.command()

@@ -1,0 +1,42 @@
+"""`hourllava world`: make MarathonWorld videos with questions, and measure blind guessing."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="MarathonWorld: long videos whose answers are known.", no_args_is_help=True)
+
+
+@app.command()
+def make(
+    out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
+    videos: Annotated[int, typer.Option(help="How many videos.")] = 40,
+    minutes: Annotated[str, typer.Option(help="Length of a video, as a range (3-60) or one number.")] = "3-60",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same data set.")] = 0,
+    split: Annotated[str, typer.Option(help="train or test: other objects, phrasings and seeds.")] = "train",
+    difficulty: Annotated[str, typer.Option(help="easy, normal or hard.")] = "normal",
+    needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
+    per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
+    size_pixels: Annotated[int, typer.Option(help="Width and height of the videos.")] = 256,
+    container: Annotated[str, typer.Option(help="mp4 or webm.")] = "mp4",
+    processes: Annotated[int, typer.Option(help="How many videos are made at a time.")] = 2,
+) -> None:
+    """Make videos, scripts, captions, questions and training records in VideoMarathon's folders."""
+    from hourllava.world.make import make_settings, make_world
+
+    settings = make_settings(videos, minutes, seed, split, difficulty, needles, per_task, size_pixels, container)
+    make_world(settings, out, processes)
+    typer.echo(str(out))
+
+
+@app.command()
+def blind(
+    videos: Annotated[int, typer.Option(help="Videos to learn from, and as many to be tested on.")] = 500,
+    per_task: Annotated[int, typer.Option(help="Questions per video and task.")] = 4,
+    test_split: Annotated[str, typer.Option(help="test, or train: other seeds of the split learnt from.")] = "test",
+) -> None:
+    """Print how far guessing gets on multiple choice without watching, as a Markdown table in percent."""
+    from hourllava.world.blind import blind_table
+
+    typer.echo(blind_table(videos, per_task, test_split))

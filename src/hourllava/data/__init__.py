@@ -1,0 +1,1 @@
+"""Records, tables and statistics of video question data."""

@@ -1,0 +1,272 @@
+"""`hourllava world make`: a data set of MarathonWorld videos in VideoMarathon's folders.
+
+    OUT/videos/marathonworld/<video>.mp4, .json   the videos and their scripts
+    OUT/jsons/videomarathon.json                  training records, one question each
+    OUT/jsons/questions.parquet                   one row per question with everything known about it
+    OUT/jsons/captions.jsonl                      one line per video: clips, events, overall
+    OUT/preview.png                               frames of the first video
+    OUT/marathonworld.json                        the settings; a run with others is refused
+
+Can be stopped at any moment: files are renamed into place when complete, a script after its video, the records at the
+end. Started again with the same settings it makes what is missing and ends with the same bytes.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from hourllava.clock import format_clock
+from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.records import (
+    LoadReport,
+    QuestionRow,
+    iterate_questions,
+    write_question_table,
+    write_training_records,
+)
+from hourllava.errors import ConfigError
+from hourllava.world.captions import generate_captions
+from hourllava.world.encode import VIDEO_PIXELS, encode_video
+from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings, generate_script
+from hourllava.world.questions import generate_questions
+from hourllava.world.render import render_frames
+from hourllava.world.rng import Draws
+from hourllava.world.script import Script
+from hourllava.world.sheet import contact_sheet
+from hourllava.world.vocabulary import SPLITS, Split
+
+SOURCE = "marathonworld"
+SETTINGS_NAME = "marathonworld.json"
+_PREVIEW_FRAMES = 24
+
+
+class MakeSettings(BaseModel):
+    """What decides the bytes of a data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    videos: int = 40
+    min_seconds: int = 180
+    max_seconds: int = 3600
+    seed: int = 0
+    split: Split = "train"
+    difficulty: str = "normal"
+    needles: int | None = None  # cards per video; None: one per event, at least 4
+    per_task: int = 3  # questions per task and format, as in VideoMarathon
+    size_pixels: int = VIDEO_PIXELS
+    container: Literal["mp4", "webm"] = "mp4"
+    version: Literal[1] = 1  # of the generator: other versions give other bytes
+
+
+def parse_minutes(text: str) -> tuple[int, int]:
+    """ "3-60" or "5" in minutes to the shortest and longest length in seconds.
+
+    Raises:
+        ConfigError: not a number or a range of numbers, negative, or longer than 24 hours.
+    """
+    parts = text.split("-")
+    try:
+        low, high = (float(part) for part in (parts if len(parts) == 2 else parts * 2))
+        if not 0 < low <= high <= MAX_SECONDS / 60:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"--minutes is {text!r}; use a range such as 3-60 or one number such as 5, above 0 and at most 1440"
+        ) from None
+    return max(1, round(low * 60)), max(1, round(high * 60))
+
+
+def make_settings(
+    videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
+    size_pixels: int, container: str,
+) -> MakeSettings:  # fmt: skip
+    """Check what a user asked for.
+
+    Raises:
+        ConfigError: a value outside what is allowed.
+    """
+    for name, value, allowed in (
+        ("split", split, SPLITS),
+        ("difficulty", difficulty, tuple(DIFFICULTIES)),
+        ("container", container, ("mp4", "webm")),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
+    for name, number, low, high in (
+        ("videos", videos, 1, 1_000_000),
+        ("per-task", per_task, 1, 100),
+        ("size-pixels", size_pixels, 64, 2048),
+    ):
+        if not low <= number <= high:
+            raise ConfigError(f"--{name} is {number}; use {low} to {high}")
+    if size_pixels % 2:
+        raise ConfigError(f"--size-pixels is {size_pixels}; video encoders need an even number")
+    min_seconds, max_seconds = parse_minutes(minutes)
+    check_settings(min_seconds, split, DIFFICULTIES[difficulty], needles)
+    return MakeSettings.model_validate(
+        {
+            "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
+            "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
+            "container": container,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Job:
+    settings: MakeSettings
+    out: Path
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.settings.split}-{self.settings.seed}-{self.index:05}"
+
+    @property
+    def video_path(self) -> Path:
+        return self.out / "videos" / SOURCE / f"{self.name}.{self.settings.container}"
+
+    @property
+    def script_path(self) -> Path:
+        return self.video_path.with_suffix(".json")
+
+    @property
+    def video(self) -> str:
+        """The path below `videos/`, as records name it."""
+        return f"{SOURCE}/{self.video_path.name}"
+
+    def written_script(self) -> Script:
+        return Script.model_validate_json(self.script_path.read_text(encoding="utf-8"))
+
+    def is_done(self) -> bool:
+        return self.video_path.exists() and self.script_path.exists()
+
+    def script(self) -> Script:
+        s = self.settings
+        draws = Draws("make", s.seed, s.split, self.index)
+        # The smaller of two draws: short videos are more frequent, as in VideoMarathon (mean 22 minutes of 3 to 60).
+        duration_seconds = min(draws.between(s.min_seconds, s.max_seconds) for _ in range(2))
+        return generate_script(
+            draws.below(2**53),
+            duration_seconds,
+            split=s.split,
+            density=DIFFICULTIES[s.difficulty],
+            needles=s.needles,
+        )
+
+
+def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
+    """Make the data set, or what is missing of it, in `out`.
+
+    Raises:
+        ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
+    """
+    if not 1 <= processes <= 256:
+        raise ConfigError(f"--processes is {processes}; use 1 to 256")
+    _prepare(settings, out)
+    jobs = [_Job(settings, out, index) for index in range(settings.videos)]
+    missing = [job for job in jobs if not job.is_done()]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="video", file=sys.stderr) as progress:
+        if processes == 1 or len(missing) <= 1:
+            for job in missing:
+                _make_video(job)
+                progress.update(1)
+        else:
+            _make_in_processes(missing, processes, progress)
+    _write_records(jobs, out)
+
+
+def _make_in_processes(jobs: list[_Job], processes: int, progress: tqdm) -> None:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool:
+        futures = [pool.submit(_make_video, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                progress.update(1)  # type: ignore[no-untyped-call]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _prepare(settings: MakeSettings, out: Path) -> None:
+    path = out / SETTINGS_NAME
+    wanted = settings.model_dump_json(indent=1) + "\n"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if path.read_text(encoding="utf-8") != wanted:
+                raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
+        elif any(not entry.name.startswith(SETTINGS_NAME) for entry in out.iterdir()):  # but for its own temporary
+            raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
+        for folder in (out / "videos" / SOURCE, out / "jsons"):
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in out.rglob(f"*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(wanted, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
+
+
+def _make_video(job: _Job) -> None:
+    script = job.script()
+    encode_video(script, job.video_path, job.settings.size_pixels)
+    with replacing(job.script_path) as temporary:
+        temporary.write_text(script.model_dump_json(), encoding="utf-8")
+
+
+def question_rows(script: Script, video: str, per_task: int) -> Iterator[QuestionRow]:
+    """A video's questions as rows of the table; `video` is the path below `videos/`."""
+    for number, question in enumerate(generate_questions(script, per_task=per_task)):
+        yield QuestionRow(
+            question_id=f"{Path(video).stem}-{number:03}",
+            video=video,
+            data_source=SOURCE,
+            duration_seconds=script.duration_seconds,
+            split=script.split,
+            **question.model_dump(),
+        )
+
+
+def _write_records(jobs: list[_Job], out: Path) -> None:
+    """Everything that follows from the scripts; one video at a time is held in memory."""
+    _write_preview(jobs[0].written_script(), out / "preview.png")
+    with replacing(out / "jsons" / "captions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+        for job in jobs:
+            script = job.written_script()
+            captions = generate_captions(script).model_dump_json()
+            file.write(f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n')
+    table = out / "jsons" / "questions.parquet"
+    write_question_table(
+        (row for job in jobs for row in question_rows(job.written_script(), job.video, job.settings.per_task)), table
+    )
+    write_training_records(iterate_questions(table, LoadReport()), out / "jsons" / "videomarathon.json")
+
+
+def _write_preview(script: Script, path: Path) -> None:
+    times = [script.duration_seconds * k // _PREVIEW_FRAMES for k in range(_PREVIEW_FRAMES)]
+    titles = [next(e.title for e in script.events if e.end_seconds > time) for time in times]
+    captions = [f"{format_clock(time)}\n{title.removeprefix('the ')}" for time, title in zip(times, titles)]
+    with replacing(path) as temporary:
+        contact_sheet(render_frames(script, times, 192), captions).save(temporary, format="PNG")

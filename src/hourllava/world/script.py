@@ -1,0 +1,183 @@
+"""The script of a MarathonWorld video: everything that is on screen, and when.
+
+`generate_script` writes one from a seed; the renderer, the captions and the questions read it and nothing else.
+All times are whole seconds (quarters in videos under 12 seconds, so that three events fit), hence a 1 FPS sample never
+falls into a transition and every card (needle) is seen by at least one sample.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from hourllava.world.vocabulary import PLACES, VERBS, Split
+
+SCRIPT_VERSION: Literal[1] = 1
+
+
+class _Typed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CastMember(_Typed):
+    """An object of the video; its name ("red star") is unique in the video."""
+
+    name: str
+    colour: str
+    shape: str
+    size: Literal["small", "large"]
+
+
+class Action(_Typed):
+    """One thing an object does. At most one action goes on at a time, and never under a card."""
+
+    verb: str  # a key of VERBS
+    actor: str
+    partner: str | None = None  # the other object of swap, orbit, cover, bump
+    direction: str | None = None  # where a slide goes, or the edge an object leaves by and comes back from
+    end_place: str | None = None  # where slide and leave end; other verbs end where they began (swap: exchanged)
+    start_seconds: float
+    end_seconds: float
+
+
+class Event(_Typed):
+    """A titled segment: one occasion in one scene, with the objects that are there from its start to its end."""
+
+    occasion: str
+    scene: str
+    start_seconds: float
+    end_seconds: float
+    places: dict[str, str]  # object name -> place when the event starts
+    actions: tuple[Action, ...] = ()
+    transition: Literal["cut", "fade", "wipe"] = "cut"  # how the event comes on, in the 0.75 s before its start
+
+    @property
+    def title(self) -> str:
+        """The event's title, unique in its video: "the party in the cave"."""
+        return f"the {self.occasion} in the {self.scene}"
+
+
+class Needle(_Typed):
+    """A card that covers the whole picture for 1 to 3 seconds; its letter is unique in the video."""
+
+    glyph: str
+    colour: str
+    start_seconds: float
+    end_seconds: float
+
+
+class Script(_Typed):
+    """A whole video. `model_dump_json` of the same seed and settings is the same bytes on any machine."""
+
+    version: Literal[1] = SCRIPT_VERSION
+    seed: int
+    split: Split
+    duration_seconds: int
+    cast: tuple[CastMember, ...]
+    events: tuple[Event, ...]
+    needles: tuple[Needle, ...]
+
+
+class Shown(_Typed):
+    """One line of the screen log: something that is on screen from start to end."""
+
+    kind: Literal["event", "object", "action", "card"]
+    start_seconds: float
+    end_seconds: float
+    name: str  # the event's title, the object, the actor, or the card's letter
+    place: str | None = None  # object: where it rests
+    colour: str | None = None  # object, card
+    shape: str | None = None  # object
+    verb: str | None = None  # action
+    partner: str | None = None  # action
+    direction: str | None = None  # action
+
+
+def places_after(places: dict[str, str], action: Action) -> dict[str, str]:
+    """Where the objects rest once `action` is over; the argument is not changed."""
+    after = dict(places)
+    if action.end_place is not None:
+        after[action.actor] = action.end_place
+    elif action.verb == "swap":
+        assert action.partner is not None
+        after[action.actor], after[action.partner] = places[action.partner], places[action.actor]
+    return after
+
+
+def screen_log(script: Script) -> list[Shown]:
+    """The video as a plain list of what is on screen when, in order of time.
+
+    Object lines give where an object rests; while it travels (slide, leave, swap) it has no line.
+    """
+    looks = {member.name: member for member in script.cast}
+    log = []
+    for event in script.events:
+        log.append(
+            Shown(kind="event", start_seconds=event.start_seconds, end_seconds=event.end_seconds, name=event.title)
+        )
+        places, since = dict(event.places), dict.fromkeys(event.places, event.start_seconds)
+
+        def rested(name: str, until: float, places: dict[str, str] = places, since: dict[str, float] = since) -> Shown:
+            look = looks[name]
+            return Shown(
+                kind="object",
+                start_seconds=since[name],
+                end_seconds=until,
+                name=name,
+                place=places[name],
+                colour=look.colour,
+                shape=look.shape,
+            )
+
+        for action in event.actions:
+            log.append(
+                Shown(
+                    kind="action",
+                    start_seconds=action.start_seconds,
+                    end_seconds=action.end_seconds,
+                    name=action.actor,
+                    verb=action.verb,
+                    partner=action.partner,
+                    direction=action.direction,
+                )
+            )
+            after = places_after(places, action)
+            for name in [name for name in places if after[name] != places[name]]:
+                log.append(rested(name, action.start_seconds))
+                since[name] = action.end_seconds
+            places.update(after)
+        log.extend(rested(name, event.end_seconds) for name in places)
+    log.extend(
+        Shown(
+            kind="card",
+            start_seconds=needle.start_seconds,
+            end_seconds=needle.end_seconds,
+            name=needle.glyph,
+            colour=needle.colour,
+        )
+        for needle in script.needles
+    )
+    return sorted(log, key=lambda shown: (shown.start_seconds, shown.end_seconds, shown.kind, shown.name))
+
+
+def check_script(script: Script) -> None:
+    """Assert what the questions rely on; a failure is a bug of the generator, not of its user."""
+    assert script.events[0].start_seconds == 0
+    assert script.events[-1].end_seconds == script.duration_seconds
+    names = {member.name for member in script.cast}
+    for before, after in zip(script.events, script.events[1:]):
+        assert before.end_seconds == after.start_seconds > before.start_seconds
+        assert before.scene != after.scene
+    for event in script.events:
+        assert set(event.places) <= names
+        clock, places = event.start_seconds, dict(event.places)
+        for action in event.actions:
+            assert clock <= action.start_seconds < action.end_seconds <= event.end_seconds
+            assert (action.partner is not None) == VERBS[action.verb].with_partner
+            assert all(n.end_seconds <= action.start_seconds or n.start_seconds >= action.end_seconds
+                       for n in script.needles)  # fmt: skip
+            clock, places = action.end_seconds, places_after(places, action)
+            assert len(set(places.values())) == len(places)
+            assert set(places.values()) <= set(PLACES)
+    assert len({needle.glyph for needle in script.needles}) == len(script.needles)
+    for needle, following in zip(script.needles, script.needles[1:]):
+        assert needle.end_seconds <= following.start_seconds

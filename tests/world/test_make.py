@@ -1,0 +1,194 @@
+"""The data set: layout, resuming after a kill, and one clear line for every bad parameter."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hourllava.data.records import LoadReport, iterate_questions
+from hourllava.errors import ConfigError
+from hourllava.world.captions import Captions
+from hourllava.world.make import MakeSettings, make_settings, make_world, parse_minutes
+from hourllava.world.script import Script
+
+SMALL = MakeSettings(videos=3, min_seconds=20, max_seconds=40, per_task=1, size_pixels=64)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("made") / "VideoMarathon"
+    make_world(SMALL, out, processes=2)
+    return out
+
+
+def test_the_folders_are_those_of_the_readme(made):
+    names = set(digests(made))
+    assert names == {
+        "marathonworld.json", "preview.png",
+        *(f"jsons/{name}" for name in ("videomarathon.json", "questions.parquet", "captions.jsonl")),
+        *(f"videos/marathonworld/train-0-0000{k}.{ending}" for k in range(3) for ending in ("mp4", "json")),
+    }  # fmt: skip
+
+
+def test_records_and_table_say_the_same(made):
+    records = json.loads((made / "jsons/videomarathon.json").read_text())
+    report = LoadReport()
+    rows = list(iterate_questions(made / "jsons/questions.parquet", report))
+    assert report.lines() == []
+    assert len(rows) == len(records) > 40
+    assert set(records[0]) == {"id", "data_source", "video", "conversations"}
+    for record, row in zip(records, rows):
+        assert record["id"] == row.question_id
+        assert (made / "videos" / record["video"]).is_file()
+        asked, answered = record["conversations"]
+        assert (asked["from"], answered["from"]) == ("human", "gpt")
+        assert asked["value"].startswith("<image>\n" + row.question)
+        assert "video lasts" not in asked["value"]
+        expected = "ABCD"[row.answer_index] if row.format == "choice" else row.answer
+        assert answered["value"] == expected
+    from_records = list(iterate_questions(made / "jsons/videomarathon.json", LoadReport()))
+    assert [(r.question, r.options, r.answer) for r in from_records] == [
+        (r.question, r.options, r.answer) for r in rows
+    ]
+
+
+def test_scripts_and_captions_lie_beside_the_videos(made):
+    lines = [json.loads(line) for line in (made / "jsons/captions.jsonl").read_text().splitlines()]
+    for line in lines:
+        script = Script.model_validate_json((made / "videos" / line["video"]).with_suffix(".json").read_text())
+        assert line["duration_seconds"] == script.duration_seconds
+        captions = Captions.model_validate(line)
+        assert [e.start_seconds for e in captions.events] == [e.start_seconds for e in script.events]
+
+
+def test_a_finished_run_started_again_changes_nothing(made):
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*.mp4")}
+    first = digests(made)
+    make_world(SMALL, made, processes=1)
+    assert digests(made) == first
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*.mp4")} == before
+
+
+def test_a_run_without_some_files_makes_them_again(made, tmp_path):
+    first = digests(made)
+    (made / "videos/marathonworld/train-0-00001.mp4").unlink()
+    (made / "videos/marathonworld/train-0-00002.json").unlink()
+    (made / "jsons/questions.parquet").unlink()
+    (made / "videos/marathonworld/train-0-00001.mp4.1.tmp").write_bytes(b"half")
+    make_world(SMALL, made, processes=1)
+    assert digests(made) == first
+
+
+def run_make(out: Path) -> "subprocess.Popen[bytes]":
+    code = (
+        "from pathlib import Path; from hourllava.world.make import *; import sys\n"
+        "if __name__ == '__main__':\n"
+        " make_world(MakeSettings(videos=6, min_seconds=200, max_seconds=400, per_task=1, size_pixels=128),"
+        " Path(sys.argv[1]), 2)\n"
+    )
+    script = out.with_suffix(".py")
+    script.write_text(code)
+    return subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
+    whole = tmp_path / "whole"
+    assert run_make(whole).wait() == 0
+    broken = tmp_path / "broken"
+    for tenths in (3, 8, 12, 16, 20, 25, 30):
+        process = run_make(broken)
+        time.sleep(tenths / 10)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)  # the parent only: its workers must end by themselves
+        process.wait()
+    assert run_make(broken).wait() == 0
+    assert digests(broken) == digests(whole)
+
+
+def wanted(**changes):
+    values = {
+        "videos": 2, "minutes": "3-60", "seed": 0, "split": "train", "difficulty": "normal", "needles": None,
+        "per_task": 1, "size_pixels": 64, "container": "mp4",
+    }  # fmt: skip
+    return make_settings(**(values | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"videos": 0}, "--videos is 0; use 1"),
+        ({"videos": -3}, "--videos is -3"),
+        ({"minutes": "-5"}, "--minutes is '-5'"),
+        ({"minutes": "60-3"}, "--minutes is '60-3'"),
+        ({"minutes": "0"}, "above 0"),
+        ({"minutes": "3-1441"}, "at most 1440"),
+        ({"minutes": "long"}, "use a range such as 3-60"),
+        ({"minutes": "nan"}, "use a range such as 3-60"),
+        ({"minutes": "0.1", "needles": 7}, "7 needles were asked for"),
+        ({"needles": -1}, "takes 0 to"),
+        ({"split": "dev"}, "train, test"),
+        ({"difficulty": "mad"}, "easy, normal, hard"),
+        ({"container": "avi"}, "mp4, webm"),
+        ({"per_task": 0}, "--per-task is 0"),
+        ({"size_pixels": 65}, "even"),
+        ({"size_pixels": 8}, "use 64 to 2048"),
+    ],
+)
+def test_bad_parameters_get_one_clear_line(changes, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        wanted(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_cannot_be_used_get_one_clear_line(tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
+        make_world(SMALL, full)
+    assert [path.name for path in full.iterdir()] == ["thesis.tex"]
+    with pytest.raises(ConfigError, match="cannot be written"):
+        make_world(SMALL, full / "thesis.tex" / "below")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "marathonworld.json").write_text(SMALL.model_copy(update={"seed": 9}).model_dump_json(indent=1) + "\n")
+    with pytest.raises(ConfigError, match="other settings"):
+        make_world(SMALL, other)
+    with pytest.raises(ConfigError, match="--processes is 0"):
+        make_world(SMALL, tmp_path / "new", processes=0)
+
+
+def test_minutes_are_read_as_seconds():
+    assert parse_minutes("3-60") == (180, 3600)
+    assert parse_minutes("0.5") == (30, 30)
+    assert wanted(minutes="1440").max_seconds == 86400
+
+
+def test_the_command_turns_errors_into_one_line_and_an_exit_code(tmp_path):
+    command = [sys.executable, "-c", "from hourllava.cli.main import run; run()", "world", "make"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "x"), "--videos", "0"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: --videos is 0; use 1 to 1000000\n"
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "x"), "--minutes=-3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --minutes is '-3'")
+    assert not (tmp_path / "x").exists()
