@@ -98,7 +98,8 @@ def main() -> None:
     videos = {}
     for minutes in options.minutes or [10, 60, 180]:
         videos[minutes] = options.folder / f"{minutes}.mp4"
-        generate(videos[minutes], 640, 360, ENCODED_MINUTES, minutes)
+        if not videos[minutes].exists():
+            generate(videos[minutes], 640, 360, ENCODED_MINUTES, minutes)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, random weights, 360p H.264 at 1 FPS")
     header_printed = False
     for name in options.model or ["hourllava-3b"]:

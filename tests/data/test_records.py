@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hourllava.choices import choice_prompt
 from hourllava.data.records import (
     LoadReport,
     QuestionRow,
-    choice_prompt,
     iterate_questions,
     split_options,
     training_record,

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
+from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference import recall
 from hourllava.inference.cache import MemoryCache
-from hourllava.inference.engine import OPTION_INSTRUCTION, HourLlava, multiple_choice
+from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
@@ -188,8 +189,8 @@ def test_multiple_choice_scores_the_letters(engine):
     assert choice.letter == "ABC"[int(np.argmax(choice.probabilities))]
     assert len(choice.evidence) >= 1
     assert engine.choose(memory, "What is it?", options) == choice
-    prompt = multiple_choice("What is it?", options)
-    assert prompt == f"What is it?\nA. a dog\nB. a cat\nC. a tree\n{OPTION_INSTRUCTION}"
+    prompt = choice_prompt("What is it?", options)
+    assert prompt == f"What is it?\nA. a dog\nB. a cat\nC. a tree\n{CHOICE_INSTRUCTION}"
     for wrong in ([], ["one"], ["x"] * 27):
         with pytest.raises(InputError, match="2 to 26 options"):
             engine.choose(memory, "What is it?", wrong)

@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from hourllava.choices import LETTERS, choice_prompt
 from hourllava.data.atomic import replacing
 from hourllava.data.taxonomy import find_task, find_topic
 from hourllava.errors import ConfigError, DataError
 
-LETTERS = "ABCDEFGH"
-CHOICE_INSTRUCTION = "Answer with the letter of the right option."
 PLACEHOLDER = "<image>\n"
 _ROWS_PER_GROUP = 20_000  # what is held in memory at a time
 _OPTION_LINE = re.compile(r"^\s*\(?([A-H])[).:]\s*(.+?)\s*$", re.MULTILINE)
@@ -66,12 +65,6 @@ class QuestionRow(BaseModel):
     evidence: tuple[tuple[float, float], ...] = ()  # (start_seconds, end_seconds)
     duration_seconds: float | None = None
     split: str | None = None
-
-
-def choice_prompt(question: str, options: Iterable[str]) -> str:
-    """A multiple-choice question as one text: the question, one line per option, and how to answer."""
-    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options)]
-    return "\n".join([question, *lines, CHOICE_INSTRUCTION])
 
 
 def training_record(row: QuestionRow) -> TrainingRecord:

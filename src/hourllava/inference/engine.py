@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hourllava.choices import LETTERS, choice_prompt
 from hourllava.errors import ConfigError, InputError, VideoError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
@@ -36,9 +37,6 @@ from hourllava.model.processor import HourLlavaProcessor, Video
 from hourllava.model.prompt import END
 from hourllava.model.vision import frame_pixels
 from hourllava.video import FrameReader, read_frames, source_digest
-
-OPTION_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-OPTION_INSTRUCTION = "Answer with the option's letter from the given choices directly."
 
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_SUBTITLE_TOKENS = 2048
@@ -341,11 +339,11 @@ class HourLlava:
         Raises:
             InputError: fewer than 2 or more than 26 options, or an empty question.
         """
-        if not 2 <= len(options) <= len(OPTION_LETTERS):
-            raise InputError(f"a choice needs 2 to {len(OPTION_LETTERS)} options, got {len(options)}")
-        prompt = self._prompt(memory, [multiple_choice(question, options)], subtitles, subtitle_tokens, ())
+        if not 2 <= len(options) <= len(LETTERS):
+            raise InputError(f"a choice needs 2 to {len(LETTERS)} options, got {len(options)}")
+        prompt = self._prompt(memory, [choice_prompt(question, options)], subtitles, subtitle_tokens, ())
         logits_V = self._decoder.prefill(prompt.embeds, prompt.attention_mask, 0)[0]
-        letters = OPTION_LETTERS[: len(options)]
+        letters = LETTERS[: len(options)]
         letter_ids = [self.processor.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
         probabilities = logits_V[letter_ids].float().softmax(-1).tolist()
         best = int(np.argmax(probabilities))
@@ -472,12 +470,6 @@ class Chat:
         answer: Answer = self._model.ask(self._memory, question, history=self.history, **options)
         self.history.append((question, answer.text))
         return answer
-
-
-def multiple_choice(question: str, options: Sequence[str]) -> str:
-    """A question with its options, lettered, and the released instruction."""
-    lines = [f"{letter}. {option}" for letter, option in zip(OPTION_LETTERS, options)]
-    return "\n".join([question, *lines, OPTION_INSTRUCTION])
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
