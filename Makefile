@@ -25,7 +25,12 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/python tests/parity/demo.py
+	@echo "--- a generated video of two minutes, watched once and asked (nano is not trained yet: its answer is noise)"
+	$(BIN)/hourllava world make --out out/demo --videos 1 --minutes 2-2
+	$(BIN)/hourllava ask out/demo/videos/marathonworld/train-0-00000.mp4 \
+		"Which letter is shown first?" --max-new-tokens 16
+	@echo "--- how far this library is from the released model"
+	$(BIN)/python tests/parity/check.py tests/parity/golden
 
 test: $(READY)
 	$(BIN)/pytest -n auto

@@ -4,6 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hourllava.inference.cache import MemoryCache
+    from hourllava.inference.engine import HourLlava
+    from hourllava.inference.memory import Memory
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
     from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -13,18 +16,24 @@ __version__ = "0.1.0"
 
 # Loaded when first asked for: the processes that decode video import this package too, and must not wait for torch.
 _HOMES = {
+    "HourLlava": "hourllava.inference.engine",
     "HourLlavaConfig": "hourllava.model.config",
     "HourLlavaForConditionalGeneration": "hourllava.model.modeling",
     "HourLlavaProcessor": "hourllava.model.processor",
+    "Memory": "hourllava.inference.memory",
+    "MemoryCache": "hourllava.inference.cache",
     "Video": "hourllava.model.processor",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
 }
 
 __all__ = [
+    "HourLlava",
     "HourLlavaConfig",
     "HourLlavaForConditionalGeneration",
     "HourLlavaProcessor",
+    "Memory",
+    "MemoryCache",
     "Video",
     "export_released",
     "load_model",

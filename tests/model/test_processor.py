@@ -148,6 +148,19 @@ def test_released_folder(tmp_path):
     assert processor.config.patch_grid == 27
 
 
+def test_inputs_move_as_a_whole(processor):
+    inputs = processor([ask(video(features=torch.zeros(9, 16, 24)))])
+    moved = inputs.to("meta")
+    assert moved is inputs
+    devices = {
+        inputs["input_ids"].device,
+        inputs["visuals"].memory_index.device,
+        inputs["mm_encoder_outputs"]["video"].pooler_output.device,
+    }
+    assert devices == {torch.device("meta")}
+    assert inputs["visuals"].memory_segments.lengths == (9 * 17,)
+
+
 def test_answers_are_decoded_without_special_tokens(processor):
     ids = processor.tokenizer("A red ball.<|im_end|>").input_ids
     assert processor.decode(ids) == "A red ball."

@@ -25,6 +25,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from hourllava.errors import InputError
+
 PACKED_ATTENTION = "hourllava_packed"
 """Name under which transformers' decoders find `decoder_attention`."""
 
@@ -236,11 +238,14 @@ def decoder_attention(
     Returns:
         [B, Q, H, E] and None.
     """
-    if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
+    extras = [name for name in ("softcap", "position_bias", "cache") if kwargs.get(name) is not None]
+    if segments is None and query.shape[2] == 1 and not extras and not torch.is_grad_enabled():
         return _one_token(query, key, value, attention_mask, scaling), None
     if segments is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
+    if extras:
+        raise InputError(f"packed samples need a decoder without {', '.join(extras)}; pad the batch instead")
     query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1) for part in (query, key, value))
     return packed_attention(query_QHE, key_KGE, value_KGE, segments, segments, causal=True, scale=scaling)[None], None
 

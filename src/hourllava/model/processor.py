@@ -93,6 +93,22 @@ class Sample:
     features: Tensor | None = None
 
 
+class ModelInputs(BatchFeature):
+    """What the model's `forward` and `generate` take, as a dictionary."""
+
+    def to(self, device: torch.device | str | int) -> Self:
+        """Move everything, layouts and features too, to a device; returns itself."""
+        for key in list(self):
+            self[key] = _moved(self[key], device)
+        return self
+
+
+def _moved(value: Any, device: torch.device | str | int) -> Any:
+    if isinstance(value, dict):
+        return type(value)({key: _moved(part, device) for key, part in value.items()})
+    return value.to(device) if hasattr(value, "to") else value
+
+
 class HourLlavaProcessor:
     """Tokenizer, prompt, layouts and pixels of one model.
 
@@ -128,7 +144,7 @@ class HourLlavaProcessor:
         label_policy: LabelPolicy = "answers",
         packed: bool = False,
         seed: int = 0,
-    ) -> BatchFeature:
+    ) -> ModelInputs:
         """Encode and collate conversations; for generation, or to train on their answers.
 
         Args:
@@ -288,7 +304,7 @@ class HourLlavaProcessor:
             return image_layout(len(images), self.config, seed=seed), square_image_pixels(images, self.config), None
         return None, None, None
 
-    def collate(self, samples: Sequence[Sample], *, for_generation: bool = False) -> BatchFeature:
+    def collate(self, samples: Sequence[Sample], *, for_generation: bool = False) -> ModelInputs:
         """A padded batch: on the left, without labels, for generation; on the right for training."""
         length = max(len(sample.input_ids) for sample in samples)
         padding = [length - len(sample.input_ids) for sample in samples]
@@ -306,12 +322,12 @@ class HourLlavaProcessor:
         }
         if not for_generation:
             inputs["labels"] = pad([sample.labels for sample in samples], IGNORED_LABEL)
-        return BatchFeature(inputs)
+        return ModelInputs(inputs)
 
-    def collate_packed(self, samples: Sequence[Sample]) -> BatchFeature:
+    def collate_packed(self, samples: Sequence[Sample]) -> ModelInputs:
         """One row of samples one after the other, without padding, for training."""
         segments = Segments(tuple(len(sample.input_ids) for sample in samples))
-        return BatchFeature(
+        return ModelInputs(
             {
                 "input_ids": torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]))[None],
                 "labels": torch.from_numpy(np.concatenate([sample.labels for sample in samples]))[None],
