@@ -12,6 +12,9 @@ Random weights in bf16, a generated 360p H.264 video (as `benchmarks/decode.py` 
     warm s          first token of a further question
     tokens/s        of its answer after the first
     peak GB         GPU memory
+
+With `--feature-hours` also memories of random features are asked, which are not watched: for lengths that take too long
+to generate.
 """
 
 import argparse
@@ -19,12 +22,13 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
+from hourllava.inference.memory import Memory, Source
 from hourllava.model.nano import byte_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
@@ -46,12 +50,25 @@ def tower_frames_per_second(engine: HourLlava) -> float:
     return TOWER_FRAMES / statistics.median(seconds[1:])
 
 
-def measure(engine: HourLlava, video: Path) -> dict[str, float]:
-    """One row of the table."""
+def random_memory(engine: HourLlava, hours: int) -> Memory:
+    """A memory of so many hours at 1 FPS, of random features."""
+    config = engine.model.config
+    times = np.arange(hours * 3600, dtype=np.float64)
+    features = torch.empty(len(times), config.video_frame_tokens, config.vision_feature_width, dtype=torch.bfloat16)
+    return Memory(
+        features.normal_(),
+        times,
+        times,
+        fps=1.0,
+        duration_seconds=len(times),
+        source=Source("random"),
+        encoder=engine.encoder,
+    )
+
+
+def measure(engine: HourLlava, memory: Memory, watch_seconds: float) -> dict[str, float]:
+    """One row of the table; the memory was watched in so many seconds, 0 if it was not."""
     torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    memory = engine.watch(video)
-    watch_seconds = time.perf_counter() - start
 
     def first_token_seconds(memory: Memory, question: str) -> float:
         return engine.ask(memory, question, max_new_tokens=1).first_token_seconds
@@ -77,7 +94,7 @@ def measure(engine: HourLlava, video: Path) -> dict[str, float]:
     return {
         "frames": memory.num_frames,
         "watch s": watch_seconds,
-        "frames/s": memory.num_frames / watch_seconds,
+        "frames/s": memory.num_frames / watch_seconds if watch_seconds else 0.0,
         "tower frames/s": tower_frames_per_second(engine),
         "cold s": cold,
         "cold again s": cold_again,
@@ -92,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append", help="preset; several may be given")
     parser.add_argument("--minutes", action="append", type=int, help="length of the video; several may be given")
+    parser.add_argument("--feature-hours", nargs="*", type=int, default=[], help="memories of random features")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/ask-bench"), help="where the videos are generated")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +124,11 @@ def main() -> None:
         model = random_model(name, torch.device("cuda"))
         engine = HourLlava(model, HourLlavaProcessor(byte_tokenizer(), model.config))
         tower_frames_per_second(engine)  # warm up
-        for minutes, video in videos.items():
-            row = measure(engine, video)
+        for minutes, video in [*videos.items(), *((60 * hours, None) for hours in options.feature_hours)]:
+            start = time.perf_counter()
+            memory = random_memory(engine, minutes // 60) if video is None else engine.watch(video)
+            watch_seconds = 0.0 if video is None else time.perf_counter() - start
+            row = measure(engine, memory, watch_seconds)
             if not header_printed:
                 print(f"{'model':<14}{'minutes':>8}" + "".join(f"{column:>16}" for column in row), flush=True)
                 header_printed = True
