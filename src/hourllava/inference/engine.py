@@ -353,6 +353,10 @@ class HourLlava:
         """A conversation about a memory, in which earlier answers are context."""
         return Chat(self, memory)
 
+    def forget(self) -> None:
+        """Drop keys and values of the last memory asked, to make room on the device; asking makes them anew."""
+        self._ready = None
+
     def _ready_memory(self, memory: Memory) -> ReadyMemory:
         """The memory with keys and values; those of the last memory asked are kept."""
         ready = self._ready

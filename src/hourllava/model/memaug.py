@@ -50,14 +50,17 @@ class MemoryKeysValues:
         """A copy on another device."""
         return type(self)([key.to(device) for key in self.keys], [value.to(device) for value in self.values])
 
-    def in_one_piece(self) -> Self:
-        """The same with all chunks joined."""
-        return type(self)([torch.cat(list(self.keys))], [torch.cat(list(self.values))])
+    def append(self, other: Self) -> None:
+        """Add the chunks of another, which follow."""
+        self.keys = [*self.keys, *other.keys]
+        self.values = [*self.values, *other.values]
 
-    @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """The chunks of all parts, one after the other."""
-        return cls([key for part in parts for key in part.keys], [value for part in parts for value in part.values])
+    def room_for(self, num_entries: int) -> Self:
+        """As many entries, not filled, in one piece like the first chunk."""
+        key, value = self.keys[0], self.values[0]
+        return type(self)(
+            [key.new_empty(num_entries, *key.shape[1:])], [value.new_empty(num_entries, *value.shape[1:])]
+        )
 
 
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]

@@ -132,7 +132,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         Raises:
             InputError: there are more or fewer patch tokens than the layouts speak of.
         """
-        flat_PC = torch.cat([part.flatten(0, 1) for part in features]) if features else self.image_newline.new_empty(0)
+        flat_PC = _flat(features) if features else self.image_newline.new_empty(0)
         expected = visuals.num_image_tokens + visuals.num_video_tokens
         if flat_PC.shape[0] != expected:
             raise InputError(
@@ -174,21 +174,24 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             return ProjectedMemory(keys_values, bank[visuals.kept_index])
 
         assert not visuals.resizes, "only videos are long enough for chunks"
-        flat_PC = torch.cat([part.flatten(0, 1) for part in features])
-        chunks = []
-        for chunk in cut_into_chunks(visuals.memory_index.shape[0], entries_per_chunk):
+        flat_PC = _flat(features)
+        num_entries = visuals.memory_index.shape[0]
+        keys_values = [MemoryKeysValues([], []) for _ in self.memaug.blocks]
+        for chunk in cut_into_chunks(num_entries, entries_per_chunk):
             tokens, index = self._tokens_of(flat_PC, visuals.memory_index[chunk], visuals.newline_index)
-            blocks = self.memaug.keys_values(tokens, index, visuals.memory_positions[chunk])
-            chunks.append(blocks if storage is None else [block.to(storage) for block in blocks])
-        keys_values = [MemoryKeysValues.join(blocks) for blocks in zip(*chunks)]
-        if storage is None:
-            keys_values = [block.in_one_piece() for block in keys_values]
+            parts = self.memaug.keys_values(tokens, index, visuals.memory_positions[chunk])
+            for block, part in zip(keys_values, parts):
+                if storage is not None:
+                    block.append(part.to(storage))
+                    continue
+                if not block.keys:  # room for all, so that chunks and the whole are never held together
+                    block.append(part.room_for(num_entries))
+                block.keys[0][chunk], block.values[0][chunk] = part.keys[0], part.values[0]
         return ProjectedMemory(keys_values, self.kept_tokens(features, visuals))
 
     def kept_tokens(self, features: Sequence[Tensor], visuals: VisualBatch) -> Tensor:
         """[K, D] the kept tokens of a batch, projected alone: cheap when only what is kept has changed."""
-        flat_PC = torch.cat([part.flatten(0, 1) for part in features])
-        tokens, index = self._tokens_of(flat_PC, visuals.kept_index, visuals.newline_index)
+        tokens, index = self._tokens_of(_flat(features), visuals.kept_index, visuals.newline_index)
         return tokens[index]
 
     def _tokens_of(self, flat_PC: Tensor, bank_index: Tensor, newline_index: int) -> tuple[Tensor, Tensor]:
@@ -356,6 +359,12 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at
         # 32k). The packed attention does not look at it.
         return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
+
+
+def _flat(features: Sequence[Tensor]) -> Tensor:
+    """[P, C] of several [N, tokens, C]; a single one is not copied, a day of video takes 13 GB."""
+    flat = [part.flatten(0, 1) for part in features]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixin):
