@@ -8,6 +8,7 @@ Message, both ways: 4 bytes of length, that many bytes of JSON, and behind it `n
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import queue
@@ -129,6 +130,8 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
             picture = painter.paint(item.frame) if item.frame is not last_frame else None
             last_frame = item.frame
             outbox.send_sample(grid.seconds(item.sample), item.seconds, picture)
+        # Pictures lie in reference cycles, which the collector would let grow to 480 MB at 1080p instead of 300.
+        gc.collect()
         outbox.send({"type": "segment"})
 
 
