@@ -204,6 +204,7 @@ def test_subtitles_go_into_the_prompt_within_their_budget(engine):
     many = ask(engine, memory, subtitles=cues, subtitle_tokens=2000)
     assert plain.num_prompt_tokens < few.num_prompt_tokens <= plain.num_prompt_tokens + 60 + 40
     assert many.num_prompt_tokens > few.num_prompt_tokens + 100
+    assert many.evidence == plain.evidence  # where the question looks, not where the subtitles do
     assert ask(engine, memory, subtitles=cues, subtitle_tokens=0).text == plain.text
 
 
@@ -238,6 +239,7 @@ def test_watch_keeps_what_is_on_screen_at_each_second(engine, tmp_path):
     assert memory.features.dtype == torch.bfloat16
     part = engine.watch(clip, start_seconds=2, end_seconds=4, progress=False)
     np.testing.assert_array_equal(part.sample_seconds, [2, 3])
+    assert part.duration_seconds == pytest.approx(2)
     assert torch.equal(part.features, memory.features[2:4])
     twice = engine.watch(clip, fps=2, progress=False)
     assert torch.equal(twice.features[::2], memory.features)
@@ -257,6 +259,14 @@ def test_watch_uses_the_cache(engine, tmp_path, monkeypatch):
     write_clip(clip, num_frames=40, fps=10)
     assert engine.watch(clip, cache=cache, progress=False).num_frames == 4
     assert len(cache.entries()) == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_no_answer(engine, tmp_path, caplog):
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=30, fps=10)
+    (tmp_path / "file").touch()
+    memory = engine.watch(clip, cache=MemoryCache(tmp_path / "file" / "cache"), progress=False)
+    assert memory.num_frames == 3
+    assert "is not kept for the next time" in caplog.text
 
 
 def test_a_growing_video_is_appended(engine, tmp_path):

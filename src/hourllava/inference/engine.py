@@ -9,7 +9,9 @@ The library, the command and the server all go this way. Greedy decoding and con
 repeatable: the same question on the same memory gives the same answer.
 """
 
+import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hourllava.choices import LETTERS, choice_prompt
-from hourllava.errors import ConfigError, InputError, VideoError
+from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
@@ -40,6 +42,8 @@ from hourllava.video import FrameReader, read_frames, source_digest
 
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_SUBTITLE_TOKENS = 2048
+
+logger = logging.getLogger(__name__)
 
 OnText = Callable[[str], None]
 History = Sequence[tuple[str, str]]
@@ -139,7 +143,10 @@ class HourLlava:
                 f"{'its end' if end_seconds is None else f'{end_seconds:g} s'}; choose another part"
             )
         if cache is not None and key is not None:
-            cache.put(key, memory)
+            try:
+                cache.put(key, memory)
+            except MemoryFileError as error:  # a full disk must not cost the answer
+                logger.warning("the memory is not kept for the next time: %s", error)
         return memory
 
     def follow(
@@ -203,9 +210,10 @@ class HourLlava:
         with reader, self._progress_bar(reader, fps, start_seconds, end_seconds, progress) as bar:
             for batch in reader:
                 features = self._encode(torch.from_numpy(batch.frames))
-                known_end = reader.info.duration_seconds
+                first_seconds = float((batch if memory is None else memory).sample_seconds[0])
                 shown_until = float(batch.sample_seconds[-1]) + 1.0 / fps
-                duration = shown_until if known_end is None else min(shown_until, known_end)
+                known_end = reader.info.duration_seconds
+                duration = (shown_until if known_end is None else min(shown_until, known_end)) - first_seconds
                 if memory is None:
                     memory = Memory(
                         features=features,
@@ -388,7 +396,8 @@ class HourLlava:
             said = subtitles_prompt(subtitles, spans, subtitle_tokens, self._count_tokens)
             if said:
                 questions = [f"Subtitles of the video:\n{said}\n{question}" for question in questions]
-                prompt = self._embed(ready, questions, history)
+                # The evidence stays that of the question alone.
+                prompt = dataclasses.replace(self._embed(ready, questions, history), evidence=prompt.evidence)
         return prompt
 
     def _count_tokens(self, text: str) -> int:
@@ -449,13 +458,13 @@ class HourLlava:
         return len(one) - int(np.flatnonzero(one == end)[-1])
 
 
+@dataclasses.dataclass(frozen=True)
 class Prompt:
     """Prompts of a call, ready to be decoded: embeddings [B, L, D], mask [B, L], evidence of each."""
 
-    def __init__(self, embeds: Tensor, attention_mask: Tensor, evidence: list[list[Span]]) -> None:
-        self.embeds = embeds
-        self.attention_mask = attention_mask
-        self.evidence = evidence
+    embeds: Tensor
+    attention_mask: Tensor
+    evidence: list[list[Span]]
 
 
 class Chat:
