@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hourllava.choices import choice_prompt
+from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.data.records import (
     LoadReport,
     QuestionRow,
@@ -40,7 +40,7 @@ def test_the_training_record_is_the_published_one():
     assert list(record) == ["id", "data_source", "video", "conversations"]
     assert record["conversations"][0] == {
         "from": "human",
-        "value": "<image>\nWhat is it?\nA. a dog\nB. a cat\nAnswer with the letter of the right option.",
+        "value": f"<image>\nWhat is it?\nA. a dog\nB. a cat\n{CHOICE_INSTRUCTION}",
     }
     assert record["conversations"][1] == {"from": "gpt", "value": "B"}
     assert training_record(OPEN).conversations[1].value == "a cat"
