@@ -171,11 +171,12 @@ def children_of(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes in /proc")
-@pytest.mark.parametrize("when", ["at the start", "while watching"])
+@pytest.mark.parametrize("when", ["at the start", "while watching", "while asking"])
 def test_ctrl_c_leaves_nothing_behind(tmp_path, when):
-    clip = write_clip(tmp_path / "long.mp4", num_frames=6000, fps=10)
+    clip = write_clip(tmp_path / "long.mp4", num_frames=100 if when == "while asking" else 6000, fps=10)
+    asking = ["ask", str(clip), "Why?", "--no-cache", "--max-new-tokens", "30000"]
     process = subprocess.Popen(
-        [*COMMAND, "watch", str(clip)],
+        [*COMMAND, *(asking if when == "while asking" else ["watch", str(clip)])],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(tmp_path / "cache"),
@@ -187,6 +188,10 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, when):
             children = children_of(process.pid)
         time.sleep(0.5)
         children |= children_of(process.pid)
+    elif when == "while asking":
+        while not (complaint_so_far := process.stderr.readline()).startswith(b"the nano model"):
+            assert complaint_so_far
+        time.sleep(3.0)  # ten seconds of video are watched by then, 30,000 tokens are far from decoded
     else:
         time.sleep(1.0)
     process.send_signal(signal.SIGINT)
