@@ -29,19 +29,18 @@ def ask(
     allow_network: options.AllowNetwork = False,
 ) -> None:
     """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
-    from hourllava.clock import parse_clock
-    from hourllava.inference.engine import HourLlava
-    from hourllava.inference.session import JSON_FORMAT, describe_spans, memory_of
+    from hourllava.inference.session import JSON_FORMAT, describe_spans, open_memory
     from hourllava.inference.subtitles import read_subtitles
 
     cues = read_subtitles(subtitles) if subtitles else []
-    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
-    memory = memory_of(
-        engine,
+    engine, memory = open_memory(
         file,
+        model,
+        device=device,
+        dtype=dtype,
         fps=fps,
-        start_seconds=parse_clock(from_),
-        end_seconds=None if to is None else parse_clock(to),
+        start=from_,
+        end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
     )

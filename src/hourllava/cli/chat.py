@@ -26,19 +26,18 @@ def chat(
     """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
     import json
 
-    from hourllava.clock import parse_clock
-    from hourllava.inference.engine import HourLlava
-    from hourllava.inference.session import describe_spans, memory_of, read_questions
+    from hourllava.inference.session import describe_spans, open_memory, read_questions
     from hourllava.inference.subtitles import read_subtitles
 
     cues = read_subtitles(subtitles) if subtitles else []
-    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
-    memory = memory_of(
-        engine,
+    engine, memory = open_memory(
         file,
+        model,
+        device=device,
+        dtype=dtype,
         fps=fps,
-        start_seconds=parse_clock(from_),
-        end_seconds=None if to is None else parse_clock(to),
+        start=from_,
+        end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
     )

@@ -23,17 +23,16 @@ def watch(
     allow_network: options.AllowNetwork = False,
 ) -> None:
     """Watch a video once; `ask` and `chat` then find its memory in the cache."""
-    from hourllava.clock import parse_clock
-    from hourllava.inference.engine import HourLlava
-    from hourllava.inference.session import describe_memory, memory_of
+    from hourllava.inference.session import describe_memory, open_memory
 
-    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
-    memory = memory_of(
-        engine,
+    _, memory = open_memory(
         file,
+        model,
+        device=device,
+        dtype=dtype,
         fps=fps,
-        start_seconds=parse_clock(from_),
-        end_seconds=None if to is None else parse_clock(to),
+        start=from_,
+        end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
     )

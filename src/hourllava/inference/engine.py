@@ -23,17 +23,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hourllava.choices import LETTERS, choice_prompt
-from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
+from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.evidence import AttentionMass, Span, spans_of
 from hourllava.inference.memory import Memory, Source
 from hourllava.inference.recall import ReadyMemory, keep_for_question, make_ready
 from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.model.checkpoint import load_model
-from hourllava.model.modeling import HourLlavaForConditionalGeneration, ProjectedMemory
+from hourllava.model.memaug import ProjectedMemory
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor, Video
 from hourllava.model.prompt import END
@@ -483,35 +485,3 @@ class Chat:
         answer: Answer = self._model.ask(self._memory, question, history=self.history, **options)
         self.history.append((question, answer.text))
         return answer
-
-
-def usable_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        ConfigError: torch does not know it, or this machine does not have it.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        usable = torch.device(device)
-        torch.empty(0, device=usable)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}); give cpu, cuda or cuda:1") from error
-    return usable
-
-
-def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, or what suits the device.
-
-    Raises:
-        ConfigError: it is none that a model can have.
-    """
-    if dtype is None:
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    chosen = named.get(str(dtype).removeprefix("torch."))
-    if chosen is None:
-        raise ConfigError(f"dtype is {str(dtype)!r}; choose one of {', '.join(named)}")
-    return chosen

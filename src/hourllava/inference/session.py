@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from hourllava import __version__
-from hourllava.clock import format_clock
+from hourllava.clock import format_clock, parse_clock
 from hourllava.errors import CheckpointError
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
@@ -27,29 +27,43 @@ JSON_FORMAT = 1
 """Version of the `--json` output; grows when a field changes its meaning or goes."""
 
 
-def memory_of(
-    model: HourLlava,
+def open_memory(
     file: str,
+    model_name: str,
     *,
+    device: str | None = None,
+    dtype: str | None = None,
     fps: float = 1.0,
-    start_seconds: float = 0.0,
-    end_seconds: float | None = None,
+    start: str = "0",
+    end: str | None = None,
     use_cache: bool = True,
     allow_network: bool = False,
-) -> Memory:
-    """The memory of a video (from the cache if it is there), or the saved memory that `file` is."""
+) -> tuple[HourLlava, Memory]:
+    """A model, and the memory of a video (from the cache if it is there) or the saved memory that `file` is.
+
+    Args:
+        file: video or memory.
+        model_name, device, dtype: see `HourLlava.from_pretrained`.
+        fps, allow_network: see `HourLlava.watch`.
+        start, end: part of the video, as people write times.
+        use_cache: whether to use and fill the cache.
+    """
+    start_seconds, end_seconds = parse_clock(start), None if end is None else parse_clock(end)
+    model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
     if file.endswith(MEMORY_SUFFIX):
         memory = Memory.load(Path(file))
         memory.check_fits(model.encoder)
-        return memory
-    return model.watch(
+        return model, memory
+    cache = MemoryCache() if use_cache else None
+    memory = model.watch(
         file,
         fps=fps,
         start_seconds=start_seconds,
         end_seconds=end_seconds,
-        cache=MemoryCache() if use_cache else None,
+        cache=cache,
         allow_network=allow_network,
     )
+    return model, memory
 
 
 def describe_memory(memory: Memory, file: str) -> dict[str, Any]:

@@ -63,6 +63,19 @@ class MemoryKeysValues:
         )
 
 
+@dataclasses.dataclass
+class ProjectedMemory:
+    """What MemAug and the decoder need of a memory, made once and used for every question.
+
+    Attributes:
+        keys_values: for each MemAug block.
+        kept_tokens: [K, D] projected kept tokens, before augmentation.
+    """
+
+    keys_values: list[MemoryKeysValues]
+    kept_tokens: Tensor
+
+
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
 """Is shown a block's queries [Q, H, E] and the memory they look into."""
 

@@ -11,12 +11,10 @@ Shapes: B rows, L tokens of a row, N views or frames, P patch tokens, M memory e
 D decoder width, V vocabulary.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -38,34 +36,14 @@ from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunk
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL, LanguageModelHead, next_token_targets
-from hourllava.model.memaug import MemAug, MemoryKeysValues, QueryObserver
-from hourllava.model.vision import build_vision_tower, patch_features, pool_features, resize_grid
-
-
-@dataclasses.dataclass
-class ProjectedMemory:
-    """What MemAug and the decoder need of a memory, made once and used for every question.
-
-    Attributes:
-        keys_values: for each MemAug block.
-        kept_tokens: [K, D] projected kept tokens, before augmentation.
-    """
-
-    keys_values: list[MemoryKeysValues]
-    kept_tokens: Tensor
-
-
-class MultiModalProjector(nn.Module):
-    """Patch features to decoder width: Linear, exact GELU, Linear."""
-
-    def __init__(self, vision_width: int, width: int) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(vision_width, width)
-        self.linear_2 = nn.Linear(width, width)
-
-    def forward(self, features_PC: Tensor) -> Tensor:
-        """[P, C] -> [P, D]."""
-        return self.linear_2(F.gelu(self.linear_1(features_PC)))
+from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver
+from hourllava.model.vision import (
+    MultiModalProjector,
+    build_vision_tower,
+    patch_features,
+    pool_features,
+    resize_grid,
+)
 
 
 class HourLlavaPreTrainedModel(PreTrainedModel):

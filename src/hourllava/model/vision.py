@@ -3,7 +3,7 @@
 Any patch-token vision model of transformers serves. Layers after `vision_feature_layer` are not built, the final norm
 and the pooling head are not applied: the features are the bare hidden states, as the release takes them from SigLIP.
 
-Shapes: N images or frames, g patches along a side, C tower width, s tokens along a side after pooling.
+Shapes: N images or frames, g patches along a side, P patches, C tower width, D decoder width.
 """
 
 import copy
@@ -43,6 +43,19 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
         )
     tower.post_layernorm = BypassedLayerNorm(final_norm.normalized_shape, eps=final_norm.eps).requires_grad_(False)
     return tower
+
+
+class MultiModalProjector(nn.Module):
+    """Patch features to decoder width: Linear, exact GELU, Linear."""
+
+    def __init__(self, vision_width: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(vision_width, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features_PC: Tensor) -> Tensor:
+        """[P, C] -> [P, D]."""
+        return self.linear_2(F.gelu(self.linear_1(features_PC)))
 
 
 def patch_features(tower: PreTrainedModel, pixels_N3HW: Tensor) -> Tensor:
