@@ -109,5 +109,5 @@ def spans_of(
                 last = after
         weight = float(free[first : last + 1].sum())
         spans.append(Span(float(start_seconds_T[first]), float(ends[last]), weight))
-        free[first : last + 1] = 0
+        free[first : last + 1] = -1.0  # below any floor: no other span may take them
     return sorted(spans, key=lambda span: -span.weight)
