@@ -251,24 +251,28 @@ def positions_agree(case: Case, visuals: list[Visual | None], batch: object) -> 
     return bool(agree)
 
 
-def model_folder(root: Path, case: Case) -> Path:
-    """The model a case was computed with: `tiny_features` for cases from features, `tiny_pixels` for the others."""
-    return root / ("tiny_features" if "frames" in case else "tiny_pixels")
-
-
-def listed_cases(root: Path) -> set[str]:
-    """Names in the first column of the README's table of cases."""
+def listed_cases(root: Path) -> dict[str, str]:
+    """Case and model folder of each row of the README's table `| file | model | ... |`; empty if there is none."""
     readme = root / "README.md"
     if not readme.is_file():
-        return set()
-    return set(re.findall(r"^\| *`?(\w+)`? *\| *`?tiny_", readme.read_text(), flags=re.MULTILINE))
+        return {}
+    rows = re.findall(r"^\| *`?(\w+)`? *\| *`?(\w+)`? *\|", readme.read_text(), flags=re.MULTILINE)
+    return {case: model for case, model in rows if case != "file"}
+
+
+def model_folder(root: Path, case: Case) -> Path:
+    """The model a case was computed with: as listed, else the folder for features or for pixels."""
+    kind = "features" if "frames" in case else "pixels"
+    named = listed_cases(root).get(case.name, f"tiny_{kind}")
+    others = sorted(path.parent for path in root.glob(f"*{kind}*/config.json"))
+    return root / named if (root / named).is_dir() or not others else others[0]
 
 
 def check_folder(root: Path) -> Iterator[Result]:
     """Results of all cases of a folder as they are computed; one that is missing or breaks gives a failed result."""
     models: dict[Path, HourLlavaForConditionalGeneration] = {}
     found = {path.stem for path in root.glob("*.safetensors")}
-    for name in sorted(found | listed_cases(root)):
+    for name in sorted(found | set(listed_cases(root))):
         path = root / f"{name}.safetensors"
         if not path.is_file():
             yield Result(f"{name} (missing)", {}, {"file": False})
