@@ -1,0 +1,173 @@
+"""What training on a sample costs, in floating-point operations, from its lengths alone.
+
+The batch plan balances ranks by this. Tokens are no measure of it: MemAug compares every kept token and question token
+with every memory entry, so with the 7B model a token of an hour-long video costs over twice a token of text. Matrix
+products and attention are counted, one multiply-add as two operations; norms, activations and embeddings, below one
+percent, are not. A test holds the sums against torch's FlopCounterMode.
+
+Shapes: N samples. Lengths are the rows of a shard folder's `lengths.npy`, int32 [N, 3]: views given to the vision tower
+(frames of a video, tiles or pictures of an image record, 0 for text), kept visual tokens, text tokens.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hourllava.errors import DataError
+from hourllava.model.config import HourLlavaConfig
+
+Lengths = NDArray[np.int32]
+"""[N, 3] views, kept visual tokens, text tokens of each sample."""
+
+Flops = NDArray[np.float64]
+"""[N] floating-point operations, or a part of them, of each sample."""
+
+SUPERVISED_SHARE = 0.5
+"""Assumed share of a sample's text tokens that are answers: `lengths.npy` does not tell them apart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedParts:
+    """Which parts get gradients; the defaults are those of stage 3. The head belongs to the language model."""
+
+    vision_tower: bool = False
+    projector: bool = True
+    memaug: bool = True
+    language_model: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleCosts:
+    """Forward and backward operations of each sample, part by part, all [N]."""
+
+    vision_tower: Flops
+    projector: Flops
+    memory_keys_values: Flops
+    memaug_linear: Flops
+    memaug_self_attention: Flops
+    memaug_cross_attention: Flops
+    decoder_linear: Flops
+    decoder_attention: Flops
+    head: Flops
+
+    @property
+    def total(self) -> Flops:
+        """[N] all parts together."""
+        parts: list[Flops] = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        return np.sum(parts, axis=0)
+
+
+def check_lengths(lengths: ArrayLike, name: str) -> Lengths:
+    """Lengths as an int32 [N, 3] array.
+
+    Raises:
+        DataError: another shape or type, a negative length, or a sample without tokens.
+    """
+    array = np.asarray(lengths)
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"lengths of {name} must be integers [samples, 3] (views, kept visual tokens, text tokens), got "
+            f"{array.dtype} {list(array.shape)}; write its shards again"
+        )
+    bad = np.flatnonzero((array < 0).any(axis=1) | (array[:, 1:].sum(axis=1, dtype=np.int64) < 1))
+    if len(bad):
+        raise DataError(
+            f"lengths of {name}: sample {bad[0]} has {array[bad[0]].tolist()} (views, kept visual tokens, text "
+            "tokens); none may be negative and a sample needs a token. Write its shards again"
+        )
+    return array.astype(np.int32, copy=False)
+
+
+def estimate_costs(
+    lengths: Lengths,
+    config: HourLlavaConfig,
+    *,
+    is_video: bool | NDArray[np.bool_],
+    encoded: bool | NDArray[np.bool_] = False,
+    trained: TrainedParts | None = None,
+    checkpointing: bool = True,
+    supervised_share: float = SUPERVISED_SHARE,
+) -> SampleCosts:
+    """Operations of one forward and backward pass over each sample.
+
+    Attention stays within a sample, so a packed batch costs what its samples cost together.
+
+    Args:
+        lengths: [N, 3], see the module.
+        config: of the model.
+        is_video: [N] whether the views are frames of a video (pooled) or of images (not pooled).
+        encoded: [N] whether the views come as features, past the vision tower.
+        trained: which parts get gradients; those of stage 3 if None.
+        checkpointing: decoder layers and MemAug blocks are computed again in the backward pass.
+        supervised_share: of the text tokens: they are no queries of MemAug, and the head sees only them.
+    """
+    trained = trained or TrainedParts()
+    views, kept, text = (column.astype(np.float64) for column in lengths.T)
+    patches = views * np.where(is_video, config.video_frame_tokens, config.patch_grid**2)
+    memory = memory_entries(lengths, config, is_video=is_video).astype(np.float64)
+    supervised = text * supervised_share
+    queries = np.where(kept > 0, kept + text - supervised, 0.0)
+    tokens = kept + text
+
+    decoder = config.text_config
+    width, num_heads = decoder.hidden_size, decoder.num_attention_heads
+    num_groups = getattr(decoder, "num_key_value_heads", None) or num_heads
+    decoder_head_width = getattr(decoder, "head_dim", None) or width // num_heads
+    decoder_query_width, decoder_group_width = num_heads * decoder_head_width, num_groups * decoder_head_width
+    group_width = num_groups * (width // num_heads)
+    num_blocks = config.memaug.num_blocks
+
+    # A product costs once forward, once for its input's gradient if something before it is trained, once for its
+    # weight's gradient, and once more if it is computed again. Attention has two inputs and no weight.
+    again = int(checkpointing)
+    before_projector = trained.vision_tower
+    before_memaug = before_projector or trained.projector
+    before_decoder = before_memaug or trained.memaug or trained.language_model
+    memaug_linear_passes = 1 + again + before_decoder + trained.memaug
+    memaug_attention_passes = 1 + again + 2 * before_decoder
+    decoder_passes = 1 + again + before_decoder + trained.language_model
+
+    return SampleCosts(
+        vision_tower=np.where(encoded, 0.0, views) * _flops_per_view(config) * (3 if trained.vision_tower else 1),
+        projector=2 * patches * width
+        * (
+            config.vision_feature_width * (1 + before_projector + trained.projector)
+            + width * (1 + before_memaug + trained.projector)
+        ),
+        memory_keys_values=2 * patches * width * 2 * group_width * num_blocks * (1 + before_memaug + trained.memaug),
+        memaug_linear=2 * queries * width * (4 * width + 2 * group_width + 2 * config.memaug.mlp_ratio * width)
+        * num_blocks * memaug_linear_passes,
+        memaug_self_attention=4 * queries * queries * width * num_blocks * memaug_attention_passes,
+        memaug_cross_attention=4 * queries * memory * width * num_blocks * memaug_attention_passes,
+        decoder_linear=2 * tokens * width
+        * (2 * decoder_query_width + 2 * decoder_group_width + 3 * decoder.intermediate_size)
+        * decoder.num_hidden_layers * decoder_passes,
+        decoder_attention=4 * (tokens * tokens / 2) * decoder_query_width
+        * decoder.num_hidden_layers * (1 + again + 2 * before_decoder),
+        # The head computes its logits again in any case (`hourllava.model.head`).
+        head=2 * supervised * width * decoder.vocab_size * (2 + before_decoder + trained.language_model),
+    )  # fmt: skip
+
+
+def memory_entries(
+    lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """[N] memory entries of each sample: exact for videos and for images of one view.
+
+    For tiled images, whose unpadded size the lengths do not tell, it is what the kept tokens are a share of: up to 6 %
+    too many, because newlines are kept in a larger share, or 2 % too few.
+    """
+    views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1].astype(np.int64)
+    frames = np.where(views > 0, np.maximum(views, config.min_video_frames), 0)
+    ratio = 0.25 if config.forgetting.spatial == "uniform" else config.forgetting.spatial_keep_ratio
+    of_images = np.minimum((kept / ratio).astype(np.int64), views * (config.patch_grid**2 + 1))
+    return np.where(is_video, frames * (config.video_frame_tokens + 1), of_images)
+
+
+def _flops_per_view(config: HourLlavaConfig) -> float:
+    """Forward operations of the vision tower on one image or frame."""
+    vision = config.vision_config
+    width, num_patches = vision.hidden_size, config.patch_grid**2
+    layer = 2 * num_patches * width * (4 * width + 2 * vision.intermediate_size) + 4 * num_patches**2 * width
+    return float(2 * num_patches * 3 * vision.patch_size**2 * width + config.num_vision_layers * layer)

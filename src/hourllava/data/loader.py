@@ -1,0 +1,243 @@
+"""Reading a batch plan: samples read and encoded by workers, packed rows out, bad samples noted and skipped.
+
+    loader = planned_loader(plan, sources, encode, processor.collate_packed, rank=rank, world_size=world_size,
+                            first_step=step, ledger_folder=folder / "failures", num_workers=4)
+    for inputs in loader: ...    # micro_batches_per_step / world_size of them are one step
+
+What is yielded follows from the plan alone, not from the number of workers: a `Draw` carries its seed. A sample that
+cannot be read, or is longer than the plan counted on, goes into the ledger and is left out. A micro-batch of which
+nothing is left becomes one unsupervised token: every rank still runs forward and backward, as collectives need it, and
+it adds nothing to loss or gradient.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from hourllava.data.atomic import replacing
+from hourllava.data.plan import BatchPlan, Draw, MicroBatch
+from hourllava.errors import DataError
+from hourllava.model.head import IGNORED_LABEL
+from hourllava.model.processor import Sample
+
+MAX_FAILED_SHARE = 0.01
+"""More failed samples than this are no accident."""
+
+MIN_SAMPLES_JUDGED = 1000
+"""A worker judges its share over at least this many samples: the first bad sample is not a share of 100 %."""
+
+logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Rows of one stream by number: a shard folder's reader, or a list."""
+
+    def __len__(self) -> int:
+        """Rows."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """A row; any exception counts as a failed sample."""
+        ...
+
+
+Encode = Callable[[Any, int], Sample]
+"""A row and the seed of its random choices to a sample (`HourLlavaProcessor.encode_record`)."""
+
+Collate = Callable[[Sequence[Sample]], Mapping[str, Any]]
+"""Samples to one packed row (`HourLlavaProcessor.collate_packed`)."""
+
+
+class Failure(NamedTuple):
+    """A line of the ledger: which draw of which stream failed, and why."""
+
+    stream: str
+    sample: int
+    seed: int
+    error: str
+    message: str
+
+
+class PlannedDataset(Dataset[Sample | None]):
+    """The samples of a plan's streams, by `Draw`; None for one that failed.
+
+    Args:
+        stream_names, sources: of the plan's streams, in its order.
+        encode: a row to a sample.
+        ledger_folder: gets one `failures.rank0.worker0.jsonl` for each worker that met a failure.
+        rank: of this process.
+        max_failed_share: of a worker's samples.
+    """
+
+    def __init__(
+        self,
+        stream_names: Sequence[str],
+        sources: Sequence[Source],
+        encode: Encode,
+        ledger_folder: Path,
+        *,
+        rank: int = 0,
+        max_failed_share: float = MAX_FAILED_SHARE,
+    ) -> None:
+        self.stream_names, self.sources, self.encode = tuple(stream_names), tuple(sources), encode
+        self.ledger_folder, self.rank, self.max_failed_share = Path(ledger_folder), rank, max_failed_share
+        self._num_drawn = self._num_failed = 0
+
+    def __getitem__(self, draw: Draw) -> Sample | None:
+        """Read and encode a sample.
+
+        Raises:
+            DataError: more than the allowed share of this worker's samples failed.
+        """
+        self._num_drawn += 1
+        try:
+            sample = self.encode(self.sources[draw.stream][draw.sample], draw.seed)
+            if len(sample.input_ids) > draw.num_tokens:
+                raise DataError(
+                    f"the sample has {len(sample.input_ids)} tokens but lengths.npy promises {draw.num_tokens}; the "
+                    "shards were written for another tokenizer or model, write them again"
+                )
+            return sample
+        except Exception as error:  # noqa: BLE001  # damaged files make decoders raise anything: zlib.error, SyntaxError
+            self._record(draw, error)
+            return None
+
+    def _record(self, draw: Draw, error: Exception) -> None:
+        self._num_failed += 1
+        message = " ".join(str(error).split())
+        failure = Failure(self.stream_names[draw.stream], draw.sample, draw.seed, type(error).__name__, message)
+        worker = get_worker_info()
+        name = f"failures.rank{self.rank}.worker{worker.id if worker else 0}.jsonl"
+        self.ledger_folder.mkdir(parents=True, exist_ok=True)
+        with (self.ledger_folder / name).open("a") as ledger:
+            ledger.write(json.dumps(failure._asdict()) + "\n")
+        logger.warning("skipped sample %d of %s: %s: %s", failure.sample, failure.stream, failure.error, message)
+        if self._num_failed > self.max_failed_share * max(self._num_drawn, MIN_SAMPLES_JUDGED):
+            raise DataError(
+                f"{self._num_failed} of {self._num_drawn} samples failed, more than the allowed share of "
+                f"{self.max_failed_share:.3g}; the last was sample {failure.sample} of {failure.stream}: "
+                f"{failure.error}: {failure.message}. All are listed in {self.ledger_folder}"
+            )
+
+
+class PlanBatchSampler(Sampler[MicroBatch]):
+    """One rank's micro-batches from a step on: a torch batch sampler that knows its rank (do not shard it again).
+
+    Args:
+        plan: of the run.
+        rank, world_size: which share of each step.
+        first_step: where to begin, counted over all epochs.
+    """
+
+    def __init__(self, plan: BatchPlan, *, rank: int = 0, world_size: int = 1, first_step: int = 0) -> None:
+        self.plan, self.rank, self.world_size, self.first_step = plan, rank, world_size, first_step
+        self.micro_batches_per_rank_step = plan.micro_batches_of_rank(world_size)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for step in range(self.first_step, self.plan.num_steps):
+            yield from self.plan.rank_step(step, self.rank, self.world_size)
+
+    def __len__(self) -> int:
+        return (self.plan.num_steps - self.first_step) * self.micro_batches_per_rank_step
+
+
+class PackedCollator:
+    """What is left of a micro-batch as one packed row."""
+
+    def __init__(self, collate: Collate) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[Sample | None]) -> Mapping[str, Any]:
+        """Inputs of the model."""
+        return self.collate([sample for sample in samples if sample is not None] or [unsupervised_token()])
+
+
+class PlannedLoader(DataLoader[Any]):
+    """A DataLoader whose workers' DataErrors arrive as one line, without the workers' tracebacks."""
+
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except DataError as error:
+            in_traceback = f"{DataError.__module__}.{DataError.__qualname__}: "
+            raise DataError(str(error).strip().rpartition(in_traceback)[2]) from error
+
+
+def planned_loader(
+    plan: BatchPlan,
+    sources: Sequence[Source],
+    encode: Encode,
+    collate: Collate,
+    *,
+    ledger_folder: Path,
+    rank: int = 0,
+    world_size: int = 1,
+    first_step: int = 0,
+    num_workers: int = 0,
+    prefetch_factor: int = 2,
+    max_failed_share: float = MAX_FAILED_SHARE,
+) -> PlannedLoader:
+    """One rank's packed micro-batches, `micro_batches_per_step / world_size` for each step.
+
+    Args:
+        plan: of the run.
+        sources: rows of the plan's streams, in its order.
+        encode, collate: of the processor.
+        ledger_folder: where failed samples are noted.
+        rank, world_size: which share of each step.
+        first_step: where to begin, counted over all epochs.
+        num_workers: processes that read and encode; 0 does it in this one.
+        prefetch_factor: micro-batches each worker is ahead.
+        max_failed_share: of a worker's samples that may fail.
+
+    Raises:
+        DataError: a source does not have as many rows as the plan counts on; while iterating: too many samples failed.
+        ConfigError: a step cannot be shared out equally to the ranks.
+    """
+    for stream, source in zip(plan.streams, sources, strict=True):
+        if len(source) != len(stream.lengths):
+            raise DataError(
+                f"stream {stream.name} has {len(source)} samples but lengths of {len(stream.lengths)}; "
+                "its shards and lengths.npy do not belong together, write them again"
+            )
+    names = [stream.name for stream in plan.streams]
+    return PlannedLoader(
+        PlannedDataset(names, sources, encode, ledger_folder, rank=rank, max_failed_share=max_failed_share),
+        batch_sampler=PlanBatchSampler(plan, rank=rank, world_size=world_size, first_step=first_step),
+        collate_fn=PackedCollator(collate),
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor if num_workers else None,
+    )
+
+
+def unsupervised_token() -> Sample:
+    """The smallest sample the model can step on: its loss and gradients are zero."""
+    return Sample(
+        input_ids=np.zeros(1, np.int64),
+        labels=np.full(1, IGNORED_LABEL, np.int64),
+        is_prompt_text=np.ones(1, bool),
+    )
+
+
+def merge_ledgers(folder: Path) -> list[Failure]:
+    """All failures under a ledger folder, each draw once, also written to its `failures.jsonl`.
+
+    A resumed run reads again what its workers had read ahead, so a failure may stand in several files; a line cut short
+    by a full disk is left out.
+    """
+    failures = set()
+    for path in sorted(folder.glob("failures.rank*.worker*.jsonl")):
+        for line in path.read_text().splitlines():
+            try:
+                failures.add(Failure(**json.loads(line)))
+            except json.JSONDecodeError:
+                logger.warning("%s has a line that was cut short: %s", path, line)
+    merged = sorted(failures)
+    with replacing(folder / "failures.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(failure._asdict()) + "\n" for failure in merged))
+    return merged

@@ -1,0 +1,122 @@
+"""Streams: the sources of a training mixture, and how many samples of each an epoch takes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from hourllava.data.cost import Flops, Lengths, check_lengths
+from hourllava.data.packing import Ints
+from hourllava.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Samples of one source, and how many of them an epoch takes.
+
+    Give at most one of `proportion`, `repeat` and `choose`; with none of them every sample comes once. Samples come
+    equally often, but for a remainder that is drawn anew each epoch.
+
+    Attributes:
+        name: for messages.
+        lengths: [N, 3], see `hourllava.data.cost`.
+        costs: [N] estimated operations of each sample.
+        proportion: weight among the streams, of an epoch as long as all streams together; for all streams or none.
+        repeat: how often an epoch takes the stream; 0.5 takes half of it.
+        choose: how many samples an epoch takes.
+    """
+
+    name: str
+    lengths: Lengths
+    costs: Flops
+    proportion: float | None = None
+    repeat: float | None = None
+    choose: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", check_lengths(self.lengths, self.name))
+        if len(self.costs) != len(self.lengths):
+            raise ConfigError(f"stream {self.name} has {len(self.lengths)} samples but {len(self.costs)} costs")
+        amounts = [amount for amount in (self.proportion, self.repeat, self.choose) if amount is not None]
+        if len(amounts) > 1:
+            raise ConfigError(f"stream {self.name}: give one of proportion, repeat and choose, not several")
+        if any(not np.isfinite(amount) or amount < 0 for amount in amounts):
+            raise ConfigError(f"stream {self.name}: proportion, repeat and choose must be 0 or more, got {amounts[0]}")
+
+    @property
+    def tokens(self) -> Ints:
+        """[N] tokens of each sample in the decoder's sequence."""
+        return self.lengths[:, 1:].sum(axis=1, dtype=np.int64)
+
+
+def samples_per_epoch(streams: Sequence[Stream]) -> list[int]:
+    """Samples an epoch takes from each stream.
+
+    Raises:
+        ConfigError: proportions for some streams only, samples wanted of an empty stream, or none at all.
+    """
+    has_proportion = [stream.proportion is not None for stream in streams]
+    if any(has_proportion) and not all(has_proportion):
+        without = streams[has_proportion.index(False)].name
+        raise ConfigError(f"stream {without} has no proportion but others have; give proportions to all or to none")
+    total, weights = sum(len(stream.lengths) for stream in streams), sum(stream.proportion or 0.0 for stream in streams)
+    amounts = []
+    for stream in streams:
+        num_samples = len(stream.lengths)
+        amount: float = num_samples
+        if stream.proportion is not None:
+            amount = total * stream.proportion / weights if weights else 0
+        elif stream.repeat is not None:
+            amount = stream.repeat * num_samples
+        elif stream.choose is not None:
+            amount = stream.choose
+        if round(amount) > 0 and num_samples == 0:
+            raise ConfigError(f"stream {stream.name} is to give {round(amount)} samples but has none")
+        amounts.append(round(amount))
+    if sum(amounts) == 0:
+        raise ConfigError("the streams give no samples; check their folders and amounts")
+    return amounts
+
+
+def check_fits(stream: Stream, token_budget: int) -> None:
+    """Raise ConfigError, naming it, if a sample is longer than the budget."""
+    longest = int(stream.tokens.argmax())
+    num_tokens = int(stream.tokens[longest])
+    if num_tokens > token_budget:
+        raise ConfigError(
+            f"sample {longest} of stream {stream.name} has {num_tokens} tokens, more than the token budget of "
+            f"{token_budget}; raise token_budget to at least {num_tokens} or leave the sample out"
+        )
+
+
+def draw_samples(num_samples: int, amount: int, rng: np.random.Generator) -> Ints:
+    """[amount] samples: each equally often, a random part of them once more."""
+    whole, rest = divmod(amount, num_samples)
+    every = np.tile(np.arange(num_samples), whole)
+    return np.concatenate([every, rng.permutation(num_samples)[:rest]]) if rest else every
+
+
+def micro_batches_for(
+    streams: Sequence[Stream],
+    token_budget: int,
+    *,
+    mean_samples: float | None = None,
+    mean_tokens: float | None = None,
+    multiple_of: int = 1,
+) -> int:
+    """Micro-batches per step for a global batch given in samples or in tokens.
+
+    Args:
+        streams: of the plan; they tell how many tokens a sample has on average.
+        token_budget: of a micro-batch.
+        mean_samples, mean_tokens: of a step on average; one of the two.
+        multiple_of: result is the nearest multiple of this, at least once; the largest number of ranks to train on.
+    """
+    if (mean_samples is None) == (mean_tokens is None):
+        raise ConfigError("give the global batch in samples or in tokens, one of the two")
+    if mean_tokens is None:
+        assert mean_samples is not None
+        amounts = np.array(samples_per_epoch(streams))
+        means = np.array([stream.tokens.mean() if len(stream.tokens) else 0.0 for stream in streams])
+        mean_tokens = mean_samples * float((amounts * means).sum() / amounts.sum())
+    return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
