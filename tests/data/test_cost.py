@@ -44,17 +44,21 @@ STAGES = {
 }
 
 
+KINDS = ("frames", "features", "tiles", "pictures", "text")
+RUNS = [("stage 1", False), ("stage 2", False), ("stage 3", False), ("stage 3", True)]
+
+
 @pytest.mark.parametrize(
-    ("stage", "checkpointing"), [("stage 1", False), ("stage 2", False), ("stage 3", False), ("stage 3", True)]
+    ("kind", "stage", "checkpointing"),
+    # Text trains nothing in stage 1: there is no backward pass to count.
+    [(kind, *run) for kind in KINDS for run in RUNS if (kind, run[0]) != ("text", "stage 1")],
 )
-@pytest.mark.parametrize("kind", ["frames", "features", "tiles", "pictures", "text"])
 def test_matches_counted_operations(kind, stage, checkpointing, processor):
     trained = STAGES[stage]
-    if kind == "text" and stage == "stage 1":
-        pytest.skip("nothing is trained on text in stage 1")
     model = tiny_model().train()
     if checkpointing:
-        model.activation_checkpointing_enable()
+        # transformers 5.23 gave it a new name
+        getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     for part, is_trained in zip(PARTS, dataclasses.astuple(trained)):
         getattr(model.model, part).requires_grad_(is_trained)
     model.lm_head.requires_grad_(trained.language_model)
