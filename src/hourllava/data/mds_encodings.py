@@ -45,13 +45,16 @@ CODING_ERRORS = (
 )  # fmt: skip
 
 
+Buffer = bytes | memoryview
+
+
 @dataclass(frozen=True)
 class Coder:
     """Encodes and decodes the values of one column; `size_bytes` is None where values differ in size."""
 
     size_bytes: int | None
     encode: Callable[[Any], bytes]
-    decode: Callable[[bytes], Any]
+    decode: Callable[[Buffer], Any]
 
 
 @lru_cache(maxsize=256)
@@ -84,6 +87,10 @@ def _encode_str(value: Any) -> bytes:
     return value.encode()
 
 
+def _decode_str(data: Buffer) -> str:
+    return str(data, "utf-8")
+
+
 def _scalar(form: str) -> Coder:
     packer = struct.Struct(form)
     return Coder(packer.size, packer.pack, lambda data: packer.unpack(data)[0])
@@ -102,7 +109,7 @@ def encode_jpeg(value: bytes | Image.Image) -> bytes:
     return file.getvalue()
 
 
-def decode_jpeg(data: bytes) -> Image.Image:
+def decode_jpeg(data: Buffer) -> Image.Image:
     """The image, with its pixels loaded: a damaged file fails here and not in the middle of training."""
     image = Image.open(io.BytesIO(data), formats=["JPEG"])
     image.load()
@@ -116,7 +123,7 @@ def _encode_jpegs(value: Any) -> bytes:
     return struct.pack(f"<{2 + len(files)}I", 0, len(files), *map(len, files)) + b"".join(files)
 
 
-def split_jpegs(data: bytes) -> list[bytes]:
+def split_jpegs(data: Buffer) -> list[Buffer]:
     """The JPEG files in a value of a `list[jpeg]` column."""
     _, count = struct.unpack_from("<2I", data)
     if 8 + 4 * count > len(data):
@@ -159,7 +166,7 @@ def _encode_array(name: str | None, shape: tuple[int, ...] | None, value: Any) -
     return head + value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _decode_array(name: str | None, shape: tuple[int, ...] | None, data: bytes) -> np.ndarray:
+def _decode_array(name: str | None, shape: tuple[int, ...] | None, data: Buffer) -> np.ndarray:
     begin = 0
     if name is None:
         name, begin = _DTYPES[data[0]], 1
@@ -173,8 +180,8 @@ def _decode_array(name: str | None, shape: tuple[int, ...] | None, data: bytes) 
 
 _CODERS = {
     "bytes": Coder(None, _encode_bytes, bytes),
-    "str": Coder(None, _encode_str, bytes.decode),
-    "json": Coder(None, lambda value: json.dumps(value).encode(), json.loads),
+    "str": Coder(None, _encode_str, _decode_str),
+    "json": Coder(None, lambda value: json.dumps(value).encode(), lambda data: json.loads(_decode_str(data))),
     "jpeg": Coder(None, encode_jpeg, decode_jpeg),
     "list[jpeg]": Coder(None, _encode_jpegs, lambda data: [decode_jpeg(file) for file in split_jpegs(data)]),
 }

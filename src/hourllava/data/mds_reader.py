@@ -38,7 +38,7 @@ class ShardReader:
         check_file(path, shard.raw_data, hashes=False)
         try:
             with path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (OSError, ValueError) as error:  # ValueError: an empty file
             raise DataError(f"{path} cannot be opened: {error}; write the shard again") from error
         head_bytes = 4 * (shard.samples + 2)
@@ -64,7 +64,7 @@ class ShardReader:
         names = self._shard.column_names
         wanted = names if columns is None else tuple(columns)
         row = {}
-        for name, data in self.raw(number, wanted).items():
+        for name, data in self._views(number, wanted).items():
             k = names.index(name)
             try:
                 row[name] = self._coders[k].decode(data)
@@ -81,6 +81,10 @@ class ShardReader:
         Raises:
             DataError: a column is not there, or the row is damaged.
         """
+        return {name: bytes(view) for name, view in self._views(number, columns).items()}
+
+    def _views(self, number: int, columns: Iterable[str]) -> dict[str, memoryview]:
+        """As `raw`, but nothing is copied: an array of a megabyte is copied only once, when it is decoded."""
         begin, end = _OFFSETS.unpack_from(self._data, 4 + 4 * number)
         values_begin = begin + self._sizes_format.size
         sizes = iter(self._sizes_format.unpack_from(self._data, begin) if values_begin <= end else ())

@@ -115,8 +115,7 @@ class ShardWriter:
         self._samples: list[bytes] = []
         self._empty_shard_bytes = 8 + len(self._header)
         self._shard_bytes = self._empty_shard_bytes
-        self.position = 0  # rows given so far, written or skipped
-        self.num_skipped = 0
+        self.num_skipped = 0  # by an interrupted run too
         self.finished = False  # the folder is complete; nothing may be written
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +139,7 @@ class ShardWriter:
         for leftover in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
         index_path, progress_path = self.folder / INDEX_NAME, self.folder / _PROGRESS_NAME
-        self._shards, progress = [], {"position": 0, "skipped": 0, "ledger_bytes": 0}
+        self._shards, progress = [], {"skipped": 0, "ledger_bytes": 0}
         if index_path.exists():
             self._shards = parse_index(index_path.read_text(encoding="utf-8"), str(index_path))
             self.finished = True
@@ -162,7 +161,6 @@ class ShardWriter:
         if self.finished:
             self._remove_working_files()
             return
-        self.position = progress["position"]
         self._ledger = (self.folder / LEDGER_NAME).open("ab")
         self._ledger.truncate(progress["ledger_bytes"])
         if self._lengths is not None:
@@ -175,6 +173,11 @@ class ShardWriter:
         """Rows written so far, by an interrupted run too."""
         return sum(shard.samples for shard in self._shards) + len(self._samples)
 
+    @property
+    def position(self) -> int:
+        """Rows of the input that are done: where to go on, and all of them once the folder is finished."""
+        return self.num_samples + self.num_skipped
+
     def write(self, row: Mapping[str, Any], lengths: Sequence[int] | None = None) -> None:
         """Add a row; may write a shard.
 
@@ -183,34 +186,33 @@ class ShardWriter:
             lengths: frames or views, kept visual tokens, text tokens; if the writer was made for them.
 
         Raises:
-            DataError: a column is missing, too many or of another type than its encoding; nothing is added then.
+            DataError: as of `encode`, nothing is added then; or the folder cannot be written.
         """
+        self.add(self.encode(row), lengths)
+
+    def add(self, sample: bytes, lengths: Sequence[int] | None = None) -> None:
+        """Add a row that `encode` has made; otherwise as `write`."""
         assert not self.finished, "a finished folder takes no rows"
         assert (lengths is None) == (self._lengths is None), "lengths for all rows or for none"
-        sample = self.encode(row)
         sample_bytes = len(sample) + 4  # and its offset
-        if self._empty_shard_bytes + sample_bytes > MAX_SHARD_BYTES:
-            raise DataError(f"a row of {len(sample)} bytes does not fit into a shard of {MAX_SHARD_BYTES}; split it")
         if self._samples and self._shard_bytes + sample_bytes > self._size_limit_bytes:
             self._write_shard()
         if self._lengths is not None and lengths is not None:
             self._lengths.extend(np.asarray(lengths, np.int32).reshape(_LENGTHS_PER_SAMPLE).tolist())
         self._samples.append(sample)
         self._shard_bytes += sample_bytes
-        self.position += 1
 
     def skip(self, entry: Mapping[str, Any]) -> None:
         """Pass over a row of the input and write `entry`, which says why, to the ledger `skipped.jsonl`."""
         assert not self.finished, "a finished folder takes no rows"
         self._ledger.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self.num_skipped += 1
-        self.position += 1
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
         """The bytes of a row as they will be in a shard.
 
         Raises:
-            DataError: a column is missing, too many or of another type than its encoding.
+            DataError: a column is missing, too many or of another type than its encoding, or the row is too large.
         """
         if row.keys() != set(self._names):
             raise DataError(f"a row has the columns {', '.join(map(str, row))}; needed: {', '.join(self._names)}")
@@ -224,8 +226,9 @@ class ShardWriter:
             if coder.size_bytes is None:
                 sizes.append(len(value))
             values.append(value)
-        if sum(map(len, values)) > MAX_SHARD_BYTES:
-            raise DataError(f"a row of {sum(map(len, values))} bytes does not fit into a shard; split it")
+        sample_bytes = 4 * len(sizes) + sum(map(len, values))
+        if self._empty_shard_bytes + 4 + sample_bytes > MAX_SHARD_BYTES:
+            raise DataError(f"a row of {sample_bytes} bytes does not fit into a shard of {MAX_SHARD_BYTES}; split it")
         return np.array(sizes, "<u4").tobytes() + b"".join(values)
 
     def _write_shard(self) -> None:
@@ -249,7 +252,6 @@ class ShardWriter:
             self._samples, self._shard_bytes = [], self._empty_shard_bytes
             progress = json.loads(index_text(self._shards, merged=False))
             progress |= {
-                "position": self.position,
                 "skipped": self.num_skipped,
                 "ledger_bytes": os.fstat(self._ledger.fileno()).st_size,
             }
