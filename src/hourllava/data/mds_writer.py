@@ -1,8 +1,7 @@
 """Writes MDS shards: bounded memory, and killed at any moment and started again it ends with the same bytes.
 
 A shard is encoded in memory (64 MiB by default), written to a temporary name and renamed; after that `progress.json`
-says how far the input is done. A run that starts again keeps the finished shards and asks for the rows from `position`
-on.
+names the finished shards. A run that starts again keeps them and asks for the rows from `position` on.
 The index comes last: a folder with one is complete. One writer at a time holds a folder (a lock on it).
 """
 
@@ -44,10 +43,7 @@ _LOCK_WAIT_SECONDS = 5.0
 
 
 def _lock(folder: Path) -> int:
-    """Lock a folder; waits a little, since the processes of a killed run live on for a moment.
-
-    Returns the descriptor that holds the lock.
-    """
+    """Lock a folder, for as long as the descriptor lives; processes of a killed run may hold it for a moment longer."""
     descriptor = os.open(folder, os.O_RDONLY)
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     while True:

@@ -40,11 +40,10 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     "images": {"image": "list[jpeg]", "text": "json"},
 }
 SETTINGS_NAME = "settings.json"
-HASHES = ("sha1",)
 _REFRESH_SECONDS = 0.2
 
+# A row -> frames or views, kept visual tokens, text tokens. A module's function: workers are sent its name.
 Lengths = Callable[[Mapping[str, Any]], Sequence[int]]
-"""A row -> frames or views, kept visual tokens, text tokens. A module's function: workers are sent its name."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
         job.folder,
         COLUMNS[settings.kind],
         size_limit_bytes=settings.size_limit_bytes,
-        hashes=HASHES,
+        hashes=("sha1",),
         lengths=job.lengths is not None,
     ) as writer:
         done = writer.position
