@@ -79,8 +79,9 @@ def test_videos_in_parallel_keep_their_order(tmp_path):
 def test_features_in_place_of_videos(tmp_path):
     records = video_records(tmp_path / "media", 2)
     (tmp_path / "media" / "src" / "1.safetensors").touch()
+    records += [{"id": repr(name), "video": name, "conversations": turns()} for name in (".", "..", "/", "", 3, None)]
     summary = shard(tmp_path, records, "video", video_suffix=".safetensors")
-    assert (summary.num_samples, summary.num_skipped) == (1, 1)
+    assert (summary.num_samples, summary.num_skipped) == (1, 7)
     row = MdsDataset(tmp_path / "out")[0]
     assert (row["video"], row["text"]["video"]) == ("src/1.safetensors", "src/1.mp4")
 
@@ -443,6 +444,8 @@ def test_options_that_do_not_go_together(tmp_path):
     for records, kind in (([path], None), (["llavavideo_si"], "video")):
         with pytest.raises(ConfigError, match="--kind"):
             run_shard(**options(tmp_path, records, kind=kind))
+    with pytest.raises(ConfigError, match="a dot and a name"):
+        run_shard(**options(tmp_path, [path], kind="video", video_suffix="safetensors"))
     with pytest.raises(ConfigError, match="1 or more"):
         run_shard(**options(tmp_path, [path], kind="image", num_workers=0))
 

@@ -12,6 +12,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,8 @@ class ShardSettings:
     def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ConfigError(f"got {self.num_workers} workers; 1 or more are allowed")
+        if self.video_suffix is not None and not re.fullmatch(r"\.\w+", self.video_suffix):
+            raise ConfigError(f"got the video suffix {self.video_suffix!r}; allowed: a dot and a name, as .safetensors")
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def _media_path(name: str, root: Path) -> Path:
 
 def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
     name = record.get("video")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not PurePosixPath(name).name:
         raise DataError(f"'video' must be a path, got {name!r:.80}")
     if settings.video_suffix is not None:
         name = str(PurePosixPath(name).with_suffix(settings.video_suffix))
