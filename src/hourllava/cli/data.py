@@ -1,16 +1,18 @@
-"""`hourllava data`: look at data sets."""
+"""`hourllava data`: look at data sets, and write them as shards."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Data sets: statistics and pictures.", no_args_is_help=True)
+from hourllava.cli.data_shard import merge, shard
+
+app = typer.Typer(help="Data sets: statistics, pictures and shards.", no_args_is_help=True)
 
 
 @app.callback()
 def data() -> None:
-    """Data sets: statistics and pictures."""
+    """Data sets: statistics, pictures and shards."""
 
 
 @app.command()
@@ -24,3 +26,7 @@ def stats(
 
     for line in write_statistics(source, out, name):
         typer.echo(line)
+
+
+app.command()(shard)
+app.command()(merge)

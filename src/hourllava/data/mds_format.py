@@ -1,0 +1,186 @@
+"""The parts of an MDS data set that its writer and its reader share: the index, names and sizes, hashes.
+
+DIR/index.json             {"version": 2, "shards": [...]}, exactly as mosaicml-streaming writes it
+DIR/lengths.npy            ours, optional: int32 [samples, 3] = frames or views, kept visual tokens, text tokens
+DIR/shard.00000.mds        uint32 n; uint32 offsets[n + 1] from the file's start; JSON settings; samples
+a sample                   uint32 sizes of the columns without a fixed size, then the columns' bytes
+"""
+
+import hashlib
+import importlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hourllava.data.mds_encodings import find_coder
+from hourllava.errors import DataError
+
+INDEX_NAME = "index.json"
+LENGTHS_NAME = "lengths.npy"
+MAX_SHARD_BYTES = 2**32 - 1  # offsets are uint32
+_STANDARD_HASHES = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"})
+_XX_HASHES = frozenset({"xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})
+_HASH_PIECE_BYTES = 1 << 24
+
+
+class FileInfo(BaseModel):
+    """One file of a shard; `basename` may lead through folders, from the index's own."""
+
+    model_config = ConfigDict(frozen=True)
+    basename: str = Field(min_length=1)
+    bytes: int = Field(ge=0, le=MAX_SHARD_BYTES)
+    hashes: dict[str, str]
+
+
+class ShardInfo(BaseModel):
+    """One entry of an index; the fields are the format's."""
+
+    model_config = ConfigDict(frozen=True)
+    column_encodings: tuple[str, ...]
+    column_names: tuple[str, ...]
+    column_sizes: tuple[int | None, ...]  # bytes
+    compression: str | None
+    format: Literal["mds"]
+    hashes: tuple[str, ...]
+    raw_data: FileInfo
+    samples: int = Field(ge=0)
+    size_limit: int | str | None
+    version: Literal[2]
+    zip_data: FileInfo | None
+
+    @property
+    def stored(self) -> FileInfo:
+        """The file that is on the disk: the compressed one if there is one."""
+        return self.zip_data or self.raw_data
+
+    def moved(self, prefix: str) -> "ShardInfo":
+        """This entry for an index from where the shard lies in the folder `prefix`."""
+        files = {
+            name: file.model_copy(update={"basename": f"{prefix}/{file.basename}"})
+            for name, file in (("raw_data", self.raw_data), ("zip_data", self.zip_data))
+            if file
+        }
+        return self.model_copy(update=files)
+
+
+def parse_index(text: str | bytes, where: str) -> list[ShardInfo]:
+    """Check an index and return its shards; `where` is what errors call it.
+
+    Raises:
+        DataError: it is no index of version 2, or names a column encoding that is unknown or refused.
+    """
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON: {error}; write the index again: hourllava data merge") from error
+    if not isinstance(index, dict) or not isinstance(index.get("shards"), list):
+        raise DataError(f"{where} is no MDS index; it must hold 'version' and a list 'shards'")
+    for entry in (index, *index["shards"]):
+        version = entry.get("version") if isinstance(entry, dict) else None
+        if version != 2:
+            raise DataError(f"{where} has version {version!r}; only version 2 is read; write the shards again")
+    shards = []
+    for number, entry in enumerate(index["shards"]):
+        try:
+            shard = ShardInfo.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise DataError(f"{where}: shard {number}, {field}: {first['msg']}, got {first['input']!r:.80}") from error
+        _check_columns(shard, f"{where}: shard {number}")
+        shards.append(shard)
+    return shards
+
+
+def _check_columns(shard: ShardInfo, where: str) -> None:
+    names = shard.column_names
+    if not len(names) == len(set(names)) == len(shard.column_encodings) == len(shard.column_sizes):
+        raise DataError(f"{where}: column names, encodings and sizes must be lists of one length, without duplicates")
+    for name, encoding, size in zip(names, shard.column_encodings, shard.column_sizes):
+        try:
+            expected = find_coder(encoding).size_bytes
+        except DataError as error:
+            raise DataError(f"{where}, column {name!r}: {error}") from error
+        if size != expected:
+            raise DataError(f"{where}, column {name!r}: size {size}, but {encoding} takes {expected} (None: variable)")
+    if (shard.compression is None) != (shard.zip_data is None):
+        raise DataError(f"{where}: compression {shard.compression!r} does not fit zip_data; both or neither are needed")
+
+
+def index_text(shards: Iterable[ShardInfo], *, merged: bool) -> str:
+    """The index as mosaicml-streaming writes it: keys sorted, but "version" first in a merged one."""
+    entries = [shard.model_dump() for shard in shards]
+    index: dict[str, Any] = {"version": 2, "shards": [dict(sorted(entry.items())) for entry in entries]}
+    return json.dumps(index, sort_keys=not merged)
+
+
+def check_hash_names(names: Sequence[str]) -> None:
+    """Check that hashes can be computed here.
+
+    Raises:
+        DataError: a name is unknown, or not in sorted order (the format wants that), or needs a missing package.
+    """
+    if list(names) != sorted(set(names)):
+        raise DataError(f"hashes {', '.join(names)} must be sorted, each once")
+    for name in names:
+        _new_hash(name)
+
+
+def _new_hash(name: str) -> Any:
+    if name in _STANDARD_HASHES:
+        return hashlib.new(name)
+    if name in _XX_HASHES:
+        try:
+            return getattr(importlib.import_module("xxhash"), name)()
+        except ImportError as error:
+            raise DataError(f"hash {name!r} needs the package xxhash; run: pip install xxhash") from error
+    raise DataError(f"hash {name!r} is unknown; allowed: {', '.join(sorted(_STANDARD_HASHES | _XX_HASHES))}")
+
+
+def hash_file(file: IO[bytes], name: str) -> str:
+    """Hex digest of the rest of a file, read in pieces."""
+    digest = _new_hash(name)
+    while piece := file.read(_HASH_PIECE_BYTES):
+        digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def check_file(path: Path, info: FileInfo, *, hashes: bool) -> None:
+    """Check that a file of a shard is there with its size and, if asked for, its hashes.
+
+    Raises:
+        DataError: it is missing, cut short or changed.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes != info.bytes:
+            raise DataError(f"{path} has {size_bytes} bytes, the index says {info.bytes}; copy or write it again")
+        for name, expected in info.hashes.items() if hashes else ():
+            with path.open("rb") as file:
+                got = hash_file(file, name)
+            if got != expected:
+                raise DataError(f"{path} has {name} {got}, the index says {expected}; copy or write it again")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} is named by the index but cannot be read: {reason}; copy or write it again") from error
+
+
+def parse_lengths(data: bytes, where: str, num_samples: int) -> np.ndarray:
+    """Read `lengths.npy`: int32 [samples, 3] = frames or views, kept visual tokens, text tokens.
+
+    Raises:
+        DataError: it is damaged or does not belong to an index of so many samples.
+    """
+    try:
+        lengths = np.load(io.BytesIO(data), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{where} cannot be read: {error}; write the shards with lengths, then merge again") from error
+    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int32 or lengths.shape != (num_samples, 3):
+        found = f"{getattr(lengths, 'dtype', type(lengths))} {getattr(lengths, 'shape', '')}"
+        raise DataError(f"{where} holds {found}, the index needs int32 ({num_samples}, 3); merge again")
+    return lengths

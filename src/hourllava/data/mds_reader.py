@@ -1,0 +1,207 @@
+"""Reads MDS data sets: random access through mmap, many folders at once, cheap to send to worker processes.
+
+A row costs one search for its shard and one copy of the columns that are asked for; a shard is opened and checked when
+a row of it is first wanted. The newest 256 shards stay open (each holds a file descriptor; usually 1,024 are allowed).
+"""
+
+import mmap
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
+from hourllava.data.mds_format import INDEX_NAME, LENGTHS_NAME, ShardInfo, check_file, parse_index, parse_lengths
+from hourllava.data.mds_remote import default_cache_folder, join, local_shard, read_bytes
+from hourllava.errors import DataError
+
+_OPEN_SHARDS = 256
+_MAX_REPORTED = 5
+_OFFSETS = struct.Struct("<2I")  # where a row begins and ends
+
+
+class ShardReader:
+    """One open shard file; rows by number.
+
+    Raises:
+        DataError: the file is missing, cut short, or its table of samples is damaged.
+    """
+
+    def __init__(self, path: Path, shard: ShardInfo) -> None:
+        self.path, self._shard = path, shard
+        check_file(path, shard.raw_data, hashes=False)
+        try:
+            with path.open("rb") as file:
+                self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise DataError(f"{path} cannot be opened: {error}; write the shard again") from error
+        head_bytes = 4 * (shard.samples + 2)
+        found = struct.unpack_from("<I", self._data)[0] if len(self._data) >= head_bytes else None
+        if found != shard.samples:
+            raise DataError(f"{path} holds {found} samples, the index says {shard.samples}; write the shard again")
+        # Looked at once and then read where needed: as a list they would take 0.4 GB in 256 shards of short rows.
+        offsets = np.frombuffer(self._data[4:head_bytes], "<u4").astype(np.int64)
+        if offsets[0] < head_bytes or offsets[-1] != len(self._data) or (np.diff(offsets) < 0).any():
+            raise DataError(f"{path} has a damaged table of samples; write the shard again")
+        self._coders = [find_coder(encoding) for encoding in shard.column_encodings]
+        self._sizes_format = struct.Struct(f"<{sum(size is None for size in shard.column_sizes)}I")
+
+    def __len__(self) -> int:
+        return self._shard.samples
+
+    def row(self, number: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """Decode a row, or only some of its columns.
+
+        Raises:
+            DataError: a column is not there, or the row is damaged.
+        """
+        names = self._shard.column_names
+        wanted = names if columns is None else tuple(columns)
+        row = {}
+        for name, data in self._views(number, wanted).items():
+            k = names.index(name)
+            try:
+                row[name] = self._coders[k].decode(data)
+            except CODING_ERRORS as error:
+                raise DataError(
+                    f"{self.path}: row {number}, column {name!r} is no {self._shard.column_encodings[k]}: {error}; "
+                    "write the shard again"
+                ) from error
+        return row
+
+    def raw(self, number: int, columns: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of some columns of a row, not decoded.
+
+        Raises:
+            DataError: a column is not there, or the row is damaged.
+        """
+        return {name: bytes(view) for name, view in self._views(number, columns).items()}
+
+    def _views(self, number: int, columns: Iterable[str]) -> dict[str, memoryview]:
+        """As `raw`, but nothing is copied: an array of a megabyte is copied only once, when it is decoded."""
+        begin, end = _OFFSETS.unpack_from(self._data, 4 + 4 * number)
+        values_begin = begin + self._sizes_format.size
+        sizes = iter(self._sizes_format.unpack_from(self._data, begin) if values_begin <= end else ())
+        edges = [values_begin]
+        for size in self._shard.column_sizes:
+            edges.append(edges[-1] + (next(sizes, 0) if size is None else size))
+        if edges[-1] != end:
+            raise DataError(f"{self.path}: row {number} is damaged, its columns do not fill it; write the shard again")
+        found = {}
+        for name in columns:
+            if name not in self._shard.column_names:
+                allowed = ", ".join(self._shard.column_names)
+                raise DataError(f"{self.path} has no column {name!r}; it has: {allowed}")
+            k = self._shard.column_names.index(name)
+            found[name] = self._data[edges[k] : edges[k + 1]]
+        return found
+
+
+@dataclass(frozen=True)
+class _Source:
+    folder: str  # path or address
+    num_samples: int
+
+
+class MdsDataset:
+    """The rows of one or more MDS folders, one after the other; a map-style data set.
+
+    Folders may differ in their columns. Pickling takes the index along, but no open shard.
+
+    Args:
+        sources: folders with `index.json`, or the index files themselves: paths, or addresses that fsspec knows.
+        cache_folder: where shards are copied to that lie elsewhere or are compressed; by default `hourllava/shards` in
+            $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        DataError: an index is missing or damaged, or names a column encoding that is unknown or refused.
+    """
+
+    def __init__(self, sources: str | Path | Sequence[str | Path], *, cache_folder: Path | None = None) -> None:
+        self._cache_folder = cache_folder or default_cache_folder()
+        self._sources: list[_Source] = []
+        self._shards: list[tuple[str, ShardInfo]] = []  # (folder, entry)
+        for source in [sources] if isinstance(sources, str | Path) else sources:
+            folder = str(source).removesuffix("/").removesuffix(f"/{INDEX_NAME}")
+            where = join(folder, INDEX_NAME)
+            shards = parse_index(read_bytes(where), where)
+            self._shards += [(folder, shard) for shard in shards]
+            self._sources.append(_Source(folder, sum(shard.samples for shard in shards)))
+        self._ends = list(accumulate(shard.samples for _, shard in self._shards))
+        self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
+
+    def _open_shard(self, number: int) -> ShardReader:
+        folder, shard = self._shards[number]
+        return ShardReader(local_shard(folder, shard, self._cache_folder), shard)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.row(index)
+
+    def row(self, index: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """Decode a row, or only some of its columns; a negative index counts from the end.
+
+        Raises:
+            IndexError: there is no such row.
+            DataError: the row's shard is missing or damaged, or a column is not there.
+        """
+        shard, number = self._find(index)
+        return shard.row(number, columns)
+
+    def raw(self, index: int, columns: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of some columns of a row, not decoded; errors as of `row`."""
+        shard, number = self._find(index)
+        return shard.raw(number, columns)
+
+    def _find(self, index: int) -> tuple[ShardReader, int]:
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        number = bisect_right(self._ends, position)
+        return self._open(number), position - (self._ends[number - 1] if number else 0)
+
+    def lengths(self) -> np.ndarray:
+        """int32 [samples, 3]: frames or views, kept visual tokens, text tokens; from the `lengths.npy` of every folder.
+
+        Raises:
+            DataError: a folder has none, or one of another index.
+        """
+        parts = []
+        for source in self._sources:
+            where = join(source.folder, LENGTHS_NAME)
+            parts.append(parse_lengths(read_bytes(where), where, source.num_samples))
+        return np.concatenate(parts) if parts else np.zeros((0, 3), np.int32)
+
+    def verify(self) -> None:
+        """Check every shard that is named: there, whole, its table of samples sound, its hashes right.
+
+        Raises:
+            DataError: some are not; names the first five.
+        """
+        problems = []
+        for folder, shard in self._shards:
+            try:
+                path = local_shard(folder, shard, self._cache_folder)
+                check_file(path, shard.raw_data, hashes=True)
+                ShardReader(path, shard)
+            except DataError as error:
+                problems.append(str(error))
+        if problems:
+            more = f"; and {len(problems) - _MAX_REPORTED} more" if len(problems) > _MAX_REPORTED else ""
+            listed = "; ".join(problems[:_MAX_REPORTED])
+            raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")

@@ -1,0 +1,304 @@
+"""`hourllava data shard`: training records and their images -> MDS shards, in parallel, resumable.
+
+    OUT/settings.json                what the run was asked for; a run with other settings is refused
+    OUT/0, OUT/1, ...                one folder per worker: shards, index.json, lengths.npy, skipped.jsonl
+    OUT/index.json                   the merged index (and lengths.npy)
+    OUT/skipped.jsonl                records that were left out, with the reason, one JSON object per line
+
+Worker w of P takes the w-th stretch of the chosen records, so the merged index keeps their order.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from hourllava.data.atomic import replacing
+from hourllava.data.mds_encodings import CODING_ERRORS, decode_jpeg, encode_jpeg
+from hourllava.data.mds_merge import merge_indexes
+from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
+from hourllava.data.mixtures import Kind, Sampling
+from hourllava.data.record_file import RecordFile, read_records
+from hourllava.errors import ConfigError, DataError, HourLlavaError
+
+COLUMNS: dict[Kind, dict[str, str]] = {
+    "video": {"video": "str", "text": "json"},
+    "image": {"image": "jpeg", "text": "json"},
+    "images": {"image": "list[jpeg]", "text": "json"},
+}
+SETTINGS_NAME = "settings.json"
+_REFRESH_SECONDS = 0.2
+
+# A row -> frames or views, kept visual tokens, text tokens. A module's function: workers are sent its name.
+Lengths = Callable[[Mapping[str, Any]], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """What to shard and how."""
+
+    files: tuple[tuple[Path, Sampling], ...]  # record files in order, and how much of each
+    kind: Kind
+    media_root: Path  # the records' paths are relative to it
+    num_workers: int = 1
+    part: tuple[int, int] = (0, 1)  # k, N: the chosen records with number modulo N = k
+    only_images: bool = False
+    seed: int = 0  # of random sampling
+    video_suffix: str | None = None  # ".safetensors": the video column names the features instead
+    size_limit_bytes: int = DEFAULT_SIZE_LIMIT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ConfigError(f"got {self.num_workers} workers; 1 or more are allowed")
+        if self.video_suffix is not None and not re.fullmatch(r"\.\w+", self.video_suffix):
+            raise ConfigError(f"got the video suffix {self.video_suffix!r}; allowed: a dot and a name, as .safetensors")
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a run came to."""
+
+    num_samples: int
+    num_skipped: int
+    ledger: Path | None  # of the skipped ones
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One worker's share: spans of records, int64 [n, 2] in bytes, per file."""
+
+    folder: Path
+    settings: ShardSettings
+    shares: tuple[tuple[Path, np.ndarray, np.ndarray], ...]  # path, numbers [n], spans [n, 2]
+    lengths: Lengths | None
+
+
+def shard_records(settings: ShardSettings, out: Path, lengths: Lengths | None = None) -> ShardSummary:
+    """Write the shards of a run, continue it, or find it done.
+
+    Raises:
+        DataError: a record file cannot be used, `out` cannot be written or holds another run, or a worker was killed.
+    """
+    record_files = [RecordFile(path) for path, _ in settings.files]
+    _prepare(settings, record_files, out, lengths=lengths is not None)
+    jobs = _split(settings, record_files, out, lengths)
+    total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
+    with tqdm(total=total, unit="record", file=sys.stderr, mininterval=_REFRESH_SECONDS) as progress:
+        counts = _run_workers(jobs, progress) if len(jobs) > 1 else [_write_share(jobs[0], progress.update)]
+    num_samples = merge_indexes(out, [job.folder for job in jobs])
+    num_skipped = sum(counts)
+    return ShardSummary(num_samples, num_skipped, _merge_ledgers(jobs, out) if num_skipped else None)
+
+
+def _prepare(settings: ShardSettings, record_files: list[RecordFile], out: Path, *, lengths: bool) -> None:
+    wanted = {
+        "lengths": lengths,
+        "records": [
+            [str(path), sampling.strategy, sampling.percent, len(records), path.stat().st_size]
+            for (path, sampling), records in zip(settings.files, record_files)
+        ],
+        **{name: value for name, value in vars(settings).items() if name not in ("files", "media_root")},
+    }
+    text = json.dumps(wanted, indent=1) + "\n"
+    path = out / SETTINGS_NAME
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise DataError(f"{out} holds shards of other records or settings ({path.name}); use another folder")
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
+
+
+def _split(settings: ShardSettings, files: list[RecordFile], out: Path, lengths: Lengths | None) -> list[_Job]:
+    chosen = []
+    for (_, sampling), records in zip(settings.files, files):
+        numbers = sampling.choose(len(records), settings.seed)
+        chosen.append(numbers[records.has_image[numbers]] if settings.only_images else numbers)
+    which_file = np.repeat(np.arange(len(files)), [len(numbers) for numbers in chosen])
+    number, modulus = settings.part
+    which_file = which_file[number::modulus]
+    numbers = np.concatenate(chosen)[number::modulus] if chosen else np.zeros(0, np.int64)
+    jobs = []
+    edges = np.linspace(0, len(numbers), settings.num_workers + 1).astype(int)
+    for worker in range(settings.num_workers):
+        own = slice(edges[worker], edges[worker + 1])
+        shares = []
+        for k in range(len(files)):
+            share = numbers[own][which_file[own] == k]
+            if len(share):
+                shares.append((files[k].path, share, files[k].spans(share)))
+        jobs.append(_Job(out / str(worker), settings, tuple(shares), lengths))
+    return jobs
+
+
+def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
+    """Write one worker's folder; returns how many records it has skipped."""
+    settings = job.settings
+    with ShardWriter(
+        job.folder,
+        COLUMNS[settings.kind],
+        size_limit_bytes=settings.size_limit_bytes,
+        hashes=("sha1",),
+        lengths=job.lengths is not None,
+    ) as writer:
+        done = writer.position
+        advance(done)
+        for path, numbers, spans in job.shares:
+            rest = slice(min(done, len(numbers)), None)
+            done -= min(done, len(numbers))
+            for number, record in zip(numbers[rest].tolist(), read_records(path, spans[rest])):
+                try:
+                    row = _row(record, path.stem, settings)
+                    sample, lengths = writer.encode(row), job.lengths(row) if job.lengths else None
+                except HourLlavaError as error:
+                    name = record.get("id") if isinstance(record, dict) else None
+                    writer.skip({"file": str(path), "number": number, "id": name, "reason": str(error)})
+                else:
+                    writer.add(sample, lengths)
+                advance(1)
+        return writer.num_skipped
+
+
+def _row(record: Any, source: str, settings: ShardSettings) -> dict[str, Any]:
+    """The row of a record; a DataError says why there is none."""
+    if isinstance(record, DataError):
+        raise record
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        raise DataError("a record must be an object with a list 'conversations'")
+    text = record if "source" in record else {**record, "source": source}
+    if settings.kind == "video":
+        return {"video": _video(record, settings), "text": text}
+    names = record.get("image") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"'image' must be a path or a list of paths, got {record['image']!r:.80}")
+    if record.get("video"):
+        raise DataError("the record has a video; shard it with kind 'video'")
+    if settings.kind == "image" and len(names) > 1:
+        raise DataError(f"the record has {len(names)} images; shard it with kind 'images'")
+    images = [_jpeg(name, settings.media_root) for name in names] or [_blank_jpeg()]
+    return {"image": images if settings.kind == "images" else images[0], "text": text}
+
+
+def _media_path(name: str, root: Path) -> Path:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise DataError(f"{name!r} leads out of the media folder; paths must be relative to it")
+    if not name.isprintable():  # what no file system takes: NUL, half a surrogate pair
+        raise DataError(f"{name!r} is no file name")
+    return root / name
+
+
+def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
+    name = record.get("video")
+    if not isinstance(name, str) or not PurePosixPath(name).name:
+        raise DataError(f"'video' must be a path, got {name!r:.80}")
+    if settings.video_suffix is not None:
+        name = str(PurePosixPath(name).with_suffix(settings.video_suffix))
+    try:
+        _media_path(name, settings.media_root).stat()
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return name
+
+
+def _unreadable(name: str, error: OSError) -> DataError:
+    return DataError(f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}")
+
+
+def _jpeg(name: str, root: Path) -> bytes:
+    """The image as a JPEG file: an RGB JPEG byte for byte, anything else converted."""
+    path = _media_path(name, root)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format == "JPEG" and image.mode == "RGB":
+                decode_jpeg(data)
+                return data
+            return encode_jpeg(image.convert("RGB"))
+    except UnidentifiedImageError as error:  # its message is the address of our buffer
+        raise DataError(f"{name} is not an image") from error
+    except CODING_ERRORS as error:
+        raise DataError(f"{name} is damaged: {error}") from error
+
+
+@cache
+def _blank_jpeg() -> bytes:
+    """The 1x1 image that rows without an image carry."""
+    return encode_jpeg(Image.new("RGB", (1, 1)))
+
+
+def _merge_ledgers(jobs: list[_Job], out: Path) -> Path:
+    path = out / LEDGER_NAME
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for job in jobs:
+            own = job.folder / LEDGER_NAME
+            if own.exists():
+                file.write(own.read_bytes())
+    return path
+
+
+def _run_workers(jobs: list[_Job], progress: tqdm) -> list[int]:
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("q", 0)
+    with ProcessPoolExecutor(
+        min(len(jobs), os.cpu_count() or 1), mp_context=context, initializer=_start_worker, initargs=(done,)
+    ) as pool:
+        futures = [pool.submit(_work, job) for job in jobs]
+        try:
+            pending = set(futures)
+            while pending:
+                finished, pending = wait(pending, timeout=_REFRESH_SECONDS)
+                progress.update(done.value - progress.n)  # type: ignore[no-untyped-call]
+                for future in finished:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise DataError("a worker was killed, perhaps for memory; run again, what is done is kept") from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+_done: Any = None  # records done by all workers together
+
+
+def _start_worker(done: Any) -> None:
+    """Take the counter, and end with the parent: else a worker goes on in the folder that the next run wants."""
+    global _done
+    _done = done
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(job: _Job) -> int:
+    return _write_share(job, _advance)
+
+
+def _advance(count: int) -> None:
+    with _done.get_lock():
+        _done.value += count
