@@ -40,7 +40,8 @@ def test_the_training_record_is_the_published_one():
     assert list(record) == ["id", "data_source", "video", "conversations"]
     assert record["conversations"][0] == {
         "from": "human",
-        "value": "<image>\nWhat is it?\nA. a dog\nB. a cat\nAnswer with the letter of the right option.",
+        "value": "<image>\nWhat is it?\nA. a dog\nB. a cat\n"
+        "Answer with the option's letter from the given choices directly.",
     }
     assert record["conversations"][1] == {"from": "gpt", "value": "B"}
     assert training_record(OPEN).conversations[1].value == "a cat"
@@ -144,12 +145,12 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", b'{"a": 1}', "holds dict"),
+        ("a.json", b'{"a": 1}', "holds an object"),
         ("a.json", b"[1, 2", "cannot be read"),
         ("a.jsonl", b"{}\n{", "cannot be read"),
         ("a.parquet", b"not parquet", "cannot be read"),
         ("a.csv", b"", r"use \.json"),
-        ("a.json", b"\xff\xfe", "cannot be read"),
+        ("a.json", b"\xff\xfe", "holds something else"),
     ],
 )
 def test_unreadable_files_get_one_clear_line(tmp_path, name, content, words):

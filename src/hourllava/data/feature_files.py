@@ -1,10 +1,8 @@
 """Feature files of pre-extraction: what they are called, how they are written, and whether one that is there counts.
 
-| form | file | holds |
-|---|---|---|
-| memory | `.safetensors` | a `Memory`: bfloat16 [T, grid * grid, C], times, digest of the video, identity of the encoder |
-| memory, int8 | `.int8.safetensors` | the same with int8 features and a float32 scale for each token of each frame |
-| released | `.pt` | a pickle `{"vid_feat": [T, grid * grid, C], "duration": seconds}`, as the release's training reads it |
+    v.safetensors       a `Memory`: bfloat16 [T, grid * grid, C], times, the video's digest, the encoder's identity
+    v.int8.safetensors  the same with int8 features and a float32 scale for each token of each frame
+    v.pt                the release's pickle `{"vid_feat": [T, grid * grid, C], "duration": seconds}`
 
 Released files name neither video nor encoder: the folder's `features.json` does for all of them, see `check_folder`.
 """

@@ -15,37 +15,26 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from tqdm import tqdm
 
-from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.atomic import replacing
 from hourllava.data.feature_files import FeatureSettings, Form, Storage, check_folder
+from hourllava.data.feature_items import Item, find_items, parse_shard, remove_unfinished
 from hourllava.data.feature_worker import Finished, WorkerSettings, extract
 from hourllava.data.tower import load_tower
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.inference.engine import usable_device, usable_dtype
-from hourllava.inference.memory_file import UNFINISHED_SUFFIX
 from hourllava.video.reader import usable_cores
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
 BATCH_FRAMES = {"cuda": 128, "cpu": 16}
 MAX_DECODERS = 32
 _POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Item:
-    """A video and where its features go."""
-
-    video: Path
-    out: Path
 
 
 @dataclass(frozen=True)
@@ -81,45 +70,6 @@ class FeatureReport:
         if self.failures:
             lines.append(f"reasons: {self.ledger}")
         return lines
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """(index, number of shards) of `"0/4"`.
-
-    Raises:
-        ConfigError: not of that form, or the index is not below the number.
-    """
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--shard is {text!r}; use i/n with i from 0 to n-1, such as 0/4")
-    return int(index), int(count)
-
-
-def find_items(sources: Sequence[Path], out: Path, suffix: str) -> list[Item]:
-    """The videos of files and folders, sorted, each with the place of its features.
-
-    A video `s/v.mp4` of a folder becomes `OUT/s/v<suffix>`; a file given by itself lies in OUT. A source that is not
-    there is an item too: it ends in the ledger.
-
-    Raises:
-        DataError: a folder without videos, or two videos whose features would have one name.
-    """
-    places: dict[Path, Path] = {}
-    for source in sources:
-        if source.is_dir():
-            videos = sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-            if not videos:
-                raise DataError(f"{source} holds no video; videos end in {' '.join(sorted(VIDEO_SUFFIXES))}")
-        else:
-            videos = [source]
-        for video in videos:
-            relative = video.relative_to(source) if source.is_dir() else Path(video.name)
-            stem = relative.stem if relative.suffix.lower() in VIDEO_SUFFIXES else relative.name
-            place = out / relative.with_name(stem + suffix)
-            if places.get(place, video).absolute() != video.absolute():
-                raise DataError(f"{places[place]} and {video} would both become {place}; rename one, or make two runs")
-            places[place] = video
-    return [Item(video, place) for place, video in sorted(places.items())]
 
 
 def parse_devices(text: str | None) -> list[torch.device]:
@@ -182,7 +132,7 @@ def make_features(
     )  # fmt: skip
     items = find_items(sources, out, settings.suffix)[shard[0] :: shard[1]]
     check_folder(out, settings)
-    _remove_unfinished([item.out for item in items])
+    remove_unfinished([item.out for item in items])
     workers = [
         WorkerSettings(
             model=model,
@@ -243,9 +193,7 @@ def _run(items: list[Item], workers: list[WorkerSettings], ledger: Path, progres
     )
 
 
-def _run_processes(
-    items: list[Item], workers: list[WorkerSettings], finished: Callable[[Finished], None]
-) -> None:
+def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: Callable[[Finished], None]) -> None:
     context = multiprocessing.get_context("spawn")
     todo, done = context.Queue(), context.Queue()
     for item in items:
@@ -295,18 +243,22 @@ def _work(worker: WorkerSettings, todo: Any, done: Any) -> None:
         done.put(error)
 
 
-def _remove_unfinished(places: Sequence[Path]) -> None:
-    """Remove what killed runs left of these files; other shards may be writing theirs."""
-    import shutil
+def run_features(
+    videos: Sequence[Path], model: str, out: Path, fps: float, shard: str, devices: str | None, dtype: str, form: str,
+    decoders: int | None,
+) -> Iterator[str]:  # fmt: skip
+    """`hourllava data features`: check what a user asked for, run, and say what became of it.
 
-    names: dict[Path, set[str]] = {}
-    for place in places:
-        names.setdefault(place.parent, set()).add(place.name)
-    for folder, ours in names.items():
-        if not folder.is_dir():
-            continue
-        for path in folder.iterdir():
-            if path.name.endswith(UNFINISHED_SUFFIX) and path.name[1:].rsplit(".", 2)[0] in ours:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name.endswith(TEMPORARY_SUFFIX) and path.name.rsplit(".", 2)[0] in ours:
-                path.unlink(missing_ok=True)
+    Raises:
+        DataError: after the last line, if videos failed; or as `make_features`.
+    """
+    for name, value, allowed in (("dtype", dtype, get_args(Storage)), ("format", form, get_args(Form))):
+        if value not in allowed:
+            raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
+    report = make_features(
+        videos, out, model=model, fps=fps, shard=parse_shard(shard), devices=parse_devices(devices),
+        storage=cast(Storage, dtype), form=cast(Form, form), decoders=decoders,
+    )  # fmt: skip
+    yield from report.lines()
+    if report.failures:
+        raise DataError(f"{len(report.failures)} videos failed; the others are done")
