@@ -90,7 +90,7 @@ def main() -> None:
     folder: Path = options.folder / "features-videos"
     folder.mkdir(parents=True, exist_ok=True)
     original = folder.parent / f"360p-{options.minutes}min.mp4"
-    generate(original, 640, 360, min(2, options.minutes), options.minutes)
+    generate(original, 640, 360, 1 + (options.minutes % 2 == 0), options.minutes)
     shutil.rmtree(folder)
     folder.mkdir()
     videos = [folder / f"{k:03d}.mp4" for k in range(options.videos)]
@@ -111,16 +111,12 @@ def main() -> None:
         )
     assert report.num_made == options.videos, report.failures
     name = torch.cuda.get_device_name(0) if devices[0].type == "cuda" else "CPU"
-    print(
-        f"{len(devices)} x {name}, {decoders} decoders each of {usable_cores()} cores, batches of {batch_frames}, ",
-        end="",
-    )
+    print(f"{len(devices)} x {name}, {decoders} decoders each of {usable_cores()} cores, batches of {batch_frames},")
     print(f"{options.videos} videos of {options.minutes} min at 360p, torch {torch.__version__}")
     print("| | frames/s |\n|---|---|")
     print(f"| decoders alone | {alone:.0f} |\n| tower alone | {tower:.1f} |")
-    print(
-        f"| end to end, {report.num_frames} frames in {report.seconds:.1f} s | {report.num_frames / report.seconds:.1f} |"
-    )
+    rate = report.num_frames / report.seconds
+    print(f"| end to end, {report.num_frames} frames in {report.seconds:.1f} s | {rate:.1f} |")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -229,6 +230,7 @@ def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: C
 
 def _work(worker: WorkerSettings, todo: Any, done: Any) -> None:
     """A device's process. Ends when its parent does, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     parent = multiprocessing.parent_process()
     assert parent is not None
 

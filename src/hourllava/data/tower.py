@@ -56,6 +56,8 @@ class Tower:
         if num_frames < self.batch_frames:
             filling = frames_NHW3.new_zeros(self.batch_frames - num_frames, *frames_NHW3.shape[1:])
             frames_NHW3 = torch.cat([frames_NHW3, filling])
+        if self.vision_tower.device.type == "cuda":
+            frames_NHW3 = frames_NHW3.pin_memory()  # or the copy waits for the batch before, and the GPU for the copy
         pixels = frame_pixels(frames_NHW3.to(self.vision_tower.device, non_blocking=True), self.config)
         features = pool_features(patch_features(self.vision_tower, pixels), self.config.video_grid)
         return features[:num_frames].bfloat16()
