@@ -228,7 +228,9 @@ def _scan(window: _Window) -> tuple[Any, int, str | None]:
             if not may_be_cut or too_long or not window.more():
                 return None, 0, "a record of more than 64 Mi characters" if too_long else error.msg
         else:
-            if end < len(window.text) or not window.more():  # a number at the window's end may go on
+            # A number at the window's end may go on: "0" and then ".5".
+            is_whole = end + NEAR_END_CHARACTERS <= len(window.text) or window.text[end : end + 1] in tuple(" \t\r\n,]")
+            if is_whole or not window.more():
                 return value, end, None
 
 
