@@ -266,21 +266,36 @@ def test_names_that_collide_and_bad_options_are_refused(videos, tmp_path):
             list(run_features([videos], "nano", tmp_path, 1.0, "0/1", None, *options, None))
 
 
-def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_path):
+@pytest.mark.parametrize("form", ["memory", "released"])
+def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_path, form):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
-        make(videos, tmp_path / "file" / "out")
+        make(videos, tmp_path / "file" / "out", form=form)
     out = tmp_path / "out"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # as a full disk: writing fails half-way
     try:
         with pytest.raises(MemoryFileError, match="cannot be written") as caught:
-            make(videos, out)
+            make(videos, out, form=form)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "\n" not in str(caught.value)
     assert [path.name for path in out.rglob("*") if path.is_file()] == ["features.json"]
-    assert make(videos, out).num_made == 5
+    assert make(videos / "s", out, form=form).num_made == 5
+
+
+def test_a_video_whose_times_go_back_fails_alone(videos, tmp_path, monkeypatch):
+    from hourllava.data import feature_worker
+
+    def remember(features, timestamps_seconds, *rest, source, **fields):
+        if source.file_name == "1.mp4":
+            timestamps_seconds = timestamps_seconds[::-1]
+        return Memory(features, timestamps_seconds, *rest, source=source, **fields)
+
+    monkeypatch.setattr(feature_worker, "Memory", remember)
+    report = make(videos / "s", tmp_path)
+    assert report.num_made == 4
+    assert [(Path(video).name, "go back in time" in reason) for video, reason in report.failures] == [("1.mp4", True)]
 
 
 @pytest.mark.slow

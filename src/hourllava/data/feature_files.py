@@ -120,8 +120,9 @@ def write_features(path: Path, memory: Memory, settings: FeatureSettings) -> flo
             with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(content, file)
             return None
-    except OSError as error:
-        raise MemoryFileError(f"{path} cannot be written ({error.strerror}); free space, or choose a folder") from error
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+        reason = str(error).splitlines()[0]
+        raise MemoryFileError(f"{path} cannot be written ({reason}); free space there or choose a folder") from error
     if settings.storage == "bfloat16":
         memory.save(path)
         return None

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hourllava.data.feature_files import MIN_RELEASED_FRAMES, FeatureSettings, is_made, write_features
 from hourllava.data.tower import Tower, load_tower
-from hourllava.errors import HourLlavaError, VideoError
+from hourllava.errors import HourLlavaError, InputError, VideoError
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.video import probe, read_frames, source_digest
@@ -191,16 +191,19 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
         chosen = evenly_spaced(num_frames, _released_frames(job.duration_seconds))
         features = features[torch.from_numpy(chosen)]
         timestamps_seconds = sample_seconds = np.arange(len(features), dtype=np.float64)  # not written
-    memory = Memory(
-        features,
-        timestamps_seconds,
-        sample_seconds,
-        fps=job.fps,
-        duration_seconds=job.duration_seconds,
-        source=Source(str(job.video), job.digest),
-        encoder=settings.encoder,
-        gaps=job.gaps,
-    )
+    try:
+        memory = Memory(
+            features,
+            timestamps_seconds,
+            sample_seconds,
+            fps=job.fps,
+            duration_seconds=job.duration_seconds,
+            source=Source(str(job.video), job.digest),
+            encoder=settings.encoder,
+            gaps=job.gaps,
+        )
+    except InputError as error:  # times that go back: the video's fault, not the run's
+        return Finished(str(job.video), reason=f"{job.video}: {error}")
     job.features.clear()
     error_share = write_features(job.out, memory, settings)
     return Finished(str(job.video), num_frames, int8_error_share=error_share)
