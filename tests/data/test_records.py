@@ -144,12 +144,12 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", b'{"a": 1}', "holds dict"),
+        ("a.json", b'{"a": 1}', "holds an object"),
         ("a.json", b"[1, 2", "cannot be read"),
         ("a.jsonl", b"{}\n{", "cannot be read"),
         ("a.parquet", b"not parquet", "cannot be read"),
         ("a.csv", b"", r"use \.json"),
-        ("a.json", b"\xff\xfe", "cannot be read"),
+        ("a.json", b"\xff\xfe", "holds something else"),
     ],
 )
 def test_unreadable_files_get_one_clear_line(tmp_path, name, content, words):

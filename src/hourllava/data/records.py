@@ -5,7 +5,6 @@ video's length that the model is prompted with is not in it, since the number of
 The table has one row per question with everything that is known about it.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,8 +17,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.data.atomic import replacing
+from hourllava.data.stream import arrow, iterate_entries
 from hourllava.data.taxonomy import find_task, find_topic
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import DataError
 
 PLACEHOLDER = "<image>\n"
 _ROWS_PER_GROUP = 20_000  # what is held in memory at a time
@@ -87,7 +87,7 @@ def write_training_records(rows: Iterable[QuestionRow], path: Path) -> None:
 
 def write_question_table(rows: Iterable[QuestionRow], path: Path) -> None:
     """Write the per-question table as parquet; `evidence` is a list of {start_seconds, end_seconds}."""
-    pa, pq = _arrow()
+    pa, pq = arrow()
     spans = pa.list_(pa.struct([("start_seconds", pa.float64()), ("end_seconds", pa.float64())]))
     kinds = {"options": pa.list_(pa.string()), "answer_index": pa.int64(), "duration_seconds": pa.float64()}
     schema = pa.schema(
@@ -102,15 +102,6 @@ def write_question_table(rows: Iterable[QuestionRow], path: Path) -> None:
                 for row in batch
             ]
             writer.write_table(pa.Table.from_pylist(table, schema=schema))
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError("parquet files need pyarrow; run: pip install 'hourllava[world]'") from error
-    return pyarrow, pyarrow.parquet
 
 
 # Names under which published files of this kind keep the same thing.
@@ -132,6 +123,7 @@ _COLUMNS = {
     "split": ("split",),
     "conversations": ("conversations", "messages", "conversation"),
 }
+_ALIASES = {alias for aliases in _COLUMNS.values() for alias in aliases}
 _OPTION_COLUMN = re.compile(r"^(?:option|choice|answer_choice|a)_?([a-h]|[0-7])$", re.IGNORECASE)
 
 
@@ -165,51 +157,47 @@ def iterate_questions(path: Path, report: LoadReport) -> Iterator[QuestionRow]:
     Raises:
         DataError: the file cannot be read or is not a list of records.
     """
-    for number, record in enumerate(_raw_records(path), start=1):
-        found: dict[str, Any] = {}
-        if not isinstance(record, dict):
-            _problem(report, f"a record is {type(record).__name__}, not an object", number)
+    for entry in iterate_entries(path):
+        number = entry.number
+        if entry.fault is not None:
+            raise DataError(
+                f"{path} cannot be read: {entry.place}: {entry.fault}; hourllava data check lists all faults"
+            )
+        if not isinstance(entry.value, dict):
+            _problem(report, f"a record is {type(entry.value).__name__}, not an object", number)
             continue
-        names = {name.lower(): name for name in record}
-        own_options = sorted(name for name in names if _OPTION_COLUMN.match(name))
-        for target, aliases in _COLUMNS.items():
-            present = [names[alias] for alias in aliases if alias in names]
-            if present:
-                found[target] = record[present[0]]
-        if len(own_options) > 1 and "options" not in found:
-            found["options"] = [record[names[name]] for name in own_options]
-        known = {alias for aliases in _COLUMNS.values() for alias in aliases} | set(own_options)
-        report.unmapped_columns.update(name for name in record if name.lower() not in known)
         try:
-            for row in _rows(found, str(found.get("question_id", f"{path.stem}-{number}"))):
-                report.num_questions += 1
-                yield row
+            rows, unused = question_rows(entry.value, f"{path.stem}-{number}")
         except (ValueError, TypeError) as error:
             _problem(report, str(error).splitlines()[0], number)
+            continue
+        report.unmapped_columns.update(unused)
+        report.num_questions += len(rows)
+        yield from rows
+
+
+def question_rows(record: dict[str, Any], default_id: str) -> tuple[list[QuestionRow], list[str]]:
+    """The questions of one record of any of the kinds above, and the columns that have no meaning here.
+
+    Raises:
+        ValueError, TypeError: it cannot be mapped; the first line of the message says why.
+    """
+    found: dict[str, Any] = {}
+    names = {name.lower(): name for name in record}
+    own_options = sorted(name for name in names if _OPTION_COLUMN.match(name))
+    for target, aliases in _COLUMNS.items():
+        present = [names[alias] for alias in aliases if alias in names]
+        if present:
+            found[target] = record[present[0]]
+    if len(own_options) > 1 and "options" not in found:
+        found["options"] = [record[names[name]] for name in own_options]
+    unused = [name for name in record if name.lower() not in _ALIASES and name.lower() not in own_options]
+    return list(_rows(found, str(found.get("question_id", default_id)))), unused
 
 
 def _problem(report: LoadReport, text: str, number: int) -> None:
     report.problems[text] += 1
     report.first_lines.setdefault(text, number)
-
-
-def _raw_records(path: Path) -> Iterator[Any]:
-    try:
-        if path.suffix == ".parquet":
-            for batch in _arrow()[1].ParquetFile(path).iter_batches(4096):
-                yield from batch.to_pylist()
-        elif path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as file:
-                yield from (json.loads(line) for line in file if line.strip())
-        elif path.suffix == ".json":
-            records = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(records, list):
-                raise DataError(f"{path} holds {type(records).__name__}; a list of records is needed")
-            yield from records
-        else:
-            raise DataError(f"{path} is not a file of questions; use .json (a list), .jsonl or .parquet")
-    except (OSError, ValueError) as error:  # pyarrow's errors are both
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _rows(found: dict[str, Any], question_id: str) -> Iterator[QuestionRow]:

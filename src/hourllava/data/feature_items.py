@@ -1,0 +1,77 @@
+"""Which videos a run of feature pre-extraction is about, and where their features go."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hourllava.data.atomic import TEMPORARY_SUFFIX
+from hourllava.errors import ConfigError, DataError
+from hourllava.inference.memory_file import UNFINISHED_SUFFIX
+
+VIDEO_SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
+    | {".webm", ".wmv"}
+)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A video and where its features go."""
+
+    video: Path
+    out: Path
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """(index, number of shards) of `"0/4"`.
+
+    Raises:
+        ConfigError: not of that form, or the index is not below the number.
+    """
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise ConfigError(f"--shard is {text!r}; use i/n with i from 0 to n-1, such as 0/4")
+    return int(index), int(count)
+
+
+def find_items(sources: Sequence[Path], out: Path, suffix: str) -> list[Item]:
+    """The videos of files and folders, sorted, each with the place of its features.
+
+    A video `s/v.mp4` of a folder becomes `OUT/s/v<suffix>`; a file given by itself lies in OUT. A source that is not
+    there is an item too: it ends in the ledger.
+
+    Raises:
+        DataError: a folder without videos, or two videos whose features would have one name.
+    """
+    places: dict[Path, Path] = {}
+    for source in sources:
+        if source.is_dir():
+            videos = sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+            if not videos:
+                raise DataError(f"{source} holds no video; videos end in {' '.join(sorted(VIDEO_SUFFIXES))}")
+        else:
+            videos = [source]
+        for video in videos:
+            relative = video.relative_to(source) if source.is_dir() else Path(video.name)
+            stem = relative.stem if relative.suffix.lower() in VIDEO_SUFFIXES else relative.name
+            place = out / relative.with_name(stem + suffix)
+            if places.get(place, video).absolute() != video.absolute():
+                raise DataError(f"{places[place]} and {video} would both become {place}; rename one, or make two runs")
+            places[place] = video
+    return [Item(video, place) for place, video in sorted(places.items())]
+
+
+def remove_unfinished(places: Sequence[Path]) -> None:
+    """Remove what killed runs left of these files; other shards may be writing theirs."""
+    names: dict[Path, set[str]] = {}
+    for place in places:
+        names.setdefault(place.parent, set()).add(place.name)
+    for folder, ours in names.items():
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            if path.name.endswith(UNFINISHED_SUFFIX) and path.name[1:].rsplit(".", 2)[0] in ours:
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name.endswith(TEMPORARY_SUFFIX) and path.name.rsplit(".", 2)[0] in ours:
+                path.unlink(missing_ok=True)

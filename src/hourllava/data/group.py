@@ -1,0 +1,118 @@
+"""`hourllava data group`: up to N questions of one video become one training record of several turns.
+
+Training then reads a video once for N questions. Questions of one video may lie anywhere in a file of millions, so
+they are first dealt into files by a hash of the video, each small enough for memory, and then grouped file by file:
+two passes of sequential reading and writing, where an external sort would compare and merge. The hash's order is also
+the order of the output, whatever the number of files; sources come out mixed.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from hourllava.data.atomic import replacing
+from hourllava.data.records import (
+    PLACEHOLDER,
+    LoadReport,
+    QuestionRow,
+    TrainingRecord,
+    Turn,
+    iterate_questions,
+    training_record,
+)
+from hourllava.errors import ConfigError, DataError
+
+BUCKET_BYTES = 64 << 20  # of the input, in each of the dealt files; in memory it is some 10 times that
+MAX_BUCKETS = 256  # files open at a time
+
+
+def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 0) -> list[str]:
+    """Write training records of several questions about one video.
+
+    Which questions of a video come together, and in which order, follows from the seed and their ids alone, not from
+    the order of the file. Multiple choice is asked with its lettered options and answered by the letter. A group's id
+    is the video's path and the group's number.
+
+    Args:
+        path: training records or questions, .json, .jsonl or .parquet.
+        out: .json or .jsonl; replaced whole.
+        num_questions: most questions in one record.
+        seed: another one gives other groups.
+
+    Returns:
+        lines for the user: what was made, and what could not be used.
+
+    Raises:
+        ConfigError: `num_questions` is below 1.
+        DataError: a file cannot be read or written, or holds no usable question.
+    """
+    if num_questions < 1:
+        raise ConfigError(f"--questions is {num_questions}; use 1 or more")
+    if out.suffix not in (".json", ".jsonl"):
+        raise DataError(f"{out} is no name for training records; use .json or .jsonl")
+    report = LoadReport()
+    # One name for all runs, so that the next one clears away what a killed one left.
+    folder = out.with_name(f".{out.name}.buckets")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            num_bytes = path.stat().st_size * (8 if path.suffix == ".parquet" else 1)  # parquet is compressed
+            buckets = _deal(path, folder, min(MAX_BUCKETS, 1 + num_bytes // BUCKET_BYTES), report)
+            num_records = 0
+            with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
+                separator = "[\n" if out.suffix == ".json" else ""
+                for bucket in buckets:
+                    for record in _grouped(bucket, num_questions, seed):
+                        file.write(separator + record.model_dump_json(by_alias=True))
+                        separator = ",\n" if out.suffix == ".json" else "\n"
+                        num_records += 1
+                file.write("\n]\n" if out.suffix == ".json" else "\n")
+                if not num_records:
+                    raise DataError(
+                        f"{path} holds no question that can be used; {'; '.join(report.lines()) or 'it is empty'}"
+                    )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{error.filename or out}: {error.strerror}; check the path and the space there") from error
+    return [f"{report.num_questions} questions became {num_records} records", *report.lines(), str(out)]
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest())
+
+
+def _deal(path: Path, folder: Path, num_buckets: int, report: LoadReport) -> list[Path]:
+    """Write the questions into files by ranges of their videos' hashes."""
+    paths = [folder / f"{k:03d}.jsonl" for k in range(num_buckets)]
+    with ExitStack() as stack:
+        files: list[BinaryIO] = [stack.enter_context(path.open("wb")) for path in paths]
+        for row in iterate_questions(path, report):
+            bucket = _key(row.video) * num_buckets >> 64
+            files[bucket].write(row.model_dump_json(exclude_defaults=True).encode() + b"\n")
+    return paths
+
+
+def _grouped(bucket: Path, num_questions: int, seed: int) -> Iterator[TrainingRecord]:
+    with bucket.open("rb") as file:
+        rows = [QuestionRow.model_validate_json(line) for line in file]
+    # Questions of one id are told apart by what they say, so that the file's order never decides.
+    rows.sort(key=lambda row: (_key(row.video), row.video, _key(f"{seed}\n{row.question_id}"), row.model_dump_json()))
+    for video, group in groupby(rows, key=lambda row: row.video):
+        questions = list(group)
+        for number, start in enumerate(range(0, len(questions), num_questions)):
+            yield _joined(f"{video}-{number}", questions[start : start + num_questions])
+
+
+def _joined(record_id: str, rows: list[QuestionRow]) -> TrainingRecord:
+    records = [training_record(row) for row in rows]
+    turns = list(records[0].conversations)
+    for record in records[1:]:  # the video is shown once, in front of the first question
+        asked, answer = record.conversations
+        turns += [Turn(speaker="human", value=asked.value.removeprefix(PLACEHOLDER)), answer]
+    return records[0].model_copy(update={"id": record_id, "conversations": tuple(turns)})

@@ -1,0 +1,163 @@
+"""`hourllava data check --fix`: a copy of a file of records without its problems, and a ledger of what was done.
+
+Reads the file a second time, so that a fix needs no more memory than a check.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hourllava.data.atomic import replacing
+from hourllava.data.check import (
+    IMAGE,
+    RECORD_FIELDS,
+    SAME_ID,
+    CheckReport,
+    check_records,
+    media_fault_in,
+    media_names,
+    problems_of,
+)
+from hourllava.data.stream import Entry, arrow, iterate_entries
+from hourllava.errors import DataError
+
+DROPPED, CHANGED = "dropped", "changed"
+_MENDED = {
+    "unknown field": "field removed",
+    "id is no text": "id written as text",
+    "placeholders do not match media": "one placeholder put first",
+    SAME_ID: "the record's number added to its id",
+}
+"""Kinds that a change heals; everything else costs the record."""
+
+
+def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None = None) -> tuple[int, int]:
+    """Write a copy without the problems that `check_records` found, and a ledger of what became of each record.
+
+    Sound records are copied as they stand; records with problems that a change heals are changed, others dropped. Of
+    records that are there twice the first stays; of different records with one id the later ones get a new id. The
+    ledger, `OUT.ledger.jsonl`, has a line for each record that is not as it was.
+
+    Args:
+        path: the file that was checked.
+        out: .json or .jsonl, for parquet .parquet; replaced whole.
+        report: as `check_records` has filled it for this file.
+        media: as given there.
+
+    Returns:
+        (records dropped, records changed)
+
+    Raises:
+        DataError: `out` cannot be written, or is of another kind than `path`.
+    """
+    is_table = path.suffix == ".parquet"
+    if (out.suffix == ".parquet") != is_table or out.suffix not in (".json", ".jsonl", ".parquet"):
+        raise DataError(f"--fix is {out}; use {'.parquet' if is_table else '.json or .jsonl'} as the file's own kind")
+    if out.absolute() == path.absolute():
+        raise DataError(f"--fix is the file itself; give another name, {path} stays as it is")
+    counts: Counter[str] = Counter()
+    media_fault = None if media is None else media_fault_in(media)
+    ledger = out.with_name(f"{out.name}.ledger.jsonl")
+    try:
+        with replacing(out) as new, replacing(ledger) as new_ledger, new_ledger.open("w", encoding="utf-8") as notes:
+
+            def kept() -> Iterator[Entry]:
+                for entry in iterate_entries(path):
+                    problems = problems_of(entry, media_fault, Counter())
+                    if entry.number in report.again:
+                        problems.append((report.again[entry.number], ""))
+                    record = _mend(entry, [kind for kind, _ in problems])
+                    if problems:
+                        what = DROPPED if record is None else CHANGED
+                        counts[what] += 1
+                        line = {"record": entry.number, "line": entry.line, "done": what, "problems": problems}
+                        line["text"] = (entry.text or json.dumps(entry.value, default=str))[:2000]
+                        notes.write(json.dumps(line) + "\n")
+                    if record is not None:
+                        text = json.dumps(record, ensure_ascii=False, default=str) if problems else entry.text
+                        yield Entry(entry.number, entry.line, record, None, text)
+
+            _write(path, new, out.suffix, kept())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"{out} cannot be written ({reason}); free space, or choose a folder you may write to"
+        ) from error
+    return counts[DROPPED], counts[CHANGED]
+
+
+def _mend(entry: Entry, kinds: list[str]) -> dict[str, Any] | None:
+    """The record without these problems; None if that cannot be."""
+    if any(kind not in _MENDED for kind in kinds):
+        return None
+    if not kinds:
+        return entry.value  # nothing is wrong, so it is a record
+    record = dict(entry.value)
+    if "conversations" in record:
+        record = {name: value for name, value in record.items() if name in RECORD_FIELDS}
+        record["id"] = str(record["id"])
+    if SAME_ID in kinds:
+        name = "id" if "id" in record else "question_id"
+        if not isinstance(record[name], str):
+            return None  # a column of numbers has no place for another name
+        record[name] = f"{record[name]}#{entry.number}"
+    if "placeholders do not match media" in kinds:
+        num_media = len(media_names(record) or ())
+        if num_media > 1:
+            return None  # which picture belongs where is not known
+        turns = [dict(turn) for turn in record["conversations"]]
+        for turn in turns[::2]:
+            turn["value"] = turn["value"].replace(IMAGE, "").strip()
+        if num_media == 1:
+            turns[0]["value"] = f"{IMAGE}\n{turns[0]['value']}"
+        record["conversations"] = turns
+    return record
+
+
+def _write(path: Path, out: Path, suffix: str, entries: Iterator[Entry]) -> None:
+    if suffix == ".parquet":
+        pa, pq = arrow()
+        schema = pq.ParquetFile(path).schema_arrow
+        with pq.ParquetWriter(out, schema) as writer:
+            rows: list[Any] = []
+            for entry in entries:
+                rows.append(entry.value)
+                if len(rows) == 20_000:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                    rows = []
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        return
+    with out.open("w", encoding="utf-8") as file:
+        separator = "[\n" if suffix == ".json" else ""
+        for entry in entries:
+            text = entry.text
+            if suffix == ".jsonl" and "\n" in text:
+                text = json.dumps(entry.value, ensure_ascii=False)
+            file.write(separator + text)
+            separator = ",\n" if suffix == ".json" else "\n"
+        file.write(("[\n]\n" if separator == "[\n" else "\n]\n") if suffix == ".json" else "\n" if separator else "")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def check_and_fix(path: Path, *, media: Path | None, fix: Path | None, shown_per_kind: int | None) -> Iterator[str]:
+    """`hourllava data check`: lines for the user, as they become known.
+
+    Raises:
+        DataError: after the last line, if there are problems and `fix` is None; or as `check_records`, `fix_records`.
+    """
+    report = CheckReport()
+    shown: Counter[str] = Counter()
+    for problem in check_records(path, report, media):
+        shown[problem.kind] += 1
+        if shown_per_kind is None or shown[problem.kind] <= shown_per_kind:
+            yield str(problem)
+    yield from report.lines()
+    if fix is not None:
+        num_dropped, num_changed = fix_records(path, fix, report, media)
+        yield f"{fix}: {num_dropped} records dropped, {num_changed} changed; why: {fix.name}.ledger.jsonl beside it"
+    elif report.num_problems:
+        raise DataError(f"{path} has {report.num_problems} problems; --fix OUT writes a copy without them")

@@ -1,0 +1,249 @@
+"""Reading millions of records one at a time: JSON lists, JSON lines, parquet.
+
+`json` gives a list only whole (a 2 GB file takes 10 GB), and gives up at the first damaged byte. Here the list is cut
+into its elements with `json`'s own scanner over a window of the file, so that a damaged record is one problem with its
+line, and reading goes on at the next one.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hourllava.errors import ConfigError, DataError
+
+WINDOW_CHARACTERS = 1 << 20
+MAX_RECORD_CHARACTERS = 1 << 26
+NEAR_END_CHARACTERS = 16  # a fault this near to the window's end may be a number or name that was cut
+_ROWS_PER_BATCH = 4096
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record of a file, or one place where there should be one.
+
+    Attributes:
+        number: of the record, from 1.
+        line: where it begins, from 1; None in parquet.
+        value: the record; None if there is a fault.
+        fault: why it cannot be read.
+        text: as it stands in the file; empty in parquet.
+    """
+
+    number: int
+    line: int | None
+    value: Any
+    fault: str | None = None
+    text: str = ""
+
+    @property
+    def place(self) -> str:
+        """Line and number, for messages."""
+        return f"record {self.number}" if self.line is None else f"line {self.line} (record {self.number})"
+
+
+def iterate_entries(path: Path) -> Iterator[Entry]:
+    """The records of a .json (a list), .jsonl or .parquet file, in order; what cannot be read is an entry with a fault.
+
+    Memory does not grow with the file; a record may have up to 64 Mi characters.
+
+    Raises:
+        DataError: the file cannot be opened, is no list, or is of another kind.
+    """
+    readers = {".json": _json_list, ".jsonl": _json_lines, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise DataError(f"{path} is not a file of records; use .json (a list), .jsonl or .parquet")
+    try:
+        yield from readers[path.suffix](path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are both
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def arrow() -> tuple[Any, Any]:
+    """`pyarrow` and `pyarrow.parquet`.
+
+    Raises:
+        ConfigError: they are not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ConfigError("parquet files need pyarrow; run: pip install 'hourllava[world]'") from error
+    return pyarrow, pyarrow.parquet
+
+
+def _parquet(path: Path) -> Iterator[Entry]:
+    number = 0
+    for batch in arrow()[1].ParquetFile(path).iter_batches(_ROWS_PER_BATCH):
+        for row in batch.to_pylist():
+            number += 1
+            yield Entry(number, None, row)
+
+
+def _json_lines(path: Path) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        line = number = 0
+        while data := file.readline(MAX_RECORD_CHARACTERS):
+            line += 1
+            if len(data) == MAX_RECORD_CHARACTERS and not data.endswith(b"\n"):
+                while len(file.readline(MAX_RECORD_CHARACTERS)) == MAX_RECORD_CHARACTERS:
+                    pass
+                number += 1
+                yield Entry(number, line, None, "a line is longer than 64 MiB; .jsonl has one record a line")
+            elif data.strip():
+                number += 1
+                text = data.decode(errors="surrogateescape").strip()
+                try:
+                    yield _entry(number, line, json.loads(text), text)
+                except (ValueError, RecursionError) as error:
+                    yield Entry(number, line, None, f"not JSON: {_reason(error)}", text)
+
+
+def _entry(number: int, line: int, value: Any, text: str) -> Entry:
+    """A record that was read, if its text is text. Bytes that are no UTF-8 are lone surrogates here."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return Entry(number, line, None, "bytes that are no UTF-8", text)
+    return Entry(number, line, value, None, text)
+
+
+def _reason(error: Exception) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+
+
+class _Window:
+    """A part of a text file that moves forward."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self.text = ""
+        self.at = 0  # where reading goes on
+        self.line = 1
+        self.ended = False
+
+    def close(self) -> None:
+        self._file.close()
+
+    def more(self) -> bool:
+        """Read on; False at the end of the file. As much again as is there, so that long records cost no squares."""
+        if self.ended:
+            return False
+        data = self._file.read(max(WINDOW_CHARACTERS, len(self.text) - self.at))
+        self.ended = not data
+        self.text = self.text[self.at :] + self._decoder.decode(data, final=self.ended)
+        self.at = 0
+        return True
+
+    def advance(self, to: int) -> None:
+        self.line += self.text.count("\n", self.at, to)
+        self.at = to
+
+    def skip_space(self) -> str:
+        """The next character that is no space, "" at the end of the file."""
+        while True:
+            match = _SPACE.match(self.text, self.at)
+            assert match is not None
+            self.advance(match.end())
+            if self.at < len(self.text):
+                return self.text[self.at]
+            if not self.more():
+                return ""
+
+
+def _json_list(path: Path) -> Iterator[Entry]:
+    window = _Window(path)
+    try:
+        yield from _elements(path, window)
+    finally:
+        window.close()
+
+
+def _elements(path: Path, window: _Window) -> Iterator[Entry]:
+    first = window.skip_space()
+    if first != "[":
+        kinds = {"{": "an object", "": "nothing", '"': "a text"}
+        hint = "; with one record a line, its name must end in .jsonl" if first == "{" else ""
+        raise DataError(f"{path} holds {kinds.get(first, 'something else')}; a list of records is needed{hint}")
+    window.advance(window.at + 1)
+    number, key, after_comma = 0, "id", False
+    while True:
+        character = window.skip_space()
+        line = window.line
+        if character == "":
+            yield Entry(number + 1, line, None, "the file ends before its list does: it was cut short")
+            return
+        if character == "]":
+            if after_comma:
+                yield Entry(number + 1, line, None, "a comma before the end of the list")
+            window.advance(window.at + 1)
+            if window.skip_space():
+                yield Entry(number + 1, window.line, None, "something follows the list")
+            return
+        number += 1
+        value, end, fault = _scan(window)
+        if fault is None:
+            text = window.text[window.at : end]
+            if match := _FIRST_KEY.match(text):
+                key = match[1]
+            window.advance(end)
+            entry = _entry(number, line, value, text)
+            separator = window.skip_space()
+            if separator not in (",", "]", ""):
+                fault = "no comma behind it"
+            else:
+                yield entry
+                after_comma = separator == ","
+                window.advance(window.at + after_comma)
+                continue
+        start = window.at
+        found = _skip_to_next(window, key)
+        cut_short = " (the file ends in it: it was cut short)" if not found and window.ended else ""
+        yield Entry(number, line, None, f"not JSON: {fault}{cut_short}", window.text[start : start + 200])
+        if not found:
+            return
+        after_comma = True
+
+
+def _scan(window: _Window) -> tuple[Any, int, str | None]:
+    """(value, its end in the window, why not) of the element at the window's place."""
+    decoder = json.JSONDecoder()
+    while True:
+        try:
+            value, end = decoder.raw_decode(window.text, window.at)
+        except RecursionError:
+            return None, 0, "nested too deeply"
+        except json.JSONDecodeError as error:
+            may_be_cut = error.msg.startswith("Unterminated") or error.pos + NEAR_END_CHARACTERS > len(window.text)
+            too_long = len(window.text) - window.at > MAX_RECORD_CHARACTERS
+            if not may_be_cut or too_long or not window.more():
+                return None, 0, "a record of more than 64 Mi characters" if too_long else error.msg
+        else:
+            # A number at the window's end may go on: "0" and then ".5".
+            is_whole = end + NEAR_END_CHARACTERS <= len(window.text) or window.text[end : end + 1] in tuple(" \t\r\n,]")
+            if is_whole or not window.more():
+                return value, end, None
+
+
+def _skip_to_next(window: _Window, key: str) -> bool:
+    """Go to the next place that looks like the beginning of a record: `, {"<first key of the records>":`."""
+    beginning = re.compile(r',\s*(?=\{\s*"' + re.escape(key) + r'"\s*:)')
+    window.advance(min(window.at + 1, len(window.text)))
+    while True:
+        if match := beginning.search(window.text, window.at):
+            window.advance(match.end())
+            return True
+        # What could be the front half of a beginning stays.
+        window.advance(max(window.at, len(window.text) - 1000))
+        if not window.more():
+            window.advance(len(window.text))
+            return False

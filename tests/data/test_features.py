@@ -1,0 +1,354 @@
+"""`data features`: the same as watching, resumable, and one bad video is one line."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import GOLDEN, tiny_model
+from hourllava.data.feature_files import load_features, quantize
+from hourllava.data.feature_items import find_items, parse_shard
+from hourllava.data.features import make_features, run_features
+from hourllava.data.tower import Tower, load_tower
+from hourllava.errors import CheckpointError, ConfigError, DataError, MemoryFileError
+from hourllava.inference.encoder import encoder_identity
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.memory import Memory
+from hourllava.model.checkpoint import load_model
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.vision import build_vision_tower
+from video.clips import write_clip
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Five videos of 20 to 68 s in a folder, s/0.mp4 to s/4.mp4, and two that are none."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "s").mkdir()
+    for k in range(5):
+        write_clip(folder / "s" / f"{k}.mp4", num_frames=40 + 24 * k, fps=2)
+    (folder / "bad.mp4").write_bytes(b"no video" * 100)
+    (folder / "empty.mp4").touch()
+    return folder
+
+
+def make(videos, out, **options):
+    return make_features([videos], out, **{"model": "nano", "progress": False, "devices": [CPU], **options})
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def made(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("features")
+    return out, make(videos, out)
+
+
+def test_features_are_what_watching_remembers(videos, made):
+    out, report = made
+    assert (report.num_made, report.num_kept, len(report.failures)) == (5, 0, 2)
+    engine = HourLlava.from_pretrained("nano", device="cpu")
+    for k in (0, 3):
+        watched = engine.watch(videos / f"s/{k}.mp4", progress=False)
+        memory = Memory.load(out / f"s/{k}.safetensors")
+        memory.check_fits(engine.encoder, fps=1.0, digest=watched.source.digest)
+        assert memory.features.dtype == torch.bfloat16
+        torch.testing.assert_close(memory.features.float(), watched.features.float(), rtol=0.01, atol=0.01)
+        np.testing.assert_array_equal(memory.timestamps_seconds, watched.timestamps_seconds)
+        np.testing.assert_array_equal(memory.sample_seconds, watched.sample_seconds)
+        assert (memory.duration_seconds, memory.gaps) == (watched.duration_seconds, watched.gaps)
+
+
+def test_failures_are_in_the_ledger_and_not_fatal(videos, made, tmp_path):
+    out, report = made
+    lines = [json.loads(line) for line in (out / "failures-0-of-1.jsonl").read_text().splitlines()]
+    assert [Path(line["video"]).name for line in lines] == ["bad.mp4", "empty.mp4"]
+    assert "no video" in lines[0]["reason"]
+    assert "0 bytes" in lines[1]["reason"]
+    assert report.ledger == out / "failures-0-of-1.jsonl"
+    said = run_features([videos / "gone.mp4"], "nano", tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1)
+    assert next(said).startswith("0 videos made (0 frames, 0.0 frames/s), 0 kept, 1 failed")
+    with pytest.raises(DataError, match="1 videos failed; the others are done"):
+        list(said)
+    assert "no such file" in (tmp_path / "failures-0-of-1.jsonl").read_text()
+
+
+@pytest.mark.parametrize("decoders", [1, 4])
+def test_bytes_do_not_depend_on_what_is_decoded_together(videos, made, tmp_path, decoders):
+    make(videos, tmp_path / "again", decoders=decoders)
+    assert content(tmp_path / "again") == content(made[0])
+
+
+def test_shards_make_the_same_files(videos, made, tmp_path):
+    for k in range(3):
+        make(videos, tmp_path, shard=(k, 3))
+    ours, whole = content(tmp_path), content(made[0])
+    failures = b"".join(ours.pop(f"failures-{k}-of-3.jsonl") for k in range(3))
+    assert sorted(failures.splitlines()) == sorted(whole.pop("failures-0-of-1.jsonl").splitlines())
+    assert ours == whole
+
+
+def test_several_devices_make_the_same_files(videos, made, tmp_path):
+    report = make(videos, tmp_path / "out", devices=[CPU, CPU], decoders=1)
+    assert (report.num_made, len(report.failures)) == (5, 2)
+    assert content(tmp_path / "out") == content(made[0])
+
+
+def test_what_is_whole_is_kept_and_all_else_is_made_again(videos, made, tmp_path):
+    out = tmp_path / "out"
+    make(videos, out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    (out / "s/0.safetensors").write_bytes(b"")  # as another tool left it
+    (out / "s/1.safetensors").write_bytes((out / "s/1.safetensors").read_bytes()[:-1])
+    (out / "s/2.safetensors").write_bytes((out / "s/3.safetensors").read_bytes())  # of another video
+    (out / "s/.4.safetensors.abc.unfinished").mkdir()  # of a killed run
+    (out / "s/4.safetensors.77.tmp").touch()
+    report = make(videos, out)
+    assert (report.num_made, report.num_kept) == (3, 2)
+    assert content(out) == content(made[0])
+    assert not list(out.rglob("*.unfinished"))
+    kept = [path.name for path, changed_ns in sorted(before.items()) if path.stat().st_mtime_ns == changed_ns]
+    assert kept == ["3.safetensors", "4.safetensors"]
+
+
+def test_a_changed_video_is_made_again(tmp_path):
+    (tmp_path / "v").mkdir()
+    write_clip(tmp_path / "v/a.mp4", num_frames=10, fps=2)
+    make(tmp_path / "v", tmp_path / "out")
+    write_clip(tmp_path / "v/a.mp4", num_frames=20, fps=2)
+    assert make(tmp_path / "v", tmp_path / "out").num_made == 1
+    assert len(Memory.load(tmp_path / "out/a.safetensors")) == 10
+
+
+def test_a_folder_of_other_settings_is_refused(videos, made, tmp_path):
+    for options, words in (
+        ({"model": GOLDEN / "tiny_pixels"}, "another checkpoint"),
+        ({"fps": 2.0}, r"fps 1\.0, not 2\.0"),
+        ({"storage": "int8"}, "storage bfloat16, not int8"),
+        ({"form": "released"}, "form memory, not released"),
+    ):
+        with pytest.raises(DataError, match=words):
+            make(videos, made[0], **options)
+
+
+def test_int8_loses_what_it_says(videos, made, tmp_path):
+    report = make(videos, tmp_path, storage="int8")
+    largest = 0.0
+    for k in range(5):
+        paths = made[0] / f"s/{k}.safetensors", tmp_path / f"s/{k}.int8.safetensors"
+        exact, restored = map(load_features, paths)
+        error = (restored.features.double() - exact.features.double()).norm() / exact.features.double().norm()
+        largest = max(largest, float(error))
+        np.testing.assert_array_equal(restored.timestamps_seconds, exact.timestamps_seconds)
+        assert (restored.encoder, restored.source) == (exact.encoder, exact.source)
+        assert 0.45 < paths[1].stat().st_size / paths[0].stat().st_size < 0.7
+    assert report.int8_error_share == pytest.approx(largest, rel=1e-6)
+    assert 0 < largest < 0.01
+    assert make(videos, tmp_path, storage="int8").num_kept == 5
+
+
+def test_int8_keeps_zeros_and_bounds_the_error_of_each_token():
+    exact = torch.randn(300, 4, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    exact[0, 0] = 0
+    exact[1, 1, 3] = 1000
+    whole, scales, _ = quantize(exact)
+    restored = whole.float() * scales[..., None]
+    assert (restored[0, 0] == 0).all()
+    # Half a step, and the largest number may be cut where the scale was rounded down.
+    assert ((restored - exact.float()).abs() <= 0.5 * scales[..., None] + exact.float().abs() * 2**-8).all()
+
+
+def test_released_files_hold_even_frames_with_the_last(tmp_path):
+    (tmp_path / "v").mkdir()
+    write_clip(tmp_path / "v/short.mp4", num_frames=20, fps=2)
+    write_clip(tmp_path / "v/long.mp4", num_frames=301, fps=2)
+    report = make(tmp_path / "v", tmp_path / "out", form="released")
+    assert report.num_made == 2
+    engine = HourLlava.from_pretrained("nano", device="cpu")
+    for name, num_frames, seconds in (("short", 128, 10.0), ("long", 150, 150.5)):
+        raw = torch.load(tmp_path / f"out/{name}.pt", weights_only=True)
+        assert list(raw["vid_feat"].shape) == [num_frames, 16, 192]
+        assert raw["duration"] == pytest.approx(seconds)
+        every = engine.watch(tmp_path / f"v/{name}.mp4", fps=2, progress=False).features.float()
+        # Frame i is shown at i / 2; samples are spread over [0, the end).
+        chosen = np.floor(np.linspace(0, (seconds - 1e-3) * 2, num_frames)).astype(int)
+        assert chosen[-1] == len(every) - 1
+        torch.testing.assert_close(raw["vid_feat"].float(), every[torch.from_numpy(chosen)], rtol=0.01, atol=0.01)
+    memory = Memory.load_released(tmp_path / "out/long.pt")
+    assert (len(memory), memory.duration_seconds) == (150, pytest.approx(150.5))
+    (tmp_path / "out/short.pt").write_bytes(b"")
+    assert (make(tmp_path / "v", tmp_path / "out", form="released").num_made) == 1
+
+
+@pytest.mark.parametrize("layout", ["released", "ours"])
+def test_the_tower_alone_is_the_models(tmp_path, layout):
+    folder = GOLDEN / "tiny_pixels"
+    if layout == "ours":
+        folder = tmp_path
+        tiny_model().float().save_pretrained(folder)
+    model, _ = load_model(folder, dtype=torch.float32)
+    tower = load_tower(folder, CPU, torch.float32, batch_frames=4)
+    assert tower.identity == encoder_identity(model.model)
+    frames = torch.randint(0, 256, (3, tower.image_pixels, tower.image_pixels, 3), dtype=torch.uint8)
+    engine = HourLlava(model, None)
+    torch.testing.assert_close(tower.encode(frames).float(), engine._encode(frames).float(), rtol=0.01, atol=0.01)
+
+
+def test_a_checkpoint_without_its_tower_is_refused(tmp_path):
+    for path in (GOLDEN / "tiny_pixels").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if "vision_tower" in name)
+    value = tensors.pop(name)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="lacks"):
+        load_tower(tmp_path, CPU, torch.float32, 1)
+    save_file(tensors | {name: value[:1].clone()}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="has shape"):
+        load_tower(tmp_path, CPU, torch.float32, 1)
+
+
+def rows_agree(tower):
+    """Whether a frame's features are the same, bit for bit, anywhere in a batch of any frames."""
+    size = tower.image_pixels
+    frames = torch.randint(0, 256, (tower.batch_frames, size, size, 3), dtype=torch.uint8)
+    whole = tower.encode(frames).cpu()
+    order = torch.randperm(len(frames))
+    assert torch.equal(tower.encode(frames[order]).cpu(), whole[order])
+    assert torch.equal(tower.encode(frames[:3]).cpu(), whole[:3])
+    assert torch.equal(tower.encode(torch.cat([frames[-1:], frames[:5]])).cpu(), torch.cat([whole[-1:], whole[:5]]))
+
+
+def test_a_frame_does_not_depend_on_its_batch():
+    rows_agree(load_tower("nano", CPU, torch.float32, batch_frames=16))
+
+
+@pytest.mark.gpu
+def test_a_frame_does_not_depend_on_its_batch_on_a_gpu():
+    config = HourLlavaConfig.preset("hourllava-3b")
+    tower = build_vision_tower(config).to("cuda", torch.bfloat16).eval()
+    rows_agree(Tower(config, tower, batch_frames=128))
+
+
+def test_names_that_collide_and_bad_options_are_refused(videos, tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "empty").mkdir()
+    for name in ("a.mp4", "a.webm"):
+        (tmp_path / "v" / name).touch()
+    with pytest.raises(DataError, match="would both become"):
+        find_items([tmp_path / "v"], tmp_path, ".safetensors")
+    with pytest.raises(DataError, match="holds no video"):
+        find_items([tmp_path / "empty"], tmp_path, ".safetensors")
+    items = find_items([videos, videos / "s"], tmp_path, ".pt")  # one video twice, under two names
+    assert [str(item.out.relative_to(tmp_path)) for item in items][:3] == ["0.pt", "1.pt", "2.pt"]
+    assert parse_shard("3/4") == (3, 4)
+    for text in ("4/4", "1", "a/b", "-1/2", "0/0"):
+        with pytest.raises(ConfigError, match="--shard"):
+            parse_shard(text)
+    for options, words in (
+        ({"fps": 0.0}, "fps"), ({"decoders": 0}, "decoders"), ({"form": "released", "storage": "int8"}, "memory form")
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            make(videos, tmp_path / "out", **options)
+    for options, words in ((("float8", "memory"), "--dtype"), (("int8", "zip"), "--format")):
+        with pytest.raises(ConfigError, match=words):
+            list(run_features([videos], "nano", tmp_path, 1.0, "0/1", None, *options, None))
+
+
+@pytest.mark.parametrize("form", ["memory", "released"])
+def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_path, form):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"):
+        make(videos, tmp_path / "file" / "out", form=form)
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # as a full disk: writing fails half-way
+    try:
+        with pytest.raises(MemoryFileError, match="cannot be written") as caught:
+            make(videos, out, form=form)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["features.json"]
+    assert make(videos / "s", out, form=form).num_made == 5
+
+
+def test_a_video_whose_times_go_back_fails_alone(videos, tmp_path, monkeypatch):
+    from hourllava.data import feature_worker
+
+    def remember(features, timestamps_seconds, *rest, source, **fields):
+        if source.file_name == "1.mp4":
+            timestamps_seconds = timestamps_seconds[::-1]
+        return Memory(features, timestamps_seconds, *rest, source=source, **fields)
+
+    monkeypatch.setattr(feature_worker, "Memory", remember)
+    report = make(videos / "s", tmp_path)
+    assert report.num_made == 4
+    assert [(Path(video).name, "go back in time" in reason) for video, reason in report.failures] == [("1.mp4", True)]
+
+
+@pytest.mark.slow
+def test_a_device_that_fails_is_told(videos, tmp_path, monkeypatch):
+    from hourllava.data import features
+
+    monkeypatch.setattr(features, "usable_dtype", lambda dtype, device: "nonsense")
+    with pytest.raises(DataError, match="the process of cpu ended"):
+        make(videos, tmp_path / "out", devices=[CPU, CPU])
+
+
+KILLED = """
+import os, random, signal, sys, time
+import torch
+from pathlib import Path
+from hourllava.data.features import make_features
+import hourllava.model.nano, transformers.models.siglip.modeling_siglip
+torch.set_num_threads(1)
+videos, out, form, whole_seconds, num_kills = sys.argv[1:]
+chance, finished = random.Random(form), 0
+for _ in range(int(num_kills)):
+    child = os.fork()  # after the imports, which take longer than the work
+    if child == 0:
+        make_features([Path(videos)], Path(out), model="nano", form=form, devices=[torch.device("cpu")], progress=False)
+        os._exit(0)
+    time.sleep(chance.uniform(0, float(whole_seconds)))
+    os.kill(child, signal.SIGKILL)
+    finished += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print(finished)
+"""
+
+
+def check_kills(videos, tmp_path, form, num_kills):
+    report = make(videos, tmp_path / "whole", form=form)
+    arguments = [videos, tmp_path / "killed", form, 1.2 * report.seconds, num_kills]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < num_kills
+    make(videos, tmp_path / "killed", form=form)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert sorted(p.name for p in (tmp_path / "killed").rglob("*")) == sorted(
+        p.name for p in (tmp_path / "whole").rglob("*")
+    )
+
+
+def test_killed_at_any_moment_the_rerun_ends_with_the_same_bytes(videos, tmp_path):
+    check_kills(videos / "s", tmp_path, "memory", 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["memory", "released"])
+def test_killed_at_30_moments_the_rerun_ends_with_the_same_bytes(videos, tmp_path, form):
+    check_kills(videos, tmp_path, form, 30)

@@ -1,0 +1,108 @@
+"""`data group`: several questions of one video in one record, whatever the order and size of the file."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from hourllava.choices import choice_prompt
+from hourllava.data import group
+from hourllava.data.group import group_records
+from hourllava.data.records import QuestionRow, write_question_table, write_training_records
+from hourllava.data.stream import iterate_entries
+from hourllava.errors import ConfigError, DataError
+
+
+def questions(num_videos=9):
+    """Videos with 1, 2, ... questions, every third of them multiple choice."""
+    for video in range(num_videos):
+        for k in range(video + 1):
+            options = ("x", "y", "z") if k % 3 == 0 else ()
+            yield QuestionRow(
+                question_id=f"v{video}q{k}", video=f"s/v{video}.mp4", data_source="s", question=f"Q{video}.{k}?",
+                format="choice" if options else "open", options=options, answer_index=1 if options else None,
+                answer="y" if options else f"A{video}.{k}",
+            )  # fmt: skip
+
+
+def records_of(path):
+    return [entry.value for entry in iterate_entries(path)]
+
+
+def test_every_question_comes_once_in_records_of_at_most_n(tmp_path):
+    write_training_records(questions(), tmp_path / "a.json")
+    lines = group_records(tmp_path / "a.json", tmp_path / "b.json", num_questions=5)
+    assert lines == ["45 questions became 13 records", str(tmp_path / "b.json")]
+    asked = Counter()
+    sizes = Counter()
+    for record in records_of(tmp_path / "b.json"):
+        assert list(record) == ["id", "data_source", "video", "conversations"]
+        values = [turn["value"] for turn in record["conversations"]]
+        assert [turn["from"] for turn in record["conversations"]] == ["human", "gpt"] * (len(values) // 2)
+        assert values[0].startswith("<image>\n")
+        assert sum(value.count("<image>") for value in values) == 1
+        number = record["video"].removeprefix("s/v").removesuffix(".mp4")
+        for question, answer in zip(values[::2], values[1::2]):
+            text = question.removeprefix("<image>\n")
+            name = text.split("?")[0].removeprefix("Q")
+            assert name.split(".")[0] == number
+            is_choice = int(name.split(".")[1]) % 3 == 0
+            assert (text, answer) == (
+                (choice_prompt(f"Q{name}?", "xyz"), "B") if is_choice else (f"Q{name}?", f"A{name}")
+            )
+            asked[name] += 1
+        sizes[len(values) // 2] += 1
+    assert len(asked) == 45
+    assert set(asked.values()) == {1}
+    assert sizes == {1: 2, 2: 2, 3: 2, 4: 2, 5: 5}
+    assert len({record["id"] for record in records_of(tmp_path / "b.json")}) == 13
+
+
+def test_groups_follow_from_ids_and_seed_alone(tmp_path, monkeypatch):
+    rows = list(questions())
+    write_question_table(rows, tmp_path / "a.parquet")
+    random.Random(0).shuffle(rows)
+    write_training_records(rows, tmp_path / "a.json")
+    group_records(tmp_path / "a.parquet", tmp_path / "one.jsonl")
+    monkeypatch.setattr(group, "BUCKET_BYTES", 100)  # many files instead of one
+    group_records(tmp_path / "a.json", tmp_path / "two.jsonl")
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    group_records(tmp_path / "a.json", tmp_path / "other.jsonl", seed=1)
+    assert (tmp_path / "other.jsonl").read_bytes() != (tmp_path / "two.jsonl").read_bytes()
+    (tmp_path / ".two.jsonl.buckets").mkdir()  # as a killed run leaves it
+    (tmp_path / ".two.jsonl.buckets" / "000.jsonl").write_text("{")
+    group_records(tmp_path / "a.json", tmp_path / "two.jsonl")
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "a.parquet", "a.json", "one.jsonl", "two.jsonl", "other.jsonl"
+    }  # fmt: skip
+
+
+def test_grouped_records_can_be_grouped_again(tmp_path):
+    write_training_records(questions(4), tmp_path / "a.json")
+    group_records(tmp_path / "a.json", tmp_path / "b.json", num_questions=2)
+    assert (
+        group_records(tmp_path / "b.json", tmp_path / "c.json", num_questions=1)[0] == "10 questions became 10 records"
+    )
+
+
+def test_what_cannot_be_used_is_told(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '{"id": "1", "video": "s/v.mp4", "question": "Q?", "answer": "a"}\n'
+        '{"id": "2", "question": "Q?", "answer": "a"}\n'
+    )
+    lines = group_records(tmp_path / "a.jsonl", tmp_path / "b.json")
+    assert "a record names no video: 1 records, the first is number 2" in lines
+    (tmp_path / "none.json").write_text("[]")
+    for path, out, options, error, words in (
+        ("a.jsonl", "c.json", {"num_questions": 0}, ConfigError, "1 or more"),
+        ("a.jsonl", "c.csv", {}, DataError, "use .json"),
+        ("gone.json", "c.json", {}, DataError, "No such file"),
+        ("none.json", "c.json", {}, DataError, "no question"),
+        ("a.jsonl", "a.jsonl/c.json", {}, DataError, "Not a directory"),
+    ):
+        with pytest.raises(error, match=words):
+            group_records(tmp_path / path, tmp_path / out, **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "b.json", "none.json"}
+    assert json.loads((tmp_path / "b.json").read_text())[0]["id"] == "s/v.mp4-0"
