@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from decode import generate
 from hourllava.data.features import BATCH_FRAMES, make_features, parse_devices
 from hourllava.data.tower import PREFIX, load_tower
-from hourllava.inference.engine import usable_dtype
+from hourllava.inference.devices import usable_dtype
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower
 from hourllava.video import read_frames

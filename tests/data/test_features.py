@@ -330,7 +330,7 @@ print(finished)
 
 def check_kills(videos, tmp_path, form, num_kills):
     report = make(videos, tmp_path / "whole", form=form)
-    arguments = [videos, tmp_path / "killed", form, 1.2 * report.seconds, num_kills]
+    arguments = [videos, tmp_path / "killed", form, 0.8 * report.seconds, num_kills]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, arguments)], capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
