@@ -18,10 +18,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 
 def children_of(process: int) -> list[int]:
-    """The decoding processes of a process; other tests may have left helpers of multiprocessing beside them."""
     tasks = Path(f"/proc/{process}/task").iterdir()
-    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    return [child for child in children if b"hourllava.video.worker" in command_of(child)]
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def own_decoders() -> list[int]:
+    """Decoding processes of this one; other tests may have left helpers of multiprocessing beside them."""
+    return [child for child in children_of(os.getpid()) if b"hourllava.video.worker" in command_of(child)]
 
 
 def command_of(process: int) -> bytes:
@@ -46,7 +49,7 @@ def clip(tmp_path_factory) -> Path:
 def test_nothing_is_left_after_the_end_an_early_close_and_an_abandoned_reader(clip):
     for leave in ("end", "close", "abandon"):
         reader = read_frames(clip, num_processes=2, batch_frames=8)
-        processes = children_of(os.getpid())
+        processes = own_decoders()
         assert len(processes) == 2
         next(reader)
         if leave == "end":
@@ -93,7 +96,7 @@ def test_ctrl_c_while_waiting_for_a_child(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         probe(pipe)
     timer.join()
-    assert children_of(os.getpid()) == []
+    assert own_decoders() == []
 
 
 def test_watchdog_stops_a_child_that_hangs(tmp_path):
@@ -101,12 +104,12 @@ def test_watchdog_stops_a_child_that_hangs(tmp_path):
     os.mkfifo(pipe)
     with pytest.raises(VideoError, match="no sign of life for 1 s"):
         probe(pipe, timeout_seconds=1)
-    assert children_of(os.getpid()) == []
+    assert own_decoders() == []
 
 
 def test_crash_of_a_child_is_an_error(clip):
     with read_frames(clip, num_processes=1, batch_frames=1) as reader:
-        os.kill(children_of(os.getpid())[0], signal.SIGSEGV)
+        os.kill(own_decoders()[0], signal.SIGSEGV)
         with pytest.raises(VideoError, match="signal 11"):
             list(reader)
 
