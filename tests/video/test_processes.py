@@ -25,7 +25,18 @@ def children_of(process: int) -> list[int]:
 def own_decoders() -> list[int]:
     """Decoding processes of this one; other tests may have left helpers of multiprocessing beside them."""
     # A child that has only just started does not show its own command yet, so helpers are left out by theirs.
-    return [child for child in children_of(os.getpid()) if b"multiprocessing" not in command_of(child)]
+    children = set(children_of(os.getpid())) - _OTHERS
+    return [child for child in children if b"multiprocessing" not in command_of(child)]
+
+
+_OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def other_children():
+    """What runs already when a test begins is not its own."""
+    _OTHERS.clear()
+    _OTHERS.update(children_of(os.getpid()))
 
 
 def command_of(process: int) -> bytes:

@@ -85,8 +85,10 @@ def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             fields = _fields(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, fields  # noqa: SIM118  # not a dictionary
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # A file removed while it is opened is a plain RuntimeError of the mapping.
+        reason = error if path.exists() else FileNotFoundError(str(path))
+        raise _unreadable(path, reason) from reason
 
 
 def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
@@ -99,8 +101,10 @@ def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             fields = _fields(path, file.metadata())
             return file.get_slice("features").get_shape()[0], fields
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # A file removed while it is opened is a plain RuntimeError of the mapping.
+        reason = error if path.exists() else FileNotFoundError(str(path))
+        raise _unreadable(path, reason) from reason
 
 
 def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64], float]:
