@@ -395,6 +395,8 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             segments: lengths of the samples packed into the one row of the batch.
             **kwargs: for the decoder.
         """
+        if labels is not None and use_cache is None:
+            use_cache = False  # keys and values of a pass that gives a loss are of no use
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
