@@ -1,22 +1,28 @@
 """The data of a run: shard folders with their lengths and costs, the batch plan over them, and a loader for a rank."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hourllava.data.cost import TrainedParts, estimate_costs
-from hourllava.data.feature_files import FEATURE_SUFFIXES
 from hourllava.data.lengths import stream_lengths
 from hourllava.data.loader import PlannedLoader, planned_loader
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
-from hourllava.data.rows import RowEncoder
+from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
 from hourllava.data.streams import Stream, micro_batches_for
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
 from hourllava.training.recipe import BatchRecipe, DataRecipe, StreamRecipe
+
+
+MODALITIES = ("text", "image", "video")
+MODALITIES_KEY = "modalities"
+"""Of a batch: [samples] which of `MODALITIES` each is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Corpus:
             self.plan,
             self.datasets,
             self.encoder,
-            self.encoder.processor.collate_packed,
+            _Collate(self.encoder.processor),
             ledger_folder=ledger_folder,
             rank=rank,
             world_size=world_size,
@@ -75,6 +81,19 @@ class Corpus:
             text = self.datasets[draw.stream].row(draw.sample, ["text"])["text"]
             names.append(f"{self.plan.streams[draw.stream].name}[{draw.sample}] (id {text.get('id')})")
         return ", ".join(names) + (f" and {len(micro_batch) - most} more" if len(micro_batch) > most else "")
+
+
+class _Collate:
+    """Packs samples and says what each of them looks at."""
+
+    def __init__(self, processor: HourLlavaProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Sample]) -> ModelInputs:
+        inputs = self.processor.collate_packed(samples)
+        seen = ["text" if sample.layout is None else sample.layout.modality for sample in samples]
+        inputs[MODALITIES_KEY] = torch.tensor([MODALITIES.index(modality) for modality in seen])
+        return inputs
 
 
 def build_corpus(

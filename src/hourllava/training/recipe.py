@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hourllava.data.plan import Batching
 from hourllava.data.rows import Questions
 from hourllava.errors import ConfigError
-from hourllava.model.checkpointing import CheckpointingMode
+from hourllava.model.checkpointing import Checkpointing
 from hourllava.model.prompt import LabelPolicy
 
 SHIPPED = "recipes"
@@ -157,8 +157,7 @@ class Recipe(_Section):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     lora: LoraRecipe | None = None
     precision: Literal["bf16", "fp32"] = "bf16"  # of the computation; weights and optimizer are fp32
-    activations: CheckpointingMode = "selective"  # which are kept for the backward pass
-    compile: bool = False  # torch.compile of the decoder's layers
+    activations: Checkpointing = "selective"  # which are kept for the backward pass
     parallel: ParallelRecipe = ParallelRecipe()
     checkpoints: CheckpointRecipe = CheckpointRecipe()
     log: LogRecipe = LogRecipe()
