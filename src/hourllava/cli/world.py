@@ -40,3 +40,12 @@ def blind(
     from hourllava.world.blind import blind_table
 
     typer.echo(blind_table(videos, per_task, test_split))
+
+
+@app.command()
+def tokenizer(out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")]) -> None:
+    """Train the nano model's tokenizer on the world's text; the shipped one was made so."""
+    from hourllava.world.tokenizer import write_nano_tokenizer
+
+    typer.echo(f"{len(write_nano_tokenizer(out))} tokens")
+    typer.echo(str(out))
