@@ -164,6 +164,11 @@ class MdsDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.row(index)
 
+    def has_column(self, name: str) -> np.ndarray:
+        """bool [samples]: whether each row has this column."""
+        has = [name in shard.column_names for _, shard in self._shards]
+        return np.repeat(np.array(has, bool), [shard.samples for _, shard in self._shards])
+
     def row(self, index: int, columns: Iterable[str] | None = None, *, decode_images: bool = True) -> dict[str, Any]:
         """Decode a row, or only some of its columns; a negative index counts from the end.
 

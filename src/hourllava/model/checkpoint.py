@@ -160,7 +160,11 @@ def is_released_layout(folder: Path) -> bool:
 
 
 def load_model(
-    name: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
+    name: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: HourLlavaConfig | None = None,
 ) -> tuple[HourLlavaForConditionalGeneration, LoadReport]:
     """Load a checkpoint of any layout: ours, the release's, LLaVA-OneVision-SI's.
 
@@ -168,6 +172,7 @@ def load_model(
         name: folder, or name on the hub.
         dtype: of the weights; as stored if None.
         device: where they go; the CPU if None.
+        config: instead of the checkpoint's own, to read it with other settings.
 
     Returns:
         the model in evaluation mode, and what became of every tensor.
@@ -176,7 +181,7 @@ def load_model(
         CheckpointError: no checkpoint there, pickled or damaged weights, missing tensors, wrong shapes, unknown tower.
     """
     folder = find_checkpoint(name)
-    config = load_config(folder)
+    config = config or load_config(folder)
     released = is_released_layout(folder)
     tensors = read_tensors(folder)
     with torch.device("meta"):

@@ -437,7 +437,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         )
 
     def _idle_parameters(self, has_visuals: bool, has_pixels: bool) -> list[nn.Parameter]:
-        """Trained weights that a batch has no use for: their gradient must still be there, for other ranks wait for it."""
+        """Trained weights that a batch has no use for; other processes wait for their gradient."""
         model = self.model
         parts: list[nn.Module] = [] if has_pixels else [model.vision_tower]
         idle = [] if has_visuals else [model.image_newline]

@@ -1,6 +1,7 @@
 """The data of a run: shard folders with their lengths and costs, the batch plan over them, and a loader for a rank."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,6 @@ from hourllava.data.streams import Stream, micro_batches_for
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
 from hourllava.training.recipe import BatchRecipe, DataRecipe, StreamRecipe
-
 
 MODALITIES = ("text", "image", "video")
 MODALITIES_KEY = "modalities"
@@ -127,20 +127,19 @@ def build_corpus(
     """
     encoder = RowEncoder(processor, data.media, label_policy=data.labels, questions=data.questions)
     datasets, planned, useful = [], [], []
-    for number, stream in enumerate(streams):
+    for stream in streams:
         dataset = MdsDataset(stream.folder)
         name = stream.name or PurePosixPath(stream.folder).name
-        lengths = stream_lengths(
-            dataset, encoder, cache / f"{number}-{name}.npy", num_processes=max(data.workers, 1)
-        )
+        lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))
         is_video = dataset.has_column("video")
         first_video = int(is_video.argmax()) if is_video.any() else None
         encoded = first_video is not None and dataset.row(first_video, ["video"])["video"].endswith(FEATURE_SUFFIXES)
-        options = {"is_video": is_video, "encoded": is_video & encoded, "trained": trained}
-        costs = estimate_costs(lengths, config, checkpointing=recomputes, **options).total
-        useful.append(estimate_costs(lengths, config, checkpointing=False, **options).total)
+        estimate = functools.partial(
+            estimate_costs, lengths, config, is_video=is_video, encoded=is_video & encoded, trained=trained
+        )
+        useful.append(estimate(checkpointing=False).total)
         amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
-        planned.append(Stream(name, lengths, costs, **amounts))
+        planned.append(Stream(name, lengths, estimate(checkpointing=recomputes).total, **amounts))
         datasets.append(dataset)
     micro_batches = micro_batches_for(
         planned,

@@ -19,20 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import AutoTokenizer, TrainingArguments
 
-from hourllava.data.cost import TrainedParts
 from hourllava.data.atomic import replacing
+from hourllava.data.cost import TrainedParts
 from hourllava.errors import ConfigError
 from hourllava.model.checkpoint import load_model
 from hourllava.model.checkpointing import checkpoint_activations
-from hourllava.model.config import HourLlavaConfig
+from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.prompt import END, START, special_token_id
 from hourllava.training.adapters import add_adapters
-from hourllava.training.checkpoints import FINAL, is_main, on_main_first
+from hourllava.training.checkpoints import FINAL, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
 from hourllava.training.recipe import BatchRecipe, Recipe, Start, recipe_text
@@ -66,11 +68,10 @@ def train(recipe: Recipe) -> Path:
     if final.is_dir():
         return final
     _join_processes(recipe)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared)
-    trainer = HourLlavaTrainer(
-        prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation
-    )
+    trainer = HourLlavaTrainer(prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation)
     if trainer.is_world_process_zero():
         with replacing(recipe.out / "recipe.yaml") as temporary:
             temporary.write_text(recipe_text(recipe), encoding="utf-8")
@@ -91,7 +92,9 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         add_adapters(model, recipe.lora)
     groups = freeze_and_group(model, recipe.learning_rates)
     if recipe.lora is not None and not any(p.requires_grad for name, p in model.named_parameters() if ".lora_" in name):
-        raise ConfigError('the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4')
+        raise ConfigError(
+            'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
+        )
     checkpoint_activations(model, recipe.activations)
     parts = trained_parts(model)
 
@@ -109,9 +112,7 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             cache=recipe.out / "lengths" / cache,
         )
 
-    corpus = on_main_first(
-        lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train")
-    )
+    corpus = on_main_first(lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train"))
     validation = None
     if recipe.validation is not None:
         streams, processes = recipe.validation.streams, int(os.environ.get("WORLD_SIZE", "1"))
@@ -124,32 +125,43 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
 
 
 def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
-    """The model that training begins with, in fp32 on the CPU, and its processor."""
-    if start.preset is not None:
+    """The model that training begins with, in fp32 on the CPU, and its processor.
+
+    Args:
+        start: of the recipe.
+        meta: neither load nor make weights.
+
+    Raises:
+        CheckpointError: no checkpoint there, or its weights do not fit its configuration with the recipe's changes.
+        ConfigError: no such preset, a change that is not allowed, or a tokenizer without the ChatML tokens.
+    """
+    if start.checkpoint is not None:
+        stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
+        tokenizer = stored.tokenizer
+        config = HourLlavaConfig(**merge_settings(stored.config.to_dict(), start.model))
+    else:
+        assert start.preset is not None
         tokenizer = nano_tokenizer() if start.tokenizer == NANO else AutoTokenizer.from_pretrained(start.tokenizer)
         config = HourLlavaConfig.preset(start.preset, **start.model)
+    processor = HourLlavaProcessor(tokenizer, config)
+    _check_tokenizer(processor)
+    if start.checkpoint is not None and not meta:
+        model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
+    else:
         with torch.device("meta" if meta else "cpu"):
             model = HourLlavaForConditionalGeneration(config)
-        return model, HourLlavaProcessor(tokenizer, config)
-    assert start.checkpoint is not None
-    processor = HourLlavaProcessor.from_pretrained(start.checkpoint)
-    config = HourLlavaConfig(**_merge_config(processor.config.to_dict(), start.model))
-    processor = HourLlavaProcessor(processor.tokenizer, config)
-    if meta:
-        with torch.device("meta"):
-            return HourLlavaForConditionalGeneration(config), processor
-    model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
     return model, processor
 
 
-def _merge_config(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **below,
-        **{
-            key: {**below[key], **value} if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-            for key, value in above.items()
-        },
-    }
+def _check_tokenizer(processor: HourLlavaProcessor) -> None:
+    for token in (START, END):
+        special_token_id(processor.tokenizer, token)
+    rows = processor.config.text_config.vocab_size
+    if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
+        raise ConfigError(
+            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one of "
+            "them for visual tokens; they belong to different models"
+        )
 
 
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
@@ -176,7 +188,6 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
     sharded = _is_sharded(recipe)
     arguments = TrainingArguments(
         output_dir=str(recipe.out),
-        logging_dir=str(recipe.out / "logs"),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=plan.micro_batches_of_rank(world_size),
         max_steps=max_steps,
@@ -188,7 +199,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
         logging_steps=recipe.log.every_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=recipe.log.to,
+        report_to=recipe.log.to or "none",
         save_strategy="steps",
         save_steps=recipe.checkpoints.every_steps,
         eval_strategy="no" if recipe.validation is None else "steps",
@@ -226,10 +237,12 @@ def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
 
 
 def _join_processes(recipe: Recipe) -> None:
-    """FSDP2 needs a process group, also of one GPU; torchrun has told us of it if there are several."""
-    if "WORLD_SIZE" in os.environ or not (torch.cuda.is_available() and recipe.parallel.kind == "fsdp"):
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    """Start the process group that torchrun has told us of; FSDP2 needs one of a single GPU, too."""
+    on_gpu = torch.cuda.is_available()
+    if "WORLD_SIZE" not in os.environ and on_gpu and recipe.parallel.kind == "fsdp":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update(alone)
+    PartialState(cpu=not on_gpu)

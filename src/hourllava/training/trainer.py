@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hourllava.data.loader import PlannedLoader
@@ -49,6 +49,9 @@ class HourLlavaTrainer(Trainer):
         groups: of the parameters.
         validation: what is held out, if anything.
     """
+
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -159,8 +162,8 @@ class HourLlavaTrainer(Trainer):
             if not math.isfinite(float(loss))
         ] or [self.corpus.describe(micro_batch) for micro_batch in draws]
         return (
-            f"the gradient of step {step} is {norm}; the weights were not touched. Samples: {'; '.join(suspects)}. Look "
-            "at them, or lower the learning rates; the same command goes on from the last checkpoint"
+            f"the gradient of step {step} is {norm}; the weights were not touched. Samples: {'; '.join(suspects)}. "
+            "Look at them, or lower the learning rates; the same command goes on from the last checkpoint"
         )
 
     # ---- logs and validation
