@@ -159,8 +159,8 @@ def _check_tokenizer(processor: HourLlavaProcessor) -> None:
     rows = processor.config.text_config.vocab_size
     if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
         raise ConfigError(
-            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one of "
-            "them for visual tokens; they belong to different models"
+            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one "
+            "of them for visual tokens; they belong to different models"
         )
 
 
