@@ -72,8 +72,10 @@ class SyntheticEncoder:
     def __init__(self, processor: HourLlavaProcessor) -> None:
         self.processor = processor
         config = processor.config
-        tiled = [tiled_image_layout(width, height, config) for width, height in IMAGE_SIZES]
-        self._sizes = {(one.num_views, len(one.kept_index)): size for one, size in zip(tiled, IMAGE_SIZES)}
+        self._sizes = {}
+        for size in IMAGE_SIZES:
+            layout = tiled_image_layout(*size, config)
+            self._sizes[layout.num_patch_tokens // config.patch_grid**2, len(layout.kept_index)] = size
 
     def __call__(self, row: Mapping[str, Any], seed: int) -> tuple[Sample, ...]:
         config = self.processor.config

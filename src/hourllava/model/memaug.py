@@ -138,7 +138,7 @@ class MemAugCrossAttention(nn.Module):
 
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """[M, G, E] keys and values of the memory whose entry m is token `index_M[m]`."""
-        # Keys and values are gathered apart: values that are half of a larger tensor would keep the unrotated keys alive.
+        # Gathered apart: values that are half of a larger tensor would keep the unrotated keys alive.
         # `embedding` is indexing whose backward pass does not go one by one through the thousands of newlines.
         heads = self.kv_proj(tokens_PD).view(-1, self.head_width)
         num_groups = self.kv_proj.out_features // self.head_width // 2
