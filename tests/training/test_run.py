@@ -1,4 +1,4 @@
-"""A run from recipe to weights: it learns, goes on where it was killed, and does not depend on the number of processes."""
+"""A run from recipe to weights: it learns, goes on where it was killed, and any number of processes do the same."""
 
 import errno
 import json
@@ -120,7 +120,7 @@ class TestProcesses:
         while not checkpoint_files.checkpoints(tmp_path / "out"):
             assert process.poll() is None, process.communicate()
         kill_one_worker(process)
-        _, stderr = process.communicate(timeout=60)
+        process.communicate(timeout=60)
         assert process.returncode != 0
         newest = checkpoint_files.checkpoints(tmp_path / "out")[-1]
         load_model(newest)
@@ -198,11 +198,11 @@ class TestBadInput:
         out = tmp_path / "out"
         shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
         monkeypatch.setattr(checkpoint_files, "save_state", full)
-        with pytest.raises(CheckpointError, match="No space left on device.*checkpoint-4 is whole"):
+        with pytest.raises(CheckpointError, match=r"No space left on device.*checkpoint-4 is whole"):
             train(undisturbed.model_copy(update={"out": out}))
         assert [path.name for path in out.iterdir() if "partial" in path.name] == []
 
     def test_a_recipe_file_with_a_misspelt_key(self, streams, tmp_path):
         path = write_recipe(tmp_path / "recipe.yaml", recipe_of(streams[0], streams[1]) | {"bacth": {}})
-        with pytest.raises(ConfigError, match="bacth is no setting; known are .*batch"):
+        with pytest.raises(ConfigError, match=r"bacth is no setting; known are .*batch"):
             load_recipe(path)

@@ -106,7 +106,6 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             processor,
             model.config,
             trained=parts,
-            recomputes=recipe.activations != "none",
             epochs=epochs,
             seed=recipe.seed,
             cache=recipe.out / "lengths" / cache,
