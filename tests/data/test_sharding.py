@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cli_support import COMMAND, environment, hourllava
-from data.shard_rows import contents, row_lengths
+from data.shard_rows import contents
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.mixtures import SOURCE_LISTS, STAGES, Sampling, find_source_list, parse_part, stage_streams
+from hourllava.data.mixtures import Sampling, parse_part, published_mixture, read_mixture
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.data.shard_run import merge_stage, run_merge, run_shard
 from hourllava.data.sharding import ShardSettings, shard_records
@@ -36,7 +36,7 @@ def video_records(root, count, missing=(), text="hello"):
     (root / "src").mkdir(parents=True, exist_ok=True)
     for k in range(count):
         if k not in missing:
-            (root / "src" / f"{k}.mp4").touch()
+            (root / "src" / f"{k}.mp4").write_bytes(b"video")
     return [
         {"id": f"q{k}", "data_source": "s", "video": f"src/{k}.mp4", "conversations": turns(text)} for k in range(count)
     ]
@@ -51,40 +51,52 @@ def save(path, records):
 def shard(tmp_path, records, kind, **options):
     """Shard records whose media lie in tmp_path/media; returns the summary."""
     path = save(tmp_path / "records.json", records)
-    lengths = options.pop("lengths", None)
-    chosen = ShardSettings(files=((path, ALL),), kind=kind, media_root=tmp_path / "media", **options)
-    return shard_records(chosen, tmp_path / "out", lengths)
+    chosen = ShardSettings(files=((path, ALL),), kind=kind, **{"media_root": tmp_path / "media", **options})
+    return shard_records(chosen, tmp_path / "out")
 
 
 def test_videos_in_parallel_keep_their_order(tmp_path):
     records = video_records(tmp_path / "media", 50, missing=(7, 20))
-    summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500, lengths=row_lengths)
+    summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert (summary.num_samples, summary.num_skipped) == (48, 2)
     dataset = MdsDataset(tmp_path / "out")
     dataset.verify()
     kept = [record for k, record in enumerate(records) if k not in (7, 20)]
     assert [row["text"] for row in dataset] == [{**record, "source": "records"} for record in kept]
     assert [row["video"] for row in dataset] == [record["video"] for record in kept]
-    assert dataset.lengths().tolist() == [[3, 4, 2]] * 48
     ledger = [json.loads(line) for line in summary.ledger.read_text().splitlines()]
     assert [(entry["number"], entry["id"], entry["reason"]) for entry in ledger] == [
         (7, "q7", "src/7.mp4 is missing"),
         (20, "q20", "src/20.mp4 is missing"),
     ]
     before = contents(tmp_path / "out")
-    again = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500, lengths=row_lengths)
+    again = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert again == summary
     assert contents(tmp_path / "out") == before
 
 
 def test_features_in_place_of_videos(tmp_path):
     records = video_records(tmp_path / "media", 2)
-    (tmp_path / "media" / "src" / "1.safetensors").touch()
+    (tmp_path / "media" / "src" / "0.safetensors").touch()
+    (tmp_path / "media" / "src" / "1.safetensors").write_bytes(b"features")
     records += [{"id": repr(name), "video": name, "conversations": turns()} for name in (".", "..", "/", "", 3, None)]
     summary = shard(tmp_path, records, "video", video_suffix=".safetensors")
     assert (summary.num_samples, summary.num_skipped) == (1, 7)
     row = MdsDataset(tmp_path / "out")[0]
     assert (row["video"], row["text"]["video"]) == ("src/1.safetensors", "src/1.mp4")
+    reasons = [json.loads(line)["reason"] for line in summary.ledger.read_text().splitlines()]
+    assert reasons[0] == "src/0.safetensors is empty (0 bytes)"
+
+
+def test_paths_of_rows_are_below_the_media_root(tmp_path):
+    records = video_records(tmp_path / "media" / "films", 2, missing=(1,))
+    Image.new("RGB", (4, 4)).save(tmp_path / "media" / "films" / "a.jpg")
+    summary = shard(tmp_path, records, "video", media_folder="films")
+    assert (summary.num_samples, summary.num_skipped) == (1, 1)
+    assert MdsDataset(tmp_path / "out")[0]["video"] == "films/src/0.mp4"
+    path = save(tmp_path / "pictures.json", [{"id": "a", "image": "a.jpg", "conversations": turns()}])
+    chosen = ShardSettings(files=((path, ALL),), kind="image", media_root=tmp_path / "media", media_folder="films")
+    assert shard_records(chosen, tmp_path / "pictures").num_samples == 1
 
 
 def test_single_images(tmp_path):
@@ -356,41 +368,44 @@ def test_names_and_parts_that_do_not_exist():
         with pytest.raises(ConfigError, match="allowed"):
             parse_part(wrong)
     with pytest.raises(ConfigError, match="allowed"):
-        find_source_list("llava")
+        published_mixture().source("llava")
     with pytest.raises(ConfigError, match="allowed"):
-        stage_streams("s4")
+        published_mixture().stage("s4")
 
 
 def test_published_source_lists():
-    counts = {name: len(source.files) for name, source in SOURCE_LISTS.items()}
+    sources = published_mixture().sources
+    counts = {name: len(source.files) for name, source in sources.items()}
     assert counts == {
         "llava_ov_si_onlyimg": 88, "llavavideo_text": 3, "llavavideo_si": 71, "llavavideo_mi": 35,
         "llavavideo_video": 39, "videomarathon_video": 1,
     }  # fmt: skip
-    workers = {name: source.num_workers for name, source in SOURCE_LISTS.items()}
-    assert list(workers.values()) == [128, 16, 32, 64, 64, 64]
-    taken = SOURCE_LISTS["llavavideo_si"].files["LLaVA-OneVision/jsons/MathV360K_PMC-VQA_35958.json"]
+    assert [source.workers for source in sources.values()] == [128, 16, 32, 64, 64, 64]
+    taken = sources["llavavideo_si"].files["LLaVA-OneVision/jsons/MathV360K_PMC-VQA_35958.json"]
     assert taken == Sampling("first", 1)
 
 
 def test_published_stage_lists():
-    def names(stream):
-        return [part.folder + (f" {part.half}" if part.half else "") for part in stream.parts]
+    def streams(stage):
+        found = published_mixture().stage(stage).streams
+        assert list(found) == ["0", "1"][: len(found)]
+        return [[part.folder + (f" {part.half}" if part.half else "") for part in parts] for parts in found.values()]
 
-    assert [names(stream) for stream in STAGES["s1"]] == [[f"llava_ov_si_onlyimg_part{k}" for k in range(10)]]
-    (s2,) = STAGES["s2"]
-    assert sorted(names(s2)) == [
+    assert streams("s1") == [[f"llava_ov_si_onlyimg_part{k}" for k in range(10)]]
+    (s2,) = streams("s2")
+    assert sorted(s2) == [
         "llavavideo_mi_part0", "llavavideo_si_part0", "llavavideo_text_part0", "llavavideo_video_part0",
         "llavavideo_video_part1",
     ]  # fmt: skip
-    first, second = STAGES["s3"]
+    first, second = streams("s3")
+    assert [published_mixture().stage(stage).videos for stage in ("s1", "s2", "s3")] == ["frames", "frames", "features"]
     others = ("text", "si", "mi")
-    assert sorted(names(first)) == sorted(
+    assert sorted(first) == sorted(
         [f"llavavideo_video_part{k}" for k in range(2, 10)]
         + [f"llavavideo_{name}_part{k}" for name in others for k in range(1, 5)]
         + [f"llavavideo_{name}_part5 first" for name in others]
     )
-    assert sorted(names(second)) == sorted(
+    assert sorted(second) == sorted(
         [f"videomarathon_video_part{k}" for k in range(10)]
         + [f"llavavideo_{name}_part{k}" for name in others for k in range(6, 10)]
         + [f"llavavideo_{name}_part5 second" for name in others]
@@ -398,16 +413,15 @@ def test_published_stage_lists():
 
 
 def test_a_source_list_and_the_streams_of_stage_3(tmp_path):
-    parts = {part.folder: part for stream in STAGES["s3"] for part in stream.parts}
     total = 0
-    for folder in parts:
+    for folder in [part.folder for part in published_mixture().stage("s3").parts]:
         for worker in range(2):
             with ShardWriter(tmp_path / "parts" / folder / str(worker), {"a": "str"}, lengths=True) as writer:
                 for k in range(3):
                     writer.write({"a": f"{folder} {worker} {k}"}, (1, 1, 1))
                     total += 1
-        run_merge([tmp_path / "parts" / folder], None, None)
-    counts = merge_stage("s3", tmp_path / "parts", tmp_path / "s3")
+        run_merge([tmp_path / "parts" / folder], None, None, None)
+    counts = merge_stage(published_mixture(), "s3", tmp_path / "parts", tmp_path / "s3")
     assert sum(counts.values()) == total
     assert {path.name for path in (tmp_path / "s3").rglob("*")} == {
         "0",
@@ -421,9 +435,59 @@ def test_a_source_list_and_the_streams_of_stage_3(tmp_path):
     seen = [row["a"] for name in counts for row in MdsDataset(tmp_path / "s3" / name)]
     assert len(set(seen)) == len(seen) == total
     with pytest.raises(ConfigError, match="needs --out"):
-        run_merge([tmp_path / "parts"], None, "s3")
+        run_merge([tmp_path / "parts"], None, "s3", None)
     with pytest.raises(DataError, match="write the shards first"):
-        merge_stage("s1", tmp_path / "parts", tmp_path / "s1")
+        merge_stage(published_mixture(), "s1", tmp_path / "parts", tmp_path / "s1")
+
+
+MIXTURE = {
+    "parts": 2,
+    "sources": {"films": {"kind": "video", "media": "films", "files": {"films.json": "first:50%"}}},
+    "stages": {"s1": {"streams": {"0": ["films_part0..1"]}}},
+}
+
+
+def test_a_mixture_of_ones_own(tmp_path):
+    mixture = read_mixture(save(tmp_path / "mixture.json", MIXTURE))
+    assert [part.folder for part in mixture.stage("s1").parts] == ["films_part0", "films_part1"]
+    assert mixture.source("films").files == {"films.json": Sampling("first", 50)}
+    for k in range(2):
+        with ShardWriter(tmp_path / f"films_part{k}", {"a": "str"}) as writer:
+            writer.write({"a": str(k)})
+    assert run_merge([tmp_path], tmp_path / "s1", "s1", tmp_path / "mixture.json") == [
+        f"{tmp_path / 's1/0'}: 2 samples"
+    ]
+    with pytest.raises(ConfigError, match="--mixture goes with --stage"):
+        run_merge([tmp_path], None, None, tmp_path / "mixture.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("stages", "s1", "streams", "0"), ["films_part2"], "parts are numbered 0 to 1"),
+        (("stages", "s1", "streams", "0"), ["pictures_part0"], "no source is called 'pictures'"),
+        (("stages", "s1", "streams", "0"), ["films"], "allowed: NAME_part3"),
+        (("stages", "s1", "streams", "0"), "films_part0", "a list of parts"),
+        (("stages", "s1", "videos"), "features", "films names no folder of them"),
+        (("sources", "films", "kind"), "sound", "'video', 'image' or 'images'"),
+        (("sources", "films", "files"), {"a.json": "half"}, "first:N%"),
+        (("sources", "films", "colour"), "red", "not permitted"),
+        (("parts",), 0, "greater than or equal to 1"),
+    ],
+)
+def test_mixtures_that_are_none(place, value, words, tmp_path):
+    mixture = json.loads(json.dumps(MIXTURE))
+    target = mixture
+    for name in place[:-1]:
+        target = target[name]
+    target[place[-1]] = value
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_mixture(save(tmp_path / "mixture.json", mixture))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "broken.json").write_text("{")
+    for name in ("broken.json", "gone.json"):
+        with pytest.raises(ConfigError, match=name):
+            read_mixture(tmp_path / name)
 
 
 def options(tmp_path, records, **changes):
@@ -435,7 +499,7 @@ def options(tmp_path, records, **changes):
 
 
 def test_a_published_list_from_its_files(tmp_path):
-    for path in find_source_list("llavavideo_text").files:
+    for path in published_mixture().source("llavavideo_text").files:
         save(tmp_path / path, [{"id": f"{path} {k}", "conversations": turns()} for k in range(15)])
     lines = run_shard(**options(tmp_path, ["llavavideo_text"], part="3/10"))
     assert lines == [f"{tmp_path / 'out'}: 5 samples"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hourllava.cli.data_shard import merge, shard
+from hourllava.cli.data_shard import lengths, merge, prepare, shard, verify
 
 app = typer.Typer(help="Data sets: check, prepare, look at.", no_args_is_help=True)
 
@@ -92,5 +92,5 @@ def features(
         typer.echo(line)
 
 
-app.command()(shard)
-app.command()(merge)
+for command in (prepare, shard, merge, lengths, verify):
+    app.command()(command)

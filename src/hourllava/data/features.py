@@ -96,6 +96,7 @@ def make_features(
     form: Form = "memory",
     decoders: int | None = None,
     batch_frames: int | None = None,
+    names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> FeatureReport:
     """Extract the features of videos.
@@ -111,6 +112,7 @@ def make_features(
         form: memory files, or the release's `.pt`.
         decoders: decoding processes for each device; by default all cores are shared out.
         batch_frames: of the tower; by default 128 on a GPU, 16 on the CPU. Another number may change last bits.
+        names: only the videos of these paths below the source folder.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -131,7 +133,7 @@ def make_features(
         form=form, storage=storage, fps=fps, encoder_digest=identity.digest,
         feature_width=identity.feature_width, grid=identity.grid,
     )  # fmt: skip
-    items = find_items(sources, out, settings.suffix)[shard[0] :: shard[1]]
+    items = find_items(sources, out, settings.suffix, names)[shard[0] :: shard[1]]
     check_folder(out, settings)
     remove_unfinished([item.out for item in items])
     workers = [
