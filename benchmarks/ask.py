@@ -29,7 +29,7 @@ from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
-from hourllava.model.nano import byte_tokenizer
+from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
 ENCODED_MINUTES = 2
@@ -113,7 +113,7 @@ def main() -> None:
     header_printed = False
     for name in options.model or ["hourllava-3b"]:
         model = random_model(name, torch.device("cuda"))
-        engine = HourLlava(model, HourLlavaProcessor(byte_tokenizer(), model.config))
+        engine = HourLlava(model, HourLlavaProcessor(nano_tokenizer(), model.config))
         tower_frames_per_second(engine)  # warm up
         for minutes, video in [*videos.items(), *((60 * hours, None) for hours in options.feature_hours)]:
             start = time.perf_counter()

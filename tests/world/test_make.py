@@ -143,7 +143,7 @@ def wanted(**changes):
         ({"needles": -1}, "takes 0 to"),
         ({"split": "dev"}, "train, test"),
         ({"difficulty": "mad"}, "easy, normal, hard"),
-        ({"container": "avi"}, "mp4, webm"),
+        ({"container": "avi"}, "mp4, webm, reference"),
         ({"per_task": 0}, "--per-task is 0"),
         ({"size_pixels": 65}, "even"),
         ({"size_pixels": 8}, "use 64 to 2048"),

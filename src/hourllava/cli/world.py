@@ -19,7 +19,7 @@ def make(
     needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
     per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
     size_pixels: Annotated[int, typer.Option(help="Width and height of the videos.")] = 256,
-    container: Annotated[str, typer.Option(help="mp4 or webm.")] = "mp4",
+    container: Annotated[str, typer.Option(help="mp4, webm, or reference: rendered when read.")] = "mp4",
     processes: Annotated[int, typer.Option(help="How many videos are made at a time.")] = 2,
 ) -> None:
     """Make videos, scripts, captions, questions and training records in VideoMarathon's folders."""
@@ -40,3 +40,12 @@ def blind(
     from hourllava.world.blind import blind_table
 
     typer.echo(blind_table(videos, per_task, test_split))
+
+
+@app.command()
+def tokenizer(out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")]) -> None:
+    """Train the nano model's tokenizer on the world's text; the shipped one was made so."""
+    from hourllava.world.tokenizer import write_nano_tokenizer
+
+    typer.echo(f"{len(write_nano_tokenizer(out))} tokens")
+    typer.echo(str(out))

@@ -7,7 +7,8 @@ The table has one row per question with everything that is known about it.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -78,10 +79,23 @@ def training_record(row: QuestionRow) -> TrainingRecord:
 
 def write_training_records(rows: Iterable[QuestionRow], path: Path) -> None:
     """Write `videomarathon.json`: a JSON list with one record per line."""
+    with training_record_file(path) as add:
+        for row in rows:
+            add(training_record(row))
+
+
+@contextmanager
+def training_record_file(path: Path) -> Iterator[Callable[[BaseModel], None]]:
+    """Yield what adds a record to a new JSON list with one record per line; the file is there when the block ends."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for k, row in enumerate(rows):
-            file.write("[\n" if k == 0 else ",\n")
-            file.write(training_record(row).model_dump_json(by_alias=True))
+        separator = "[\n"
+
+        def add(record: BaseModel) -> None:
+            nonlocal separator
+            file.write(separator + record.model_dump_json(by_alias=True))
+            separator = ",\n"
+
+        yield add
         file.write("\n]\n")
 
 

@@ -1,11 +1,14 @@
 """`hourllava world make`: a data set of MarathonWorld videos in VideoMarathon's folders.
 
-    OUT/videos/marathonworld/<video>.mp4, .json   the videos and their scripts
+    OUT/videos/marathonworld/<video>.mp4, .json   the videos and their scripts; or <video>.world.json, see below
     OUT/jsons/videomarathon.json                  training records, one question each
     OUT/jsons/questions.parquet                   one row per question with everything known about it
     OUT/jsons/captions.jsonl                      one line per video: clips, events, overall
     OUT/preview.png                               frames of the first video
     OUT/marathonworld.json                        the settings; a run with others is refused
+
+With the container `reference` no video is encoded: a tiny file stands for it (`hourllava.world.reference`), and all of
+the time goes into questions.
 
 Can be stopped at any moment: files are renamed into place when complete, a script after its video, the records at the
 end. Started again with the same settings it makes what is missing and ends with the same bytes.
@@ -15,29 +18,25 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
 from hourllava.clock import format_clock
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
-from hourllava.data.records import (
-    LoadReport,
-    QuestionRow,
-    iterate_questions,
-    write_question_table,
-    write_training_records,
-)
+from hourllava.data.records import QuestionRow, training_record, training_record_file, write_question_table
 from hourllava.errors import ConfigError
 from hourllava.world.captions import generate_captions
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
-from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings, generate_script
+from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings
 from hourllava.world.questions import generate_questions
+from hourllava.world.reference import REFERENCE_SUFFIX, Reference
 from hourllava.world.render import render_frames
 from hourllava.world.rng import Draws
 from hourllava.world.script import Script
@@ -47,6 +46,9 @@ from hourllava.world.vocabulary import SPLITS, Split
 SOURCE = "marathonworld"
 SETTINGS_NAME = "marathonworld.json"
 _PREVIEW_FRAMES = 24
+_JOBS_AHEAD = 256  # videos given to the workers at a time, so that few results wait in memory
+_JOBS_PER_CALL = 8
+T = TypeVar("T")
 
 
 class MakeSettings(BaseModel):
@@ -62,7 +64,7 @@ class MakeSettings(BaseModel):
     needles: int | None = None  # cards per video; None: one per event, at least 4
     per_task: int = 3  # questions per task and format, as in VideoMarathon
     size_pixels: int = VIDEO_PIXELS
-    container: Literal["mp4", "webm"] = "mp4"
+    container: Literal["mp4", "webm", "reference"] = "mp4"
     version: Literal[1] = 1  # of the generator: other versions give other bytes
 
 
@@ -96,7 +98,7 @@ def make_settings(
     for name, value, allowed in (
         ("split", split, SPLITS),
         ("difficulty", difficulty, tuple(DIFFICULTIES)),
-        ("container", container, ("mp4", "webm")),
+        ("container", container, ("mp4", "webm", "reference")),
     ):
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
@@ -132,35 +134,36 @@ class _Job:
 
     @property
     def video_path(self) -> Path:
-        return self.out / "videos" / SOURCE / f"{self.name}.{self.settings.container}"
+        ending = REFERENCE_SUFFIX if self.settings.container == "reference" else f".{self.settings.container}"
+        return self.out / "videos" / SOURCE / f"{self.name}{ending}"
 
     @property
     def script_path(self) -> Path:
-        return self.video_path.with_suffix(".json")
+        return self.video_path.with_name(f"{self.name}.json")
 
     @property
     def video(self) -> str:
         """The path below `videos/`, as records name it."""
         return f"{SOURCE}/{self.video_path.name}"
 
-    def written_script(self) -> Script:
-        return Script.model_validate_json(self.script_path.read_text(encoding="utf-8"))
-
-    def is_done(self) -> bool:
-        return self.video_path.exists() and self.script_path.exists()
-
-    def script(self) -> Script:
+    @property
+    def reference(self) -> Reference:
+        """What the video follows from."""
         s = self.settings
         draws = Draws("make", s.seed, s.split, self.index)
         # The smaller of two draws: short videos are more frequent, as in VideoMarathon (mean 22 minutes of 3 to 60).
         duration_seconds = min(draws.between(s.min_seconds, s.max_seconds) for _ in range(2))
-        return generate_script(
-            draws.below(2**53),
-            duration_seconds,
+        return Reference(
+            seed=draws.below(2**53),
+            duration_seconds=duration_seconds,
             split=s.split,
             density=DIFFICULTIES[s.difficulty],
             needles=s.needles,
+            size_pixels=s.size_pixels,
         )
+
+    def is_done(self) -> bool:
+        return self.video_path.exists() and (self.settings.container == "reference" or self.script_path.exists())
 
 
 def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
@@ -174,27 +177,38 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
     _prepare(settings, out)
     jobs = [_Job(settings, out, index) for index in range(settings.videos)]
     missing = [job for job in jobs if not job.is_done()]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="video", file=sys.stderr) as progress:
-        if processes == 1 or len(missing) <= 1:
-            for job in missing:
-                _make_video(job)
-                progress.update(1)
-        else:
-            _make_in_processes(missing, processes, progress)
-    _write_records(jobs, out)
+    with _workers(min(processes, len(jobs))) as pool:
+        for _ in _run(_make_video, missing, pool, "video", num_done=len(jobs) - len(missing)):
+            pass
+        _write_records(jobs, out, pool)
 
 
-def _make_in_processes(jobs: list[_Job], processes: int, progress: tqdm) -> None:
+@contextmanager
+def _workers(processes: int) -> Iterator[Executor | None]:
+    """A pool of processes, or None for one: then everything happens in this one."""
+    if processes == 1:
+        yield None
+        return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_make_video, job) for job in jobs]
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         try:
-            for future in as_completed(futures):
-                future.result()
-                progress.update(1)  # type: ignore[no-untyped-call]
+            yield pool
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _run(work: Callable[[_Job], T], jobs: Sequence[_Job], pool: Executor | None, unit: str, num_done: int) -> (
+    Iterator[T]
+):  # fmt: skip
+    """The results of the jobs in order, with progress."""
+    with tqdm(total=num_done + len(jobs), initial=num_done, unit=unit, file=sys.stderr) as progress:
+        for start in range(0, len(jobs), _JOBS_AHEAD):
+            some = jobs[start : start + _JOBS_AHEAD]
+            per_call = _JOBS_PER_CALL if jobs[0].settings.container == "reference" else 1
+            for result in pool.map(work, some, chunksize=per_call) if pool else map(work, some):
+                progress.update(1)
+                yield result
 
 
 def _end_with_parent() -> None:
@@ -230,7 +244,12 @@ def _prepare(settings: MakeSettings, out: Path) -> None:
 
 
 def _make_video(job: _Job) -> None:
-    script = job.script()
+    reference = job.reference
+    if job.settings.container == "reference":
+        with replacing(job.video_path) as temporary:
+            temporary.write_text(reference.model_dump_json() + "\n", encoding="utf-8")
+        return
+    script = reference.script()
     encode_video(script, job.video_path, job.settings.size_pixels)
     with replacing(job.script_path) as temporary:
         temporary.write_text(script.model_dump_json(), encoding="utf-8")
@@ -240,7 +259,7 @@ def question_rows(script: Script, video: str, per_task: int) -> Iterator[Questio
     """A video's questions as rows of the table; `video` is the path below `videos/`."""
     for number, question in enumerate(generate_questions(script, per_task=per_task)):
         yield QuestionRow(
-            question_id=f"{Path(video).stem}-{number:03}",
+            question_id=f"{Path(video).name.partition('.')[0]}-{number:03}",
             video=video,
             data_source=SOURCE,
             duration_seconds=script.duration_seconds,
@@ -249,19 +268,32 @@ def question_rows(script: Script, video: str, per_task: int) -> Iterator[Questio
         )
 
 
-def _write_records(jobs: list[_Job], out: Path) -> None:
-    """Everything that follows from the scripts; one video at a time is held in memory."""
-    _write_preview(jobs[0].written_script(), out / "preview.png")
-    with replacing(out / "jsons" / "captions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
-        for job in jobs:
-            script = job.written_script()
-            captions = generate_captions(script).model_dump_json()
-            file.write(f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n')
-    table = out / "jsons" / "questions.parquet"
-    write_question_table(
-        (row for job in jobs for row in question_rows(job.written_script(), job.video, job.settings.per_task)), table
-    )
-    write_training_records(iterate_questions(table, LoadReport()), out / "jsons" / "videomarathon.json")
+def _describe(job: _Job) -> tuple[str, list[QuestionRow]]:
+    """The line of captions and the questions of a video."""
+    script = job.reference.script()
+    captions = generate_captions(script).model_dump_json()
+    line = f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n'
+    return line, list(question_rows(script, job.video, job.settings.per_task))
+
+
+def _write_records(jobs: list[_Job], out: Path, pool: Executor | None) -> None:
+    """Everything that follows from the scripts, in one pass; the questions of few videos are held in memory."""
+    _write_preview(jobs[0].reference.script(), out / "preview.png")
+    captions_path = out / "jsons" / "captions.jsonl"
+    with (
+        replacing(captions_path) as temporary,
+        temporary.open("w", encoding="utf-8") as captions,
+        training_record_file(out / "jsons" / "videomarathon.json") as add_record,
+    ):
+
+        def rows() -> Iterator[QuestionRow]:
+            for line, questions in _run(_describe, jobs, pool, "record", num_done=0):
+                captions.write(line)
+                for row in questions:
+                    add_record(training_record(row))
+                    yield row
+
+        write_question_table(rows(), out / "jsons" / "questions.parquet")
 
 
 def _write_preview(script: Script, path: Path) -> None:

@@ -1,0 +1,37 @@
+"""The nano model: the same architecture, small enough for a laptop.
+
+Its tokenizer lies beside this file; `hourllava world tokenizer` makes it. Until the model has been trained it has
+random weights, the same on every machine: it answers nonsense, but everything around it can be tried.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.processor import HourLlavaProcessor
+
+NANO = "nano"
+SEED = 0
+
+logger = logging.getLogger(__name__)
+
+
+def load_nano(
+    *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
+    """The nano model and its processor."""
+    logger.warning("the nano model is not trained yet: it has random weights and its answers mean nothing")
+    config = HourLlavaConfig.preset("hourllava-nano")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = HourLlavaForConditionalGeneration(config)
+    return model.to(device, dtype).eval(), HourLlavaProcessor(nano_tokenizer(), config)
+
+
+def nano_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE made from MarathonWorld's text; spells any text."""
+    return PreTrainedTokenizerFast.from_pretrained(Path(__file__).parent)

@@ -1,0 +1,80 @@
+"""A video that is not there: a small JSON file from which its frames are rendered when they are read.
+
+`NAME.world.json` holds what `generate_script` was called with and the size of the frames, 200 bytes instead of
+megabytes. Training reads it where a video would be read: an hour of 64-pixel frames takes 0.15 s of one core, of which
+the script is 5 ms, so the script itself is not stored.
+
+    frames = render_reference(Path("train-0-00000.world.json"), range(60))  # uint8 [60, 64, 64, 3]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hourllava.errors import VideoError
+from hourllava.world.generate import Density, generate_script
+from hourllava.world.render import Frame, render_frames
+from hourllava.world.script import SCRIPT_VERSION, Script
+from hourllava.world.vocabulary import Split
+
+REFERENCE_SUFFIX = ".world.json"
+
+
+class Reference(BaseModel):
+    """What a video follows from; the arguments of `generate_script`, and the size of its frames."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: Literal[1] = SCRIPT_VERSION
+    seed: int
+    duration_seconds: int
+    split: Split
+    density: Density
+    needles: int | None
+    size_pixels: int
+
+    def script(self) -> Script:
+        """The script, generated."""
+        return generate_script(
+            self.seed, self.duration_seconds, split=self.split, density=self.density, needles=self.needles
+        )
+
+
+def load_reference(path: Path) -> Reference:
+    """Read a reference without generating anything; enough for the video's length.
+
+    Raises:
+        VideoError: the file cannot be read or is no reference.
+    """
+    try:
+        return Reference.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise VideoError(
+            f"{path} is no reference to a MarathonWorld video: {where}: {first['msg']}; make it again with "
+            "hourllava world make --container reference"
+        ) from error
+
+
+def read_reference(path: Path) -> Script:
+    """The script a reference stands for.
+
+    Raises:
+        VideoError: the file cannot be read or is no reference.
+    """
+    return load_reference(path).script()
+
+
+def render_reference(path: Path, sample_seconds: Sequence[float]) -> Frame:
+    """Frames of the video at these times: uint8 RGB [T, S, S, 3], equal to those `render_frames` gives.
+
+    Raises:
+        VideoError: the file cannot be read or is no reference.
+        ConfigError: a time outside the video.
+    """
+    reference = load_reference(path)
+    return render_frames(reference.script(), sample_seconds, reference.size_pixels)
