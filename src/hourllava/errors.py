@@ -45,3 +45,9 @@ class InputError(HourLlavaError, ValueError):
     """A prompt, question or layout that the model cannot take."""
 
     exit_code = 7
+
+
+class TrainingError(HourLlavaError):
+    """A training run cannot go on: a gradient that is not finite, or a checkpoint of another run."""
+
+    exit_code = 8

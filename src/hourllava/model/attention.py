@@ -246,7 +246,8 @@ def decoder_attention(
         return output, None
     if extras:
         raise InputError(f"packed samples need a decoder without {', '.join(extras)}; pad the batch instead")
-    query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1) for part in (query, key, value))
+    # Under autocast, rotary positions leave queries and keys in float32.
+    query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
     return packed_attention(query_QHE, key_KGE, value_KGE, segments, segments, causal=True, scale=scaling)[None], None
 
 

@@ -13,7 +13,7 @@ is, its `model_type` says, never the look of its path. Pickled weights are refus
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -279,13 +279,29 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
                 "save_pretrained for our own layout"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    state = {released_name(name): tensor for name, tensor in model.state_dict().items()}
-    if config.tie_word_embeddings:
-        del state["lm_head.weight"]
-    save_torch_state_dict(state, folder, max_shard_size=MAX_SHARD_BYTES, safe_serialization=True)
+    _write_tensors(config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder)
     _write_json(folder / "config.json", flat)
     if config.vision_tower_name not in VISION_TOWERS:
         _write_json(folder / "vision_config.json", config.vision_config.to_dict())
+
+
+def save_weights(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Write a model in our layout from its weights by name, as `load_model` reads it.
+
+    Args:
+        config: of the model.
+        state: all weights by their names in the model.
+        folder: that exists.
+    """
+    _write_tensors(config, state, folder)
+    dtype = _common_dtype(state.values())
+    _write_json(folder / "config.json", {**config.to_dict(), "dtype": str(dtype).removeprefix("torch.")})
+
+
+def _write_tensors(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    kept = {name: tensor.contiguous() for name, tensor in state.items() if name not in tied}
+    save_torch_state_dict(kept, folder, max_shard_size=MAX_SHARD_BYTES, safe_serialization=True)
 
 
 def _flat_config(config: HourLlavaConfig, dtype: torch.dtype) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 Shapes: N tokens, B rows, L tokens of a row, D width, V vocabulary.
 """
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hourllava.model.attention import Segments, cut_into_chunks
 
@@ -17,28 +20,44 @@ IGNORED_LABEL = -100
 LOSS_CHUNK_TOKENS = 1024
 
 
+@dataclasses.dataclass
+class HourLlavaOutput(CausalLMOutputWithPast):
+    """What transformers' models return, and the loss token by token.
+
+    Attributes:
+        target_losses: [B * L] cross-entropy of each position's prediction, 0 where none is supervised; no gradient.
+    """
+
+    target_losses: Tensor | None = None
+
+
 class LanguageModelHead(nn.Linear):
-    """Hidden states to logits, or straight to the loss without ever holding all logits.
+    """Hidden states to logits, or straight to losses without ever holding all logits.
 
     The loss lives here, not beside it, because under FSDP only this module's own forward sees its whole weight.
     """
 
     def forward(self, hidden_ND: Tensor, targets_N: Tensor | None = None) -> Tensor:
-        """[..., D] -> [..., V] logits; with targets [N]: the summed cross-entropy of those that are not -100."""
+        """[..., D] -> [..., V] logits; with targets [N]: [N] float32 cross-entropies, 0 where the target is -100."""
         if targets_N is None:
             return super().forward(hidden_ND)
-        supervised = targets_N != IGNORED_LABEL
+        supervised = (targets_N != IGNORED_LABEL).nonzero()[:, 0]
+        losses_N = torch.zeros(
+            len(targets_N), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device
+        )
+        if not len(supervised):  # other ranks' gradients of this weight wait for ours
+            return losses_N + self._losses(hidden_ND[:1], targets_N[:1].clamp(min=0)) * 0
         hidden_ND, targets_N = hidden_ND[supervised], targets_N[supervised]
-        loss_dtype = torch.promote_types(hidden_ND.dtype, torch.float32)
-        total = hidden_ND.sum(dtype=loss_dtype) * 0  # keeps the graph connected when nothing is supervised
-        for chunk in cut_into_chunks(len(targets_N), LOSS_CHUNK_TOKENS):
-            total = total + checkpoint(self._summed_loss, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
-        return total
+        chunks = [
+            checkpoint(self._losses, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
+            for chunk in cut_into_chunks(len(targets_N), LOSS_CHUNK_TOKENS)
+        ]
+        return losses_N.index_put((supervised,), torch.cat(chunks))
 
-    def _summed_loss(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         logits = super().forward(hidden_ND)
         loss_dtype = torch.promote_types(logits.dtype, torch.float32)
-        return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="sum")
+        return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="none")
 
 
 def next_token_targets(labels_BL: Tensor, segments: Segments | None = None) -> Tensor:

@@ -139,7 +139,8 @@ class MemAugCrossAttention(nn.Module):
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """[M, G, E] keys and values of the memory whose entry m is token `index_M[m]`."""
         heads = self.kv_proj(tokens_PD).unflatten(-1, (-1, self.head_width))
-        key, value = heads[index_M].chunk(2, dim=1)
+        # Gathered one by one: values that are half of a larger tensor would keep the unrotated keys alive.
+        key, value = (half[index_M] for half in heads.chunk(2, dim=1))
         return self.rotary.rotate(key, angles), value
 
     def queries(self, x_QD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:

@@ -25,17 +25,13 @@ from transformers import (
     PreTrainedModel,
     initialization,
 )
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPast,
-    BaseModelOutputWithPooling,
-    CausalLMOutputWithPast,
-)
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from hourllava.errors import InputError
 from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import IGNORED_LABEL, LanguageModelHead, next_token_targets
+from hourllava.model.head import IGNORED_LABEL, HourLlavaOutput, LanguageModelHead, next_token_targets
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver
 from hourllava.model.vision import (
     MultiModalProjector,
@@ -387,7 +383,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         segments: Segments | None = None,
         num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> HourLlavaOutput:
         """Logits, or the loss if labels are given; then no logits are returned, for they are never all made.
 
         Args:
@@ -399,6 +395,8 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             segments: lengths of the samples packed into the one row of the batch.
             **kwargs: for the decoder.
         """
+        if labels is not None and use_cache is None:
+            use_cache = False  # keys and values of a pass that gives a loss are of no use
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -415,21 +413,38 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             **kwargs,
         )
         hidden_BLD = output.last_hidden_state
-        loss, logits = None, None
+        loss, target_losses_N, logits = None, None, None
         if labels is not None:
             targets_N = next_token_targets(labels, segments).flatten()
             num_targets = (targets_N != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
-            loss = self.lm_head(hidden_BLD.flatten(0, 1), targets_N) / torch.as_tensor(num_targets).clamp(min=1)
+            target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets_N)
+            loss = target_losses_N.sum() / torch.as_tensor(num_targets).clamp(min=1)
+            if self.training:
+                idle = self._idle_parameters(
+                    visuals is not None, pixel_values is not None or pixel_values_videos is not None
+                )
+                loss = loss + sum(parameter.sum() for parameter in idle) * 0
         else:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_BLD[:, kept])
-        return CausalLMOutputWithPast(
+        return HourLlavaOutput(
             loss=loss,
             logits=logits,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
+            target_losses=None if target_losses_N is None else target_losses_N.detach(),
         )
+
+    def _idle_parameters(self, has_visuals: bool, has_pixels: bool) -> list[nn.Parameter]:
+        """Trained weights that a batch has no use for: their gradient must still be there, for other ranks wait for it."""
+        model = self.model
+        parts: list[nn.Module] = [] if has_pixels else [model.vision_tower]
+        idle = [] if has_visuals else [model.image_newline]
+        if not has_visuals:
+            parts += [model.multi_modal_projector, model.memaug]
+        idle += [parameter for part in parts for parameter in part.parameters()]
+        return [parameter for parameter in idle if parameter.requires_grad]
 
     @torch.no_grad()
     def generate(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
@@ -45,8 +46,11 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
     return tower
 
 
-class MultiModalProjector(nn.Module):
-    """Patch features to decoder width: Linear, exact GELU, Linear."""
+class MultiModalProjector(GradientCheckpointingLayer):
+    """Patch features to decoder width: Linear, exact GELU, Linear.
+
+    Its activations over all frames of an hour are gigabytes and cost milliseconds, so checkpointing includes it.
+    """
 
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__()

@@ -1,0 +1,180 @@
+"""Checkpoints of a run: whole or not there, loadable as a model, resumable on any number of processes.
+
+    OUT/checkpoint-500/config.json, *.safetensors, tokenizer    the model, as `load_model` reads it
+    OUT/checkpoint-500/state/                                   trained weights in fp32 and optimizer, sharded (torch DCP)
+    OUT/checkpoint-500/trainer_state.json, recipe.yaml, plan.json
+    OUT/final/                                                  the finished model, without state
+
+The state is written by all processes at once, keyed by parameter names, so another number of processes, DDP or FSDP
+reads it alike. A checkpoint is written under a hidden name and renamed when complete; older ones go only after that.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from hourllava.errors import CheckpointError
+
+FINAL = "final"
+STATE = "state"
+PLAN = "plan.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = [(int(match[1]), path) for path in out.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps a checkpoint's model was trained for."""
+    match = _NAME.fullmatch(checkpoint.name)
+    assert match, checkpoint
+    return int(match[1])
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `target` for all processes to write into; rename it when the block ends well.
+
+    Raises:
+        CheckpointError: it cannot be written; what was there before is untouched.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        if is_main():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        barrier()
+        yield partial
+        barrier()
+        if is_main():
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        barrier()
+    except (OSError, SafetensorError, dcp.CheckpointException, RuntimeError) as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+        kept = checkpoints(target.parent)
+        after = f"{kept[-1]} is whole: " if kept else ""
+        raise CheckpointError(
+            f"{target} cannot be written ({reason}); {after}free space or choose another `out`, then run the same "
+            "command again"
+        ) from error
+
+
+def _reason(error: BaseException) -> str | None:
+    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, dcp.CheckpointException):
+        return next((reason for failure in error.failures.values() if (reason := _reason(failure[0]))), None)
+    if isinstance(error, SafetensorError) or "write" in str(error) or "No space" in str(error):
+        return str(error).splitlines()[0]
+    return _reason(error.__cause__) if error.__cause__ else None
+
+
+def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write trained weights and optimizer state, each process its own part."""
+    state = {
+        "model": get_model_state_dict(model, options=_TRAINED),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
+    }
+    dcp.save(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+
+
+def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Read what `save_state` wrote, by any number of processes.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or of a run that trains other parameters.
+    """
+    state = {
+        "model": get_model_state_dict(model, options=_TRAINED),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
+    }
+    try:
+        dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    except (dcp.CheckpointException, OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder} cannot be read back ({reason}); it is damaged, or of a run that trains other parameters. "
+            "Remove that checkpoint to go on from the one before"
+        ) from error
+    set_model_state_dict(model, state["model"], options=_TRAINED)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_TRAINED)
+
+
+def gather_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of a model on the CPU of the main process; empty elsewhere."""
+    weights: dict[str, Any] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return weights
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, from the main process only."""
+    if is_main():
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove that checkpoint to go on without it") from error
+
+
+def remove_older(out: Path, keep: int) -> None:
+    """Keep only the newest checkpoints; from the main process."""
+    if is_main():
+        for path in checkpoints(out)[:-keep]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_main() -> bool:
+    """Whether this process is the only one, or the first."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def on_main_first(action: Callable[[], Any]) -> Any:
+    """Do something on the main process, then on the others, which find its results on disk."""
+    if not is_main():
+        barrier()
+    result = action()
+    if is_main():
+        barrier()
+    return result

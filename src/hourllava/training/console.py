@@ -1,0 +1,65 @@
+"""A line of figures that people can read."""
+
+import sys
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hourllava.data.plan import BatchPlan
+from hourllava.training.corpus import MODALITIES
+
+
+class ConsoleCallback(TrainerCallback):
+    """Prints what is logged, on the main process."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self.plan = plan
+        self._start = (0.0, 0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Remember when and where training began, to tell how long it will take."""
+        self._start = (time.perf_counter(), state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print a line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            start_seconds, start_step = self._start
+            steps = max(state.global_step - start_step, 1)
+            left = (time.perf_counter() - start_seconds) / steps * (state.max_steps - state.global_step)
+            print(describe(logs, state.global_step, state.max_steps, left), file=sys.stderr, flush=True)
+        elif "validation_loss" in logs:
+            parts = " ".join(f"{name.removeprefix('validation_')} {value:.4f}" for name, value in logs.items())
+            print(f"step {state.global_step}: validation {parts}", file=sys.stderr, flush=True)
+
+
+def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: float) -> str:
+    """One line of the figures of a log."""
+    by_modality = ", ".join(f"{name} {logs[f'loss_{name}']:.3f}" for name in MODALITIES if f"loss_{name}" in logs)
+    parts = [
+        f"step {step}/{max_steps}",
+        f"loss {logs['loss']:.4f} ({by_modality})",
+        f"gradient {logs.get('grad_norm', 0.0):.2f}",
+        f"rate {logs['learning_rate_share']:.0%}",
+        f"{logs['samples_per_second']:.1f} samples/s",
+        f"{logs['tokens_per_second']:,.0f} tokens/s",
+        f"{logs['frames_per_second']:,.0f} frames/s",
+        f"waits {logs['data_wait_share']:.0%}",
+    ]
+    if "flop_utilisation" in logs:
+        parts.append(f"MFU {logs['flop_utilisation']:.0%}")
+    if "peak_memory_gb" in logs:
+        parts.append(f"{logs['peak_memory_gb']:.1f} GB")
+    parts.append(f"{time.strftime('%H:%M:%S', time.gmtime(max(seconds_left, 0)))} left")
+    return " | ".join(parts)

@@ -1,0 +1,153 @@
+"""The data of a run: shard folders with their lengths and costs, the batch plan over them, and a loader for a rank."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hourllava.data.cost import TrainedParts, estimate_costs
+from hourllava.data.lengths import stream_lengths
+from hourllava.data.loader import PlannedLoader, planned_loader
+from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
+from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
+from hourllava.data.streams import Stream, micro_batches_for
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
+from hourllava.training.recipe import BatchRecipe, DataRecipe, StreamRecipe
+
+
+MODALITIES = ("text", "image", "video")
+MODALITIES_KEY = "modalities"
+"""Of a batch: [samples] which of `MODALITIES` each is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What a run reads, in the order of the plan's streams.
+
+    Attributes:
+        plan: of the batches.
+        datasets: rows of each stream.
+        encoder: rows to samples.
+        useful_flops: [N] operations of each row of each stream, forward and backward, nothing computed twice.
+        recipe: how it is read.
+    """
+
+    plan: BatchPlan
+    datasets: list[MdsDataset]
+    encoder: RowEncoder
+    useful_flops: list[NDArray[np.float64]]
+    recipe: DataRecipe
+
+    def loader(
+        self,
+        ledger_folder: Path,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        first_step: int = 0,
+    ) -> PlannedLoader:
+        """This rank's packed micro-batches from a step on."""
+        return planned_loader(
+            self.plan,
+            self.datasets,
+            self.encoder,
+            _Collate(self.encoder.processor),
+            ledger_folder=ledger_folder,
+            rank=rank,
+            world_size=world_size,
+            first_step=first_step,
+            num_workers=self.recipe.workers,
+            prefetch_factor=self.recipe.prefetch,
+            max_failed_share=self.recipe.max_failed_share,
+        )
+
+    def flops_of(self, micro_batch: MicroBatch) -> float:
+        """Useful operations of a micro-batch."""
+        return float(sum(self.useful_flops[draw.stream][draw.sample] for draw in micro_batch))
+
+    def views_of(self, micro_batch: MicroBatch) -> int:
+        """Frames and images that a micro-batch looks at."""
+        return int(sum(self.plan.streams[draw.stream].lengths[draw.sample, 0] for draw in micro_batch))
+
+    def describe(self, micro_batch: MicroBatch, *, most: int = 8) -> str:
+        """The samples of a micro-batch by stream, number and id, for messages."""
+        names = []
+        for draw in micro_batch[:most]:
+            text = self.datasets[draw.stream].row(draw.sample, ["text"])["text"]
+            names.append(f"{self.plan.streams[draw.stream].name}[{draw.sample}] (id {text.get('id')})")
+        return ", ".join(names) + (f" and {len(micro_batch) - most} more" if len(micro_batch) > most else "")
+
+
+class _Collate:
+    """Packs samples and says what each of them looks at."""
+
+    def __init__(self, processor: HourLlavaProcessor) -> None:
+        self.processor = processor
+
+    def __call__(self, samples: Sequence[Sample]) -> ModelInputs:
+        inputs = self.processor.collate_packed(samples)
+        seen = ["text" if sample.layout is None else sample.layout.modality for sample in samples]
+        inputs[MODALITIES_KEY] = torch.tensor([MODALITIES.index(modality) for modality in seen])
+        return inputs
+
+
+def build_corpus(
+    streams: list[StreamRecipe],
+    data: DataRecipe,
+    batch: BatchRecipe,
+    processor: HourLlavaProcessor,
+    config: HourLlavaConfig,
+    *,
+    trained: TrainedParts,
+    recomputes: bool,
+    epochs: int,
+    seed: int,
+    cache: Path,
+) -> Corpus:
+    """Open the folders, measure what has not been measured, and plan.
+
+    Args:
+        streams: folders to read; of `data`, or of a validation.
+        data, batch: of the recipe.
+        processor, config: of the model.
+        trained: which parts get gradients, for the costs.
+        recomputes: whether activations are made again in the backward pass, for the costs.
+        epochs: the plan covers.
+        seed: of the plan.
+        cache: folder for lengths that have to be measured.
+
+    Raises:
+        DataError: a folder or a shard is missing or damaged.
+        ConfigError: a sample is longer than the token budget, or amounts contradict each other.
+    """
+    encoder = RowEncoder(processor, data.media, label_policy=data.labels, questions=data.questions)
+    datasets, planned, useful = [], [], []
+    for number, stream in enumerate(streams):
+        dataset = MdsDataset(stream.folder)
+        name = stream.name or PurePosixPath(stream.folder).name
+        lengths = stream_lengths(
+            dataset, encoder, cache / f"{number}-{name}.npy", num_processes=max(data.workers, 1)
+        )
+        is_video = dataset.has_column("video")
+        first_video = int(is_video.argmax()) if is_video.any() else None
+        encoded = first_video is not None and dataset.row(first_video, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+        options = {"is_video": is_video, "encoded": is_video & encoded, "trained": trained}
+        costs = estimate_costs(lengths, config, checkpointing=recomputes, **options).total
+        useful.append(estimate_costs(lengths, config, checkpointing=False, **options).total)
+        amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
+        planned.append(Stream(name, lengths, costs, **amounts))
+        datasets.append(dataset)
+    micro_batches = micro_batches_for(
+        planned,
+        batch.token_budget,
+        mean_samples=batch.samples,
+        mean_tokens=batch.tokens,
+        multiple_of=batch.multiple_of,
+    )
+    settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
+    return Corpus(BatchPlan(planned, settings), datasets, encoder, useful, data)

@@ -1,0 +1,81 @@
+"""Which parameters are trained, and how fast: learning rates by name pattern.
+
+    learning_rates:
+      "*": 2e-5                             # everything ...
+      "model.vision_tower.*": 0             # ... but not the vision tower
+      "model.memaug.*": 1e-4                # the last pattern that fits a name decides
+
+0 freezes. A pattern that decides nothing is an error: it is misspelt, or hidden by a later one.
+"""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from hourllava.errors import ConfigError
+from hourllava.model.vision import BypassedLayerNorm
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters with one learning rate.
+
+    Attributes:
+        pattern: that chose them.
+        learning_rate: highest of the schedule; 0: frozen.
+        names: of the parameters.
+        num_parameters: numbers in them.
+    """
+
+    pattern: str
+    learning_rate: float
+    names: tuple[str, ...]
+    num_parameters: int
+
+
+def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> list[Group]:
+    """Set `requires_grad` of every parameter and say which group it is in.
+
+    Weights that never take part (the vision tower's bypassed norm) are frozen whatever the patterns say.
+
+    Raises:
+        ConfigError: a pattern decides nothing, or no pattern fits a parameter.
+    """
+    unused = {id(p) for module in model.modules() if isinstance(module, BypassedLayerNorm) for p in module.parameters()}
+    chosen: dict[str, list[str]] = {pattern: [] for pattern in learning_rates}
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        fitting = [pattern for pattern in learning_rates if fnmatch.fnmatchcase(name, pattern)]
+        if not fitting:
+            raise ConfigError(f'learning_rates say nothing about {name}; add a pattern that fits it, such as "*": 0')
+        chosen[fitting[-1]].append(name)
+        parameter.requires_grad_(learning_rates[fitting[-1]] > 0 and id(parameter) not in unused)
+    idle = [pattern for pattern, names in chosen.items() if not names]
+    if idle:
+        parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
+        raise ConfigError(
+            f"the learning rate of {idle[0]!r} is that of no parameter: nothing fits the pattern, or a later one "
+            f"takes it all; parts of this model: {', '.join(parts)}"
+        )
+    return [
+        Group(pattern, learning_rates[pattern], tuple(names), sum(parameters[name].numel() for name in names))
+        for pattern, names in chosen.items()
+    ]
+
+
+def optimizer_groups(model: nn.Module, groups: list[Group], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups as torch optimizers take them; matrices decay, norms, biases and single vectors do not."""
+    parameters = dict(model.named_parameters())
+    result = []
+    for group in groups:
+        trained = [parameters[name] for name in group.names if parameters[name].requires_grad]
+        for decay, members in (
+            (weight_decay, [p for p in trained if p.ndim > 1]),
+            (0.0, [p for p in trained if p.ndim <= 1]),
+        ):
+            if members:
+                result.append({"params": members, "lr": group.learning_rate, "weight_decay": decay})
+    return result

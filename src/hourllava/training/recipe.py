@@ -1,0 +1,274 @@
+"""Recipes: everything that defines a training run, as validated YAML.
+
+    # my-run.yaml
+    base: recipes/hourllava-3b/s3.yaml       # one or several, later ones win; relative to this file, or shipped
+    out: runs/mine
+    start: {checkpoint: runs/hourllava-3b-s2/final}
+    data: {streams: [{folder: shards/mine}], media: videos}
+
+`load_recipe` merges the bases, then the file, then `--set` values: mappings key by key, anything else is replaced.
+Learning rates are replaced as a whole: patterns of a base that is about another set of parts would be errors here.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hourllava.data.plan import Batching
+from hourllava.data.rows import Questions
+from hourllava.errors import ConfigError
+from hourllava.model.checkpointing import Checkpointing
+from hourllava.model.prompt import LabelPolicy
+
+SHIPPED = "recipes"
+REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Start(_Section):
+    """Where the weights come from: a checkpoint, or a preset's configuration with random weights."""
+
+    checkpoint: str | None = None  # folder, or name on the hub
+    preset: str | None = None  # name of a shipped configuration
+    tokenizer: str | None = None  # of a preset: a folder, or a name on the hub; "nano" for the shipped one
+    model: dict[str, Any] = {}  # configuration fields to change, such as {forgetting: {temporal: keyframe}}
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Start":
+        if (self.checkpoint is None) == (self.preset is None):
+            raise ValueError("give a checkpoint or a preset, one of the two")
+        if (self.preset is None) != (self.tokenizer is None):
+            raise ValueError("a preset needs a tokenizer, and a checkpoint has its own")
+        return self
+
+
+class StreamRecipe(_Section):
+    """One folder of shards, and how much of it an epoch takes: all of it unless one of the three is given."""
+
+    folder: str
+    name: str | None = None  # the folder's name
+    proportion: float | None = Field(None, ge=0)
+    repeat: float | None = Field(None, ge=0)
+    choose: int | None = Field(None, ge=0)
+
+
+class DataRecipe(_Section):
+    """What is read, and how a record becomes samples."""
+
+    streams: list[StreamRecipe] = Field(min_length=1)
+    media: Path = Path()  # the shards' paths of videos and features are relative to it
+    batching: Batching = "mixed"
+    questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
+    labels: LabelPolicy = "answers"
+    workers: int = Field(4, ge=0)  # loader processes of each rank
+    prefetch: Positive = 2  # micro-batches each of them is ahead
+    max_failed_share: float = Field(0.01, ge=0, le=1)
+
+
+class BatchRecipe(_Section):
+    """The size of a step, see docs/batching.md."""
+
+    token_budget: Positive = 32768  # of a micro-batch
+    samples: float | None = Field(None, gt=0)  # of a step on average
+    tokens: float | None = Field(None, gt=0)  # of a step on average
+    multiple_of: Positive = 8  # micro-batches a step: most ranks that will ever train this run
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "BatchRecipe":
+        if (self.samples is None) == (self.tokens is None):
+            raise ValueError("give samples or tokens, one of the two")
+        return self
+
+
+class ScheduleRecipe(_Section):
+    """The learning rate over time."""
+
+    kind: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = Field(0.03, ge=0, le=1)  # share of all steps
+    epochs: Positive = 1
+    max_steps: Positive | None = None  # ends the run, and the schedule, before the epochs do
+
+
+class OptimizerRecipe(_Section):
+    """AdamW."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)  # of matrices; norms, biases and single vectors have none
+    max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
+
+
+class LoraRecipe(_Section):
+    """Low-rank adapters instead of the weights they sit on; merged into the weights of every checkpoint."""
+
+    targets: str = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"  # regular expression of linear layers
+    rank: Positive = 16
+    alpha: float = Field(32.0, gt=0)
+
+
+class ParallelRecipe(_Section):
+    """Several processes: `fsdp` shards weights, gradients and optimizer (FSDP2), `ddp` copies them."""
+
+    kind: Literal["fsdp", "ddp"] = "fsdp"
+
+
+class CheckpointRecipe(_Section):
+    """When the run's state is kept."""
+
+    every_steps: Positive = 500
+    keep: Positive = 2
+
+
+class LogRecipe(_Section):
+    """What is told to whom."""
+
+    every_steps: Positive = 10
+    to: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+
+
+class ValidationRecipe(_Section):
+    """Held-out data during training: loss over all of it, answers to its first few records."""
+
+    streams: list[StreamRecipe] = Field(min_length=1)
+    every_steps: Positive = 500
+    micro_batches: Positive = 32  # at most
+    answers: int = Field(4, ge=0)
+    max_new_tokens: Positive = 64
+
+
+class Recipe(_Section):
+    """A training run."""
+
+    out: Path
+    start: Start
+    data: DataRecipe
+    batch: BatchRecipe
+    learning_rates: dict[str, Annotated[float, Field(ge=0)]]  # parameter name pattern -> rate; the last that fits
+    schedule: ScheduleRecipe = ScheduleRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    lora: LoraRecipe | None = None
+    precision: Literal["bf16", "fp32"] = "bf16"  # of the computation; weights and optimizer are fp32
+    activations: Checkpointing = "selective"  # which are kept for the backward pass
+    parallel: ParallelRecipe = ParallelRecipe()
+    checkpoints: CheckpointRecipe = CheckpointRecipe()
+    log: LogRecipe = LogRecipe()
+    validation: ValidationRecipe | None = None
+    seed: int = Field(0, ge=0)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with its bases.
+
+    Args:
+        path: of a file, or of a shipped one: `recipes/hourllava-3b/s3.yaml`.
+        overrides: `key=value` with dots for nesting, the value as YAML: `batch.samples=64`.
+
+    Raises:
+        ConfigError: a file is missing or no YAML, a key is unknown or missing, or a value is not allowed.
+    """
+    content = _merged(_find(Path(path), Path()), ())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override!r}; give key=value, such as batch.samples=64")
+        value: Any = _parse(text, f"--set {override}")
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        content = _merge(content, value)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_describe(error)}") from error
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe with all its bases and defaults, as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def shipped_recipes() -> list[str]:
+    """Paths of the recipes that come with the library."""
+    folder = Path(str(resources.files("hourllava"))) / SHIPPED
+    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.yaml"))
+
+
+def _find(path: Path, beside: Path) -> Path:
+    """A recipe beside another one, in the working directory, or shipped."""
+    library = Path(str(resources.files("hourllava")))
+    for candidate in (beside / path, path, library / path):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"there is no recipe {str(path)!r}; shipped are {', '.join(shipped_recipes())}")
+
+
+def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """A file's content over that of its bases."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path} is its own base; a recipe's bases may not lead back to it")
+    content = _parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
+    bases = content.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _merged(_find(Path(base), path.parent), (*above, path.resolve())))
+    return _merge(merged, content)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both and key not in REPLACED_AS_A_WHOLE else value
+    return merged
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """All problems on one line, with the keys that are known where one is not."""
+    parts = []
+    for problem in error.errors():
+        place = ".".join(map(str, problem["loc"])) or "the recipe"
+        if problem["type"] == "extra_forbidden":
+            section = _section(problem["loc"][:-1])
+            known = f"; known are {', '.join(section.model_fields)}" if section else ""
+            parts.append(f"{place} is no setting{known}")
+        elif problem["type"] == "missing":
+            parts.append(f"{place} is missing")
+        else:
+            parts.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r:.80}")
+    return "; ".join(parts)
+
+
+def _section(place: Sequence[str | int]) -> type[BaseModel] | None:
+    """The class of a section by its keys."""
+    section: type[BaseModel] = Recipe
+    for key in place:
+        if isinstance(key, int):
+            continue
+        found = [kind for kind in _classes(section.model_fields[key].annotation)]
+        if not found:
+            return None
+        section = found[0]
+    return section
+
+
+def _classes(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [kind for part in getattr(annotation, "__args__", ()) for kind in _classes(part)]

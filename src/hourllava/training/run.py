@@ -1,0 +1,235 @@
+"""From a recipe to a trained model: what `hourllava train` does.
+
+    OUT/recipe.yaml      the recipe with all bases and defaults
+    OUT/lengths/         lengths that had to be measured
+    OUT/failures/        samples that could not be read, see docs/batching.md
+    OUT/logs/            TensorBoard
+    OUT/checkpoint-N/    see `hourllava.training.checkpoints`
+    OUT/final/           the trained model
+
+On GPUs a run is always sharded by FSDP2, on one as on many: weights, gradients and optimizer are fp32, the computation
+is bf16 without autocast. The units are the decoder's layers; everything else is one unit, because a batch of text on
+one process uses neither vision tower nor MemAug while another process does, and units must be gathered together.
+"""
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import AutoTokenizer, TrainingArguments
+
+from hourllava.data.cost import TrainedParts
+from hourllava.data.atomic import replacing
+from hourllava.errors import ConfigError
+from hourllava.model.checkpoint import load_model
+from hourllava.model.checkpointing import checkpoint_activations
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.nano import NANO, nano_tokenizer
+from hourllava.model.processor import HourLlavaProcessor
+from hourllava.training.adapters import add_adapters
+from hourllava.training.checkpoints import FINAL, is_main, on_main_first
+from hourllava.training.corpus import Corpus, build_corpus
+from hourllava.training.groups import Group, freeze_and_group
+from hourllava.training.recipe import BatchRecipe, Recipe, Start, recipe_text
+from hourllava.training.trainer import HourLlavaTrainer
+from hourllava.training.validation import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Everything of a run but the trainer."""
+
+    recipe: Recipe
+    model: HourLlavaForConditionalGeneration
+    groups: list[Group]
+    corpus: Corpus
+    validation: Validation | None
+
+
+def train(recipe: Recipe) -> Path:
+    """Train by a recipe, from its newest checkpoint if it was begun before.
+
+    Returns:
+        the folder of the trained model.
+
+    Raises:
+        ConfigError: the recipe contradicts the model, the data, or the number of processes.
+        CheckpointError, DataError: weights or shards are missing or damaged; a checkpoint cannot be written.
+        TrainingError: a gradient is not finite, or the run belongs to other data.
+    """
+    final = recipe.out / FINAL
+    if final.is_dir():
+        return final
+    _join_processes(recipe)
+    prepared = prepare(recipe)
+    arguments = training_arguments(recipe, prepared)
+    trainer = HourLlavaTrainer(
+        prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation
+    )
+    if trainer.is_world_process_zero():
+        with replacing(recipe.out / "recipe.yaml") as temporary:
+            temporary.write_text(recipe_text(recipe), encoding="utf-8")
+    trainer.resume_or_start()
+    return trainer.save_final()
+
+
+def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
+    """Model, parameter groups, data and plan of a recipe.
+
+    Args:
+        recipe: of the run.
+        meta: do not load or make weights; what a dry run needs.
+    """
+    torch.manual_seed(recipe.seed)
+    model, processor = load_start(recipe.start, meta=meta)
+    if recipe.lora is not None:
+        add_adapters(model, recipe.lora)
+    groups = freeze_and_group(model, recipe.learning_rates)
+    if recipe.lora is not None and not any(p.requires_grad for name, p in model.named_parameters() if ".lora_" in name):
+        raise ConfigError('the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4')
+    checkpoint_activations(model, recipe.activations)
+    parts = trained_parts(model)
+
+    def corpus_of(streams: Any, batch: BatchRecipe, epochs: int, cache: str) -> Corpus:
+        return build_corpus(
+            streams,
+            recipe.data,
+            batch,
+            processor,
+            model.config,
+            trained=parts,
+            recomputes=recipe.activations != "none",
+            epochs=epochs,
+            seed=recipe.seed,
+            cache=recipe.out / "lengths" / cache,
+        )
+
+    corpus = on_main_first(
+        lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train")
+    )
+    validation = None
+    if recipe.validation is not None:
+        streams, processes = recipe.validation.streams, int(os.environ.get("WORLD_SIZE", "1"))
+        batch = BatchRecipe(
+            token_budget=recipe.batch.token_budget, tokens=recipe.batch.token_budget, multiple_of=processes
+        )
+        held_out = on_main_first(lambda: corpus_of(streams, batch, 1, "validation"))
+        validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
+    return Prepared(recipe, model, groups, corpus, validation)
+
+
+def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
+    """The model that training begins with, in fp32 on the CPU, and its processor."""
+    if start.preset is not None:
+        tokenizer = nano_tokenizer() if start.tokenizer == NANO else AutoTokenizer.from_pretrained(start.tokenizer)
+        config = HourLlavaConfig.preset(start.preset, **start.model)
+        with torch.device("meta" if meta else "cpu"):
+            model = HourLlavaForConditionalGeneration(config)
+        return model, HourLlavaProcessor(tokenizer, config)
+    assert start.checkpoint is not None
+    processor = HourLlavaProcessor.from_pretrained(start.checkpoint)
+    config = HourLlavaConfig(**_merge_config(processor.config.to_dict(), start.model))
+    processor = HourLlavaProcessor(processor.tokenizer, config)
+    if meta:
+        with torch.device("meta"):
+            return HourLlavaForConditionalGeneration(config), processor
+    model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
+    return model, processor
+
+
+def _merge_config(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **below,
+        **{
+            key: {**below[key], **value} if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+            for key, value in above.items()
+        },
+    }
+
+
+def trained_parts(model: torch.nn.Module) -> TrainedParts:
+    """Which parts get gradients."""
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+    def any_of(*prefixes: str) -> bool:
+        return any(name.startswith(prefix) for name in trained for prefix in prefixes)
+
+    return TrainedParts(
+        vision_tower=any_of("model.vision_tower."),
+        projector=any_of("model.multi_modal_projector.", "model.image_newline"),
+        memaug=any_of("model.memaug."),
+        language_model=any_of("model.language_model.", "lm_head."),
+    )
+
+
+def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
+    """A recipe as transformers' arguments."""
+    plan = prepared.corpus.plan
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    max_steps = min(plan.num_steps, recipe.schedule.max_steps or plan.num_steps)
+    on_gpu = torch.cuda.is_available()
+    sharded = _is_sharded(recipe)
+    arguments = TrainingArguments(
+        output_dir=str(recipe.out),
+        logging_dir=str(recipe.out / "logs"),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=plan.micro_batches_of_rank(world_size),
+        max_steps=max_steps,
+        lr_scheduler_type="constant_with_warmup" if recipe.schedule.kind == "constant" else recipe.schedule.kind,
+        warmup_steps=round(recipe.schedule.warmup * max_steps),
+        max_grad_norm=recipe.optimizer.max_grad_norm,
+        bf16=recipe.precision == "bf16" and not sharded,
+        seed=recipe.seed,
+        logging_steps=recipe.log.every_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to=recipe.log.to,
+        save_strategy="steps",
+        save_steps=recipe.checkpoints.every_steps,
+        eval_strategy="no" if recipe.validation is None else "steps",
+        eval_steps=None if recipe.validation is None else recipe.validation.every_steps,
+        ignore_data_skip=True,
+        remove_unused_columns=False,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        use_cpu=not on_gpu,
+        fsdp=sharded,
+        fsdp_config=_fsdp_settings(prepared.model) if sharded else None,
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": True}} if sharded else None,
+    )
+    if sharded:
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = MixedPrecisionPolicy(dtype, torch.float32)
+    return arguments
+
+
+def _is_sharded(recipe: Recipe) -> bool:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return recipe.parallel.kind == "fsdp" and (several or torch.cuda.is_available())
+
+
+def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
+    decoder_layers = {type(layer).__name__ for layer in model.model.language_model.layers}
+    return {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": sorted(decoder_layers),
+        "state_dict_type": "SHARDED_STATE_DICT",
+        "reshard_after_forward": True,
+    }
+
+
+def _join_processes(recipe: Recipe) -> None:
+    """FSDP2 needs a process group, also of one GPU; torchrun has told us of it if there are several."""
+    if "WORLD_SIZE" in os.environ or not (torch.cuda.is_available() and recipe.parallel.kind == "fsdp"):
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

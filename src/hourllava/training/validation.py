@@ -1,0 +1,101 @@
+"""Held-out data during training: the loss over it, and answers that a person can read."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from hourllava.data.rows import RowEncoder
+from hourllava.model.head import IGNORED_LABEL, next_token_targets
+from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.training.corpus import MODALITIES_KEY, Corpus
+from hourllava.training.recipe import ValidationRecipe
+
+ANSWER_SEED = 0
+
+
+class Validation:
+    """What a run is measured on while it trains.
+
+    Args:
+        recipe: of the validation.
+        corpus: of its streams.
+        ledger_folder: where samples that could not be read are noted.
+    """
+
+    def __init__(self, recipe: ValidationRecipe, corpus: Corpus, ledger_folder: Path) -> None:
+        self.recipe, self.corpus, self.ledger_folder = recipe, corpus, ledger_folder
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module, rank: int, world_size: int) -> dict[str, float]:
+        """Mean loss over the supervised tokens of all processes' micro-batches.
+
+        Args:
+            model: as it is trained; all processes call this together.
+            rank, world_size: of this process.
+        """
+        model.eval()
+        device = next(model.parameters()).device
+        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        share = max(self.recipe.micro_batches // world_size, 1)
+        loader = self.corpus.loader(self.ledger_folder, rank=rank, world_size=world_size)
+        for _, inputs in zip(range(share), loader):
+            inputs = inputs.to(device)
+            inputs.pop(MODALITIES_KEY)
+            targets = next_token_targets(inputs["labels"], inputs["segments"])
+            totals[0] += model(**inputs).target_losses.sum()
+            totals[1] += (targets != IGNORED_LABEL).sum()
+        model.train()
+        if dist.is_initialized():
+            dist.all_reduce(totals)
+        loss, targets = totals.tolist()
+        return {"validation_loss": loss / max(targets, 1)}
+
+    def answer(self, model: Any, device: torch.device) -> Iterator[str]:
+        """Answers to the first records' first questions, a line each; all processes call this together."""
+        encoder = self.corpus.encoder
+        plain = RowEncoder(encoder.processor, encoder.media_root)
+        dataset = self.corpus.datasets[0]
+        model.eval()
+        for number in range(min(self.recipe.answers, len(dataset))):
+            row = dataset[number]
+            question, truth = _first_exchange(row["text"])
+            answer = generate(model, encoder.processor, plain(row, ANSWER_SEED)[0], self.recipe.max_new_tokens, device)
+            yield f"  {question!r:.160} -> {answer!r} (truth {truth!r:.80})"
+        model.train()
+
+
+@torch.no_grad()
+def generate(
+    model: Any, processor: HourLlavaProcessor, sample: Sample, max_new_tokens: int, device: torch.device
+) -> str:
+    """The model's own answer to a training sample's first question.
+
+    Args:
+        model: in evaluation mode.
+        processor: of the model.
+        sample: encoded with the `answers` label policy.
+        max_new_tokens: of the answer.
+        device: of the model.
+    """
+    first_answer = int((sample.labels != IGNORED_LABEL).argmax())
+    prompt = dataclasses.replace(
+        sample,
+        input_ids=sample.input_ids[:first_answer],
+        labels=np.full(first_answer, IGNORED_LABEL),
+        is_prompt_text=sample.input_ids[:first_answer] != processor.config.visual_token_id,
+    )
+    inputs = processor.collate([prompt], for_generation=True).to(device)
+    tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return processor.decode(tokens[0, first_answer:])
+
+
+def _first_exchange(record: Mapping[str, Any]) -> tuple[str, str]:
+    """The first question and answer of a training record."""
+    question, answer = (turn["value"] for turn in record["conversations"][:2])
+    return question.replace("<image>", "").strip(), answer
