@@ -24,7 +24,7 @@ def encode(row, seed):
     number, num_tokens = row
     ids = np.random.default_rng(seed).integers(100, 500, num_tokens)
     ids[0] = number
-    return Sample(ids, ids.copy(), np.zeros(num_tokens, bool))
+    return (Sample(ids, ids.copy(), np.zeros(num_tokens, bool)),)
 
 
 def encode_but_bad(row, seed):
@@ -160,7 +160,7 @@ def test_sample_longer_than_planned_is_not_packed(tmp_path):
     assert all_rows(batches) == [row for row in range(NUM_ROWS) if row != 8]
     (failure,) = merge_ledgers(tmp_path / "failures")
     assert failure.error == "DataError"
-    assert "lengths.npy promises" in failure.message
+    assert "its lengths promise" in failure.message
 
 
 def test_source_of_another_size(tmp_path):

@@ -21,7 +21,14 @@ from hourllava.data.atomic import replacing
 from hourllava.errors import DataError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
-from hourllava.inference.memory_file import damaged, read_fields, read_memory_file, write_memory_file
+from hourllava.inference.memory_file import (
+    damaged,
+    num_released_frames,
+    open_released_features,
+    read_fields,
+    read_memory_file,
+    write_memory_file,
+)
 
 Form = Literal["memory", "released"]
 Storage = Literal["bfloat16", "int8"]
@@ -162,6 +169,25 @@ def load_features(path: Path) -> Memory:
         return Memory(tensors["features"].bfloat16() * tensors["scales"].bfloat16()[..., None], *times, **fields)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise damaged(path, error) from error
+
+
+def feature_size(path: Path) -> tuple[tuple[int, int, int], float]:
+    """Shape [T, grid * grid, C] and seconds of what `load_features` reads, from the file's header alone.
+
+    Raises:
+        MemoryFileError: as `load_features`.
+    """
+    if path.suffix == ".pt":
+        features, duration_seconds = open_released_features(path)
+        num_frames = num_released_frames(len(features), duration_seconds)
+    else:
+        tensors, fields = read_memory_file(path)
+        try:
+            features, duration_seconds = tensors["features"], float(fields["duration_seconds"])
+            num_frames = len(features)
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged(path, error) from error
+    return (num_frames, *features.shape[1:]), duration_seconds
 
 
 def quantize(features_TPC: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -46,8 +46,8 @@ class Source(Protocol):
         ...
 
 
-Encode = Callable[[Any, int], Sample]
-"""A row and the seed of its random choices to a sample (`HourLlavaProcessor.encode_record`)."""
+Encode = Callable[[Any, int], Sequence[Sample]]
+"""A row and the seed of its random choices to its samples, which stay together (`RowEncoder`)."""
 
 Collate = Callable[[Sequence[Sample]], Mapping[str, Any]]
 """Samples to one packed row (`HourLlavaProcessor.collate_packed`)."""
@@ -63,12 +63,12 @@ class Failure(NamedTuple):
     message: str
 
 
-class PlannedDataset(Dataset[Sample | None]):
-    """The samples of a plan's streams, by `Draw`; None for one that failed.
+class PlannedDataset(Dataset[Sequence[Sample]]):
+    """The rows of a plan's streams as samples, by `Draw`; none for one that failed.
 
     Args:
         stream_names, sources: of the plan's streams, in its order.
-        encode: a row to a sample.
+        encode: a row to its samples.
         ledger_folder: gets one `failures.rank0.worker0.jsonl` for each worker that met a failure.
         rank: of this process.
         max_failed_share: of a worker's samples.
@@ -88,24 +88,25 @@ class PlannedDataset(Dataset[Sample | None]):
         self.ledger_folder, self.rank, self.max_failed_share = Path(ledger_folder), rank, max_failed_share
         self._num_drawn = self._num_failed = 0
 
-    def __getitem__(self, draw: Draw) -> Sample | None:
-        """Read and encode a sample.
+    def __getitem__(self, draw: Draw) -> Sequence[Sample]:
+        """Read and encode a row.
 
         Raises:
             DataError: more than the allowed share of this worker's samples failed.
         """
         self._num_drawn += 1
         try:
-            sample = self.encode(self.sources[draw.stream][draw.sample], draw.seed)
-            if len(sample.input_ids) > draw.num_tokens:
+            samples = self.encode(self.sources[draw.stream][draw.sample], draw.seed)
+            num_tokens = sum(len(sample.input_ids) for sample in samples)
+            if num_tokens > draw.num_tokens:
                 raise DataError(
-                    f"the sample has {len(sample.input_ids)} tokens but lengths.npy promises {draw.num_tokens}; the "
-                    "shards were written for another tokenizer or model, write them again"
+                    f"the sample has {num_tokens} tokens but its lengths promise {draw.num_tokens}; they were measured "
+                    "for another tokenizer or model, or its media have changed: measure them again"
                 )
-            return sample
+            return samples
         except Exception as error:  # noqa: BLE001  # damaged files make decoders raise anything: zlib.error, SyntaxError
             self._record(draw, error)
-            return None
+            return ()
 
     def _record(self, draw: Draw, error: Exception) -> None:
         self._num_failed += 1
@@ -152,9 +153,9 @@ class PackedCollator:
     def __init__(self, collate: Collate) -> None:
         self.collate = collate
 
-    def __call__(self, samples: Sequence[Sample | None]) -> Mapping[str, Any]:
+    def __call__(self, rows: Sequence[Sequence[Sample]]) -> Mapping[str, Any]:
         """Inputs of the model."""
-        return self.collate([sample for sample in samples if sample is not None] or [unsupervised_token()])
+        return self.collate([sample for samples in rows for sample in samples] or [unsupervised_token()])
 
 
 class PlannedLoader(DataLoader[Any]):

@@ -50,11 +50,20 @@ Buffer = bytes | memoryview
 
 @dataclass(frozen=True)
 class Coder:
-    """Encodes and decodes the values of one column; `size_bytes` is None where values differ in size."""
+    """Encodes and decodes the values of one column; `size_bytes` is None where values differ in size.
+
+    `decode_files`, of images: gives the bytes of their files.
+    """
 
     size_bytes: int | None
     encode: Callable[[Any], bytes]
     decode: Callable[[Buffer], Any]
+    decode_files: Callable[[Buffer], Any] | None = None
+
+    @property
+    def unpack(self) -> Callable[[Buffer], Any]:
+        """As `decode`, but images stay the bytes of their files."""
+        return self.decode_files or self.decode
 
 
 @lru_cache(maxsize=256)
@@ -182,6 +191,11 @@ _CODERS = {
     "bytes": Coder(None, _encode_bytes, bytes),
     "str": Coder(None, _encode_str, _decode_str),
     "json": Coder(None, lambda value: json.dumps(value).encode(), lambda data: json.loads(_decode_str(data))),
-    "jpeg": Coder(None, encode_jpeg, decode_jpeg),
-    "list[jpeg]": Coder(None, _encode_jpegs, lambda data: [decode_jpeg(file) for file in split_jpegs(data)]),
+    "jpeg": Coder(None, encode_jpeg, decode_jpeg, bytes),
+    "list[jpeg]": Coder(
+        None,
+        _encode_jpegs,
+        lambda data: [decode_jpeg(file) for file in split_jpegs(data)],
+        lambda data: [bytes(file) for file in split_jpegs(data)],
+    ),
 }

@@ -2,6 +2,7 @@
 
 DIR/index.json             {"version": 2, "shards": [...]}, exactly as mosaicml-streaming writes it
 DIR/lengths.npy            ours, optional: int32 [samples, 3] = frames or views, kept visual tokens, text tokens
+DIR/lengths.json           what those were measured for, see `hourllava.data.rows`
 DIR/shard.00000.mds        uint32 n; uint32 offsets[n + 1] from the file's start; JSON settings; samples
 a sample                   uint32 sizes of the columns without a fixed size, then the columns' bytes
 """
@@ -22,6 +23,7 @@ from hourllava.errors import DataError
 
 INDEX_NAME = "index.json"
 LENGTHS_NAME = "lengths.npy"
+LENGTHS_SETTINGS_NAME = "lengths.json"
 MAX_SHARD_BYTES = 2**32 - 1  # offsets are uint32
 _STANDARD_HASHES = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"})
 _XX_HASHES = frozenset({"xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})

@@ -4,6 +4,8 @@ A row costs one search for its shard and one copy of the columns that are asked 
 a row of it is first wanted. The newest 256 shards stay open (each holds a file descriptor; usually 1,024 are allowed).
 """
 
+import hashlib
+import json
 import mmap
 import struct
 from bisect import bisect_right
@@ -17,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
-from hourllava.data.mds_format import INDEX_NAME, LENGTHS_NAME, ShardInfo, check_file, parse_index, parse_lengths
+from hourllava.data.mds_format import (
+    INDEX_NAME,
+    LENGTHS_NAME,
+    LENGTHS_SETTINGS_NAME,
+    ShardInfo,
+    check_file,
+    parse_index,
+    parse_lengths,
+)
 from hourllava.data.mds_remote import default_cache_folder, join, local_shard, read_bytes
 from hourllava.errors import DataError
 
@@ -55,8 +65,8 @@ class ShardReader:
     def __len__(self) -> int:
         return self._shard.samples
 
-    def row(self, number: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
-        """Decode a row, or only some of its columns.
+    def row(self, number: int, columns: Iterable[str] | None = None, *, decode_images: bool = True) -> dict[str, Any]:
+        """Decode a row, or only some of its columns; images stay the bytes of their files if not `decode_images`.
 
         Raises:
             DataError: a column is not there, or the row is damaged.
@@ -66,8 +76,9 @@ class ShardReader:
         row = {}
         for name, data in self._views(number, wanted).items():
             k = names.index(name)
+            coder = self._coders[k]
             try:
-                row[name] = self._coders[k].decode(data)
+                row[name] = (coder.decode if decode_images else coder.unpack)(data)
             except CODING_ERRORS as error:
                 raise DataError(
                     f"{self.path}: row {number}, column {name!r} is no {self._shard.column_encodings[k]}: {error}; "
@@ -153,15 +164,17 @@ class MdsDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.row(index)
 
-    def row(self, index: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+    def row(self, index: int, columns: Iterable[str] | None = None, *, decode_images: bool = True) -> dict[str, Any]:
         """Decode a row, or only some of its columns; a negative index counts from the end.
+
+        Images are PIL images, or the bytes of their JPEG files if not `decode_images`.
 
         Raises:
             IndexError: there is no such row.
             DataError: the row's shard is missing or damaged, or a column is not there.
         """
         shard, number = self._find(index)
-        return shard.row(number, columns)
+        return shard.row(number, columns, decode_images=decode_images)
 
     def raw(self, index: int, columns: Iterable[str]) -> dict[str, bytes]:
         """The bytes of some columns of a row, not decoded; errors as of `row`."""
@@ -187,6 +200,16 @@ class MdsDataset:
             parts.append(parse_lengths(read_bytes(where), where, source.num_samples))
         return np.concatenate(parts) if parts else np.zeros((0, 3), np.int32)
 
+    def lengths_settings(self) -> dict[str, Any] | None:
+        """What the lengths were measured for (`lengths.json`); None if a folder does not say, or two say otherwise."""
+        found = [read_lengths_settings(source.folder) for source in self._sources]
+        return found[0] if found and all(settings == found[0] for settings in found) else None
+
+    def fingerprint(self) -> str:
+        """Of all rows: another one if shards are added, taken away or written again; not of where they lie."""
+        shards = [shard.model_dump(exclude={"size_limit"}) for _, shard in self._shards]
+        return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
+
     def verify(self) -> None:
         """Check every shard that is named: there, whole, its table of samples sound, its hashes right.
 
@@ -205,3 +228,12 @@ class MdsDataset:
             more = f"; and {len(problems) - _MAX_REPORTED} more" if len(problems) > _MAX_REPORTED else ""
             listed = "; ".join(problems[:_MAX_REPORTED])
             raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")
+
+
+def read_lengths_settings(folder: str) -> dict[str, Any] | None:
+    """What a folder's lengths were measured for; None if it does not say."""
+    try:
+        settings = json.loads(read_bytes(join(folder, LENGTHS_SETTINGS_NAME)))
+    except (DataError, ValueError):
+        return None
+    return settings if isinstance(settings, dict) else None

@@ -31,6 +31,7 @@ from hourllava.data.atomic import replacing
 from hourllava.data.mds_encodings import CODING_ERRORS, decode_jpeg, encode_jpeg
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
+from hourllava.data.media import media_path
 from hourllava.data.mixtures import Kind, Sampling
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
@@ -196,14 +197,6 @@ def _row(record: Any, source: str, settings: ShardSettings) -> dict[str, Any]:
     return {"image": images if settings.kind == "images" else images[0], "text": text}
 
 
-def _media_path(name: str, root: Path) -> Path:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError(f"{name!r} leads out of the media folder; paths must be relative to it")
-    if not name.isprintable():  # what no file system takes: NUL, half a surrogate pair
-        raise DataError(f"{name!r} is no file name")
-    return root / name
-
-
 def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
     name = record.get("video")
     if not isinstance(name, str) or not PurePosixPath(name).name:
@@ -211,7 +204,7 @@ def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
     if settings.video_suffix is not None:
         name = str(PurePosixPath(name).with_suffix(settings.video_suffix))
     try:
-        _media_path(name, settings.media_root).stat()
+        media_path(name, settings.media_root).stat()
     except OSError as error:
         raise _unreadable(name, error) from error
     return name
@@ -223,7 +216,7 @@ def _unreadable(name: str, error: OSError) -> DataError:
 
 def _jpeg(name: str, root: Path) -> bytes:
     """The image as a JPEG file: an RGB JPEG byte for byte, anything else converted."""
-    path = _media_path(name, root)
+    path = media_path(name, root)
     try:
         data = path.read_bytes()
     except OSError as error:

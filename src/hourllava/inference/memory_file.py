@@ -111,11 +111,28 @@ def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64],
     """A feature file of the release (a pickle): features [T, tokens, C], times [T] and duration, both in seconds.
 
     Raises:
+        MemoryFileError: as `open_released_features`.
+    """
+    features, duration_seconds = open_released_features(path)
+    chosen = evenly_spaced(len(features), num_released_frames(len(features), duration_seconds))
+    times_seconds = np.linspace(0.0, duration_seconds, len(features))[chosen]
+    return features[torch.from_numpy(chosen)], times_seconds, duration_seconds
+
+
+def num_released_frames(num_stored_frames: int, duration_seconds: float) -> int:
+    """How many frames of a released feature file are used: one a second, if there are so many."""
+    return min(num_stored_frames, max(int(duration_seconds), 1))
+
+
+def open_released_features(path: Path) -> tuple[Tensor, float]:
+    """What a feature file of the release holds: features [frames, tokens, C], mapped and not read, and seconds.
+
+    Raises:
         MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
     """
     try:
         # Nothing but tensors and plain data is read; anything else in the pickle is an error.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise MemoryFileError(f"there is no feature file {path}") from error
     except (PermissionError, IsADirectoryError) as error:
@@ -131,9 +148,7 @@ def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64],
         raise MemoryFileError(f'{path} holds a "vid_feat" that is no tensor [frames, tokens, width]; download it again')
     if not isinstance(duration_seconds, int | float) or not (math.isfinite(duration_seconds) and duration_seconds > 0):
         raise MemoryFileError(f'{path} holds a "duration" of {duration_seconds!r}; it must be seconds above 0')
-    chosen = evenly_spaced(len(features), min(len(features), max(int(duration_seconds), 1)))
-    times_seconds = np.linspace(0.0, duration_seconds, len(features))[chosen]
-    return features[torch.from_numpy(chosen)], times_seconds, float(duration_seconds)
+    return features, float(duration_seconds)
 
 
 def damaged(path: Path, reason: object) -> MemoryFileError:

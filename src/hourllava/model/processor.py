@@ -225,19 +225,27 @@ class HourLlavaProcessor:
         *,
         images: Sequence[Image.Image] = (),
         video: Video | None = None,
+        layout: VisualLayout | None = None,
         label_policy: LabelPolicy = "answers",
         seed: int = 0,
     ) -> Sample:
         """One training record in LLaVA's format, whose `<image>` marks stand for the images or the video given.
 
         The sentence about a video's length is put after its mark, as the release does when it reads a record.
+
+        Args:
+            conversations: turns, `{"from": "human" | "gpt", "value": text}`.
+            images, video: what the marks stand for.
+            layout: instead of images: that of images which another sample of the batch brings along.
+            label_policy: which tokens are supervised.
+            seed: of random forgetting.
         """
         turns = turns_from_record(conversations)
         if video is not None:
             sentence = video_sentence(video.duration_seconds, video.num_frames)
             turns = [_with_sentence(turn, sentence) for turn in turns]
         videos = [] if video is None else [video]
-        return self._encode_turns(turns, list(images), videos, label_policy=label_policy, seed=seed)
+        return self._encode_turns(turns, images, videos, layout=layout, label_policy=label_policy, seed=seed)
 
     def _encode_turns(
         self,
@@ -247,15 +255,19 @@ class HourLlavaProcessor:
         *,
         label_policy: LabelPolicy,
         seed: int,
+        layout: VisualLayout | None = None,
         add_generation_prompt: bool = False,
     ) -> Sample:
+        num_images = len(images) if layout is None else len(layout.kept_per_visual)
         num_places = sum(isinstance(part, VisualMark) for turn in turns for part in turn.parts)
-        if num_places != len(images) + len(videos):
+        if num_places != num_images + len(videos):
             raise InputError(
-                f"the conversation has {num_places} places for visuals, but {len(images)} images and {len(videos)} "
+                f"the conversation has {num_places} places for visuals, but {num_images} images and {len(videos)} "
                 "videos were given"
             )
-        layout, pixels, features = self._see(images, videos, seed)
+        pixels = features = None
+        if layout is None:
+            layout, pixels, features = self._see(images, videos, seed)
         prompt = tokenize_turns(
             turns,
             self.tokenizer,
@@ -297,12 +309,22 @@ class HourLlavaProcessor:
             if video.features is not None:
                 return layout, None, video.features
             return layout, frame_pixels(torch.as_tensor(video.frames), self.config), None
-        if len(images) == 1 and self.config.max_image_tiles > 1:
-            layout = tiled_image_layout(images[0].width, images[0].height, self.config, seed=seed)
+        if not images:
+            return None, None, None
+        layout = self.layout_of_images([image.size for image in images], seed=seed)
+        if self._tiles(len(images)):
             return layout, tiled_image_pixels(images[0], self.config), None
-        if images:
-            return image_layout(len(images), self.config, seed=seed), square_image_pixels(images, self.config), None
-        return None, None, None
+        return layout, square_image_pixels(images, self.config), None
+
+    def layout_of_images(self, sizes_pixels: Sequence[tuple[int, int]], *, seed: int = 0) -> VisualLayout:
+        """The layout of images of these sizes, (width, height): one is tiled, several have one view each."""
+        if self._tiles(len(sizes_pixels)):
+            return tiled_image_layout(*sizes_pixels[0], self.config, seed=seed)
+        return image_layout(len(sizes_pixels), self.config, seed=seed)
+
+    def _tiles(self, num_images: int) -> bool:
+        """Whether an image is cut into tiles."""
+        return num_images == 1 and self.config.max_image_tiles > 1
 
     def collate(self, samples: Sequence[Sample], *, for_generation: bool = False) -> ModelInputs:
         """A padded batch: on the left, without labels, for generation; on the right for training."""
