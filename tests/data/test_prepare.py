@@ -109,18 +109,14 @@ def test_stage_2_reads_videos_and_stage_3_features(prepared):
 @pytest.mark.parametrize("stage", ["s1", "s2", "s3"])
 def test_every_sample_arrives(prepared, processor, stage, questions, tmp_path):
     root, _ = prepared
-    if questions == "segments":
-        folder = root / SHARDS / f"hourllava_{stage}"
-        arguments = ["data", "lengths", folder, "--model", "nano", "--media", root, "--questions", questions]
+    folder = root / SHARDS / f"hourllava_{stage}"
+    if questions == "segments":  # the lengths beside the streams are of the other kind
         shutil.copytree(root / SHARDS, tmp_path / "sharding")
-        arguments[2] = folder = tmp_path / "sharding" / f"hourllava_{stage}"
-        result = CliRunner().invoke(app, [*map(str, arguments), "--processes", "1"])
+        folder = tmp_path / "sharding" / f"hourllava_{stage}"
+        arguments = [folder, "--model", "nano", "--media", root, "--questions", questions, "--processes", 1]
+        result = CliRunner().invoke(app, ["data", "lengths", *map(str, arguments)])
         assert result.exit_code == 0, result.output
-    else:
-        folder = root / SHARDS / f"hourllava_{stage}"
-    listing = json.loads((folder / "streams.json").read_text())
-    encode = RowEncoder(processor, folder / listing["media_root"] if questions == "conversation" else root,
-                        questions=questions)  # fmt: skip
+    encode = RowEncoder(processor, root, questions=questions)
     streams, sources, num_questions = [], [], 0
     for name in stream_folders(folder):
         dataset = MdsDataset(name)
@@ -144,6 +140,14 @@ def test_every_sample_arrives(prepared, processor, stage, questions, tmp_path):
         segments = [length for length in segments if length > 1]
     assert len(segments) == num_questions
     assert 0.99 * promised <= sum(segments) <= promised
+
+
+def test_the_list_of_streams_leads_to_the_media(prepared):
+    root, _ = prepared
+    folder = root / SHARDS / "hourllava_s3"
+    listing = json.loads((folder / "streams.json").read_text())
+    assert [stream["folder"] for stream in listing["streams"]] == ["0", "1"]
+    assert (folder / listing["media_root"]).resolve() == root.resolve()
 
 
 def test_run_again_changes_nothing(prepared, tmp_path):
@@ -249,8 +253,12 @@ def test_options_and_files_that_do_not_fit(raw, tmp_path):
     with pytest.raises(DataError, match=r"4 record files of stage s2 .*videomarathon\.json; `hourllava data sources"):
         list(prepare_stage(PrepareSettings("s2", tmp_path, tmp_path / "out", _without(mixture, "clips"))))
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
-        list(prepare_stage(PrepareSettings("s1", raw, tmp_path / "file" / "out", mixture)))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "records").touch()
+    for out in (tmp_path / "file" / "out", tmp_path / "held"):
+        with pytest.raises(DataError, match="cannot be used: .*; free space, or choose") as caught:
+            list(prepare_stage(PrepareSettings("s1", raw, out, mixture)))
+        assert "\n" not in str(caught.value)
 
 
 def _without(mixture, source):
