@@ -256,7 +256,7 @@ def test_options_and_files_that_do_not_fit(raw, tmp_path):
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "records").touch()
     for out in (tmp_path / "file" / "out", tmp_path / "held"):
-        with pytest.raises(DataError, match="cannot be used: .*; free space, or choose") as caught:
+        with pytest.raises(DataError, match=r"cannot be used: .*; free space, or choose") as caught:
             list(prepare_stage(PrepareSettings("s1", raw, out, mixture)))
         assert "\n" not in str(caught.value)
 

@@ -123,8 +123,8 @@ def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
             yield from _prepare(settings, stage.parts, from_features=stage.videos == "features")
     except OSError as error:
         raise DataError(
-            f"{error.filename or settings.out} cannot be used: {error.strerror or error}; free space, or choose another "
-            "folder with --out, then run again: what is done is kept"
+            f"{error.filename or settings.out} cannot be used: {error.strerror or error}; free space, or choose "
+            "another folder with --out, then run again: what is done is kept"
         ) from error
 
 
