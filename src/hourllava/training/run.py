@@ -21,23 +21,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import AutoTokenizer, TrainingArguments
+from transformers import TrainingArguments
 
 from hourllava.data.atomic import replacing
 from hourllava.data.cost import TrainedParts
 from hourllava.errors import ConfigError
-from hourllava.model.checkpoint import load_model
 from hourllava.model.checkpointing import checkpoint_activations
-from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import NANO, nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
-from hourllava.model.prompt import END, START, special_token_id
 from hourllava.training.adapters import add_adapters
 from hourllava.training.checkpoints import FINAL, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.recipe import BatchRecipe, Recipe, Start, recipe_text
+from hourllava.training.recipe import BatchRecipe, Recipe, recipe_text
+from hourllava.training.start import load_start
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
 
@@ -122,46 +118,6 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         held_out = on_main_first(lambda: corpus_of(streams, batch, 1, "validation"))
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
     return Prepared(recipe, model, groups, corpus, validation)
-
-
-def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
-    """The model that training begins with, in fp32 on the CPU, and its processor.
-
-    Args:
-        start: of the recipe.
-        meta: neither load nor make weights.
-
-    Raises:
-        CheckpointError: no checkpoint there, or its weights do not fit its configuration with the recipe's changes.
-        ConfigError: no such preset, a change that is not allowed, or a tokenizer without the ChatML tokens.
-    """
-    if start.checkpoint is not None:
-        stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
-        tokenizer = stored.tokenizer
-        config = HourLlavaConfig(**merge_settings(stored.config.to_dict(), start.model))
-    else:
-        assert start.preset is not None
-        tokenizer = nano_tokenizer() if start.tokenizer == NANO else AutoTokenizer.from_pretrained(start.tokenizer)
-        config = HourLlavaConfig.preset(start.preset, **start.model)
-    processor = HourLlavaProcessor(tokenizer, config)
-    _check_tokenizer(processor)
-    if start.checkpoint is not None and not meta:
-        model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
-    else:
-        with torch.device("meta" if meta else "cpu"):
-            model = HourLlavaForConditionalGeneration(config)
-    return model, processor
-
-
-def _check_tokenizer(processor: HourLlavaProcessor) -> None:
-    for token in (START, END):
-        special_token_id(processor.tokenizer, token)
-    rows = processor.config.text_config.vocab_size
-    if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
-        raise ConfigError(
-            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one of "
-            "them for visual tokens; they belong to different models"
-        )
 
 
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
