@@ -90,7 +90,8 @@ def main() -> None:
     folder: Path = options.folder / "features-videos"
     folder.mkdir(parents=True, exist_ok=True)
     original = folder.parent / f"360p-{options.minutes}min.mp4"
-    generate(original, 640, 360, 1 + (options.minutes % 2 == 0), options.minutes)
+    if not original.exists():
+        generate(original, 640, 360, 1 + (options.minutes % 2 == 0), options.minutes)
     shutil.rmtree(folder)
     folder.mkdir()
     videos = [folder / f"{k:03d}.mp4" for k in range(options.videos)]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate.state import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
@@ -63,7 +63,7 @@ def train(recipe: Recipe) -> Path:
     final = recipe.out / FINAL
     if final.is_dir():
         return final
-    _join_processes(recipe)
+    join_processes(recipe)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared)
@@ -192,7 +192,7 @@ def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
     }
 
 
-def _join_processes(recipe: Recipe) -> None:
+def join_processes(recipe: Recipe) -> None:
     """Start the process group that torchrun has told us of; FSDP2 needs one of a single GPU, too."""
     on_gpu = torch.cuda.is_available()
     if "WORLD_SIZE" not in os.environ and on_gpu and recipe.parallel.kind == "fsdp":
