@@ -131,11 +131,9 @@ def build_corpus(
         dataset = MdsDataset(stream.folder)
         name = stream.name or PurePosixPath(stream.folder).name
         lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))
-        is_video = dataset.has_column("video")
-        first_video = int(is_video.argmax()) if is_video.any() else None
-        encoded = first_video is not None and dataset.row(first_video, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+        is_video, encoded = video_rows(dataset)
         estimate = functools.partial(
-            estimate_costs, lengths, config, is_video=is_video, encoded=is_video & encoded, trained=trained
+            estimate_costs, lengths, config, is_video=is_video, encoded=encoded, trained=trained
         )
         useful.append(estimate(checkpointing=False).total)
         amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
@@ -150,3 +148,11 @@ def build_corpus(
     )
     settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
     return Corpus(BatchPlan(planned, settings), datasets, encoder, useful, data)
+
+
+def video_rows(dataset: MdsDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows [N] are videos, and which [N] of them come as features, judged by the first."""
+    is_video = dataset.has_column("video")
+    first = int(is_video.argmax())
+    encoded = bool(is_video.any()) and dataset.row(first, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+    return is_video, is_video & encoded

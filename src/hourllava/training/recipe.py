@@ -37,7 +37,9 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's numbers: to YAML 1.1, which PyYAML reads, `1e-4` is text."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
 
 
 class _Section(BaseModel):

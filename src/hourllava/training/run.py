@@ -48,6 +48,11 @@ class Prepared:
     corpus: Corpus
     validation: Validation | None
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run."""
+        return min(self.corpus.plan.num_steps, self.recipe.schedule.max_steps or self.corpus.plan.num_steps)
+
 
 def train(recipe: Recipe) -> Path:
     """Train by a recipe, from its newest checkpoint if it was begun before.
@@ -139,7 +144,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
     """A recipe as transformers' arguments."""
     plan = prepared.corpus.plan
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    max_steps = min(plan.num_steps, recipe.schedule.max_steps or plan.num_steps)
+    max_steps = prepared.num_steps
     on_gpu = torch.cuda.is_available()
     sharded = _is_sharded(recipe)
     arguments = TrainingArguments(

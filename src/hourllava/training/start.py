@@ -1,15 +1,15 @@
-"""What training begins with: a checkpoint's weights, or a preset's, random or with a decoder and vision tower of others.
+"""What training begins with: a checkpoint, or a preset with random weights or with another model's decoder and tower.
 
-    start: {checkpoint: jylins/hourllava-qwen25-3b-s3}
-    start:
-      preset: hourllava-3b                                # projector and MemAug are random
-      tokenizer: Qwen/Qwen2.5-3B-Instruct
-      decoder: Qwen/Qwen2.5-3B-Instruct
-      vision_tower: google/siglip-so400m-patch14-384
+start: {checkpoint: jylins/hourllava-qwen25-3b-s3}
+start:
+  preset: hourllava-3b                                # projector and MemAug are random
+  tokenizer: Qwen/Qwen2.5-3B-Instruct
+  decoder: Qwen/Qwen2.5-3B-Instruct
+  vision_tower: google/siglip-so400m-patch14-384
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,12 +45,14 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
     """
     if start.checkpoint is not None:
         stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
-        tokenizer, config = stored.tokenizer, _changed(stored.config, start.model)
+        tokenizer, fields = stored.tokenizer, stored.config.to_dict()
+        config = _changed(fields, start.model, lambda: HourLlavaConfig(**merge_settings(fields, start.model)))
     else:
-        assert start.preset is not None
+        preset = start.preset
+        assert preset is not None
         assert start.tokenizer is not None
-        tokenizer = _load_tokenizer(start.tokenizer)
-        config = _changed(HourLlavaConfig.preset(start.preset), start.model)
+        tokenizer, fields = _load_tokenizer(start.tokenizer), HourLlavaConfig.preset(preset).to_dict()
+        config = _changed(fields, start.model, lambda: HourLlavaConfig.preset(preset, **start.model))
     processor = HourLlavaProcessor(tokenizer, config)
     _check_tokenizer(processor)
     if meta:
@@ -68,9 +70,10 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
     return model, processor
 
 
-def _changed(config: HourLlavaConfig, changes: Mapping[str, Any]) -> HourLlavaConfig:
+def _changed(
+    fields: Mapping[str, Any], changes: Mapping[str, Any], make: Callable[[], HourLlavaConfig]
+) -> HourLlavaConfig:
     """The configuration with a recipe's changes; transformers' classes would take a misspelt field for a new one."""
-    fields = config.to_dict()
     for place, known, given in (
         ("start.model", fields, changes),
         ("start.model.text_config", fields["text_config"], changes.get("text_config", {})),
@@ -80,7 +83,7 @@ def _changed(config: HourLlavaConfig, changes: Mapping[str, Any]) -> HourLlavaCo
         if unknown:
             raise ConfigError(f"{place} has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     try:
-        return HourLlavaConfig(**merge_settings(fields, changes))
+        return make()
     except (StrictDataclassError, TypeError) as error:
         raise ConfigError(f"start.model: {' '.join(str(error).split())}") from error
 
@@ -103,8 +106,8 @@ def _check_tokenizer(processor: HourLlavaProcessor) -> None:
     rows = processor.config.text_config.vocab_size
     if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
         raise ConfigError(
-            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one of "
-            "them for visual tokens; they belong to different models"
+            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one "
+            "of them for visual tokens; they belong to different models"
         )
 
 
