@@ -12,6 +12,7 @@ Prints a line of figures per step, then the table's line: the mean of all steps 
 """
 
 import argparse
+import dataclasses
 import math
 import tempfile
 import time
@@ -38,7 +39,7 @@ from hourllava.training.corpus import Corpus
 from hourllava.training.groups import freeze_and_group
 from hourllava.training.meter import peak_flops_per_second
 from hourllava.training.recipe import Recipe
-from hourllava.training.run import Prepared, join_processes, trained_parts, training_arguments
+from hourllava.training.run import Prepared, join_processes, training_arguments
 from hourllava.training.trainer import HourLlavaTrainer
 
 PUBLISHED_BATCH_SAMPLES = 128
@@ -82,11 +83,11 @@ class SyntheticEncoder:
         (views, kept, text), layout, pixels, features = row["lengths"], None, None, None
         side = config.vision_config.image_size
         if row["is_video"]:
-            layout = video_layout(views, config, seed=seed)
+            layout = video_layout(views, config)
             features = torch.zeros(views, config.video_frame_tokens, config.vision_feature_width, dtype=torch.bfloat16)
         elif views:
             size = self._sizes.get((views, kept))
-            layout = tiled_image_layout(*size, config, seed=seed) if size else image_layout(views, config, seed=seed)
+            layout = tiled_image_layout(*size, config) if size else image_layout(views, config)
             pixels = torch.zeros(views, 3, side, side)
         num_kept = 0 if layout is None else len(layout.kept_index)
         words = np.random.default_rng(seed).integers(100, 1000, text)
@@ -160,29 +161,21 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
     groups = freeze_and_group(model, recipe.learning_rates)
     checkpoint_activations(model, recipe.activations)
 
-    streams = stage_3_streams(NUM_SAMPLES, config)
+    streams, rows = [], []
+    for stream, kind in zip(stage_3_streams(NUM_SAMPLES, config), ("short video", "long video")):
+        num_videos = round(STAGE_3_SAMPLES[kind] * NUM_SAMPLES / sum(STAGE_3_SAMPLES.values()))
+        is_video = np.arange(len(stream.lengths)) < num_videos
+        costs = estimate_costs(stream.lengths, config, is_video=is_video, encoded=is_video, checkpointing=False)
+        streams.append(dataclasses.replace(stream, costs=costs.total))
+        rows.append(SyntheticRows(stream.lengths, num_videos))
     size = micro_batches_for(
         streams, options.token_budget, mean_samples=PUBLISHED_BATCH_SAMPLES, multiple_of=MULTIPLE_OF
     )
     plan: Any = BatchPlan(streams, PlanSettings(options.token_budget, size))
     if options.batches == "one-each":
         plan = OneEach(plan, options.steps)
-    rows, useful = [], []
-    for stream, kind in zip(streams, ("short video", "long video")):
-        num_videos = round(STAGE_3_SAMPLES[kind] * NUM_SAMPLES / sum(STAGE_3_SAMPLES.values()))
-        is_video = np.arange(len(stream.lengths)) < num_videos
-        costs = estimate_costs(
-            stream.lengths,
-            config,
-            is_video=is_video,
-            encoded=is_video,
-            trained=trained_parts(model),
-            checkpointing=False,
-        )
-        useful.append(costs.total)
-        rows.append(SyntheticRows(stream.lengths, num_videos))
     encoder: Any = SyntheticEncoder(HourLlavaProcessor(nano_tokenizer(), config))
-    corpus = Corpus(plan, rows, encoder, useful, recipe.data)  # type: ignore[arg-type]
+    corpus = Corpus(plan, rows, encoder, recipe.data)  # type: ignore[arg-type]
     prepared = Prepared(recipe, model, groups, corpus, None)
     trainer = HourLlavaTrainer(model, training_arguments(recipe, prepared), recipe, corpus, groups)
     return trainer

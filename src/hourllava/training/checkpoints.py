@@ -100,9 +100,8 @@ def _reason(error: BaseException) -> str | None:
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write trained weights and optimizer state, each process its own part."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it warns of what `no_dist` asks for
-        save(_state(model, optimizer), checkpoint_id=folder, no_dist=not dist.is_initialized())
+    with _alone_or_not() as no_dist:
+        save(_state(model, optimizer), checkpoint_id=folder, no_dist=no_dist)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -113,7 +112,8 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     """
     state = _state(model, optimizer)
     try:
-        load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        with _alone_or_not() as no_dist:
+            load(state, checkpoint_id=folder, no_dist=no_dist)
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
@@ -129,6 +129,14 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]
         "model": get_model_state_dict(model, options=_TRAINED),
         "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
     }
+
+
+@contextmanager
+def _alone_or_not() -> Iterator[bool]:
+    """Whether there are no other processes; torch warns if it is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield not dist.is_initialized()
 
 
 def gather_weights(model: nn.Module) -> dict[str, Tensor]:

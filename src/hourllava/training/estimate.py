@@ -123,10 +123,10 @@ def _tokens_per_epoch(corpus: Corpus) -> list[float]:
 
 def estimate_seconds(prepared: Prepared, num_processes: int) -> tuple[float, float]:
     """Seconds of all steps, and the operations a second of each GPU that they are counted with."""
-    corpus, plan = prepared.corpus, prepared.corpus.plan
+    plan = prepared.corpus.plan
     per_epoch = sum(
-        amount * float(flops.mean()) if amount else 0.0
-        for flops, amount in zip(corpus.useful_flops, samples_per_epoch(plan.streams))
+        amount * float(stream.costs.mean()) if amount else 0.0
+        for stream, amount in zip(plan.streams, samples_per_epoch(plan.streams))
     )
     rate = (peak_flops_per_second(_gpu_name()) or PEAK_FLOPS_PER_SECOND[ASSUMED_GPU]) * ASSUMED_UTILISATION
     seconds = per_epoch / plan.steps_per_epoch[0] * prepared.num_steps / rate / num_processes

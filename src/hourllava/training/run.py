@@ -107,7 +107,6 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             processor,
             model.config,
             trained=parts,
-            recomputes=recipe.activations != "none",
             epochs=epochs,
             seed=recipe.seed,
             cache=recipe.out / "lengths" / cache,
@@ -116,7 +115,7 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
     corpus = on_main_first(lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train"))
     validation = None
     if recipe.validation is not None:
-        streams, processes = recipe.validation.streams, int(os.environ.get("WORLD_SIZE", "1"))
+        streams, processes = recipe.validation.streams, num_processes()
         batch = BatchRecipe(
             token_budget=recipe.batch.token_budget, tokens=recipe.batch.token_budget, multiple_of=processes
         )
@@ -143,17 +142,15 @@ def trained_parts(model: torch.nn.Module) -> TrainedParts:
 def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
     """A recipe as transformers' arguments."""
     plan = prepared.corpus.plan
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    max_steps = prepared.num_steps
     on_gpu = torch.cuda.is_available()
     sharded = _is_sharded(recipe)
     arguments = TrainingArguments(
         output_dir=str(recipe.out),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=plan.micro_batches_of_rank(world_size),
-        max_steps=max_steps,
+        gradient_accumulation_steps=plan.micro_batches_of_rank(num_processes()),
+        max_steps=prepared.num_steps,
         lr_scheduler_type="constant_with_warmup" if recipe.schedule.kind == "constant" else recipe.schedule.kind,
-        warmup_steps=round(recipe.schedule.warmup * max_steps),
+        warmup_steps=round(recipe.schedule.warmup * prepared.num_steps),
         max_grad_norm=recipe.optimizer.max_grad_norm,
         bf16=recipe.precision == "bf16" and not sharded,
         seed=recipe.seed,
@@ -182,8 +179,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
 
 
 def _is_sharded(recipe: Recipe) -> bool:
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return recipe.parallel.kind == "fsdp" and (several or torch.cuda.is_available())
+    return recipe.parallel.kind == "fsdp" and (num_processes() > 1 or torch.cuda.is_available())
 
 
 def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
@@ -195,6 +191,11 @@ def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
         "state_dict_type": "SHARDED_STATE_DICT",
         "reshard_after_forward": True,
     }
+
+
+def num_processes() -> int:
+    """Processes of this run, as torchrun says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join_processes(recipe: Recipe) -> None:

@@ -176,6 +176,7 @@ class HourLlavaTrainer(Trainer):
             assert self.optimizer is not None
             rates = {group["lr"] / group["initial_lr"] for group in self.optimizer.param_groups if group["initial_lr"]}
             logs["learning_rate_share"] = max(rates)
+        self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -187,6 +188,7 @@ class HourLlavaTrainer(Trainer):
         for line in self.validation.answer(self.accelerator.unwrap_model(self.model_wrapped), self.args.device):
             if self.is_world_process_zero():
                 print(line, flush=True)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         self.meter.skip(time.perf_counter() - started)
         return figures
 
