@@ -73,6 +73,12 @@ class TestRun:
         train(undisturbed.model_copy(update={"out": out}))
         assert (out / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
 
+    def test_a_run_that_was_killed_after_its_last_step_is_only_finished(self, undisturbed, tmp_path, capsys):
+        shutil.copytree(undisturbed.out / "checkpoint-6", tmp_path / "checkpoint-6")
+        train(undisturbed.model_copy(update={"out": tmp_path}))
+        assert "step" not in capsys.readouterr().err
+        assert (tmp_path / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+
     def test_activation_checkpointing_changes_nothing(self, undisturbed, tmp_path):
         train(undisturbed.model_copy(update={"out": tmp_path / "out", "activations": "none"}))
         for name, tensor in weights(tmp_path / "out").items():

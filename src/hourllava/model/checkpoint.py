@@ -276,8 +276,7 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
     config, folder = model.config, Path(folder)
     if config.text_config.model_type != "qwen2":
         raise CheckpointError(
-            f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use "
-            "save_pretrained for our own layout"
+            f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use our own layout"
         )
     flat = _flat_config(config, model.dtype)
     try:
@@ -289,7 +288,7 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
         if ours != theirs:
             raise CheckpointError(
                 f"the released layout cannot say that {field} is {ours}, it would be read as {theirs}; use "
-                "save_pretrained for our own layout"
+                "our own layout"
             )
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder)
