@@ -29,6 +29,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -129,11 +130,11 @@ def sample_layout(views: int, kept: int, is_video: bool, config: HourLlavaConfig
     return lengths_of.get((views, kept)) or image_layout(views, config)
 
 
-def video_batch(minutes: int, config: HourLlavaConfig, device: torch.device) -> Batch:
+def video_batches(minutes: int, config: HourLlavaConfig, device: torch.device) -> Iterator[Batch]:
     """One video of so many minutes."""
     frames = 60 * minutes
     lengths = np.array([[frames, num_kept_video_tokens(frames, config), TEXT_TOKENS]], np.int32)
-    return make_batch(lengths, np.array([True]), SUPERVISED_SHARE, config, device)
+    yield make_batch(lengths, np.array([True]), SUPERVISED_SHARE, config, device)
 
 
 def mixture_batches(number: int, config: HourLlavaConfig, device: torch.device) -> Iterator[Batch]:
@@ -202,7 +203,7 @@ def kernel_table(model: HourLlavaForConditionalGeneration, batch: Batch) -> str:
     """Milliseconds on the device by kind of kernel, and the longest kernels."""
     model.zero_grad()
     activity = ProfilerActivity.CUDA if model.device.type == "cuda" else ProfilerActivity.CPU
-    with profile(activities=[activity]) as recorded:
+    with profile(activities=[activity], acc_events=True) as recorded:
         step(model, batch)
     kinds: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     kernels = sorted(recorded.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
@@ -240,25 +241,28 @@ def measure_model(name: str, options: argparse.Namespace) -> None:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights_gb = sum(parameter.nbytes for parameter in model.parameters()) / 1e9
     print(f"{name}: {trained / 1e9:.3f} billion trained parameters, all weights {weights_gb:.1f} GB", flush=True)
-    kinds: dict[str, list[Batch]] = {
-        f"{minutes} min": [video_batch(minutes, model.config, device)] for minutes in options.minutes
-    }
+    # Made when they are measured, one by one: the features of three hours are 1.6 GB.
+    kinds = {f"{minutes} min": partial(video_batches, minutes) for minutes in options.minutes}
     if options.mixture:
-        kinds["mixture"] = list(mixture_batches(options.mixture, model.config, device))
+        kinds["mixture"] = partial(mixture_batches, options.mixture)
+    has_header = False
     for kind, batches in kinds.items():
         for mode in options.mode:
             checkpoint_activations(model, mode)
             try:
-                row = summary([measure(model, batch, options.repeats) for batch in batches])
-                print_row(("", "", ""), {column: column for column in row}, "")
+                row = summary([measure(model, batch, options.repeats) for batch in batches(model.config, device)])
+                if not has_header:
+                    print_row(("", "", ""), {column: column for column in row}, "")
+                    has_header = True
                 print_row((name, kind, mode), row, ".1f")
                 if options.profile:
-                    print(kernel_table(model, batches[-1]), flush=True)
+                    print(kernel_table(model, next(batches(model.config, device))), flush=True)
             except torch.OutOfMemoryError:
                 print(f"{name:<15}{kind:<9}{mode:<10}  does not fit", flush=True)
             model.zero_grad()
             gc.collect()
-            torch.cuda.empty_cache()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def main() -> None:

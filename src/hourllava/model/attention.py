@@ -9,6 +9,7 @@ Shapes: Q queries and K keys of all segments together, H query heads, G key/valu
 width.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -36,6 +38,11 @@ VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 # With more (query, key) pairs than this in the mean segment, one SDPA call each is faster than varlen_attn for all: on
 # an H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
 MIN_PAIRS_FOR_SDPA = 2**21
+
+# cuDNN's kernels, SDPA's default on an H100, are the fastest, but every new shape is planned first, on the CPU. Packed
+# samples are all of different lengths: only those are worth a plan that run longer than it takes to make.
+MIN_PAIRS_FOR_CUDNN = 2**28
+WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
 # MiB.
@@ -61,9 +68,16 @@ class Segments:
         """Tokens of all segments together."""
         return self.offsets[-1]
 
+    @functools.cached_property
+    def _offsets_by_device(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def offsets_on(self, device: torch.device) -> Tensor:
-        """[S + 1] int32 offsets on a device, as the kernels want them."""
-        return torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        """[S + 1] int32 offsets on a device, as the kernels want them; copied there once, for all layers."""
+        known = self._offsets_by_device
+        if device not in known:
+            known[device] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        return known[device]
 
 
 def packed_attention(
@@ -116,15 +130,17 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     if num_queries == 0:
         return torch.empty_like(query_QHE)
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
-    output_1HQE = F.scaled_dot_product_attention(
-        query_QHE.transpose(0, 1)[None],
-        key_KGE.transpose(0, 1)[None],
-        value_KGE.transpose(0, 1)[None],
-        attn_mask=lower_right,
-        is_causal=causal and lower_right is None,
-        scale=scale,
-        enable_gqa=True,
-    )
+    worth_planning = num_queries * num_keys >= MIN_PAIRS_FOR_CUDNN
+    with contextlib.nullcontext() if worth_planning or not _fits_varlen(query_QHE) else sdpa_kernel(WITHOUT_CUDNN):
+        output_1HQE = F.scaled_dot_product_attention(
+            query_QHE.transpose(0, 1)[None],
+            key_KGE.transpose(0, 1)[None],
+            value_KGE.transpose(0, 1)[None],
+            attn_mask=lower_right,
+            is_causal=causal and lower_right is None,
+            scale=scale,
+            enable_gqa=True,
+        )
     return output_1HQE[0].transpose(0, 1)
 
 
