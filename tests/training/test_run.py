@@ -66,6 +66,10 @@ class TestRun:
         assert train(undisturbed) == undisturbed.out / "final"
         assert (undisturbed.out / "final" / WEIGHTS).stat().st_mtime_ns == before
 
+    def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(self, undisturbed):
+        with pytest.raises(TrainingError, match=r"was trained by another recipe.*choose another `out`"):
+            train(undisturbed.model_copy(update={"seed": 5}))
+
     def test_a_run_that_lost_its_end_goes_on_to_the_same_weights(self, undisturbed, tmp_path):
         out = tmp_path / "out"
         shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")

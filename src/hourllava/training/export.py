@@ -11,8 +11,8 @@ from hourllava.errors import CheckpointError
 from hourllava.model.checkpoint import export_released, find_checkpoint, load_model, save_weights
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.training.recipe import RECIPE_NAME
 
-RECIPE = "recipe.yaml"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -44,7 +44,7 @@ def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
         processor.tokenizer.save_pretrained(partial)
         recipe = _read_recipe(folder)
         if recipe:
-            shutil.copyfile(folder / RECIPE, partial / RECIPE)
+            shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
         (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
         if out.is_dir():
             out.rmdir()
@@ -117,7 +117,7 @@ def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict
 
 def _read_recipe(folder: Path) -> dict[str, Any]:
     """The recipe beside a checkpoint; empty if there is none."""
-    path = folder / RECIPE
+    path = folder / RECIPE_NAME
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     return content if isinstance(content, dict) else {}
 

@@ -28,6 +28,9 @@ from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 
 SHIPPED = "recipes"
+RECIPE_NAME = "recipe.yaml"
+"""Of the whole recipe, with bases and defaults, beside what was trained by it."""
+
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
 Positive = Annotated[int, Field(ge=1)]

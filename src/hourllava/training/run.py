@@ -25,14 +25,14 @@ from transformers import TrainingArguments
 
 from hourllava.data.atomic import replacing
 from hourllava.data.cost import TrainedParts
-from hourllava.errors import ConfigError
+from hourllava.errors import ConfigError, TrainingError
 from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.training.adapters import add_adapters
 from hourllava.training.checkpoints import FINAL, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.recipe import BatchRecipe, Recipe, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
 from hourllava.training.start import load_start
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
@@ -67,6 +67,11 @@ def train(recipe: Recipe) -> Path:
     """
     final = recipe.out / FINAL
     if final.is_dir():
+        if (final / RECIPE_NAME).read_text(encoding="utf-8") != recipe_text(recipe):
+            raise TrainingError(
+                f"{final} was trained by another recipe, {final / RECIPE_NAME}; choose another `out`, or remove "
+                f"{recipe.out} to train anew"
+            )
         return final
     join_processes(recipe)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
@@ -74,7 +79,7 @@ def train(recipe: Recipe) -> Path:
     arguments = training_arguments(recipe, prepared)
     trainer = HourLlavaTrainer(prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation)
     if trainer.is_world_process_zero():
-        with replacing(recipe.out / "recipe.yaml") as temporary:
+        with replacing(recipe.out / RECIPE_NAME) as temporary:
             temporary.write_text(recipe_text(recipe), encoding="utf-8")
     trainer.resume_or_start()
     return trainer.save_final()

@@ -31,7 +31,7 @@ from hourllava.training.console import ConsoleCallback
 from hourllava.training.corpus import MODALITIES_KEY, Corpus
 from hourllava.training.groups import Group, optimizer_groups
 from hourllava.training.meter import Meter
-from hourllava.training.recipe import Recipe, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, Recipe, recipe_text
 from hourllava.training.validation import Validation
 from hourllava.training.weights import write_model
 
@@ -207,7 +207,7 @@ class HourLlavaTrainer(Trainer):
             plan = {"fingerprint": self.corpus.plan.fingerprint(), "step": self.state.global_step}
             checkpoints.write_json(folder / checkpoints.PLAN, plan)
             if self.is_world_process_zero():
-                (folder / "recipe.yaml").write_text(recipe_text(self.recipe), encoding="utf-8")
+                (folder / RECIPE_NAME).write_text(recipe_text(self.recipe), encoding="utf-8")
                 self.state.save_to_json(str(folder / TRAINER_STATE))
         checkpoints.remove_older(out, self.recipe.checkpoints.keep)
         self.meter.skip(time.perf_counter() - started)
