@@ -13,7 +13,7 @@ DOC = Path(__file__).parents[2] / "docs" / "world.md"
 
 def test_the_commands_run(tmp_path):
     commands = [line for line in DOC.read_text(encoding="utf-8").splitlines() if line.startswith("hourllava ")]
-    assert len(commands) == 2
+    assert len(commands) == 5
     environment = os.environ | {"PYTHONPATH": str(Path(hourllava.__file__).parents[1])}
     for command in commands:
         code = "from hourllava.cli.main import run; run()"
@@ -23,3 +23,4 @@ def test_the_commands_run(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/stats/statistics.png").is_file()
+    assert (tmp_path / "out/picture-shards/index.json").is_file()

@@ -31,6 +31,27 @@ def make(
 
 
 @app.command()
+def pictures(
+    out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
+    images: Annotated[int, typer.Option(help="Records about one image.")] = 1000,
+    multi_images: Annotated[int, typer.Option(help="Records about two to five images.")] = 1000,
+    texts: Annotated[int, typer.Option(help="Records without an image.")] = 1000,
+    questions: Annotated[int, typer.Option(help="Most questions of a record with images.")] = 5,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same data set.")] = 0,
+    split: Annotated[str, typer.Option(help="train or test: other objects, phrasings and seeds.")] = "train",
+    size_pixels: Annotated[int, typer.Option(help="Width and height of the images.")] = 64,
+    processes: Annotated[int, typer.Option(help="How many records are made at a time.")] = 2,
+) -> None:
+    """Make images, sets of images and texts with questions, as training records."""
+    from hourllava.world.pictures import make_picture_settings, make_pictures
+
+    make_pictures(
+        make_picture_settings(images, multi_images, texts, questions, seed, split, size_pixels), out, processes
+    )
+    typer.echo(str(out))
+
+
+@app.command()
 def blind(
     videos: Annotated[int, typer.Option(help="Videos to learn from, and as many to be tested on.")] = 500,
     per_task: Annotated[int, typer.Option(help="Questions per video and task.")] = 4,

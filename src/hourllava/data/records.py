@@ -92,7 +92,7 @@ def training_record_file(path: Path) -> Iterator[Callable[[BaseModel], None]]:
 
         def add(record: BaseModel) -> None:
             nonlocal separator
-            file.write(separator + record.model_dump_json(by_alias=True))
+            file.write(separator + record.model_dump_json(by_alias=True, exclude_none=True))
             separator = ",\n"
 
         yield add

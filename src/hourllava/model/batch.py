@@ -88,9 +88,8 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
     """The batch of these samples, on the CPU; None if there are none."""
     if not samples:
         return None
-    owners = [_memory_owner(samples, number) for number in range(len(samples))]
+    owners = _memory_owners(samples)
     memories = sorted(set(owners))
-    assert owners == sorted(owners), "samples that share a memory must stand together"
     layouts = {number: samples[number].layout for number in memories}
 
     num_image_tokens = sum(layout.num_patch_tokens for layout in layouts.values() if layout.modality == "image")
@@ -132,9 +131,7 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
             for first, sample, (index, _) in zip(first_queries, samples, queries)
         ),
         query_segments=Segments(tuple(query_lengths)),
-        recall_segments=Segments(
-            tuple(sum(n for n, owner in zip(query_lengths, owners) if owner == memory) for memory in memories)
-        ),
+        recall_segments=Segments(tuple(np.add.reduceat(query_lengths, memories).tolist())),
         memory_segments=Segments(tuple(len(layout.memory_index) for layout in layouts.values())),
         resizes=tuple(resizes),
         num_image_tokens=num_image_tokens,
@@ -142,11 +139,13 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
     )
 
 
-def _memory_owner(samples: Sequence[VisualSample], number: int) -> int:
-    """The first of the consecutive samples that share this one's memory."""
-    while number > 0 and samples[number - 1].layout.memory_index is samples[number].layout.memory_index:
-        number -= 1
-    return number
+def _memory_owners(samples: Sequence[VisualSample]) -> list[int]:
+    """For each sample the first of the consecutive samples that share its memory."""
+    owners: list[int] = []
+    for number, sample in enumerate(samples):
+        shared = number > 0 and samples[number - 1].layout.memory_index is sample.layout.memory_index
+        owners.append(owners[-1] if shared else number)
+    return owners
 
 
 def _join(parts: object) -> Tensor:

@@ -14,27 +14,23 @@ Can be stopped at any moment: files are renamed into place when complete, a scri
 end. Started again with the same settings it makes what is missing and ends with the same bytes.
 """
 
-import multiprocessing
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
 from hourllava.clock import format_clock
-from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.atomic import replacing
 from hourllava.data.records import QuestionRow, training_record, training_record_file, write_question_table
 from hourllava.errors import ConfigError
 from hourllava.world.captions import generate_captions
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
 from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings
+from hourllava.world.jobs import prepare_folder, run_jobs, workers
 from hourllava.world.questions import generate_questions
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference
 from hourllava.world.render import render_frames
@@ -46,9 +42,7 @@ from hourllava.world.vocabulary import SPLITS, Split
 SOURCE = "marathonworld"
 SETTINGS_NAME = "marathonworld.json"
 _PREVIEW_FRAMES = 24
-_JOBS_AHEAD = 256  # videos given to the workers at a time, so that few results wait in memory
-_JOBS_PER_CALL = 8
-T = TypeVar("T")
+_JOBS_PER_CALL = 8  # of those that take milliseconds
 
 
 class MakeSettings(BaseModel):
@@ -172,75 +166,14 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
     """
-    if not 1 <= processes <= 256:
-        raise ConfigError(f"--processes is {processes}; use 1 to 256")
-    _prepare(settings, out)
     jobs = [_Job(settings, out, index) for index in range(settings.videos)]
-    missing = [job for job in jobs if not job.is_done()]
-    with _workers(min(processes, len(jobs))) as pool:
-        for _ in _run(_make_video, missing, pool, "video", num_done=len(jobs) - len(missing)):
-            pass
+    with workers(processes) as pool:
+        prepare_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
+        missing = [job for job in jobs if not job.is_done()]
+        per_call = _JOBS_PER_CALL if settings.container == "reference" else 1
+        done = len(jobs) - len(missing)
+        deque(run_jobs(_make_video, missing, pool, "video", jobs_per_call=per_call, num_done=done), maxlen=0)
         _write_records(jobs, out, pool)
-
-
-@contextmanager
-def _workers(processes: int) -> Iterator[Executor | None]:
-    """A pool of processes, or None for one: then everything happens in this one."""
-    if processes == 1:
-        yield None
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _run(work: Callable[[_Job], T], jobs: Sequence[_Job], pool: Executor | None, unit: str, num_done: int) -> (
-    Iterator[T]
-):  # fmt: skip
-    """The results of the jobs in order, with progress."""
-    with tqdm(total=num_done + len(jobs), initial=num_done, unit=unit, file=sys.stderr) as progress:
-        for start in range(0, len(jobs), _JOBS_AHEAD):
-            some = jobs[start : start + _JOBS_AHEAD]
-            per_call = _JOBS_PER_CALL if jobs[0].settings.container == "reference" else 1
-            for result in pool.map(work, some, chunksize=per_call) if pool else map(work, some):
-                progress.update(1)
-                yield result
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _prepare(settings: MakeSettings, out: Path) -> None:
-    path = out / SETTINGS_NAME
-    wanted = settings.model_dump_json(indent=1) + "\n"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            if path.read_text(encoding="utf-8") != wanted:
-                raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
-        elif any(not entry.name.startswith(SETTINGS_NAME) for entry in out.iterdir()):  # but for its own temporary
-            raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
-        for folder in (out / "videos" / SOURCE, out / "jsons"):
-            folder.mkdir(parents=True, exist_ok=True)
-        for leftover in out.rglob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(wanted, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
 
 
 def _make_video(job: _Job) -> None:
@@ -287,7 +220,7 @@ def _write_records(jobs: list[_Job], out: Path, pool: Executor | None) -> None:
     ):
 
         def rows() -> Iterator[QuestionRow]:
-            for line, questions in _run(_describe, jobs, pool, "record", num_done=0):
+            for line, questions in run_jobs(_describe, jobs, pool, "record", jobs_per_call=_JOBS_PER_CALL):
                 captions.write(line)
                 for row in questions:
                     add_record(training_record(row))

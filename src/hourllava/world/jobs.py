@@ -1,0 +1,106 @@
+"""Making many files: a folder that knows its settings, worker processes, results in order with progress."""
+
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.errors import ConfigError
+
+JOBS_AHEAD = 256  # given to the workers at a time, so that few results wait in memory
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: Sequence[Path]) -> None:
+    """Make `out` and its folders, or find them as a run with the same settings left them.
+
+    Raises:
+        ConfigError: `out` cannot be written, holds something else or another run's files.
+    """
+    path = out / settings_name
+    wanted = settings.model_dump_json(indent=1) + "\n"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            if path.read_text(encoding="utf-8") != wanted:
+                raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
+        elif any(not entry.name.startswith(settings_name) for entry in out.iterdir()):  # but for its own temporary
+            raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for leftover in out.rglob(f"*{TEMPORARY_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(wanted, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
+
+
+@contextmanager
+def workers(processes: int) -> Iterator[Executor | None]:
+    """A pool of processes, or None for one: then everything happens in this one.
+
+    Raises:
+        ConfigError: `processes` is below 1 or above 256.
+    """
+    if not 1 <= processes <= 256:
+        raise ConfigError(f"--processes is {processes}; use 1 to 256")
+    if processes == 1:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def run_jobs(
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    pool: Executor | None,
+    unit: str,
+    *,
+    jobs_per_call: int = 1,
+    num_done: int = 0,
+) -> Iterator[Result]:
+    """The results of the jobs in order, with progress.
+
+    Args:
+        work: a module's function.
+        jobs: what is to be done.
+        pool: from `workers`.
+        unit: of the progress bar.
+        jobs_per_call: sent to a worker together; more where a job takes milliseconds.
+        num_done: jobs done before.
+    """
+    with tqdm(total=num_done + len(jobs), initial=num_done, unit=unit, file=sys.stderr) as progress:
+        for start in range(0, len(jobs), JOBS_AHEAD):
+            some = jobs[start : start + JOBS_AHEAD]
+            for result in pool.map(work, some, chunksize=jobs_per_call) if pool else map(work, some):
+                progress.update(1)
+                yield result
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
