@@ -1,9 +1,8 @@
 """What a run will be, before it begins: parameters, samples, steps, and estimates of memory and time.
 
 Memory is that of one GPU: fp32 weights, gradients and AdamW's two averages, shared out by FSDP2; what FSDP2 gathers
-while it computes, in bf16; and activations, from the largest rows of the plan's first steps. Assumed are one layer's
-intermediate results while it is computed again, and that everything but the decoder's layers is gathered at once (see
-`hourllava.training.run`). What was measured stands in docs/benchmarks.md.
+while it computes, in bf16, which is everything but the decoder's layers at once (see `hourllava.training.run`); and
+activations, from the largest rows of the plan's first steps. What was measured stands in docs/benchmarks.md.
 """
 
 import dataclasses
@@ -16,7 +15,6 @@ from hourllava.data.cost import TrainedParts, memory_entries
 from hourllava.data.streams import samples_per_epoch
 from hourllava.model.checkpointing import Checkpointing
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import LOSS_CHUNK_TOKENS
 from hourllava.training.corpus import Corpus, video_rows
 from hourllava.training.meter import PEAK_FLOPS_PER_SECOND, peak_flops_per_second
 from hourllava.training.run import Prepared, trained_parts
@@ -166,7 +164,10 @@ def estimate_memory(prepared: Prepared, num_processes: int) -> Memory:
 def activation_bytes(
     config: HourLlavaConfig, row: Row, mode: Checkpointing, trained: TrainedParts, item_bytes: int
 ) -> float:
-    """Bytes of what a forward pass keeps for the backward pass, and of the one layer that is being computed again.
+    """Most bytes that a backward pass holds besides weights and their gradients.
+
+    That is in the decoder's last layer, in MemAug's, or in the projector: what the forward pass has kept up to there,
+    and the results and gradients of the layer that is computed again. Measured rows are met within a fifth.
 
     Args:
         config: of the model.
@@ -176,30 +177,36 @@ def activation_bytes(
         item_bytes: of a number.
     """
     text, vision = config.text_config, config.vision_config
-    width, num_heads, num_layers = text.hidden_size, text.num_attention_heads, text.num_hidden_layers
+    width, num_heads = text.hidden_size, text.num_attention_heads
     group_width = (getattr(text, "num_key_value_heads", None) or num_heads) * (width // num_heads)
     num_blocks = config.memaug.num_blocks
 
-    # Numbers that are kept: for each token by the decoder, for each query (at most all tokens) by MemAug.
+    # Numbers of one token in one layer: all of them, and those that are kept.
     decoder_layer = 6 * width + 2 * group_width + 4 * text.intermediate_size
     memaug_block = (12 + 2 * config.memaug.mlp_ratio) * width + 2 * group_width
     tower_layer = 8 * vision.hidden_size + 2 * vision.intermediate_size
-    kept = {
+    kept_decoder, kept_memaug, kept_tower = {
         "none": (decoder_layer, memaug_block, tower_layer),
         "full": (width, width, vision.hidden_size),
         "selective": (2 * width, 3 * width, 2 * vision.hidden_size),
     }[mode]
-    decoder = row.tokens * (num_layers * kept[0] + 2 * decoder_layer + 4 * width)
-    memaug = row.tokens * (num_blocks * kept[1] + 2 * memaug_block) if row.memory_entries else 0
-    # Features, projected tokens, keys and values of each block; the last two with gradients, and the projector's layer.
-    memory = row.memory_entries * (
-        config.vision_feature_width + 2 * width + 4 * group_width * num_blocks + 3 * width * trained.projector
+
+    # A memory entry has its features, its projected token, and keys and values of all blocks, made once for each patch
+    # and gathered.
+    entry, keys_values = config.vision_feature_width + width, 2 * group_width * num_blocks
+    memaug = row.tokens * num_blocks * kept_memaug if row.memory_entries else 0
+    in_decoder = (
+        row.tokens * (text.num_hidden_layers * kept_decoder + 2 * decoder_layer)
+        + memaug
+        + row.memory_entries * (entry + 2 * keys_values)
     )
+    in_memaug = memaug + 2 * row.tokens * memaug_block + row.memory_entries * (entry + 3 * keys_values)
+    in_projector = row.memory_entries * (entry + keys_values + 4 * width * trained.projector)
+
     patches = row.views * config.patch_grid**2
-    tower = patches * (config.num_vision_layers * kept[2] + 2 * tower_layer) if trained.vision_tower else 0
+    tower = patches * (config.num_vision_layers * kept_tower + 2 * tower_layer) if trained.vision_tower else 0
     pixels = row.views * 3 * vision.image_size**2 * 4
-    logits = min(LOSS_CHUNK_TOKENS, row.tokens) * text.vocab_size * (item_bytes + 8)
-    return float((decoder + memaug + memory + tower) * item_bytes + pixels + logits)
+    return float((max(in_decoder, in_memaug, in_projector) + tower) * item_bytes + pixels)
 
 
 def _largest_rows(corpus: Corpus) -> set[Row]:
