@@ -13,6 +13,7 @@ one process uses neither vision tower nor MemAug while another process does, and
 """
 
 import dataclasses
+import importlib.util
 import os
 import socket
 from pathlib import Path
@@ -92,6 +93,9 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         recipe: of the run.
         meta: do not load or make weights; what a dry run needs.
     """
+    for logger in recipe.log.to:
+        if importlib.util.find_spec(logger) is None:
+            raise ConfigError(f"log.to names {logger}, which is not installed; pip install {logger}, or set log.to=[]")
     torch.manual_seed(recipe.seed)
     model, processor = load_start(recipe.start, meta=meta)
     if recipe.lora is not None:
