@@ -66,12 +66,22 @@ class TestRun:
         assert train(undisturbed) == undisturbed.out / "final"
         assert (undisturbed.out / "final" / WEIGHTS).stat().st_mtime_ns == before
 
+    def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(self, undisturbed):
+        with pytest.raises(TrainingError, match=r"was trained by another recipe.*choose another `out`"):
+            train(undisturbed.model_copy(update={"seed": 5}))
+
     def test_a_run_that_lost_its_end_goes_on_to_the_same_weights(self, undisturbed, tmp_path):
         out = tmp_path / "out"
         shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
         (out / ".checkpoint-6.partial").mkdir()  # what a kill leaves behind
         train(undisturbed.model_copy(update={"out": out}))
         assert (out / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+
+    def test_a_run_that_was_killed_after_its_last_step_is_only_finished(self, undisturbed, tmp_path, capsys):
+        shutil.copytree(undisturbed.out / "checkpoint-6", tmp_path / "checkpoint-6")
+        train(undisturbed.model_copy(update={"out": tmp_path}))
+        assert "step" not in capsys.readouterr().err
+        assert (tmp_path / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
 
     def test_activation_checkpointing_changes_nothing(self, undisturbed, tmp_path):
         train(undisturbed.model_copy(update={"out": tmp_path / "out", "activations": "none"}))

@@ -4,7 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hourllava.data.cost import TrainedParts, estimate_costs
 from hourllava.data.lengths import stream_lengths
@@ -124,12 +126,10 @@ def build_corpus(
         dataset = MdsDataset(stream.folder)
         name = stream.name or PurePosixPath(stream.folder).name
         lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))
-        is_video = dataset.has_column("video")
-        first_video = int(is_video.argmax()) if is_video.any() else None
-        encoded = first_video is not None and dataset.row(first_video, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+        is_video, encoded = video_rows(dataset)
         # What is computed again in the backward pass is not counted: how that is done must not change the order.
         costs = estimate_costs(
-            lengths, config, is_video=is_video, encoded=is_video & encoded, trained=trained, checkpointing=False
+            lengths, config, is_video=is_video, encoded=encoded, trained=trained, checkpointing=False
         )
         amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
         planned.append(Stream(name, lengths, costs.total, **amounts))
@@ -143,3 +143,11 @@ def build_corpus(
     )
     settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
     return Corpus(BatchPlan(planned, settings), datasets, encoder, data)
+
+
+def video_rows(dataset: MdsDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows [N] are videos, and which [N] of them come as features, judged by the first."""
+    is_video = dataset.has_column("video")
+    first = int(is_video.argmax())
+    encoded = bool(is_video.any()) and dataset.row(first, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+    return is_video, is_video & encoded

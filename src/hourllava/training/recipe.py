@@ -10,6 +10,8 @@
 Learning rates are replaced as a whole: patterns of a base that is about another set of parts would be errors here.
 """
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -26,9 +28,21 @@ from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 
 SHIPPED = "recipes"
+RECIPE_NAME = "recipe.yaml"
+"""Of the whole recipe, with bases and defaults, beside what was trained by it."""
+
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: to YAML 1.1, which PyYAML reads, `1e-4` is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
 
 
 class _Section(BaseModel):
@@ -36,11 +50,16 @@ class _Section(BaseModel):
 
 
 class Start(_Section):
-    """Where the weights come from: a checkpoint, or a preset's configuration with random weights."""
+    """Where the weights come from: a checkpoint, or a preset's configuration with random weights.
 
-    checkpoint: str | None = None  # folder, or name on the hub
+    Checkpoints are folders, or names on the hub.
+    """
+
+    checkpoint: str | None = None
     preset: str | None = None  # name of a shipped configuration
     tokenizer: str | None = None  # of a preset: a folder, or a name on the hub; "nano" for the shipped one
+    decoder: str | None = None  # of a preset: checkpoint of a language model in place of random weights
+    vision_tower: str | None = None  # of a preset: checkpoint of a vision tower in place of random weights
     model: dict[str, Any] = {}  # configuration fields to change, such as {forgetting: {temporal: keyframe}}
 
     @model_validator(mode="after")
@@ -49,6 +68,8 @@ class Start(_Section):
             raise ValueError("give a checkpoint or a preset, one of the two")
         if (self.preset is None) != (self.tokenizer is None):
             raise ValueError("a preset needs a tokenizer, and a checkpoint has its own")
+        if self.preset is None and (self.decoder is not None or self.vision_tower is not None):
+            raise ValueError("a decoder and a vision_tower go with a preset, and a checkpoint has its own")
         return self
 
 
@@ -197,9 +218,9 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def shipped_recipes() -> list[str]:
-    """Paths of the recipes that come with the library."""
+    """Paths of the recipes that come with the library, without those that are only bases (`_*.yaml`)."""
     folder = Path(str(resources.files("hourllava"))) / SHIPPED
-    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("[!_]*.yaml"))
 
 
 def _find(path: Path, beside: Path) -> Path:
@@ -208,7 +229,10 @@ def _find(path: Path, beside: Path) -> Path:
     for candidate in (beside / path, path, library / path):
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"there is no recipe {str(path)!r}; shipped are {', '.join(shipped_recipes())}")
+    shipped = shipped_recipes()
+    close = difflib.get_close_matches(path.as_posix(), shipped, n=1)
+    guess = f", did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"there is no recipe {str(path)!r}{guess or ';'} shipped are {', '.join(shipped)}")
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -231,7 +255,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 

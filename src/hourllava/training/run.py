@@ -13,6 +13,7 @@ one process uses neither vision tower nor MemAug while another process does, and
 """
 
 import dataclasses
+import importlib.util
 import os
 import socket
 from pathlib import Path
@@ -21,23 +22,19 @@ from typing import Any
 import torch
 from accelerate.state import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import AutoTokenizer, TrainingArguments
+from transformers import TrainingArguments
 
 from hourllava.data.atomic import replacing
 from hourllava.data.cost import TrainedParts
-from hourllava.errors import ConfigError
-from hourllava.model.checkpoint import load_model
+from hourllava.errors import ConfigError, TrainingError
 from hourllava.model.checkpointing import checkpoint_activations
-from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import NANO, nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
-from hourllava.model.prompt import END, START, special_token_id
 from hourllava.training.adapters import add_adapters
 from hourllava.training.checkpoints import FINAL, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.recipe import BatchRecipe, Recipe, Start, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
+from hourllava.training.start import load_start
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
 
@@ -51,6 +48,11 @@ class Prepared:
     groups: list[Group]
     corpus: Corpus
     validation: Validation | None
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run."""
+        return min(self.corpus.plan.num_steps, self.recipe.schedule.max_steps or self.corpus.plan.num_steps)
 
 
 def train(recipe: Recipe) -> Path:
@@ -66,6 +68,11 @@ def train(recipe: Recipe) -> Path:
     """
     final = recipe.out / FINAL
     if final.is_dir():
+        if (final / RECIPE_NAME).read_text(encoding="utf-8") != recipe_text(recipe):
+            raise TrainingError(
+                f"{final} was trained by another recipe, {final / RECIPE_NAME}; choose another `out`, or remove "
+                f"{recipe.out} to train anew"
+            )
         return final
     join_processes(recipe)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
@@ -73,7 +80,7 @@ def train(recipe: Recipe) -> Path:
     arguments = training_arguments(recipe, prepared)
     trainer = HourLlavaTrainer(prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation)
     if trainer.is_world_process_zero():
-        with replacing(recipe.out / "recipe.yaml") as temporary:
+        with replacing(recipe.out / RECIPE_NAME) as temporary:
             temporary.write_text(recipe_text(recipe), encoding="utf-8")
     trainer.resume_or_start()
     return trainer.save_final()
@@ -86,6 +93,9 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         recipe: of the run.
         meta: do not load or make weights; what a dry run needs.
     """
+    for logger in recipe.log.to:
+        if importlib.util.find_spec(logger) is None:
+            raise ConfigError(f"log.to names {logger}, which is not installed; pip install {logger}, or set log.to=[]")
     torch.manual_seed(recipe.seed)
     model, processor = load_start(recipe.start, meta=meta)
     if recipe.lora is not None:
@@ -123,46 +133,6 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
     return Prepared(recipe, model, groups, corpus, validation)
 
 
-def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
-    """The model that training begins with, in fp32 on the CPU, and its processor.
-
-    Args:
-        start: of the recipe.
-        meta: neither load nor make weights.
-
-    Raises:
-        CheckpointError: no checkpoint there, or its weights do not fit its configuration with the recipe's changes.
-        ConfigError: no such preset, a change that is not allowed, or a tokenizer without the ChatML tokens.
-    """
-    if start.checkpoint is not None:
-        stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
-        tokenizer = stored.tokenizer
-        config = HourLlavaConfig(**merge_settings(stored.config.to_dict(), start.model))
-    else:
-        assert start.preset is not None
-        tokenizer = nano_tokenizer() if start.tokenizer == NANO else AutoTokenizer.from_pretrained(start.tokenizer)
-        config = HourLlavaConfig.preset(start.preset, **start.model)
-    processor = HourLlavaProcessor(tokenizer, config)
-    _check_tokenizer(processor)
-    if start.checkpoint is not None and not meta:
-        model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
-    else:
-        with torch.device("meta" if meta else "cpu"):
-            model = HourLlavaForConditionalGeneration(config)
-    return model, processor
-
-
-def _check_tokenizer(processor: HourLlavaProcessor) -> None:
-    for token in (START, END):
-        special_token_id(processor.tokenizer, token)
-    rows = processor.config.text_config.vocab_size
-    if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
-        raise ConfigError(
-            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one "
-            "of them for visual tokens; they belong to different models"
-        )
-
-
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
     """Which parts get gradients."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -181,16 +151,15 @@ def trained_parts(model: torch.nn.Module) -> TrainedParts:
 def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
     """A recipe as transformers' arguments."""
     plan = prepared.corpus.plan
-    max_steps = min(plan.num_steps, recipe.schedule.max_steps or plan.num_steps)
     on_gpu = torch.cuda.is_available()
     sharded = _is_sharded(recipe)
     arguments = TrainingArguments(
         output_dir=str(recipe.out),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=plan.micro_batches_of_rank(num_processes()),
-        max_steps=max_steps,
+        max_steps=prepared.num_steps,
         lr_scheduler_type="constant_with_warmup" if recipe.schedule.kind == "constant" else recipe.schedule.kind,
-        warmup_steps=round(recipe.schedule.warmup * max_steps),
+        warmup_steps=round(recipe.schedule.warmup * prepared.num_steps),
         max_grad_norm=recipe.optimizer.max_grad_norm,
         bf16=recipe.precision == "bf16" and not sharded,
         seed=recipe.seed,

@@ -11,6 +11,7 @@ Methods that start with an underscore override transformers' own of that name, v
 """
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from hourllava.training.console import ConsoleCallback
 from hourllava.training.corpus import MODALITIES_KEY, Corpus
 from hourllava.training.groups import Group, optimizer_groups
 from hourllava.training.meter import Meter
-from hourllava.training.recipe import Recipe, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, Recipe, recipe_text
 from hourllava.training.validation import Validation
 from hourllava.training.weights import write_model
 
@@ -77,6 +78,8 @@ class HourLlavaTrainer(Trainer):
         if found:
             self._check_plan(found[-1])
             self._first_step = checkpoints.step_of(found[-1])
+        if self._first_step >= self.args.max_steps:  # only the final model is missing
+            return
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
 
     # ---- batches
@@ -204,18 +207,21 @@ class HourLlavaTrainer(Trainer):
             plan = {"fingerprint": self.corpus.plan.fingerprint(), "step": self.state.global_step}
             checkpoints.write_json(folder / checkpoints.PLAN, plan)
             if self.is_world_process_zero():
-                (folder / "recipe.yaml").write_text(recipe_text(self.recipe), encoding="utf-8")
+                (folder / RECIPE_NAME).write_text(recipe_text(self.recipe), encoding="utf-8")
                 self.state.save_to_json(str(folder / TRAINER_STATE))
         checkpoints.remove_older(out, self.recipe.checkpoints.keep)
         self.meter.skip(time.perf_counter() - started)
 
     def save_final(self) -> Path:
-        """Write the trained model without the state of its training."""
-        with checkpoints.writing(self.recipe.out / checkpoints.FINAL) as folder:
-            self._write_model(folder)
+        """The model of the newest checkpoint, which is that of the last step, without the state of its training."""
+        final = self.recipe.out / checkpoints.FINAL
+        newest = checkpoints.checkpoints(self.recipe.out)[-1]
+        with checkpoints.writing(final) as folder:
             if self.is_world_process_zero():
-                (folder / "recipe.yaml").write_text(recipe_text(self.recipe), encoding="utf-8")
-        return self.recipe.out / checkpoints.FINAL
+                for file in newest.iterdir():
+                    if file.is_file() and file.name not in (TRAINER_STATE, checkpoints.PLAN):
+                        shutil.copyfile(file, folder / file.name)
+        return final
 
     def _write_model(self, folder: Path) -> None:
         dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
