@@ -13,7 +13,7 @@ moment and started again, the same command ends with the same bytes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -34,6 +34,7 @@ from hourllava.world.questions.pictures import (
     Exchange,
     Still,
     copy_exchange,
+    describe_exchange,
     option_exchange,
     still_at,
     still_exchange,
@@ -156,10 +157,12 @@ def _make_record(job: _Job) -> PictureRecord:
     count = 1 if job.kind == "image" else draws.between(*NUM_IMAGES)
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
-        asked = iter(lambda: still_exchange(stills[0], settings.split, draws), None)
+        # Every picture is described: nothing teaches the vision tower faster than an answer that tells everything.
+        first = describe_exchange(stills[0], settings.split, draws)
+        asked = chain([first], iter(lambda: still_exchange(stills[0], settings.split, draws), None))
         names: tuple[str, ...] = (f"{SOURCE}/{job.name}.jpg",)
     else:
-        asked = iter(lambda: stills_exchange(stills, settings.split, draws), None)
+        asked = chain(iter(lambda: stills_exchange(stills, settings.split, draws), None))
         names = tuple(f"{SOURCE}/{job.name}-{k}.jpg" for k in range(len(stills)))
     exchanges = _distinct(asked, settings.questions)
     renderer = Renderer(script, settings.size_pixels)
