@@ -1,4 +1,4 @@
-"""The nano recipes in miniature: stages 0 to 3 on MarathonWorld, each from the one before, and a question at the end."""
+"""The nano recipes in miniature: stages 0 to 3 on MarathonWorld, each from the one before, then a question."""
 
 import json
 import shutil
