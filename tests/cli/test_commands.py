@@ -136,7 +136,7 @@ def spoil(folder, name):
         (["watch", "text.mp4"], 3, "no video"),
         (["watch", "zero.mp4"], 3, "zero.mp4"),
         (["ask", "lecture.mp4", ""], 7, "the question is empty"),
-        (["ask", "lecture.mp4", "why " * 10000], 7, "the model takes 32768"),
+        (["ask", "lecture.mp4", "why " * 40000], 7, "the model takes 32768"),
         (["ask", "cut.safetensors", "why?"], 5, "cut short or damaged"),
         (["ask", "missing.safetensors", "why?"], 5, "there is no memory file"),
         (["watch", "lecture.mp4", "--fps", "0"], 2, "fps"),

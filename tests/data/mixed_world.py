@@ -18,6 +18,10 @@ MIXTURE = {
             "kind": "video", "media": "VideoMarathon/videos", "features": "VideoMarathon/features", "workers": 2,
             "questions_per_record": 5, "files": {"VideoMarathon/jsons/videomarathon.json": "first:50%"},
         },
+        "references": {
+            "kind": "video", "media": "World/videos", "questions_per_record": 3,
+            "files": {"World/jsons/videomarathon.json": "end:20%"},
+        },
         "clips": {
             "kind": "video", "media": "LLaVA-Video-178K", "features": "LLaVA-Video-178K/features",
             "files": {"LLaVA-Video-178K/jsons/clips.jsonl": "all"},
@@ -31,7 +35,9 @@ MIXTURE = {
     },
     "stages": {
         "s1": {"streams": {"0": ["pictures_part0..2"]}},
-        "s2": {"streams": {"0": ["pictures_part0", "pairs_part0", "texts_part0", "clips_part0"]}},
+        "s2": {
+            "streams": {"0": ["pictures_part0", "pairs_part0", "texts_part0", "clips_part0", "references_part0..2"]}
+        },
         "s3": {
             "videos": "features",
             "streams": {
@@ -50,6 +56,7 @@ def turns(question, answer="yes", marks=1):
 def make_data(root: Path) -> Path:
     """Fill `root` in the folder layout of the README; returns the file of the mixture."""
     make_world(make_settings(NUM_VIDEOS, "0.2", 0, "train", "easy", None, 1, 64, "mp4"), root / "VideoMarathon", 1)
+    make_world(make_settings(1, "1", 1, "train", "easy", None, 1, 64, "reference"), root / "World", 1)
     (root / "LLaVA-Video-178K" / "s").mkdir(parents=True)
     for k in range(NUM_CLIPS):
         write_clip(root / "LLaVA-Video-178K" / "s" / f"{k}.mp4", num_frames=8 + 4 * k, fps=4)

@@ -1,6 +1,7 @@
 """`data prepare`: from raw files to what a trainer reads, for all three stages, in one command each."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -62,16 +63,17 @@ def streams_of(root, stage):
     return [MdsDataset(folder) for folder in stream_folders(root / SHARDS / f"hourllava_{stage}")]
 
 
-def world_questions(root):
-    records = json.loads((root / "VideoMarathon/jsons/videomarathon.json").read_text())
-    return Counter(record["video"] for record in records)
+def records_of(root, data_set):
+    return json.loads((root / data_set / "jsons/videomarathon.json").read_text())
 
 
 def test_stages_hold_what_their_mixture_says(prepared):
     root, said = prepared
     ids = {stage: [[row["text"]["id"] for row in dataset] for dataset in streams_of(root, stage)] for stage in said}
     assert ids["s1"] == [[f"p{k}" for part in range(3) for k in range(part, NUM_PICTURES, 3)]]
-    assert Counter(name[0] for name in ids["s2"][0]) == {"p": 3, "m": 2, "t": 3, "c": 2}
+    references = sum(name.startswith("marathonworld/") for name in ids["s2"][0])
+    assert Counter(name[0] for name in ids["s2"][0]) == {"p": 3, "m": 2 + references, "t": 3, "c": 2}
+    assert references == math.ceil(math.ceil(len(records_of(root, "World")) / 3) / 5)  # of three questions each
     first, second = ids["s3"]
     clips, pairs, texts = (
         [f"{letter}{k}" for k in range(part, number, 3)]
@@ -81,9 +83,10 @@ def test_stages_hold_what_their_mixture_says(prepared):
     assert sorted(halves) == [f"p{k}" for k in range(1, NUM_PICTURES, 3)]
     assert [name for name in first if name[0] != "p"] == [*clips, "c2", *pairs, *texts]
     # The world's file has a question a record; they come together by five, and half of those records is taken.
-    num_records = sum(-(-count // 5) for count in world_questions(root).values())
+    questions = Counter(record["video"] for record in records_of(root, "VideoMarathon"))
+    num_records = sum(math.ceil(count / 5) for count in questions.values())
     world = [name for name in second if name.startswith("marathonworld/")]
-    assert len(world) == len(set(world)) == -(-num_records // 2)
+    assert len(world) == len(set(world)) == math.ceil(num_records / 2)
     for stage, datasets in ids.items():
         assert [f"{len(stream)} samples" in said[stage] for stream in datasets] == [True] * len(datasets)
 
@@ -92,7 +95,9 @@ def test_stage_2_reads_videos_and_stage_3_features(prepared):
     root, _ = prepared
     videos = {stage: [row["video"] for dataset in streams_of(root, stage) for row in dataset if "video" in row]
               for stage in ("s2", "s3")}  # fmt: skip
-    assert videos["s2"] == ["LLaVA-Video-178K/s/0.mp4", "LLaVA-Video-178K/s/3.mp4"]
+    clips = ["LLaVA-Video-178K/s/0.mp4", "LLaVA-Video-178K/s/3.mp4"]
+    assert [name for name in videos["s2"] if not name.endswith(".world.json")] == clips
+    assert set(videos["s2"]) - set(clips) == {"World/videos/marathonworld/train-1-00000.world.json"}
     assert {Path(name).suffix for name in videos["s3"]} == {".safetensors"}
     assert all((root / name).is_file() for stage in videos.values() for name in stage)
     features = {path.relative_to(root).as_posix() for path in root.rglob("features/**/*.safetensors")}
@@ -104,18 +109,14 @@ def test_stage_2_reads_videos_and_stage_3_features(prepared):
 @pytest.mark.parametrize("stage", ["s1", "s2", "s3"])
 def test_every_sample_arrives(prepared, processor, stage, questions, tmp_path):
     root, _ = prepared
-    if questions == "segments":
-        folder = root / SHARDS / f"hourllava_{stage}"
-        arguments = ["data", "lengths", folder, "--model", "nano", "--media", root, "--questions", questions]
+    folder = root / SHARDS / f"hourllava_{stage}"
+    if questions == "segments":  # the lengths beside the streams are of the other kind
         shutil.copytree(root / SHARDS, tmp_path / "sharding")
-        arguments[2] = folder = tmp_path / "sharding" / f"hourllava_{stage}"
-        result = CliRunner().invoke(app, [*map(str, arguments), "--processes", "1"])
+        folder = tmp_path / "sharding" / f"hourllava_{stage}"
+        arguments = [folder, "--model", "nano", "--media", root, "--questions", questions, "--processes", 1]
+        result = CliRunner().invoke(app, ["data", "lengths", *map(str, arguments)])
         assert result.exit_code == 0, result.output
-    else:
-        folder = root / SHARDS / f"hourllava_{stage}"
-    listing = json.loads((folder / "streams.json").read_text())
-    encode = RowEncoder(processor, folder / listing["media_root"] if questions == "conversation" else root,
-                        questions=questions)  # fmt: skip
+    encode = RowEncoder(processor, root, questions=questions)
     streams, sources, num_questions = [], [], 0
     for name in stream_folders(folder):
         dataset = MdsDataset(name)
@@ -139,6 +140,14 @@ def test_every_sample_arrives(prepared, processor, stage, questions, tmp_path):
         segments = [length for length in segments if length > 1]
     assert len(segments) == num_questions
     assert 0.99 * promised <= sum(segments) <= promised
+
+
+def test_the_list_of_streams_leads_to_the_media(prepared):
+    root, _ = prepared
+    folder = root / SHARDS / "hourllava_s3"
+    listing = json.loads((folder / "streams.json").read_text())
+    assert [stream["folder"] for stream in listing["streams"]] == ["0", "1"]
+    assert (folder / listing["media_root"]).resolve() == root.resolve()
 
 
 def test_run_again_changes_nothing(prepared, tmp_path):
@@ -241,11 +250,15 @@ def test_options_and_files_that_do_not_fit(raw, tmp_path):
         PrepareSettings("s3", raw, tmp_path, mixture, video_suffix=".npy")
     with pytest.raises(ConfigError, match="--questions"):
         PrepareSettings("s3", raw, tmp_path, mixture, questions="each")
-    with pytest.raises(DataError, match=r"3 record files of stage s2 are not in .*texts\.json; `hourllava data"):
+    with pytest.raises(DataError, match=r"4 record files of stage s2 .*videomarathon\.json; `hourllava data sources"):
         list(prepare_stage(PrepareSettings("s2", tmp_path, tmp_path / "out", _without(mixture, "clips"))))
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"):
-        list(prepare_stage(PrepareSettings("s1", raw, tmp_path / "file" / "out", mixture)))
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / "records").touch()
+    for out in (tmp_path / "file" / "out", tmp_path / "held"):
+        with pytest.raises(DataError, match=r"cannot be used: .*; free space, or choose") as caught:
+            list(prepare_stage(PrepareSettings("s1", raw, out, mixture)))
+        assert "\n" not in str(caught.value)
 
 
 def _without(mixture, source):
@@ -255,7 +268,7 @@ def _without(mixture, source):
 
 
 KILLED = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
 import hourllava.data.prepare as prepare
@@ -263,7 +276,7 @@ from hourllava.data.mixtures import read_mixture
 import transformers.models.siglip.modeling_siglip
 torch.set_num_threads(1)
 stage, num_kills = sys.argv[1], int(sys.argv[2])
-chance, finished = random.Random(stage), 0
+chance, kills = random.Random(stage), 0
 def start(folder):
     child = os.fork()  # after the imports, which take longer than the work
     if child == 0:
@@ -280,27 +293,28 @@ def succeeded(child):
 begin = time.monotonic()
 assert succeeded(start("whole"))
 whole_seconds = time.monotonic() - begin
-for _ in range(num_kills):
+while kills < num_kills:
     child = start("killed")
     time.sleep(chance.uniform(0, whole_seconds))
     os.kill(child, signal.SIGKILL)
-    finished += succeeded(child)
+    if succeeded(child):  # it was faster: once more from the beginning
+        shutil.rmtree("killed")
+        shutil.copytree("raw", "killed")
+    else:
+        kills += 1
 assert succeeded(start("killed"))
-print(finished)
 """
 
 
 def check_kills(raw, tmp_path, stage, num_kills):
     """Kill `data prepare` at random moments, each time going on; the end is that of a run left alone."""
-    for name in ("whole", "killed"):
+    for name in ("raw", "whole", "killed"):
         shutil.copytree(raw, tmp_path / name / "data")
     done = subprocess.run(
         [sys.executable, "-c", KILLED, stage, str(num_kills)],
         capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    print(f"{num_kills} kills, {done.stdout.strip()} of them after the end")
-    assert int(done.stdout) < num_kills
     whole, killed = (contents(tmp_path / name) for name in ("whole", "killed"))
     assert killed.keys() == whole.keys()
     assert [name for name, data in whole.items() if killed[name] != data] == []

@@ -123,7 +123,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
 def wanted(**changes):
     values = {
         "videos": 2, "minutes": "3-60", "seed": 0, "split": "train", "difficulty": "normal", "needles": None,
-        "per_task": 1, "size_pixels": 64, "container": "mp4",
+        "per_task": 1, "formats": "both", "size_pixels": 64, "container": "mp4",
     }  # fmt: skip
     return make_settings(**(values | changes))
 
@@ -143,6 +143,7 @@ def wanted(**changes):
         ({"needles": -1}, "takes 0 to"),
         ({"split": "dev"}, "train, test"),
         ({"difficulty": "mad"}, "easy, normal, hard"),
+        ({"formats": "essay"}, "--formats is 'essay'; use one of: both, open, choice"),
         ({"container": "avi"}, "mp4, webm, reference"),
         ({"per_task": 0}, "--per-task is 0"),
         ({"size_pixels": 65}, "even"),
@@ -177,6 +178,13 @@ def test_minutes_are_read_as_seconds():
     assert parse_minutes("3-60") == (180, 3600)
     assert parse_minutes("0.5") == (30, 30)
     assert wanted(minutes="1440").max_seconds == 86400
+
+
+def test_one_format_only(tmp_path):
+    settings = wanted(minutes="0.5", formats="open", container="reference")
+    make_world(settings, tmp_path / "open", processes=1)
+    rows = list(iterate_questions(tmp_path / "open/jsons/questions.parquet", LoadReport()))
+    assert {row.format for row in rows} == {"open"}
 
 
 def test_the_command_turns_errors_into_one_line_and_an_exit_code(tmp_path):

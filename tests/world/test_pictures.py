@@ -191,6 +191,8 @@ def test_folders_records_and_going_on(tmp_path):
             for name in names:
                 with Image.open(out / "images" / name) as image:
                     assert (image.format, image.size) == ("JPEG", (64, 64))
+            if kind == "image":
+                assert asked.removeprefix("<image>\n") in PHRASINGS["describe"]["train"]
             for human, gpt in zip(record["conversations"][::2], record["conversations"][1::2]):
                 _, options = split_options(human["value"])
                 assert gpt["value"] in LETTERS[:4] if options else gpt["value"]

@@ -18,6 +18,7 @@ def make(
     difficulty: Annotated[str, typer.Option(help="easy, normal or hard.")] = "normal",
     needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
     per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
+    formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
     size_pixels: Annotated[int, typer.Option(help="Width and height of the videos.")] = 256,
     container: Annotated[str, typer.Option(help="mp4, webm, or reference: rendered when read.")] = "mp4",
     processes: Annotated[int, typer.Option(help="How many videos are made at a time.")] = 2,
@@ -25,7 +26,9 @@ def make(
     """Make videos, scripts, captions, questions and training records in VideoMarathon's folders."""
     from hourllava.world.make import make_settings, make_world
 
-    settings = make_settings(videos, minutes, seed, split, difficulty, needles, per_task, size_pixels, container)
+    settings = make_settings(
+        videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container
+    )
     make_world(settings, out, processes)
     typer.echo(str(out))
 

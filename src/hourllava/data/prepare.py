@@ -119,10 +119,13 @@ def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
         )
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
+        with lock_folder(settings.out):
+            yield from _prepare(settings, stage.parts, from_features=stage.videos == "features")
     except OSError as error:
-        raise DataError(f"{settings.out} cannot be written: {error.strerror}; choose another with --out") from error
-    with lock_folder(settings.out):
-        yield from _prepare(settings, stage.parts, from_features=stage.videos == "features")
+        raise DataError(
+            f"{error.filename or settings.out} cannot be used: {error.strerror or error}; free space, or choose "
+            "another folder with --out, then run again: what is done is kept"
+        ) from error
 
 
 def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: bool) -> Iterator[str]:

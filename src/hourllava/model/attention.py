@@ -39,9 +39,11 @@ VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 # an H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
 MIN_PAIRS_FOR_SDPA = 2**21
 
-# cuDNN's kernels, SDPA's default on an H100, are the fastest, but every new shape is planned first, on the CPU. Packed
-# samples are all of different lengths: only those are worth a plan that run longer than it takes to make.
+# cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape it makes a plan first: 60 to 90 ms
+# of CPU time, and 75 to 145 ms for the backward pass. Packed samples are all of different lengths, so only those get one
+# that gain more by it: at 9,000 x 234,000 flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's blocks.
 MIN_PAIRS_FOR_CUDNN = 2**28
+QUERIES_OF_A_PLAN = 512
 WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
@@ -129,9 +131,12 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
     if num_queries == 0:
         return torch.empty_like(query_QHE)
-    lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
     worth_planning = num_queries * num_keys >= MIN_PAIRS_FOR_CUDNN
-    with contextlib.nullcontext() if worth_planning or not _fits_varlen(query_QHE) else sdpa_kernel(WITHOUT_CUDNN):
+    if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
+        query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
+    lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
+    plain = worth_planning or not _fits_varlen(query_QHE)
+    with contextlib.nullcontext() if plain else sdpa_kernel(WITHOUT_CUDNN):
         output_1HQE = F.scaled_dot_product_attention(
             query_QHE.transpose(0, 1)[None],
             key_KGE.transpose(0, 1)[None],
@@ -141,7 +146,7 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
             scale=scale,
             enable_gqa=True,
         )
-    return output_1HQE[0].transpose(0, 1)
+    return output_1HQE[0].transpose(0, 1)[:num_queries]
 
 
 def _varlen(

@@ -331,7 +331,8 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             )
         if "sliding_attention" in (getattr(self.config.text_config, "layer_types", None) or ()):
             raise InputError("packed samples need a decoder without sliding-window layers; pad the batch instead")
-        positions = torch.cat([torch.arange(length) for length in segments.lengths])[None].to(tokens.device)
+        starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
+        positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens.device)
         # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at
         # 32k). The packed attention does not look at it.
         return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)

@@ -31,7 +31,8 @@ from hourllava.world.captions import generate_captions
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
 from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
-from hourllava.world.questions import generate_questions
+from hourllava.world.questions import FORMATS, generate_questions
+from hourllava.world.questions.draft import Format
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference
 from hourllava.world.render import render_frames
 from hourllava.world.rng import Draws
@@ -57,6 +58,7 @@ class MakeSettings(BaseModel):
     difficulty: str = "normal"
     needles: int | None = None  # cards per video; None: one per event, at least 4
     per_task: int = 3  # questions per task and format, as in VideoMarathon
+    formats: tuple[Format, ...] = FORMATS
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
     version: Literal[1] = 1  # of the generator: other versions give other bytes
@@ -82,7 +84,7 @@ def parse_minutes(text: str) -> tuple[int, int]:
 
 def make_settings(
     videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
-    size_pixels: int, container: str,
+    formats: str, size_pixels: int, container: str,
 ) -> MakeSettings:  # fmt: skip
     """Check what a user asked for.
 
@@ -93,6 +95,7 @@ def make_settings(
         ("split", split, SPLITS),
         ("difficulty", difficulty, tuple(DIFFICULTIES)),
         ("container", container, ("mp4", "webm", "reference")),
+        ("formats", formats, ("both", *FORMATS)),
     ):
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
@@ -111,7 +114,7 @@ def make_settings(
         {
             "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
             "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
-            "container": container,
+            "container": container, "formats": FORMATS if formats == "both" else (formats,),
         }
     )  # fmt: skip
 
@@ -188,9 +191,11 @@ def _make_video(job: _Job) -> None:
         temporary.write_text(script.model_dump_json(), encoding="utf-8")
 
 
-def question_rows(script: Script, video: str, per_task: int) -> Iterator[QuestionRow]:
+def question_rows(
+    script: Script, video: str, per_task: int, formats: tuple[Format, ...] = FORMATS
+) -> Iterator[QuestionRow]:
     """A video's questions as rows of the table; `video` is the path below `videos/`."""
-    for number, question in enumerate(generate_questions(script, per_task=per_task)):
+    for number, question in enumerate(generate_questions(script, per_task=per_task, formats=formats)):
         yield QuestionRow(
             question_id=f"{Path(video).name.partition('.')[0]}-{number:03}",
             video=video,
@@ -206,7 +211,7 @@ def _describe(job: _Job) -> tuple[str, list[QuestionRow]]:
     script = job.reference.script()
     captions = generate_captions(script).model_dump_json()
     line = f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n'
-    return line, list(question_rows(script, job.video, job.settings.per_task))
+    return line, list(question_rows(script, job.video, job.settings.per_task, job.settings.formats))
 
 
 def _write_records(jobs: list[_Job], out: Path, pool: Executor | None) -> None:

@@ -13,7 +13,7 @@ moment and started again, the same command ends with the same bytes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,11 +29,12 @@ from hourllava.world.captions import generate_captions
 from hourllava.world.generate import generate_script
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
 from hourllava.world.make import SOURCE
-from hourllava.world.questions import generate_questions
+from hourllava.world.questions import BUILDERS, generate_questions
 from hourllava.world.questions.pictures import (
     Exchange,
     Still,
     copy_exchange,
+    describe_exchange,
     option_exchange,
     still_at,
     still_exchange,
@@ -51,6 +52,7 @@ SETTINGS_NAME = "pictures.json"
 SCRIPT_SECONDS = (12, 64)
 NUM_IMAGES = (2, 5)  # of a record of several
 CARD_SHARE = 3  # one image in so many is a card
+TASKS_ASKED = 2  # of a text, one question of which is taken
 # What the captions of a video tell as exactly as the video does.
 TOLD_BY_CAPTIONS = {
     "backwards", "next_letter", "letter_between", "event_duration", "first_of_two", "first_of_these", "last_of_these",
@@ -156,10 +158,12 @@ def _make_record(job: _Job) -> PictureRecord:
     count = 1 if job.kind == "image" else draws.between(*NUM_IMAGES)
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
-        asked = iter(lambda: still_exchange(stills[0], settings.split, draws), None)
+        # Every picture is described: nothing teaches the vision tower faster than an answer that tells everything.
+        first = describe_exchange(stills[0], settings.split, draws)
+        asked = chain([first], iter(lambda: still_exchange(stills[0], settings.split, draws), None))
         names: tuple[str, ...] = (f"{SOURCE}/{job.name}.jpg",)
     else:
-        asked = iter(lambda: stills_exchange(stills, settings.split, draws), None)
+        asked = chain(iter(lambda: stills_exchange(stills, settings.split, draws), None))
         names = tuple(f"{SOURCE}/{job.name}-{k}.jpg" for k in range(len(stills)))
     exchanges = _distinct(asked, settings.questions)
     renderer = Renderer(script, settings.size_pixels)
@@ -195,25 +199,34 @@ def _text_exchanges(split: Split, draws: Draws) -> Iterator[Exchange]:
         if kind == 0:
             yield option_exchange(split, draws)
             continue
-        script, (still,) = _stills(split, draws, 1)
+        if kind > 2:
+            yield from _about_captions(_script(split, draws), draws)
+            continue
+        _, (still,) = _stills(split, draws, 1)
         if kind == 1:
             yield copy_exchange(still.description, split, draws)
-        elif kind == 2:
-            yield text_exchange(still.description, still_exchange(still, split, draws), split, draws)
         else:
-            captions = " ".join(event.caption for event in generate_captions(script).events)
-            questions = [q for q in generate_questions(script) if q.template in TOLD_BY_CAPTIONS]
-            question = draws.pick(questions)
-            exchange = Exchange(question.question, question.answer, question.options)
-            yield text_exchange(captions, exchange, split, draws)
+            yield text_exchange(still.description, still_exchange(still, split, draws), split, draws)
+
+
+def _about_captions(script: Script, draws: Draws) -> Iterator[Exchange]:
+    """At most one question about a video that its captions answer."""
+    captions = " ".join(event.caption for event in generate_captions(script).events)
+    tasks = tuple(draws.sample(tuple(BUILDERS), TASKS_ASKED))  # all of them would take ten times as long
+    questions = [q for q in generate_questions(script, tasks=tasks) if q.template in TOLD_BY_CAPTIONS]
+    if questions:
+        question = draws.pick(questions)
+        exchange = Exchange(question.question, question.answer, question.options)
+        yield text_exchange(captions, exchange, script.split, draws)
 
 
 def _distinct(exchanges: Iterator[Exchange], most: int) -> list[Exchange]:
     """Up to `most` different questions; a picture may not offer as many."""
     found: dict[str, Exchange] = {}
     for exchange in islice(exchanges, 4 * most):
-        if len(found) < most:
-            found.setdefault(exchange.question, exchange)
+        found.setdefault(exchange.question, exchange)
+        if len(found) == most:
+            break
     return list(found.values())
 
 

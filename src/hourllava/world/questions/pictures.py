@@ -89,6 +89,11 @@ class _Fact:
     pool: tuple[str, ...] = ()
 
 
+def describe_exchange(still: Still, split: Split, draws: Draws) -> Exchange:
+    """Everything that can be seen in a frame."""
+    return _worded(_describe(still, split, draws), split, draws)
+
+
 def still_exchange(still: Still, split: Split, draws: Draws) -> Exchange:
     """One question about a frame."""
     builders = (_describe, _is_card) + ((_letter, _letter_colour) if still.card else _ABOUT_OBJECTS)
