@@ -54,7 +54,8 @@ def test_every_make_target_that_is_mentioned_exists():
 def test_every_file_that_is_mentioned_exists():
     for document in DOCUMENTS:
         for path in re.findall(r"`((?:src|tests|benchmarks|docs|recipes)/[\w./-]+)`?", document.read_text()):
-            assert (ROOT / path).exists(), f"{document.name} mentions {path}"
+            root = ROOT / "src/hourllava" if path.startswith("recipes/") else ROOT
+            assert (root / path).exists(), f"{document.name} mentions {path}"
         for path in re.findall(r"\]\((?!http)([\w./-]+)\)", document.read_text()):
             assert (document.parent / path).exists(), f"{document.name} links to {path}"
         for command in re.findall(r"python (benchmarks/\w+\.py)", document.read_text()):
