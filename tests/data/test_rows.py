@@ -183,7 +183,7 @@ def test_features_go_in_as_they_are(encode):
 def test_a_video_of_the_world_is_drawn_when_it_is_wanted(encode, media, monkeypatch):
     (media / "s/w.world.json").write_text(json.dumps({"seed": 3}))
     world = types.ModuleType("hourllava.world.reference")
-    world.read_reference = lambda path: types.SimpleNamespace(duration_seconds=9.0)
+    world.load_reference = lambda path: types.SimpleNamespace(duration_seconds=9.0)
     world.render_reference = lambda path, seconds: np.stack([np.full((16, 16, 3), 10 * s, np.uint8) for s in seconds])
     monkeypatch.setitem(sys.modules, "hourllava.world.reference", world)
     (sample,) = encode(video_row("s/w.world.json"), 0)

@@ -218,7 +218,7 @@ class RowEncoder:
             return shape[0], duration_seconds
         if name.endswith(WORLD_SUFFIX):
             world = importlib.import_module("hourllava.world.reference")
-            duration = float(world.read_reference(path).duration_seconds)
+            duration = float(world.load_reference(path).duration_seconds)
         else:
             told = probe(path).duration_seconds
             if not told:
