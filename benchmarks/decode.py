@@ -41,7 +41,7 @@ def texture(width: int, height: int, rng: np.random.Generator) -> NDArray[np.flo
 
 
 def generate(path: Path, width: int, height: int, encoded_minutes: int, minutes: int) -> None:
-    """Write a video; a file made before is kept."""
+    """Write a video."""
     import av
 
     rng = np.random.default_rng(0)

@@ -20,8 +20,3 @@ def write(folder, rows, columns=COLUMNS, **options):
 def contents(folder):
     """Every file of a folder: name -> bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def row_lengths(row):
-    """Lengths as a module's function, which worker processes need."""
-    return (3, 4, len(row["text"]["conversations"]))

@@ -77,7 +77,7 @@ def test_failures_are_in_the_ledger_and_not_fatal(videos, made, tmp_path):
     assert "no video" in lines[0]["reason"]
     assert "0 bytes" in lines[1]["reason"]
     assert report.ledger == out / "failures-0-of-1.jsonl"
-    said = run_features([videos / "gone.mp4"], "nano", tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1)
+    said = run_features([videos / "gone.mp4"], "nano", tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1, "local")
     assert next(said).startswith("0 videos made (0 frames, 0.0 frames/s), 0 kept, 1 failed")
     with pytest.raises(DataError, match="1 videos failed; the others are done"):
         list(said)
@@ -261,9 +261,21 @@ def test_names_that_collide_and_bad_options_are_refused(videos, tmp_path):
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
             make(videos, tmp_path / "out", **options)
-    for options, words in ((("float8", "memory"), "--dtype"), (("int8", "zip"), "--format")):
+    for options, words in (
+        (("float8", "memory", None, "local"), "--dtype"),
+        (("int8", "zip", None, "local"), "--format"),
+        (("int8", "memory", None, "spark"), "--engine"),
+    ):
         with pytest.raises(ConfigError, match=words):
-            list(run_features([videos], "nano", tmp_path, 1.0, "0/1", None, *options, None))
+            list(run_features([videos], "nano", tmp_path, 1.0, "0/1", None, *options))
+    with pytest.raises(ConfigError, match="--devices is for this machine"):
+        make(videos, tmp_path / "out", engine="ray")
+
+
+def test_ray_that_is_not_installed_is_said(videos, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'hourllava\[ray\]'"):
+        make(videos, tmp_path / "out", engine="ray", devices=[])
 
 
 @pytest.mark.parametrize("form", ["memory", "released"])
@@ -352,3 +364,26 @@ def test_killed_at_any_moment_the_rerun_ends_with_the_same_bytes(videos, tmp_pat
 @pytest.mark.parametrize("form", ["memory", "released"])
 def test_killed_at_30_moments_the_rerun_ends_with_the_same_bytes(videos, tmp_path, form):
     check_kills(videos, tmp_path, form, 30)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # ray's own
+def test_a_ray_cluster_makes_the_same_files(videos, made, tmp_path, monkeypatch):
+    from hourllava.data import features
+
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    try:
+        report = make(videos, tmp_path / "out", engine="ray", devices=[])
+        again = make(videos, tmp_path / "out", engine="ray", devices=[])
+        with pytest.raises(DataError, match="another checkpoint"):
+            make(videos, tmp_path / "out", engine="ray", devices=[], model=GOLDEN / "tiny_pixels")
+        monkeypatch.setattr(features, "usable_dtype", lambda dtype, device: "nonsense")
+        with pytest.raises(DataError, match=r"a worker of the Ray cluster ended .*nonsense") as caught:
+            make(videos, tmp_path / "other", engine="ray", devices=[])
+        assert "\n" not in str(caught.value)
+    finally:
+        ray.shutdown()
+    assert (report.num_made, len(report.failures)) == (5, 2)
+    assert (again.num_made, again.num_kept) == (0, 5)
+    assert content(tmp_path / "out") == content(made[0])

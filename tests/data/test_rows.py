@@ -3,8 +3,6 @@
 import io
 import json
 import pickle
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -23,6 +21,10 @@ from hourllava.errors import ConfigError, DataError, InputError, VideoError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.vision import frame_pixels
+from hourllava.world.generate import DIFFICULTIES
+from hourllava.world.reference import Reference
+from hourllava.world.render import render_frames
 from video.clips import number_of, write_clip
 
 WIDTH, GRID = 24, 4  # of the tiny model
@@ -180,15 +182,19 @@ def test_features_go_in_as_they_are(encode):
     assert "The video lasts for 150.90 seconds, and 150 frames are uniformly sampled from it." in text
 
 
-def test_a_video_of_the_world_is_drawn_when_it_is_wanted(encode, media, monkeypatch):
-    (media / "s/w.world.json").write_text(json.dumps({"seed": 3}))
-    world = types.ModuleType("hourllava.world.reference")
-    world.load_reference = lambda path: types.SimpleNamespace(duration_seconds=9.0)
-    world.render_reference = lambda path, seconds: np.stack([np.full((16, 16, 3), 10 * s, np.uint8) for s in seconds])
-    monkeypatch.setitem(sys.modules, "hourllava.world.reference", world)
-    (sample,) = encode(video_row("s/w.world.json"), 0)
-    assert ((sample.pixels[:, 0, 0, 0] / 2 + 0.5) * 255).round().tolist() == list(range(0, 90, 10))
-    assert encode.lengths(video_row("s/w.world.json"))[0] == 9
+def test_a_video_of_the_world_is_drawn_when_it_is_wanted(encode, media):
+    reference = Reference(
+        seed=3, duration_seconds=9, split="train", density=DIFFICULTIES["easy"], needles=2, size_pixels=24
+    )
+    (media / "s/w.world.json").write_text(reference.model_dump_json())
+    row = video_row("s/w.world.json")
+    (sample,) = encode(row, 0)
+    frames = torch.from_numpy(render_frames(reference.script(), range(9), 24))
+    torch.testing.assert_close(sample.pixels, frame_pixels(frames, encode.processor.config))
+    assert encode.lengths(row) == (9, *tokens_of([sample], 511))
+    (media / "s/no.world.json").write_text("{}")
+    with pytest.raises(VideoError, match="no reference"):
+        encode.lengths(video_row("s/no.world.json"))
 
 
 @pytest.mark.parametrize("row", [ROWS["clip"][0], ROWS["memory"][0], ROWS["several images"][0]])

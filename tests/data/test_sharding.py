@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cli_support import COMMAND, environment, hourllava
-from data.shard_rows import contents, row_lengths
+from data.shard_rows import contents
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.mixtures import SOURCE_LISTS, STAGES, Sampling, find_source_list, parse_part, stage_streams
+from hourllava.data.mixtures import Sampling, published_mixture
 from hourllava.data.record_file import RecordFile, read_records
-from hourllava.data.shard_run import merge_stage, run_merge, run_shard
+from hourllava.data.shard_run import run_shard
 from hourllava.data.sharding import ShardSettings, shard_records
 from hourllava.errors import ConfigError, DataError
 
@@ -36,7 +36,7 @@ def video_records(root, count, missing=(), text="hello"):
     (root / "src").mkdir(parents=True, exist_ok=True)
     for k in range(count):
         if k not in missing:
-            (root / "src" / f"{k}.mp4").touch()
+            (root / "src" / f"{k}.mp4").write_bytes(b"video")
     return [
         {"id": f"q{k}", "data_source": "s", "video": f"src/{k}.mp4", "conversations": turns(text)} for k in range(count)
     ]
@@ -51,40 +51,52 @@ def save(path, records):
 def shard(tmp_path, records, kind, **options):
     """Shard records whose media lie in tmp_path/media; returns the summary."""
     path = save(tmp_path / "records.json", records)
-    lengths = options.pop("lengths", None)
-    chosen = ShardSettings(files=((path, ALL),), kind=kind, media_root=tmp_path / "media", **options)
-    return shard_records(chosen, tmp_path / "out", lengths)
+    chosen = ShardSettings(files=((path, ALL),), kind=kind, **{"media_root": tmp_path / "media", **options})
+    return shard_records(chosen, tmp_path / "out")
 
 
 def test_videos_in_parallel_keep_their_order(tmp_path):
     records = video_records(tmp_path / "media", 50, missing=(7, 20))
-    summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500, lengths=row_lengths)
+    summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert (summary.num_samples, summary.num_skipped) == (48, 2)
     dataset = MdsDataset(tmp_path / "out")
     dataset.verify()
     kept = [record for k, record in enumerate(records) if k not in (7, 20)]
     assert [row["text"] for row in dataset] == [{**record, "source": "records"} for record in kept]
     assert [row["video"] for row in dataset] == [record["video"] for record in kept]
-    assert dataset.lengths().tolist() == [[3, 4, 2]] * 48
     ledger = [json.loads(line) for line in summary.ledger.read_text().splitlines()]
     assert [(entry["number"], entry["id"], entry["reason"]) for entry in ledger] == [
         (7, "q7", "src/7.mp4 is missing"),
         (20, "q20", "src/20.mp4 is missing"),
     ]
     before = contents(tmp_path / "out")
-    again = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500, lengths=row_lengths)
+    again = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert again == summary
     assert contents(tmp_path / "out") == before
 
 
 def test_features_in_place_of_videos(tmp_path):
     records = video_records(tmp_path / "media", 2)
-    (tmp_path / "media" / "src" / "1.safetensors").touch()
+    (tmp_path / "media" / "src" / "0.safetensors").touch()
+    (tmp_path / "media" / "src" / "1.safetensors").write_bytes(b"features")
     records += [{"id": repr(name), "video": name, "conversations": turns()} for name in (".", "..", "/", "", 3, None)]
     summary = shard(tmp_path, records, "video", video_suffix=".safetensors")
     assert (summary.num_samples, summary.num_skipped) == (1, 7)
     row = MdsDataset(tmp_path / "out")[0]
     assert (row["video"], row["text"]["video"]) == ("src/1.safetensors", "src/1.mp4")
+    reasons = [json.loads(line)["reason"] for line in summary.ledger.read_text().splitlines()]
+    assert reasons[0] == "src/0.safetensors is empty (0 bytes)"
+
+
+def test_paths_of_rows_are_below_the_media_root(tmp_path):
+    records = video_records(tmp_path / "media" / "films", 2, missing=(1,))
+    Image.new("RGB", (4, 4)).save(tmp_path / "media" / "films" / "a.jpg")
+    summary = shard(tmp_path, records, "video", media_folder="films")
+    assert (summary.num_samples, summary.num_skipped) == (1, 1)
+    assert MdsDataset(tmp_path / "out")[0]["video"] == "films/src/0.mp4"
+    path = save(tmp_path / "pictures.json", [{"id": "a", "image": "a.jpg", "conversations": turns()}])
+    chosen = ShardSettings(files=((path, ALL),), kind="image", media_root=tmp_path / "media", media_folder="films")
+    assert shard_records(chosen, tmp_path / "pictures").num_samples == 1
 
 
 def test_single_images(tmp_path):
@@ -338,94 +350,6 @@ def test_lines_that_are_no_records(tmp_path):
             RecordFile(tmp_path / name)
 
 
-def test_sampling():
-    choose = {text: Sampling.parse(text).choose(205).tolist() for text in ("all", "first:10%", "end:1%", "random:30%")}
-    assert choose["all"] == list(range(205))
-    assert choose["first:10%"] == list(range(21))
-    assert choose["end:1%"] == [202, 203, 204]
-    assert len(set(choose["random:30%"])) == 62
-    assert choose["random:30%"] == sorted(choose["random:30%"]) != Sampling.parse("random:30%").choose(205, 1).tolist()
-    for text in ("", "first", "first:0%", "end:101%", "middle:5%", "first:5"):
-        with pytest.raises(ConfigError, match="allowed"):
-            Sampling.parse(text)
-
-
-def test_names_and_parts_that_do_not_exist():
-    assert parse_part("3/10") == (3, 10)
-    for wrong in ("10/10", "a", "1", "-1/3", "0/0"):
-        with pytest.raises(ConfigError, match="allowed"):
-            parse_part(wrong)
-    with pytest.raises(ConfigError, match="allowed"):
-        find_source_list("llava")
-    with pytest.raises(ConfigError, match="allowed"):
-        stage_streams("s4")
-
-
-def test_published_source_lists():
-    counts = {name: len(source.files) for name, source in SOURCE_LISTS.items()}
-    assert counts == {
-        "llava_ov_si_onlyimg": 88, "llavavideo_text": 3, "llavavideo_si": 71, "llavavideo_mi": 35,
-        "llavavideo_video": 39, "videomarathon_video": 1,
-    }  # fmt: skip
-    workers = {name: source.num_workers for name, source in SOURCE_LISTS.items()}
-    assert list(workers.values()) == [128, 16, 32, 64, 64, 64]
-    taken = SOURCE_LISTS["llavavideo_si"].files["LLaVA-OneVision/jsons/MathV360K_PMC-VQA_35958.json"]
-    assert taken == Sampling("first", 1)
-
-
-def test_published_stage_lists():
-    def names(stream):
-        return [part.folder + (f" {part.half}" if part.half else "") for part in stream.parts]
-
-    assert [names(stream) for stream in STAGES["s1"]] == [[f"llava_ov_si_onlyimg_part{k}" for k in range(10)]]
-    (s2,) = STAGES["s2"]
-    assert sorted(names(s2)) == [
-        "llavavideo_mi_part0", "llavavideo_si_part0", "llavavideo_text_part0", "llavavideo_video_part0",
-        "llavavideo_video_part1",
-    ]  # fmt: skip
-    first, second = STAGES["s3"]
-    others = ("text", "si", "mi")
-    assert sorted(names(first)) == sorted(
-        [f"llavavideo_video_part{k}" for k in range(2, 10)]
-        + [f"llavavideo_{name}_part{k}" for name in others for k in range(1, 5)]
-        + [f"llavavideo_{name}_part5 first" for name in others]
-    )
-    assert sorted(names(second)) == sorted(
-        [f"videomarathon_video_part{k}" for k in range(10)]
-        + [f"llavavideo_{name}_part{k}" for name in others for k in range(6, 10)]
-        + [f"llavavideo_{name}_part5 second" for name in others]
-    )
-
-
-def test_a_source_list_and_the_streams_of_stage_3(tmp_path):
-    parts = {part.folder: part for stream in STAGES["s3"] for part in stream.parts}
-    total = 0
-    for folder in parts:
-        for worker in range(2):
-            with ShardWriter(tmp_path / "parts" / folder / str(worker), {"a": "str"}, lengths=True) as writer:
-                for k in range(3):
-                    writer.write({"a": f"{folder} {worker} {k}"}, (1, 1, 1))
-                    total += 1
-        run_merge([tmp_path / "parts" / folder], None, None)
-    counts = merge_stage("s3", tmp_path / "parts", tmp_path / "s3")
-    assert sum(counts.values()) == total
-    assert {path.name for path in (tmp_path / "s3").rglob("*")} == {
-        "0",
-        "1",
-        "index.json",
-        "lengths.npy",
-        "streams.json",
-    }
-    streams = json.loads((tmp_path / "s3" / "streams.json").read_text())["streams"]
-    assert streams == [{"folder": name, "samples": count} for name, count in counts.items()]
-    seen = [row["a"] for name in counts for row in MdsDataset(tmp_path / "s3" / name)]
-    assert len(set(seen)) == len(seen) == total
-    with pytest.raises(ConfigError, match="needs --out"):
-        run_merge([tmp_path / "parts"], None, "s3")
-    with pytest.raises(DataError, match="write the shards first"):
-        merge_stage("s1", tmp_path / "parts", tmp_path / "s1")
-
-
 def options(tmp_path, records, **changes):
     defaults = {
         "records": records, "out": tmp_path / "out", "media_root": tmp_path, "kind": None, "records_root": tmp_path,
@@ -435,7 +359,7 @@ def options(tmp_path, records, **changes):
 
 
 def test_a_published_list_from_its_files(tmp_path):
-    for path in find_source_list("llavavideo_text").files:
+    for path in published_mixture().source("llavavideo_text").files:
         save(tmp_path / path, [{"id": f"{path} {k}", "conversations": turns()} for k in range(15)])
     lines = run_shard(**options(tmp_path, ["llavavideo_text"], part="3/10"))
     assert lines == [f"{tmp_path / 'out'}: 5 samples"]

@@ -92,3 +92,15 @@ def test_cuda_chunks_agree_with_the_formula():
     expected = naive(query.double().cpu(), key.double().cpu(), value.double().cpu())
     error = (output.double().cpu() - expected).norm() / expected.norm()
     assert error < 1e-2, error
+
+
+def test_queries_padded_to_a_plan_change_nothing(monkeypatch):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(13, 4, 8), torch.randn(50, 2, 8), torch.randn(50, 2, 8)
+    segments = Segments((13,)), Segments((50,))
+    expected = packed_attention(query, key, value, *segments)
+    monkeypatch.setattr("hourllava.model.attention.MIN_PAIRS_FOR_CUDNN", 1)
+    with torch.no_grad():
+        padded = packed_attention(query, key, value, *segments)
+    assert padded.shape == expected.shape
+    torch.testing.assert_close(padded, expected)

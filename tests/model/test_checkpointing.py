@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError
 from hourllava.model.checkpointing import checkpoint_activations
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import Video
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
@@ -19,9 +20,8 @@ GELU = torch.ops.aten.gelu.default
 MODES = ("none", "full", "selective")
 
 
-@pytest.fixture
-def batch(processor):
-    """Two videos of different lengths and a text, packed."""
+def conversations():
+    """Two videos of different lengths and a text between them."""
 
     def conversation(*content):
         return [{"role": "user", "content": list(content)}, {"role": "assistant", "content": "A cat sleeps."}]
@@ -31,7 +31,12 @@ def batch(processor):
 
     torch.manual_seed(1)
     text = {"type": "text", "text": "What happens?"}
-    return processor([conversation(video(10), text), conversation(text), conversation(video(31), text)], packed=True)
+    return [conversation(video(10), text), conversation(text), conversation(video(31), text)]
+
+
+@pytest.fixture
+def batch(processor):
+    return processor(conversations(), packed=True)
 
 
 class Counted(TorchDispatchMode):
@@ -148,18 +153,25 @@ def test_mistakes_are_told():
 
 
 @pytest.mark.gpu
-def test_all_modes_give_the_same_gradients_on_a_gpu(batch):
-    """bf16 with the fused kernels: long segments through SDPA, many short ones through varlen_attn."""
+@pytest.mark.parametrize("num_samples", [1, 3])
+def test_all_modes_give_the_same_gradients_on_a_gpu(num_samples, processor):
+    """bf16 with the fused kernels: one sample goes through SDPA, several short ones through varlen_attn."""
     config = tiny_config(text_config={**tiny_config().text_config.to_dict(), "hidden_size": 256})
-    model = tiny_model(config).bfloat16().cuda().train()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
+    torch.manual_seed(0)
+    model = HourLlavaForConditionalGeneration(config).bfloat16().cuda().train()
+    batch = processor(conversations()[:num_samples], packed=True)
     batch = {key: value.to("cuda") if hasattr(value, "to") else value for key, value in batch.items()}
     batch["mm_encoder_outputs"] = {
         name: type(output)(pooler_output=output.pooler_output.cuda())
         for name, output in batch["mm_encoder_outputs"].items()
     }
     expected = gradients_of(model, batch)
+    # The gradients of keys' biases are nothing but rounding, so they are measured by the size of all.
+    noise = 1e-6 * torch.stack([gradient.float().norm() for gradient in expected.values()]).norm()
     for mode in MODES[1:]:
         checkpoint_activations(model, mode)
-        assert_equal_gradients(gradients_of(model, batch), expected, atol=1e-3, rtol=0.05)
+        actual = gradients_of(model, batch)
+        assert actual.keys() == expected.keys()
+        for name, gradient in expected.items():
+            error = (actual[name].float() - gradient.float()).norm()
+            assert error <= 0.01 * gradient.float().norm() + noise, name

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hourllava.cli.data_shard import merge, shard
+from hourllava.cli.data_shard import lengths, merge, prepare, shard, verify
 
 app = typer.Typer(help="Data sets: check, prepare, look at.", no_args_is_help=True)
 
@@ -84,13 +84,14 @@ def features(
     dtype: Annotated[str, typer.Option(help="Of the stored features: bfloat16 or int8.")] = "bfloat16",
     form: Annotated[str, typer.Option("--format", help="memory (.safetensors) or released (.pt).")] = "memory",
     decoders: Annotated[int | None, typer.Option(help="Videos decoded at a time for each device.")] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
 ) -> None:
     """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 6 if any failed."""
     from hourllava.data.features import run_features
 
-    for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders):
+    for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders, engine):
         typer.echo(line)
 
 
-app.command()(shard)
-app.command()(merge)
+for command in (prepare, shard, merge, lengths, verify):
+    app.command()(command)

@@ -1,4 +1,4 @@
-"""`hourllava data shard` and `hourllava data merge`: records -> MDS shards -> one index."""
+"""`hourllava data prepare`, and its steps `shard`, `merge`, `lengths`; `verify`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -57,9 +57,60 @@ def merge(
     stage: Annotated[
         str | None, typer.Option(help="s1, s2 or s3: the published parts, found in the one folder given.")
     ] = None,
+    mixture: Annotated[Path | None, typer.Option(help="The stage's mixture (.json), if not the published one.")] = None,
 ) -> None:
     """Write one index over shards in several folders, after checking that they are there and whole."""
     from hourllava.data.shard_run import run_merge
 
-    for line in run_merge(folders, out, stage):
+    for line in run_merge(folders, out, stage, mixture):
+        typer.echo(line)
+
+
+def lengths(
+    folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
+    model: Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")],
+    media: Annotated[Path, typer.Option(help="The rows' video paths are relative to this folder.")] = Path("data"),
+    questions: Annotated[str, typer.Option(help="conversation, or segments: each question apart.")] = "conversation",
+    processes: Annotated[int | None, typer.Option(help="Measuring; by default one for each CPU.", min=1)] = None,
+) -> None:
+    """Write how long every row is for a model: training then starts at once. Opens videos, decodes none; goes on."""
+    from hourllava.data.shard_run import run_lengths
+
+    for line in run_lengths(folder, model, media, questions, processes):
+        typer.echo(line)
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
+) -> None:
+    """Check every shard: there, whole, its table of samples sound, its hashes right."""
+    from hourllava.data.shard_run import run_verify
+
+    for line in run_verify(folder):
+        typer.echo(line)
+
+
+def prepare(
+    stage: Annotated[str, typer.Option(help="Of the mixture: s1, s2 or s3 of the published one.")],
+    root: Annotated[Path, typer.Option(help="Folder of all data sets.")] = Path("data"),
+    out: Annotated[Path | None, typer.Option(help="By default VideoMarathon/sharding in the root.")] = None,
+    mixture: Annotated[Path | None, typer.Option(help="A mixture (.json) in place of the published one.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint: makes features that are wanted, and measures lengths.")
+    ] = None,
+    questions: Annotated[str, typer.Option(help="Of the lengths: conversation, or segments.")] = "conversation",
+    video_suffix: Annotated[
+        str, typer.Option(help="Feature files: .safetensors, .int8.safetensors or .pt (the release's).")
+    ] = ".safetensors",
+    devices: Annotated[str | None, typer.Option(help="Such as cuda:0,cuda:1; all GPUs by default, or the CPU.")] = None,
+    decoders: Annotated[int | None, typer.Option(help="Videos decoded at a time for each device.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Measuring; by default one for each CPU.", min=1)] = None,
+) -> None:
+    """From raw files to a stage's shards: check, group, features, shards, streams, lengths. Stopped, it goes on."""
+    from hourllava.data.prepare import PrepareSettings, prepare_stage
+
+    settings = PrepareSettings.of(
+        stage, root, out, mixture, model, questions, video_suffix, devices, decoders, processes
+    )
+    for line in prepare_stage(settings):
         typer.echo(line)

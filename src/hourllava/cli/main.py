@@ -1,5 +1,6 @@
 """Puts the commands together and turns our errors into one clear line and an exit code."""
 
+import os
 import sys
 
 import typer
@@ -8,9 +9,11 @@ from hourllava import __version__
 from hourllava.cli import cache, data, world
 from hourllava.cli.ask import ask
 from hourllava.cli.chat import chat
+from hourllava.cli.export import export
 from hourllava.cli.info import info
+from hourllava.cli.train import train
 from hourllava.cli.watch import watch
-from hourllava.errors import HourLlavaError
+from hourllava.errors import ConfigError, HourLlavaError
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -24,6 +27,8 @@ app = typer.Typer(
 app.command()(watch)
 app.command()(ask)
 app.command()(chat)
+app.command()(train)
+app.command()(export)
 app.command()(info)
 app.add_typer(cache.app, name="cache")
 app.add_typer(world.app, name="world")
@@ -37,11 +42,17 @@ def version() -> None:
 
 
 def run() -> None:
-    """Entry point: an error of ours becomes `error: ...` on stderr and its exit code; Ctrl-C becomes 130."""
+    """Entry point: an error of ours becomes `error: ...` on stderr and its exit code; Ctrl-C becomes 130.
+
+    Under torchrun every process finds the same fault in a recipe, and the first of a machine tells it; of anything else
+    each process tells its own.
+    """
     try:
         app()
     except HourLlavaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
+        if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error{process}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_EXIT_CODE)

@@ -6,13 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hourllava.data.atomic import TEMPORARY_SUFFIX
+from hourllava.data.media import VIDEO_SUFFIXES, feature_name
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.memory_file import UNFINISHED_SUFFIX
-
-VIDEO_SUFFIXES = frozenset(
-    {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
-    | {".webm", ".wmv"}
-)
 
 
 @dataclass(frozen=True)
@@ -35,27 +31,34 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def find_items(sources: Sequence[Path], out: Path, suffix: str) -> list[Item]:
+def find_items(sources: Sequence[Path], out: Path, suffix: str, names: Sequence[str] | None = None) -> list[Item]:
     """The videos of files and folders, sorted, each with the place of its features.
 
     A video `s/v.mp4` of a folder becomes `OUT/s/v<suffix>`; a file given by itself lies in OUT. A source that is not
     there is an item too: it ends in the ledger.
+
+    Args:
+        sources: files and folders.
+        out: folder of the features.
+        suffix: of their files.
+        names: paths below the source folders; a folder is not searched then.
 
     Raises:
         DataError: a folder without videos, or two videos whose features would have one name.
     """
     places: dict[Path, Path] = {}
     for source in sources:
-        if source.is_dir():
+        if names is not None:
+            videos = [source / name for name in names]
+        elif source.is_dir():
             videos = sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
             if not videos:
                 raise DataError(f"{source} holds no video; videos end in {' '.join(sorted(VIDEO_SUFFIXES))}")
         else:
             videos = [source]
         for video in videos:
-            relative = video.relative_to(source) if source.is_dir() else Path(video.name)
-            stem = relative.stem if relative.suffix.lower() in VIDEO_SUFFIXES else relative.name
-            place = out / relative.with_name(stem + suffix)
+            relative = Path(video.name) if video == source else video.relative_to(source)
+            place = out / feature_name(relative.as_posix(), suffix)
             if places.get(place, video).absolute() != video.absolute():
                 raise DataError(f"{places[place]} and {video} would both become {place}; rename one, or make two runs")
             places[place] = video

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from tqdm import tqdm
@@ -28,10 +28,15 @@ from hourllava.data.atomic import replacing
 from hourllava.data.feature_files import FeatureSettings, Form, Storage, check_folder
 from hourllava.data.feature_items import Item, find_items, parse_shard, remove_unfinished
 from hourllava.data.feature_worker import Finished, WorkerSettings, extract
+from hourllava.data.features_ray import cluster_devices, run_on_ray
 from hourllava.data.tower import load_tower
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.video.reader import usable_cores
+
+Engine = Literal["local", "ray"]
+Execute = Callable[[list[Item], list[WorkerSettings], Callable[[Finished], None]], None]
+"""Encodes the videos with these workers, and calls the function with each result."""
 
 BATCH_FRAMES = {"cuda": 128, "cpu": 16}
 MAX_DECODERS = 32
@@ -96,6 +101,8 @@ def make_features(
     form: Form = "memory",
     decoders: int | None = None,
     batch_frames: int | None = None,
+    names: Sequence[str] | None = None,
+    engine: Engine = "local",
     progress: bool = True,
 ) -> FeatureReport:
     """Extract the features of videos.
@@ -111,6 +118,8 @@ def make_features(
         form: memory files, or the release's `.pt`.
         decoders: decoding processes for each device; by default all cores are shared out.
         batch_frames: of the tower; by default 128 on a GPU, 16 on the CPU. Another number may change last bits.
+        names: only the videos of these paths below the source folder.
+        engine: the devices are this machine's, or all of a Ray cluster.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -118,20 +127,27 @@ def make_features(
         CheckpointError: no such checkpoint.
         DataError: the folder is of other settings or cannot be written, names collide, or a device failed.
     """
-    devices = list(devices) or parse_devices(None)
     if not 0 < fps <= 1000:
         raise ConfigError(f"fps is {fps}, it must be above 0 and at most 1000")
     if form == "released" and storage != "bfloat16":
         raise ConfigError("released files hold bfloat16; int8 needs the memory form")
     if decoders is not None and not 1 <= decoders <= MAX_DECODERS:
         raise ConfigError(f"decoders is {decoders}; use 1 to {MAX_DECODERS}")
+    if engine == "ray":
+        if devices:
+            raise ConfigError("--devices is for this machine; --engine ray takes all of its cluster")
+        devices, cores = cluster_devices()
+        execute: Execute = run_on_ray
+    else:
+        devices = list(devices) or parse_devices(None)
+        cores, execute = max(1, usable_cores() // len(devices)), _run_here
     # The tower's identity is needed before any video is looked at, and cheapest on the CPU.
     identity = load_tower(model, torch.device("cpu"), torch.bfloat16, 1).identity
     settings = FeatureSettings(
         form=form, storage=storage, fps=fps, encoder_digest=identity.digest,
         feature_width=identity.feature_width, grid=identity.grid,
     )  # fmt: skip
-    items = find_items(sources, out, settings.suffix)[shard[0] :: shard[1]]
+    items = find_items(sources, out, settings.suffix, names)[shard[0] :: shard[1]]
     check_folder(out, settings)
     remove_unfinished([item.out for item in items])
     workers = [
@@ -140,16 +156,18 @@ def make_features(
             device=str(device),
             dtype=str(usable_dtype(None, device)),
             batch_frames=batch_frames or BATCH_FRAMES.get(device.type, 16),
-            decoders=decoders or max(1, min(MAX_DECODERS, usable_cores() // len(devices))),
+            decoders=decoders or min(MAX_DECODERS, cores),
             settings=settings,
         )
         for device in devices
     ]
     ledger = out / f"failures-{shard[0]}-of-{shard[1]}.jsonl"
-    return _run(items, workers, ledger, progress)
+    return _run(items, workers, execute, ledger, progress)
 
 
-def _run(items: list[Item], workers: list[WorkerSettings], ledger: Path, progress: bool) -> FeatureReport:
+def _run(
+    items: list[Item], workers: list[WorkerSettings], execute: Execute, ledger: Path, progress: bool
+) -> FeatureReport:
     counts: Counter[str] = Counter()
     failures: list[tuple[str, str]] = []
     worst_error: float | None = None
@@ -169,18 +187,7 @@ def _run(items: list[Item], workers: list[WorkerSettings], ledger: Path, progres
             bar.set_postfix_str(f"{counts['frames'] / (time.monotonic() - started):.1f} frames/s", refresh=False)
             bar.update()
 
-        if len(workers) == 1:
-            waiting = iter(items)
-            lock = threading.Lock()
-
-            def next_item() -> tuple[Path, Path] | None:
-                with lock:
-                    item = next(waiting, None)
-                return None if item is None else (item.video, item.out)
-
-            extract(workers[0], next_item, finished)
-        else:
-            _run_processes(items, workers, finished)
+        execute(items, workers, finished)
     failures.sort()
     try:
         with replacing(ledger) as temporary:
@@ -192,6 +199,20 @@ def _run(items: list[Item], workers: list[WorkerSettings], ledger: Path, progres
     return FeatureReport(
         counts["made"], counts["kept"], counts["frames"], seconds, worst_error, tuple(failures), ledger
     )
+
+
+def _run_here(items: list[Item], workers: list[WorkerSettings], finished: Callable[[Finished], None]) -> None:
+    if len(workers) > 1:
+        _run_processes(items, workers, finished)
+        return
+    waiting, lock = iter(items), threading.Lock()
+
+    def next_item() -> tuple[Path, Path] | None:
+        with lock:
+            item = next(waiting, None)
+        return None if item is None else (item.video, item.out)
+
+    extract(workers[0], next_item, finished)
 
 
 def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: Callable[[Finished], None]) -> None:
@@ -247,19 +268,22 @@ def _work(worker: WorkerSettings, todo: Any, done: Any) -> None:
 
 def run_features(
     videos: Sequence[Path], model: str, out: Path, fps: float, shard: str, devices: str | None, dtype: str, form: str,
-    decoders: int | None,
+    decoders: int | None, engine: str,
 ) -> Iterator[str]:  # fmt: skip
     """`hourllava data features`: check what a user asked for, run, and say what became of it.
 
     Raises:
         DataError: after the last line, if videos failed; or as `make_features`.
     """
-    for name, value, allowed in (("dtype", dtype, get_args(Storage)), ("format", form, get_args(Form))):
+    options = (("dtype", dtype, Storage), ("format", form, Form), ("engine", engine, Engine))
+    for name, value, kind in options:
+        allowed = get_args(kind)
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
     report = make_features(
-        videos, out, model=model, fps=fps, shard=parse_shard(shard), devices=parse_devices(devices),
-        storage=cast(Storage, dtype), form=cast(Form, form), decoders=decoders,
+        videos, out, model=model, fps=fps, shard=parse_shard(shard),
+        devices=parse_devices(devices) if devices else (), storage=cast(Storage, dtype), form=cast(Form, form),
+        decoders=decoders, engine=cast(Engine, engine),
     )  # fmt: skip
     yield from report.lines()
     if report.failures:

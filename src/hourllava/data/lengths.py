@@ -21,14 +21,18 @@ from tqdm import tqdm
 
 from hourllava.data.atomic import replacing
 from hourllava.data.cost import Lengths
+from hourllava.data.mds_merge import Measured, write_lengths
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.rows import RowEncoder
 from hourllava.errors import DataError, HourLlavaError
+from hourllava.model.nano import NANO, load_nano
+from hourllava.model.processor import HourLlavaProcessor
 
 UNKNOWN = (0, 0, 1)
 """Of a row that cannot be measured: nothing real is as short. The loader finds it longer, or fails, and notes it."""
 
 PIECE_ROWS = 1024
+CACHE_NAME = "lengths.partial"
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +51,11 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     Raises:
         DataError: the cache cannot be written, or a measuring process was killed.
     """
-    if dataset.lengths_settings() == encoder.settings:
-        return dataset.lengths()
     key = hashlib.sha256(json.dumps([dataset.fingerprint(), encoder.settings], sort_keys=True).encode()).hexdigest()
     whole, pieces = cache / f"{key[:32]}.npy", cache / key[:32]
     try:
-        lengths = _load(whole, len(dataset))
+        is_beside = dataset.lengths_settings() == encoder.settings
+        lengths = dataset.lengths() if is_beside else _load(whole, len(dataset))
         if lengths is None:
             pieces.mkdir(parents=True, exist_ok=True)
             lengths = _load_pieces(pieces, len(dataset))
@@ -64,6 +67,29 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     except OSError as error:
         raise DataError(f"{cache} cannot be written ({error.strerror}); use a folder you may write to") from error
     return lengths
+
+
+def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> tuple[int, int]:
+    """Write `lengths.npy` and `lengths.json` beside a folder's index; what is right already stays.
+
+    Returns (rows, rows that cannot be measured).
+
+    Raises:
+        DataError: the folder has no index or cannot be written.
+    """
+    cache = folder / CACHE_NAME
+    lengths = stream_lengths(MdsDataset(folder), encoder, cache, num_processes=num_processes)
+    try:
+        write_lengths(folder, Measured(lengths, encoder.settings))
+        shutil.rmtree(cache, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}); use a folder you may write to") from error
+    return len(lengths), int(_is_unknown(lengths).sum())
+
+
+def load_processor(model: str) -> HourLlavaProcessor:
+    """The processor of "nano", of a checkpoint's folder, or of a name on the hub."""
+    return load_nano()[1] if model == NANO else HourLlavaProcessor.from_pretrained(model)
 
 
 def _is_unknown(lengths: Lengths) -> np.ndarray:
@@ -90,20 +116,18 @@ def _measure_rows(
         logger.warning("%d of %d rows cannot be measured, training will skip them; %s", count, len(lengths), reasons[0])
 
 
-Measured = tuple[list[int], Lengths, str]
+Found = tuple[list[int], Lengths, str]
 """Rows of a piece, their lengths, and why one of them could not be measured."""
 
 
-def _measured(
-    dataset: MdsDataset, encoder: RowEncoder, pieces: list[list[int]], num_processes: int
-) -> Iterator[Measured]:
+def _measured(dataset: MdsDataset, encoder: RowEncoder, pieces: list[list[int]], num_processes: int) -> Iterator[Found]:
     num_processes = min(num_processes, len(pieces))
     if num_processes <= 1:
         yield from (_measure(dataset, encoder, piece) for piece in pieces)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, context, _start, (dataset, encoder)) as pool:
-        pending: set[Future[Measured]] = {pool.submit(_measure_own, piece) for piece in pieces}
+        pending: set[Future[Found]] = {pool.submit(_measure_own, piece) for piece in pieces}
         try:
             while pending:
                 finished, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -125,11 +149,11 @@ def _start(dataset: MdsDataset, encoder: RowEncoder) -> None:
     _own = dataset, encoder
 
 
-def _measure_own(numbers: list[int]) -> Measured:
+def _measure_own(numbers: list[int]) -> Found:
     return _measure(*_own, numbers)
 
 
-def _measure(dataset: MdsDataset, encoder: RowEncoder, numbers: list[int]) -> Measured:
+def _measure(dataset: MdsDataset, encoder: RowEncoder, numbers: list[int]) -> Found:
     lengths, reason = [], ""
     for number in numbers:
         try:

@@ -1,22 +1,27 @@
 """One index over the shards of several folders, whose data stays where it is."""
 
+import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hourllava.data.atomic import replacing
+from hourllava.data.atomic import remove_leftovers, replacing
 from hourllava.data.mds_format import (
     INDEX_NAME,
     LENGTHS_NAME,
+    LENGTHS_SETTINGS_NAME,
     ShardInfo,
     check_file,
     index_text,
     parse_index,
     parse_lengths,
 )
+from hourllava.data.mds_reader import read_lengths_settings
 from hourllava.errors import DataError
 
 
@@ -28,8 +33,16 @@ def worker_folders(folder: Path) -> list[Path]:
     )
 
 
-def read_folder(folder: Path) -> tuple[list[ShardInfo], np.ndarray | None]:
-    """The shards of a folder's index, each there with its size, and int32 lengths [samples, 3] if it has them.
+@dataclass(frozen=True)
+class Measured:
+    """Lengths of a folder's samples, int32 [samples, 3], and what they were measured for; None where it is not said."""
+
+    lengths: np.ndarray
+    settings: dict[str, Any] | None
+
+
+def read_folder(folder: Path) -> tuple[list[ShardInfo], Measured | None]:
+    """The shards of a folder's index, each there with its size, and their lengths if it has them.
 
     Raises:
         DataError: the index or a shard is missing or damaged.
@@ -42,14 +55,16 @@ def read_folder(folder: Path) -> tuple[list[ShardInfo], np.ndarray | None]:
     for shard in shards:
         check_file(folder / shard.stored.basename, shard.stored, hashes=False)
     lengths_path = folder / LENGTHS_NAME
-    num_samples = sum(shard.samples for shard in shards)
-    return shards, parse_lengths(
-        lengths_path.read_bytes(), str(lengths_path), num_samples
-    ) if lengths_path.exists() else None
+    if not lengths_path.exists():
+        return shards, None
+    lengths = parse_lengths(lengths_path.read_bytes(), str(lengths_path), sum(shard.samples for shard in shards))
+    return shards, Measured(lengths, read_lengths_settings(str(folder)))
 
 
 def merge_indexes(out: Path, sources: Sequence[Path | tuple[Path, str]] | None = None) -> int:
-    """Write `out/index.json` (and `lengths.npy` if every source has one) over the shards of several folders.
+    """Write `out/index.json` over the shards of several folders, and their lengths if all were measured alike.
+
+    Lengths that were measured for the very same index stay.
 
     Args:
         out: the folder of the merged index.
@@ -66,41 +81,65 @@ def merge_indexes(out: Path, sources: Sequence[Path | tuple[Path, str]] | None =
     if not sources:
         raise DataError(f"{out} has no sub-folder with {INDEX_NAME}; name the folder that `data shard` wrote")
     shards: list[ShardInfo] = []
-    lengths: list[np.ndarray | None] = []
+    parts: list[Measured | None] = []
     for source in sources:
         folder, half = source if isinstance(source, tuple) else (source, None)
-        found, found_lengths = read_folder(folder)
+        found, measured = read_folder(folder)
         if half:
-            found, found_lengths = _half(found, found_lengths, half)
-        prefix = _path_from(out, folder)
+            found, measured = _half(found, measured, half)
+        prefix = path_from(out, folder)
         shards += [shard.moved(prefix) if prefix != "." else shard for shard in found]
-        lengths.append(found_lengths)
+        parts.append(measured)
+    text = index_text(shards, merged=True)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        known = [part for part in lengths if part is not None]
-        if len(known) == len(lengths):
-            with replacing(out / LENGTHS_NAME) as temporary, temporary.open("wb") as file:
-                np.save(file, np.concatenate(known))
-        else:  # those of an earlier merge do not belong to this index
-            (out / LENGTHS_NAME).unlink(missing_ok=True)
-        with replacing(out / INDEX_NAME) as temporary:
-            temporary.write_text(index_text(shards, merged=True), encoding="utf-8")
+        remove_leftovers(out, (INDEX_NAME, LENGTHS_NAME, LENGTHS_SETTINGS_NAME))
+        index = out / INDEX_NAME
+        lengths = _joined(parts)
+        if lengths is not None:
+            write_lengths(out, lengths)
+        elif not index.exists() or index.read_text(encoding="utf-8") != text:
+            write_lengths(out, None)
+        with replacing(index) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
     return sum(shard.samples for shard in shards)
 
 
-def _half(shards: list[ShardInfo], lengths: np.ndarray | None, half: str) -> tuple[list[ShardInfo], np.ndarray | None]:
+def write_lengths(folder: Path, measured: Measured | None) -> None:
+    """Put lengths beside an index, or take away those that are there; they count once the settings are there."""
+    settings_path, lengths_path = folder / LENGTHS_SETTINGS_NAME, folder / LENGTHS_NAME
+    settings_path.unlink(missing_ok=True)
+    if measured is None:
+        lengths_path.unlink(missing_ok=True)
+        return
+    with replacing(lengths_path) as temporary, temporary.open("wb") as file:
+        np.save(file, measured.lengths)
+    if measured.settings is not None:
+        with replacing(settings_path) as temporary:
+            temporary.write_text(json.dumps(measured.settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _joined(parts: list[Measured | None]) -> Measured | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or any(part.settings != known[0].settings for part in known):
+        return None
+    return Measured(np.concatenate([part.lengths for part in known]), known[0].settings)
+
+
+def _half(shards: list[ShardInfo], measured: Measured | None, half: str) -> tuple[list[ShardInfo], Measured | None]:
     """The shards before or after the cut at which the samples are nearest to half; the earlier cut if two are."""
     before = np.cumsum([0, *(shard.samples for shard in shards)])
     cut = int(np.argmin(np.abs(2 * before - before[-1])))
-    cut_samples = int(before[cut])
-    if half == "first":
-        return shards[:cut], None if lengths is None else lengths[:cut_samples]
-    return shards[cut:], None if lengths is None else lengths[cut_samples:]
+    shards_taken, samples_taken = slice(cut), slice(int(before[cut]))
+    if half == "second":
+        shards_taken, samples_taken = slice(cut, None), slice(int(before[cut]), None)
+    return shards[shards_taken], measured and Measured(measured.lengths[samples_taken], measured.settings)
 
 
-def _path_from(out: Path, folder: Path) -> str:
+def path_from(out: Path, folder: Path) -> str:
+    """A folder's path as it is written in a file of `out`: relative, with slashes."""
     try:
         return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()
     except ValueError:  # another drive

@@ -8,6 +8,7 @@ import hashlib
 import json
 import mmap
 import struct
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
 from hourllava.data.mds_format import (
@@ -164,6 +166,11 @@ class MdsDataset:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.row(index)
 
+    def has_column(self, name: str) -> np.ndarray:
+        """bool [samples]: whether each row has this column."""
+        has = [name in shard.column_names for _, shard in self._shards]
+        return np.repeat(np.array(has, bool), [shard.samples for _, shard in self._shards])
+
     def row(self, index: int, columns: Iterable[str] | None = None, *, decode_images: bool = True) -> dict[str, Any]:
         """Decode a row, or only some of its columns; a negative index counts from the end.
 
@@ -210,14 +217,17 @@ class MdsDataset:
         shards = [shard.model_dump(exclude={"size_limit"}) for _, shard in self._shards]
         return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
-    def verify(self) -> None:
+    def verify(self, *, progress: bool = False) -> None:
         """Check every shard that is named: there, whole, its table of samples sound, its hashes right.
+
+        Args:
+            progress: show a progress bar on stderr.
 
         Raises:
             DataError: some are not; names the first five.
         """
         problems = []
-        for folder, shard in self._shards:
+        for folder, shard in tqdm(self._shards, unit="shard", file=sys.stderr, disable=not progress):
             try:
                 path = local_shard(folder, shard, self._cache_folder)
                 check_file(path, shard.raw_data, hashes=True)

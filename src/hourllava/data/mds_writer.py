@@ -11,7 +11,8 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +56,20 @@ def _lock(folder: Path) -> int:
                 os.close(descriptor)
                 raise DataError(f"{folder} is being written by another process; wait for it to end") from error
             time.sleep(0.05)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes that lock it.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    descriptor = _lock(folder)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class ShardWriter:

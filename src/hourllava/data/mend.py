@@ -28,6 +28,7 @@ DROPPED, CHANGED = "dropped", "changed"
 _MENDED = {
     "unknown field": "field removed",
     "id is no text": "id written as text",
+    "no id": "the record's number as id",
     "placeholders do not match media": "one placeholder put first",
     SAME_ID: "the record's number added to its id",
 }
@@ -98,7 +99,7 @@ def _mend(entry: Entry, kinds: list[str]) -> dict[str, Any] | None:
     record = dict(entry.value)
     if "conversations" in record:
         record = {name: value for name, value in record.items() if name in RECORD_FIELDS}
-        record["id"] = str(record["id"])
+        record["id"] = str(record.get("id") or f"#{entry.number}")
     if SAME_ID in kinds:
         name = "id" if "id" in record else "question_id"
         if not isinstance(record[name], str):

@@ -1,24 +1,34 @@
-"""The published training mixtures: source lists with their sampling, cut into parts; stages as lists of parts.
+"""Training mixtures: source lists with their sampling, cut into parts; stages as lists of parts.
 
 A source list is files of records, each with how much of it is taken (`all`, `first:10%`, `end:10%`, `random:10%`). The
-records of all its files in order, numbered through, are cut into 10 parts by number modulo 10.
+records of all its files in order, numbered through, are cut into parts by number modulo 10. The published mixture is
+`published_mixture.json`; a mixture of one's own is a file of the same form:
+
+    {"parts": 10,
+     "sources": {"talks": {"kind": "video", "media": "talks/videos", "features": "talks/features",
+                           "questions_per_record": 5, "files": {"talks/questions.parquet": "all"}},
+                 "pictures": {"kind": "image", "media": "pictures", "files": {"pictures/records.json": "first:10%"}}},
+     "stages": {"s3": {"videos": "features", "streams": {"0": ["talks_part0..9", "pictures_part5:first"]}}}}
+
+Paths are relative to the data folder, those in the records to `media`.
 """
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from importlib.resources import files
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hourllava.errors import ConfigError
 
 Kind = Literal["video", "image", "images"]
-NUM_PARTS = 10
 _SAMPLING = re.compile(r"(first|end|random):(\d+(?:\.\d+)?)%")
+_PARTS = re.compile(r"(.+)_part(\d+)(?:\.\.(\d+))?(?::(first|second))?")
 
 
 @dataclass(frozen=True)
@@ -52,36 +62,20 @@ class Sampling:
         return np.arange(begin, begin + count, dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class SourceList:
-    """A named list of record files as the release mixes it."""
+class _Typed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str  # also of the folders of its parts: NAME_part0 ...
+
+class SourceList(_Typed):
+    """Record files that are mixed in as one."""
+
     kind: Kind  # which columns its shards have
-    num_workers: int  # sub-folders of a part, as published
-    mixture: str  # its key in mixtures.json
+    media: str  # folder of its videos or images, below the data folder
+    features: str | None = None  # of videos: the folder of their features
+    workers: int = Field(default=1, ge=1)  # sub-folders of a part
     only_images: bool = False  # records without an image are left out
-
-    @cached_property
-    def files(self) -> dict[str, Sampling]:
-        """Path of a record file, relative to the data folder -> how much of it is taken."""
-        return {path: Sampling.parse(text) for path, text in _MIXTURES[self.mixture].items()}
-
-
-_MIXTURES: dict[str, dict[str, str]] = json.loads(
-    files("hourllava.data").joinpath("mixtures.json").read_text(encoding="utf-8")
-)
-SOURCE_LISTS = {
-    source.name: source
-    for source in (
-        SourceList("llava_ov_si_onlyimg", "image", 128, "llava_ov_si", only_images=True),
-        SourceList("llavavideo_text", "image", 16, "llavavideo_text"),
-        SourceList("llavavideo_si", "image", 32, "llavavideo_si"),
-        SourceList("llavavideo_mi", "images", 64, "llavavideo_mi"),
-        SourceList("llavavideo_video", "video", 64, "llavavideo_video"),
-        SourceList("videomarathon_video", "video", 64, "videomarathon"),
-    )
-}
+    questions_per_record: int | None = Field(default=None, ge=1)  # group files that have one question a record
+    files: dict[str, Annotated[Sampling, BeforeValidator(lambda text: Sampling.parse(str(text)))]]
 
 
 @dataclass(frozen=True)
@@ -98,56 +92,99 @@ class Part:
         return f"{self.source}_part{self.number}"
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Parts from which the samples of one batch are drawn together; a batch comes from one stream only."""
-
-    name: str
-    parts: tuple[Part, ...]
-
-
-def _parts(source: str, numbers: Sequence[int]) -> tuple[Part, ...]:
-    return tuple(Part(source, number) for number in numbers)
-
-
-def _stage_3_stream(name: str, videos: tuple[Part, ...], numbers: range, half: Literal["first", "second"]) -> Stream:
-    others = [
-        part
-        for source in ("llavavideo_text", "llavavideo_si", "llavavideo_mi")
-        for part in (*_parts(source, numbers), Part(source, 5, half))
-    ]
-    return Stream(name, (*videos, *others))
+def _parse_parts(texts: Any) -> tuple[Part, ...]:
+    if not isinstance(texts, list):
+        raise ValueError("a stream is a list of parts")  # pydantic turns it into its own
+    parts: list[Part] = []
+    for text in texts:
+        match = _PARTS.fullmatch(str(text))
+        if match is None:
+            raise ValueError(f"{text!r}; allowed: NAME_part3, NAME_part2..9, NAME_part5:first, NAME_part5:second")
+        numbers = range(int(match[2]), int(match[3] or match[2]) + 1)
+        parts += [Part(match[1], number, match[4]) for number in numbers]  # type: ignore[arg-type]
+    return tuple(parts)
 
 
-STAGES: dict[str, tuple[Stream, ...]] = {
-    "s1": (Stream("0", _parts("llava_ov_si_onlyimg", range(10))),),
-    "s2": (
-        Stream(
-            "0",
-            (
-                Part("llavavideo_text", 0),
-                Part("llavavideo_si", 0),
-                Part("llavavideo_mi", 0),
-                *_parts("llavavideo_video", range(2)),
-            ),
-        ),
-    ),
-    "s3": (
-        _stage_3_stream("0", _parts("llavavideo_video", range(2, 10)), range(1, 5), "first"),
-        _stage_3_stream("1", _parts("videomarathon_video", range(10)), range(6, 10), "second"),
-    ),
-}
+class Stage(_Typed):
+    """What a stage trains on."""
+
+    videos: Literal["frames", "features"] = "frames"  # features only if the vision tower is not trained
+    streams: dict[str, Annotated[tuple[Part, ...], BeforeValidator(_parse_parts)]]  # drawn from one at a time, or mixed
+
+    @property
+    def parts(self) -> list[Part]:
+        """Every part that must be there, whole ones for halves, each once."""
+        return sorted(
+            {Part(part.source, part.number) for parts in self.streams.values() for part in parts},
+            key=lambda part: (part.source, part.number),
+        )
 
 
-def find_source_list(name: str) -> SourceList:
-    """The source list of this name.
+class Mixture(_Typed):
+    """Source lists, and the stages that are made of their parts."""
+
+    parts: int = Field(default=10, ge=1)  # of every source list
+    sources: dict[str, SourceList]
+    stages: dict[str, Stage]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Mixture":
+        for name, stage in self.stages.items():
+            for part in stage.parts:
+                if part.source not in self.sources:
+                    raise ValueError(f"stage {name} names {part.folder}, but no source is called {part.source!r}")
+                if part.number >= self.parts:
+                    raise ValueError(f"stage {name} names {part.folder}, but parts are numbered 0 to {self.parts - 1}")
+                source = self.sources[part.source]
+                if stage.videos == "features" and source.kind == "video" and source.features is None:
+                    raise ValueError(f"stage {name} trains from features, but {part.source} names no folder of them")
+        return self
+
+    def source(self, name: str) -> SourceList:
+        """The source list of this name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.sources:
+            raise ConfigError(f"no source list is called {name!r}; allowed: {', '.join(self.sources)}")
+        return self.sources[name]
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if name not in self.stages:
+            raise ConfigError(f"stage {name!r}; allowed: {', '.join(self.stages)}")
+        return self.stages[name]
+
+
+@cache
+def published_mixture() -> Mixture:
+    """The mixture of the release."""
+    text = files("hourllava.data").joinpath("published_mixture.json").read_text(encoding="utf-8")
+    return Mixture.model_validate(json.loads(text))
+
+
+def read_mixture(path: Path | None) -> Mixture:
+    """A mixture from its file; None for the published one.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it cannot be read, or is no mixture.
     """
-    if name not in SOURCE_LISTS:
-        raise ConfigError(f"no source list is called {name!r}; allowed: {', '.join(SOURCE_LISTS)}")
-    return SOURCE_LISTS[name]
+    if path is None:
+        return published_mixture()
+    try:
+        return Mixture.model_validate(json.loads(path.read_bytes()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{path} is no mixture: {where}{': ' if where else ''}{message}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as a mixture: {error}") from error
 
 
 def parse_part(text: str) -> tuple[int, int]:
@@ -158,16 +195,5 @@ def parse_part(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not int(match[1]) < int(match[2]):
-        raise ConfigError(f"part {text!r}; allowed: k/N with k from 0 to N-1, as 0/{NUM_PARTS}")
+        raise ConfigError(f"part {text!r}; allowed: k/N with k from 0 to N-1, as 0/10")
     return int(match[1]), int(match[2])
-
-
-def stage_streams(stage: str) -> tuple[Stream, ...]:
-    """The streams of a stage: one, but two in stage 3.
-
-    Raises:
-        ConfigError: there is no such stage.
-    """
-    if stage not in STAGES:
-        raise ConfigError(f"stage {stage!r}; allowed: {', '.join(STAGES)}")
-    return STAGES[stage]

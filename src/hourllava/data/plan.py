@@ -263,7 +263,7 @@ def _places_of_ranks(micro_batches_per_step: int, world_size: int) -> Ints:
     if world_size < 1 or micro_batches_per_step % world_size:
         raise ConfigError(
             f"a step of {micro_batches_per_step} micro-batches cannot be shared out equally to {world_size} ranks; "
-            "choose micro_batches_per_step as a multiple of every number of ranks to train on"
+            "choose it (in a recipe: batch.multiple_of) as a multiple of every number of ranks to train on"
         )
     places = np.arange(micro_batches_per_step).reshape(-1, world_size)
     places[1::2] = places[1::2, ::-1]

@@ -17,7 +17,6 @@ The decoding process is a child started with subprocess, which daemonic DataLoad
 
 import dataclasses
 import hashlib
-import importlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -175,8 +174,9 @@ class RowEncoder:
             return Video(memory.duration_seconds, features=memory.features)
         num_frames, duration_seconds = self._video_size(name)
         if name.endswith(WORLD_SUFFIX):
-            world = importlib.import_module("hourllava.world.reference")
-            return Video(duration_seconds, frames=world.render_reference(path, np.arange(num_frames) / FPS))
+            from hourllava.world.reference import render_reference
+
+            return Video(duration_seconds, frames=render_reference(path, (np.arange(num_frames) / FPS).tolist()))
         side = self.processor.config.vision_config.image_size
         with read_frames(path, fps=FPS, size_pixels=(side, side), num_processes=1) as reader:
             batches = [batch.frames for batch in reader]
@@ -217,8 +217,9 @@ class RowEncoder:
                 )
             return shape[0], duration_seconds
         if name.endswith(WORLD_SUFFIX):
-            world = importlib.import_module("hourllava.world.reference")
-            duration = float(world.load_reference(path).duration_seconds)
+            from hourllava.world.reference import load_reference  # here: few data sets are of the world
+
+            duration = float(load_reference(path).duration_seconds)
         else:
             told = probe(path).duration_seconds
             if not told:

@@ -1,12 +1,16 @@
-"""What `hourllava data shard` and `data merge` do with their options."""
+"""What `hourllava data shard`, `merge`, `lengths` and `verify` do with their options."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from hourllava.data.atomic import replacing
-from hourllava.data.mds_merge import merge_indexes
-from hourllava.data.mixtures import SOURCE_LISTS, Kind, Sampling, find_source_list, parse_part, stage_streams
+from hourllava.data.atomic import remove_leftovers, replacing
+from hourllava.data.mds_format import LENGTHS_NAME
+from hourllava.data.mds_merge import merge_indexes, path_from
+from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.mixtures import Kind, Mixture, Sampling, parse_part, published_mixture, read_mixture
 from hourllava.data.sharding import ShardSettings, shard_records
 from hourllava.errors import ConfigError, DataError
 
@@ -35,18 +39,17 @@ def run_shard(
     only_images = False
     sampling = Sampling.parse(sample)
     if len(records) == 1 and not records[0].endswith((".json", ".jsonl")):
-        source = find_source_list(records[0])
+        source = published_mixture().source(records[0])
         if kind not in (None, source.kind) or sample != "all":
-            raise ConfigError(
-                f"{source.name} has its own kind ({source.kind}) and sampling; leave out --kind, --sample"
-            )
+            raise ConfigError(f"{records[0]} has its own kind ({source.kind}) and sampling; leave out --kind, --sample")
         kind, only_images = source.kind, source.only_images
         files = tuple((records_root / path, taken) for path, taken in source.files.items())
     else:
         files = tuple((Path(path), sampling) for path in records)
     if kind is None:
         raise ConfigError(
-            f"files of records need --kind video, image or images; source lists do not: {', '.join(SOURCE_LISTS)}"
+            "files of records need --kind video, image or images; source lists do not: "
+            + ", ".join(published_mixture().sources)
         )
     settings = ShardSettings(
         files=files,
@@ -66,29 +69,36 @@ def run_shard(
     return lines
 
 
-def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None) -> list[str]:
+def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixture: Path | None) -> list[str]:
     """Merge workers' folders in place, parts into an index elsewhere, or the parts of a stage; lines for the user.
 
     Raises:
-        ConfigError: options that do not go together.
+        ConfigError: options that do not go together, or a mixture or stage that is none.
         DataError: as of `merge_indexes`.
     """
     if stage is not None:
         if out is None or len(folders) != 1:
             raise ConfigError("--stage needs --out and the one folder that holds the parts")
-        return [f"{out / name}: {count} samples" for name, count in merge_stage(stage, folders[0], out).items()]
+        counts = merge_stage(read_mixture(mixture), stage, folders[0], out)
+        return [f"{out / name}: {count} samples" for name, count in counts.items()]
+    if mixture is not None:
+        raise ConfigError("--mixture goes with --stage")
     if out is not None:
         return [f"{out}: {merge_indexes(out, folders)} samples"]
     return [f"{folder}: {merge_indexes(folder)} samples" for folder in folders]
 
 
-def merge_stage(stage: str, parts_root: Path, out: Path) -> dict[str, int]:
+def merge_stage(
+    mixture: Mixture, stage: str, parts_root: Path, out: Path, media_root: Path | None = None
+) -> dict[str, int]:
     """Write `out/STREAM/index.json` for every stream of a stage, and `out/streams.json` that lists them.
 
     Args:
+        mixture: the published one, or one's own.
         stage: "s1", "s2" or "s3".
         parts_root: holds the parts' folders, named as `Part.folder` says.
         out: nothing but indexes (and lengths) is written there.
+        media_root: what the rows' paths are relative to, if that is one folder; noted in `streams.json`.
 
     Returns stream -> number of samples.
 
@@ -97,15 +107,65 @@ def merge_stage(stage: str, parts_root: Path, out: Path) -> dict[str, int]:
         DataError: a part is missing or damaged, or `out` cannot be written.
     """
     counts = {}
-    for stream in stage_streams(stage):
-        sources = [
-            (parts_root / part.folder, part.half) if part.half else parts_root / part.folder for part in stream.parts
-        ]
-        counts[stream.name] = merge_indexes(out / stream.name, sources)
-    listing = {"version": 1, "streams": [{"folder": name, "samples": count} for name, count in counts.items()]}
+    for name, parts in mixture.stage(stage).streams.items():
+        sources = [(parts_root / part.folder, part.half) if part.half else parts_root / part.folder for part in parts]
+        counts[name] = merge_indexes(out / name, sources)
+    listing: dict[str, Any] = {
+        "version": 1,
+        "streams": [{"folder": name, "samples": count} for name, count in counts.items()],
+    }
+    if media_root is not None:
+        listing["media_root"] = path_from(out, media_root)
     try:
+        remove_leftovers(out, [STREAMS_NAME])
         with replacing(out / STREAMS_NAME) as temporary:
             temporary.write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
     return counts
+
+
+def stream_folders(folder: Path) -> list[Path]:
+    """The folders with shards that `streams.json` lists; the folder itself if it has none.
+
+    Raises:
+        DataError: the list is damaged.
+    """
+    path = folder / STREAMS_NAME
+    if not path.exists():
+        return [folder]
+    try:
+        return [folder / stream["folder"] for stream in json.loads(path.read_bytes())["streams"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}; run data merge --stage again") from error
+
+
+def run_lengths(folder: Path, model: str, media: Path, questions: str, processes: int | None) -> Iterator[str]:
+    """Measure the rows of a folder, or of all streams of a stage, for a model; lines for the user.
+
+    Raises:
+        ConfigError: no such choice for `questions`.
+        DataError: as of `measure_folder`.
+    """
+    from hourllava.data.lengths import load_processor, measure_folder  # imports torch
+    from hourllava.data.rows import RowEncoder
+
+    encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions))
+    for stream in stream_folders(folder):
+        num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or os.cpu_count() or 1)
+        unknown = f"; {num_unknown} cannot be measured, training will skip them" if num_unknown else ""
+        yield f"{stream}: {num_rows} rows measured{unknown}"
+
+
+def run_verify(folder: Path) -> Iterator[str]:
+    """Check every shard of a folder, or of all streams of a stage; lines for the user.
+
+    Raises:
+        DataError: an index, a shard or the lengths are damaged.
+    """
+    for stream in stream_folders(folder):
+        dataset = MdsDataset(stream)
+        dataset.verify(progress=True)
+        if (stream / LENGTHS_NAME).exists():
+            dataset.lengths()
+        yield f"{stream}: {len(dataset)} samples, all shards are whole"

@@ -1,8 +1,8 @@
 """`hourllava data shard`: training records and their images -> MDS shards, in parallel, resumable.
 
     OUT/settings.json                what the run was asked for; a run with other settings is refused
-    OUT/0, OUT/1, ...                one folder per worker: shards, index.json, lengths.npy, skipped.jsonl
-    OUT/index.json                   the merged index (and lengths.npy)
+    OUT/0, OUT/1, ...                one folder per worker: shards, index.json, skipped.jsonl
+    OUT/index.json                   the merged index
     OUT/skipped.jsonl                records that were left out, with the reason, one JSON object per line
 
 Worker w of P takes the w-th stretch of the chosen records, so the merged index keeps their order.
@@ -13,9 +13,10 @@ import json
 import multiprocessing
 import os
 import re
+import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from hourllava.data.atomic import replacing
 from hourllava.data.mds_encodings import CODING_ERRORS, decode_jpeg, encode_jpeg
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
-from hourllava.data.media import media_path
+from hourllava.data.media import feature_name, media_path
 from hourllava.data.mixtures import Kind, Sampling
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
@@ -44,9 +45,6 @@ COLUMNS: dict[Kind, dict[str, str]] = {
 SETTINGS_NAME = "settings.json"
 _REFRESH_SECONDS = 0.2
 
-# A row -> frames or views, kept visual tokens, text tokens. A module's function: workers are sent its name.
-Lengths = Callable[[Mapping[str, Any]], Sequence[int]]
-
 
 @dataclass(frozen=True)
 class ShardSettings:
@@ -54,7 +52,8 @@ class ShardSettings:
 
     files: tuple[tuple[Path, Sampling], ...]  # record files in order, and how much of each
     kind: Kind
-    media_root: Path  # the records' paths are relative to it
+    media_root: Path  # rows' paths are relative to it
+    media_folder: str = ""  # below the media root; the records' paths are relative to it
     num_workers: int = 1
     part: tuple[int, int] = (0, 1)  # k, N: the chosen records with number modulo N = k
     only_images: bool = False
@@ -65,7 +64,7 @@ class ShardSettings:
     def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ConfigError(f"got {self.num_workers} workers; 1 or more are allowed")
-        if self.video_suffix is not None and not re.fullmatch(r"\.\w+", self.video_suffix):
+        if self.video_suffix is not None and not re.fullmatch(r"(\.\w+)+", self.video_suffix):
             raise ConfigError(f"got the video suffix {self.video_suffix!r}; allowed: a dot and a name, as .safetensors")
 
 
@@ -85,29 +84,57 @@ class _Job:
     folder: Path
     settings: ShardSettings
     shares: tuple[tuple[Path, np.ndarray, np.ndarray], ...]  # path, numbers [n], spans [n, 2]
-    lengths: Lengths | None
 
 
-def shard_records(settings: ShardSettings, out: Path, lengths: Lengths | None = None) -> ShardSummary:
+KnownFiles = dict[Path, RecordFile]
+"""Record files that were looked through before: several parts are cut from the same ones."""
+
+
+def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None = None) -> ShardSummary:
     """Write the shards of a run, continue it, or find it done.
+
+    Args:
+        settings: what and how.
+        out: folder of the run.
+        known: record files by their path; gets those that it lacks.
 
     Raises:
         DataError: a record file cannot be used, `out` cannot be written or holds another run, or a worker was killed.
     """
-    record_files = [RecordFile(path) for path, _ in settings.files]
-    _prepare(settings, record_files, out, lengths=lengths is not None)
-    jobs = _split(settings, record_files, out, lengths)
+    chosen = choose_records(settings, {} if known is None else known)
+    _prepare(settings, [records for records, _ in chosen], out)
+    jobs = _split(settings, chosen, out)
     total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
-    with tqdm(total=total, unit="record", file=sys.stderr, mininterval=_REFRESH_SECONDS) as progress:
+    with tqdm(total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=_REFRESH_SECONDS) as progress:
         counts = _run_workers(jobs, progress) if len(jobs) > 1 else [_write_share(jobs[0], progress.update)]
     num_samples = merge_indexes(out, [job.folder for job in jobs])
     num_skipped = sum(counts)
     return ShardSummary(num_samples, num_skipped, _merge_ledgers(jobs, out) if num_skipped else None)
 
 
-def _prepare(settings: ShardSettings, record_files: list[RecordFile], out: Path, *, lengths: bool) -> None:
+def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[RecordFile, np.ndarray]]:
+    """The record files of a run, and int64 numbers of the records that are taken of each, ascending.
+
+    Raises:
+        DataError: a record file cannot be used.
+    """
+    files, chosen = [], []
+    for path, sampling in settings.files:
+        if path not in known:
+            known[path] = RecordFile(path)
+        records = known[path]
+        numbers = sampling.choose(len(records), settings.seed)
+        files.append(records)
+        chosen.append(numbers[records.has_image[numbers]] if settings.only_images else numbers)
+    number, modulus = settings.part
+    first = np.cumsum([0, *map(len, chosen)])
+    return [
+        (file, numbers[(number - start) % modulus :: modulus]) for file, numbers, start in zip(files, chosen, first)
+    ]
+
+
+def _prepare(settings: ShardSettings, record_files: list[RecordFile], out: Path) -> None:
     wanted = {
-        "lengths": lengths,
         "records": [
             [str(path), sampling.strategy, sampling.percent, len(records), path.stat().st_size]
             for (path, sampling), records in zip(settings.files, record_files)
@@ -126,25 +153,18 @@ def _prepare(settings: ShardSettings, record_files: list[RecordFile], out: Path,
         raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
 
 
-def _split(settings: ShardSettings, files: list[RecordFile], out: Path, lengths: Lengths | None) -> list[_Job]:
-    chosen = []
-    for (_, sampling), records in zip(settings.files, files):
-        numbers = sampling.choose(len(records), settings.seed)
-        chosen.append(numbers[records.has_image[numbers]] if settings.only_images else numbers)
-    which_file = np.repeat(np.arange(len(files)), [len(numbers) for numbers in chosen])
-    number, modulus = settings.part
-    which_file = which_file[number::modulus]
-    numbers = np.concatenate(chosen)[number::modulus] if chosen else np.zeros(0, np.int64)
+def _split(settings: ShardSettings, chosen: list[tuple[RecordFile, np.ndarray]], out: Path) -> list[_Job]:
+    total = sum(len(numbers) for _, numbers in chosen)
+    edges = np.linspace(0, total, settings.num_workers + 1).astype(int)
     jobs = []
-    edges = np.linspace(0, len(numbers), settings.num_workers + 1).astype(int)
     for worker in range(settings.num_workers):
-        own = slice(edges[worker], edges[worker + 1])
-        shares = []
-        for k in range(len(files)):
-            share = numbers[own][which_file[own] == k]
+        shares, start = [], 0
+        for records, numbers in chosen:
+            share = numbers[max(edges[worker] - start, 0) : max(edges[worker + 1] - start, 0)]
+            start += len(numbers)
             if len(share):
-                shares.append((files[k].path, share, files[k].spans(share)))
-        jobs.append(_Job(out / str(worker), settings, tuple(shares), lengths))
+                shares.append((records.path, share, records.spans(share)))
+        jobs.append(_Job(out / str(worker), settings, tuple(shares)))
     return jobs
 
 
@@ -156,7 +176,6 @@ def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
         COLUMNS[settings.kind],
         size_limit_bytes=settings.size_limit_bytes,
         hashes=("sha1",),
-        lengths=job.lengths is not None,
     ) as writer:
         done = writer.position
         advance(done)
@@ -165,13 +184,12 @@ def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
             done -= min(done, len(numbers))
             for number, record in zip(numbers[rest].tolist(), read_records(path, spans[rest])):
                 try:
-                    row = _row(record, path.stem, settings)
-                    sample, lengths = writer.encode(row), job.lengths(row) if job.lengths else None
+                    sample = writer.encode(_row(record, path.stem, settings))
                 except HourLlavaError as error:
                     name = record.get("id") if isinstance(record, dict) else None
                     writer.skip({"file": str(path), "number": number, "id": name, "reason": str(error)})
                 else:
-                    writer.add(sample, lengths)
+                    writer.add(sample)
                 advance(1)
         return writer.num_skipped
 
@@ -193,7 +211,7 @@ def _row(record: Any, source: str, settings: ShardSettings) -> dict[str, Any]:
         raise DataError("the record has a video; shard it with kind 'video'")
     if settings.kind == "image" and len(names) > 1:
         raise DataError(f"the record has {len(names)} images; shard it with kind 'images'")
-    images = [_jpeg(name, settings.media_root) for name in names] or [_blank_jpeg()]
+    images = [_jpeg(name, settings.media_root / settings.media_folder) for name in names] or [_blank_jpeg()]
     return {"image": images if settings.kind == "images" else images[0], "text": text}
 
 
@@ -202,12 +220,14 @@ def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
     if not isinstance(name, str) or not PurePosixPath(name).name:
         raise DataError(f"'video' must be a path, got {name!r:.80}")
     if settings.video_suffix is not None:
-        name = str(PurePosixPath(name).with_suffix(settings.video_suffix))
+        name = feature_name(name, settings.video_suffix)
     try:
-        media_path(name, settings.media_root).stat()
+        found = media_path(name, settings.media_root / settings.media_folder).stat()
     except OSError as error:
         raise _unreadable(name, error) from error
-    return name
+    if stat.S_ISREG(found.st_mode) and not found.st_size:
+        raise DataError(f"{name} is empty (0 bytes)")
+    return str(PurePosixPath(settings.media_folder, name))
 
 
 def _unreadable(name: str, error: OSError) -> DataError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 
 from hourllava.errors import CheckpointError
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
@@ -74,7 +74,8 @@ def load_tower(name: str | Path, device: torch.device, dtype: torch.dtype, batch
         return Tower(model.config, model.model.vision_tower, batch_frames)
     folder = find_checkpoint(name)
     config, released, stored = load_config(folder), is_released_layout(folder), read_tensors(folder)
-    tower = build_vision_tower(config)
+    with initialization.no_init_weights():  # random numbers for 400 million weights take ten seconds of a core
+        tower = build_vision_tower(config)
     state: dict[str, Tensor] = {}
     for key, expected in tower.state_dict().items():
         stored_name = released_name(PREFIX + key) if released else PREFIX + key

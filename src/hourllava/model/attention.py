@@ -9,6 +9,7 @@ Shapes: Q queries and K keys of all segments together, H query heads, G key/valu
 width.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -36,6 +38,13 @@ VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 # With more (query, key) pairs than this in the mean segment, one SDPA call each is faster than varlen_attn for all: on
 # an H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
 MIN_PAIRS_FOR_SDPA = 2**21
+
+# cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape it makes a plan first: 60 to 90 ms
+# of CPU time, and 75 to 145 ms for the backward pass. Packed samples are all of different lengths, so only those get one
+# that gain more by it: at 9,000 x 234,000 flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's blocks.
+MIN_PAIRS_FOR_CUDNN = 2**28
+QUERIES_OF_A_PLAN = 512
+WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
 # MiB.
@@ -61,9 +70,16 @@ class Segments:
         """Tokens of all segments together."""
         return self.offsets[-1]
 
+    @functools.cached_property
+    def _offsets_by_device(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def offsets_on(self, device: torch.device) -> Tensor:
-        """[S + 1] int32 offsets on a device, as the kernels want them."""
-        return torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        """[S + 1] int32 offsets on a device, as the kernels want them; copied there once, for all layers."""
+        known = self._offsets_by_device
+        if device not in known:
+            known[device] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        return known[device]
 
 
 def packed_attention(
@@ -115,17 +131,22 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
     if num_queries == 0:
         return torch.empty_like(query_QHE)
+    worth_planning = num_queries * num_keys >= MIN_PAIRS_FOR_CUDNN
+    if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
+        query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
-    output_1HQE = F.scaled_dot_product_attention(
-        query_QHE.transpose(0, 1)[None],
-        key_KGE.transpose(0, 1)[None],
-        value_KGE.transpose(0, 1)[None],
-        attn_mask=lower_right,
-        is_causal=causal and lower_right is None,
-        scale=scale,
-        enable_gqa=True,
-    )
-    return output_1HQE[0].transpose(0, 1)
+    plain = worth_planning or not _fits_varlen(query_QHE)
+    with contextlib.nullcontext() if plain else sdpa_kernel(WITHOUT_CUDNN):
+        output_1HQE = F.scaled_dot_product_attention(
+            query_QHE.transpose(0, 1)[None],
+            key_KGE.transpose(0, 1)[None],
+            value_KGE.transpose(0, 1)[None],
+            attn_mask=lower_right,
+            is_causal=causal and lower_right is None,
+            scale=scale,
+            enable_gqa=True,
+        )
+    return output_1HQE[0].transpose(0, 1)[:num_queries]
 
 
 def _varlen(

@@ -105,7 +105,7 @@ class LoadReport:
 
     Attributes:
         loaded: taken from the checkpoint.
-        fresh: parts the layout does not have, newly initialised: MemAug when starting from LLaVA-OneVision.
+        fresh: parts the checkpoint does not have, newly initialised: MemAug when starting from an image model.
         unexpected: tensors of the checkpoint that the model has no place for.
     """
 
@@ -134,8 +134,12 @@ def released_name(name: str) -> str:
     return name
 
 
-def find_checkpoint(name: str | Path) -> Path:
+def find_checkpoint(name: str | Path, *, weights: bool = True) -> Path:
     """The folder of a checkpoint: `name` itself, or a download of that name from the Hugging Face hub.
+
+    Args:
+        name: folder, or name on the hub.
+        weights: download them too; without them configuration and tokenizer come in a second.
 
     Raises:
         CheckpointError: neither a folder with a `config.json` nor a name that the hub gives (offline, misspelt).
@@ -146,7 +150,8 @@ def find_checkpoint(name: str | Path) -> Path:
             raise CheckpointError(f"{folder} holds no config.json; give the folder of a checkpoint")
         return folder
     try:
-        return Path(snapshot_download(str(name), allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(str(name), allow_patterns=patterns))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"there is no folder {str(name)!r}, and the hub did not give a model of that name "
@@ -160,7 +165,11 @@ def is_released_layout(folder: Path) -> bool:
 
 
 def load_model(
-    name: str | Path, *, dtype: torch.dtype | str | None = None, device: torch.device | str | None = None
+    name: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    config: HourLlavaConfig | None = None,
 ) -> tuple[HourLlavaForConditionalGeneration, LoadReport]:
     """Load a checkpoint of any layout: ours, the release's, LLaVA-OneVision-SI's.
 
@@ -168,6 +177,7 @@ def load_model(
         name: folder, or name on the hub.
         dtype: of the weights; as stored if None.
         device: where they go; the CPU if None.
+        config: instead of the checkpoint's own, to read it with other settings.
 
     Returns:
         the model in evaluation mode, and what became of every tensor.
@@ -176,7 +186,7 @@ def load_model(
         CheckpointError: no checkpoint there, pickled or damaged weights, missing tensors, wrong shapes, unknown tower.
     """
     folder = find_checkpoint(name)
-    config = load_config(folder)
+    config = config or load_config(folder)
     released = is_released_layout(folder)
     tensors = read_tensors(folder)
     with torch.device("meta"):
@@ -187,7 +197,10 @@ def load_model(
         tensors.pop("lm_head.weight", None)
 
     missing = [key for key, stored in stored_names.items() if stored not in tensors]
-    has_memaug = not released or any(stored.startswith("model.vision_resampler.") for stored in tensors)
+    if released:
+        has_memaug = any(stored.startswith("model.vision_resampler.") for stored in tensors)
+    else:  # stage 0 ends without one
+        has_memaug = load_config(folder).memaug.num_blocks > 0
     fresh = [] if has_memaug else [key for key in missing if key.startswith("model.memaug.")]
     lost = sorted(set(missing) - set(fresh))
     if lost:
@@ -202,8 +215,8 @@ def load_model(
         tensor = tensors.pop(stored)
         if tensor.shape != expected[key]:
             raise CheckpointError(
-                f"{stored} has shape {list(tensor.shape)} in {folder}, but its config.json makes it "
-                f"{list(expected[key])}; weights and config.json belong to different models"
+                f"{stored} has shape {list(tensor.shape)} in {folder}, but the configuration makes it "
+                f"{list(expected[key])}; weights and configuration belong to different models"
             )
         state[key] = tensor
     model = HourLlavaForConditionalGeneration.from_pretrained(
@@ -263,8 +276,7 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
     config, folder = model.config, Path(folder)
     if config.text_config.model_type != "qwen2":
         raise CheckpointError(
-            f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use "
-            "save_pretrained for our own layout"
+            f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use our own layout"
         )
     flat = _flat_config(config, model.dtype)
     try:
@@ -276,7 +288,7 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
         if ours != theirs:
             raise CheckpointError(
                 f"the released layout cannot say that {field} is {ours}, it would be read as {theirs}; use "
-                "save_pretrained for our own layout"
+                "our own layout"
             )
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder)

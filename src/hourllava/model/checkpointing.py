@@ -4,7 +4,7 @@
 
 Three modes, the same for decoder layers of any transformers model, MemAug blocks and the projector:
 
-- `none` keeps everything: fastest, and only for short sequences. An hour of video does not fit (3B).
+- `none` keeps everything: fastest, and for short sequences; an hour of video takes 53 GB instead of 20 (3B).
 - `full` keeps the input of each layer and computes the layer again in the backward pass.
 - `selective` also keeps what attention gives, which is small (one vector a token, and the log-sum-exp) and dear: a look
   of MemAug into the memory of an hour takes 30 ms per block (3B, H100). Figures: docs/benchmarks.md.
@@ -17,6 +17,7 @@ import functools
 from typing import Any, Literal, get_args
 
 import torch
+import torch.nn.attention.varlen  # defines its operator
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 from transformers.modeling_layers import GradientCheckpointingLayer

@@ -7,7 +7,7 @@ ours - the memory, forgetting, MemAug, image tiling - has typed fields with unit
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -191,13 +191,26 @@ class HourLlavaConfig(PreTrainedConfig):
     def preset(cls, name: str, **overrides: Any) -> Self:
         """The configuration shipped as `presets/<name>.json`: `hourllava-3b`, `hourllava-7b` or `hourllava-nano`.
 
+        Args:
+            name: of the preset.
+            **overrides: fields to change; within a nested configuration, only those that are given.
+
         Raises:
             ConfigError: no such preset.
         """
         folder = resources.files("hourllava.model") / "presets"
         known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
         _require(name in known, f"there is no preset {name!r}; choose one of {', '.join(known)}")
-        return cls(**{**json.loads((folder / f"{name}.json").read_text()), **overrides})
+        return cls(**merge_settings(json.loads((folder / f"{name}.json").read_text()), overrides))
+
+
+def merge_settings(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with what `above` changes: nested mappings key by key, anything else replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge_settings(merged[key], value) if both else value
+    return merged
 
 
 def text_rope_theta(text_config: PreTrainedConfig) -> float:

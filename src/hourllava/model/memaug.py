@@ -138,9 +138,12 @@ class MemAugCrossAttention(nn.Module):
 
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """[M, G, E] keys and values of the memory whose entry m is token `index_M[m]`."""
-        heads = self.kv_proj(tokens_PD).unflatten(-1, (-1, self.head_width))
-        # Gathered one by one: values that are half of a larger tensor would keep the unrotated keys alive.
-        key, value = (half[index_M] for half in heads.chunk(2, dim=1))
+        # Gathered apart: values that are half of a larger tensor would keep the unrotated keys alive. `embedding` is
+        # indexing whose backward pass does not go one by one through the thousands of newlines.
+        heads = self.kv_proj(tokens_PD).view(-1, self.head_width)
+        num_groups = self.kv_proj.out_features // self.head_width // 2
+        key_index_MG = index_M[:, None] * (2 * num_groups) + torch.arange(num_groups, device=index_M.device)
+        key, value = F.embedding(key_index_MG, heads), F.embedding(key_index_MG + num_groups, heads)
         return self.rotary.rotate(key, angles), value
 
     def queries(self, x_QD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:

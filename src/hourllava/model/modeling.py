@@ -33,6 +33,7 @@ from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL, HourLlavaOutput, LanguageModelHead, next_token_targets
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver
+from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
     build_vision_tower,
@@ -73,6 +74,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         self.image_newline = nn.Parameter(torch.empty(width))
         self.memaug = MemAug(config)
         self.language_model = AutoModel.from_config(config.text_config, attn_implementation=PACKED_ATTENTION)
+        fuse_norms(self.language_model)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -438,7 +440,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         )
 
     def _idle_parameters(self, has_visuals: bool, has_pixels: bool) -> list[nn.Parameter]:
-        """Trained weights that a batch has no use for: their gradient must still be there, for other ranks wait for it."""
+        """Trained weights that a batch has no use for; other processes wait for their gradient."""
         model = self.model
         parts: list[nn.Module] = [] if has_pixels else [model.vision_tower]
         idle = [] if has_visuals else [model.image_newline]

@@ -126,7 +126,7 @@ class HourLlavaProcessor:
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Self:
         """Tokenizer and configuration of a checkpoint of any layout, see `checkpoint.load_model`."""
-        folder = find_checkpoint(name)
+        folder = find_checkpoint(name, weights=False)
         config = load_config(folder)
         # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
         return cls(AutoTokenizer.from_pretrained(folder, config=config.text_config), config)

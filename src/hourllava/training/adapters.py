@@ -39,9 +39,7 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
 
 def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights without adapters: what these add is added to the layers they sit on, in float32."""
-    scales = {
-        name: module.scaling[_ADAPTER] for name, module in model.named_modules() if hasattr(module, "lora_A")
-    }
+    scales = {name: module.scaling[_ADAPTER] for name, module in model.named_modules() if hasattr(module, "lora_A")}
     plain = {name.replace(_BASE, "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for layer, scale in scales.items():
         name = f"{layer}.weight"

@@ -1,7 +1,7 @@
 """Checkpoints of a run: whole or not there, loadable as a model, resumable on any number of processes.
 
     OUT/checkpoint-500/config.json, *.safetensors, tokenizer    the model, as `load_model` reads it
-    OUT/checkpoint-500/state/                                   trained weights in fp32 and optimizer, sharded (torch DCP)
+    OUT/checkpoint-500/state/                                   trained weights in fp32, optimizer: sharded (torch DCP)
     OUT/checkpoint-500/trainer_state.json, recipe.yaml, plan.json
     OUT/final/                                                  the finished model, without state
 
@@ -12,6 +12,7 @@ reads it alike. A checkpoint is written under a hidden name and renamed when com
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -29,6 +30,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from hourllava.errors import CheckpointError
 
@@ -71,7 +74,7 @@ def writing(target: Path) -> Iterator[Path]:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
         barrier()
-    except (OSError, SafetensorError, dcp.CheckpointException, RuntimeError) as error:
+    except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
         reason = _reason(error)
         if reason is None:
             raise
@@ -88,7 +91,7 @@ def _reason(error: BaseException) -> str | None:
     """What an operating system says is wrong, however deep it is wrapped; None if it says nothing."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if isinstance(error, dcp.CheckpointException):
+    if isinstance(error, CheckpointException):
         return next((reason for failure in error.failures.values() if (reason := _reason(failure[0]))), None)
     if isinstance(error, SafetensorError) or "write" in str(error) or "No space" in str(error):
         return str(error).splitlines()[0]
@@ -97,11 +100,8 @@ def _reason(error: BaseException) -> str | None:
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write trained weights and optimizer state, each process its own part."""
-    state = {
-        "model": get_model_state_dict(model, options=_TRAINED),
-        "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
-    }
-    dcp.save(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    with _alone_or_not() as no_dist:
+        save(_state(model, optimizer), checkpoint_id=folder, no_dist=no_dist)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -110,13 +110,11 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
     Raises:
         CheckpointError: it is missing or damaged, or of a run that trains other parameters.
     """
-    state = {
-        "model": get_model_state_dict(model, options=_TRAINED),
-        "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
-    }
+    state = _state(model, optimizer)
     try:
-        dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
-    except (dcp.CheckpointException, OSError, RuntimeError, ValueError) as error:
+        with _alone_or_not() as no_dist:
+            load(state, checkpoint_id=folder, no_dist=no_dist)
+    except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{folder} cannot be read back ({reason}); it is damaged, or of a run that trains other parameters. "
@@ -124,6 +122,21 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
         ) from error
     set_model_state_dict(model, state["model"], options=_TRAINED)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_TRAINED)
+
+
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {
+        "model": get_model_state_dict(model, options=_TRAINED),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=_TRAINED),
+    }
+
+
+@contextmanager
+def _alone_or_not() -> Iterator[bool]:
+    """Whether there are no other processes; torch warns if it is told so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield not dist.is_initialized()
 
 
 def gather_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,6 @@ from hourllava.model.config import HourLlavaConfig
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
 from hourllava.training.recipe import BatchRecipe, DataRecipe, StreamRecipe
 
-
 MODALITIES = ("text", "image", "video")
 MODALITIES_KEY = "modalities"
 """Of a batch: [samples] which of `MODALITIES` each is."""
@@ -33,14 +32,12 @@ class Corpus:
         plan: of the batches.
         datasets: rows of each stream.
         encoder: rows to samples.
-        useful_flops: [N] operations of each row of each stream, forward and backward, nothing computed twice.
         recipe: how it is read.
     """
 
     plan: BatchPlan
     datasets: list[MdsDataset]
     encoder: RowEncoder
-    useful_flops: list[NDArray[np.float64]]
     recipe: DataRecipe
 
     def loader(
@@ -67,8 +64,8 @@ class Corpus:
         )
 
     def flops_of(self, micro_batch: MicroBatch) -> float:
-        """Useful operations of a micro-batch."""
-        return float(sum(self.useful_flops[draw.stream][draw.sample] for draw in micro_batch))
+        """Useful operations of a micro-batch, forward and backward."""
+        return float(sum(self.plan.streams[draw.stream].costs[draw.sample] for draw in micro_batch))
 
     def views_of(self, micro_batch: MicroBatch) -> int:
         """Frames and images that a micro-batch looks at."""
@@ -104,7 +101,6 @@ def build_corpus(
     config: HourLlavaConfig,
     *,
     trained: TrainedParts,
-    recomputes: bool,
     epochs: int,
     seed: int,
     cache: Path,
@@ -116,7 +112,6 @@ def build_corpus(
         data, batch: of the recipe.
         processor, config: of the model.
         trained: which parts get gradients, for the costs.
-        recomputes: whether activations are made again in the backward pass, for the costs.
         epochs: the plan covers.
         seed: of the plan.
         cache: folder for lengths that have to be measured.
@@ -126,21 +121,18 @@ def build_corpus(
         ConfigError: a sample is longer than the token budget, or amounts contradict each other.
     """
     encoder = RowEncoder(processor, data.media, label_policy=data.labels, questions=data.questions)
-    datasets, planned, useful = [], [], []
-    for number, stream in enumerate(streams):
+    datasets, planned = [], []
+    for stream in streams:
         dataset = MdsDataset(stream.folder)
         name = stream.name or PurePosixPath(stream.folder).name
-        lengths = stream_lengths(
-            dataset, encoder, cache / f"{number}-{name}.npy", num_processes=max(data.workers, 1)
+        lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))
+        is_video, encoded = video_rows(dataset)
+        # What is computed again in the backward pass is not counted: how that is done must not change the order.
+        costs = estimate_costs(
+            lengths, config, is_video=is_video, encoded=encoded, trained=trained, checkpointing=False
         )
-        is_video = dataset.has_column("video")
-        first_video = int(is_video.argmax()) if is_video.any() else None
-        encoded = first_video is not None and dataset.row(first_video, ["video"])["video"].endswith(FEATURE_SUFFIXES)
-        options = {"is_video": is_video, "encoded": is_video & encoded, "trained": trained}
-        costs = estimate_costs(lengths, config, checkpointing=recomputes, **options).total
-        useful.append(estimate_costs(lengths, config, checkpointing=False, **options).total)
         amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
-        planned.append(Stream(name, lengths, costs, **amounts))
+        planned.append(Stream(name, lengths, costs.total, **amounts))
         datasets.append(dataset)
     micro_batches = micro_batches_for(
         planned,
@@ -150,4 +142,12 @@ def build_corpus(
         multiple_of=batch.multiple_of,
     )
     settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
-    return Corpus(BatchPlan(planned, settings), datasets, encoder, useful, data)
+    return Corpus(BatchPlan(planned, settings), datasets, encoder, data)
+
+
+def video_rows(dataset: MdsDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows [N] are videos, and which [N] of them come as features, judged by the first."""
+    is_video = dataset.has_column("video")
+    first = int(is_video.argmax())
+    encoded = bool(is_video.any()) and dataset.row(first, ["video"])["video"].endswith(FEATURE_SUFFIXES)
+    return is_video, is_video & encoded

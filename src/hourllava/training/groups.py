@@ -42,7 +42,7 @@ def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> l
     Weights that never take part (the vision tower's bypassed norm) are frozen whatever the patterns say.
 
     Raises:
-        ConfigError: a pattern decides nothing, or no pattern fits a parameter.
+        ConfigError: a pattern decides nothing, no pattern fits a parameter, or nothing is left to train.
     """
     unused = {id(p) for module in model.modules() if isinstance(module, BypassedLayerNorm) for p in module.parameters()}
     chosen: dict[str, list[str]] = {pattern: [] for pattern in learning_rates}
@@ -60,6 +60,8 @@ def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> l
             f"the learning rate of {idle[0]!r} is that of no parameter: nothing fits the pattern, or a later one "
             f"takes it all; parts of this model: {', '.join(parts)}"
         )
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ConfigError(f"learning_rates {dict(learning_rates)} freeze everything; give some pattern a rate above 0")
     return [
         Group(pattern, learning_rates[pattern], tuple(names), sum(parameters[name].numel() for name in names))
         for pattern, names in chosen.items()

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from hourllava.training.corpus import MODALITIES
 
-PEAK_FLOPS_PER_SECOND = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "L40S": 362e12, "MI300X": 1307e12}
+PEAK_FLOPS_PER_SECOND = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "MI300X": 1307e12,
+}
 """Dense bf16, by a part of the device's name."""
 
 

@@ -10,6 +10,8 @@
 Learning rates are replaced as a whole: patterns of a base that is about another set of parts would be errors here.
 """
 
+import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,12 +24,25 @@ from hourllava.data.plan import Batching
 from hourllava.data.rows import Questions
 from hourllava.errors import ConfigError
 from hourllava.model.checkpointing import Checkpointing
+from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 
 SHIPPED = "recipes"
+RECIPE_NAME = "recipe.yaml"
+"""Of the whole recipe, with bases and defaults, beside what was trained by it."""
+
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: to YAML 1.1, which PyYAML reads, `1e-4` is text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
 
 
 class _Section(BaseModel):
@@ -35,11 +50,16 @@ class _Section(BaseModel):
 
 
 class Start(_Section):
-    """Where the weights come from: a checkpoint, or a preset's configuration with random weights."""
+    """Where the weights come from: a checkpoint, or a preset's configuration with random weights.
 
-    checkpoint: str | None = None  # folder, or name on the hub
+    Checkpoints are folders, or names on the hub.
+    """
+
+    checkpoint: str | None = None
     preset: str | None = None  # name of a shipped configuration
     tokenizer: str | None = None  # of a preset: a folder, or a name on the hub; "nano" for the shipped one
+    decoder: str | None = None  # of a preset: checkpoint of a language model in place of random weights
+    vision_tower: str | None = None  # of a preset: checkpoint of a vision tower in place of random weights
     model: dict[str, Any] = {}  # configuration fields to change, such as {forgetting: {temporal: keyframe}}
 
     @model_validator(mode="after")
@@ -48,6 +68,8 @@ class Start(_Section):
             raise ValueError("give a checkpoint or a preset, one of the two")
         if (self.preset is None) != (self.tokenizer is None):
             raise ValueError("a preset needs a tokenizer, and a checkpoint has its own")
+        if self.preset is None and (self.decoder is not None or self.vision_tower is not None):
+            raise ValueError("a decoder and a vision_tower go with a preset, and a checkpoint has its own")
         return self
 
 
@@ -56,9 +78,9 @@ class StreamRecipe(_Section):
 
     folder: str
     name: str | None = None  # the folder's name
-    proportion: float | None = Field(None, ge=0)
-    repeat: float | None = Field(None, ge=0)
-    choose: int | None = Field(None, ge=0)
+    proportion: float | None = Field(default=None, ge=0)
+    repeat: float | None = Field(default=None, ge=0)
+    choose: int | None = Field(default=None, ge=0)
 
 
 class DataRecipe(_Section):
@@ -69,17 +91,17 @@ class DataRecipe(_Section):
     batching: Batching = "mixed"
     questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
     labels: LabelPolicy = "answers"
-    workers: int = Field(4, ge=0)  # loader processes of each rank
+    workers: int = Field(default=4, ge=0)  # loader processes of each rank
     prefetch: Positive = 2  # micro-batches each of them is ahead
-    max_failed_share: float = Field(0.01, ge=0, le=1)
+    max_failed_share: float = Field(default=0.01, ge=0, le=1)
 
 
 class BatchRecipe(_Section):
     """The size of a step, see docs/batching.md."""
 
     token_budget: Positive = 32768  # of a micro-batch
-    samples: float | None = Field(None, gt=0)  # of a step on average
-    tokens: float | None = Field(None, gt=0)  # of a step on average
+    samples: float | None = Field(default=None, gt=0)  # of a step on average
+    tokens: float | None = Field(default=None, gt=0)  # of a step on average
     multiple_of: Positive = 8  # micro-batches a step: most ranks that will ever train this run
 
     @model_validator(mode="after")
@@ -93,7 +115,7 @@ class ScheduleRecipe(_Section):
     """The learning rate over time."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(0.03, ge=0, le=1)  # share of all steps
+    warmup: float = Field(default=0.03, ge=0, le=1)  # share of all steps
     epochs: Positive = 1
     max_steps: Positive | None = None  # ends the run, and the schedule, before the epochs do
 
@@ -102,9 +124,9 @@ class OptimizerRecipe(_Section):
     """AdamW."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)  # of matrices; norms, biases and single vectors have none
-    max_grad_norm: float = Field(1.0, ge=0)  # 0: no clipping
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)  # of matrices; norms, biases and single vectors have none
+    max_grad_norm: float = Field(default=1.0, ge=0)  # 0: no clipping
 
 
 class LoraRecipe(_Section):
@@ -112,7 +134,7 @@ class LoraRecipe(_Section):
 
     targets: str = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"  # regular expression of linear layers
     rank: Positive = 16
-    alpha: float = Field(32.0, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
 
 
 class ParallelRecipe(_Section):
@@ -141,7 +163,7 @@ class ValidationRecipe(_Section):
     streams: list[StreamRecipe] = Field(min_length=1)
     every_steps: Positive = 500
     micro_batches: Positive = 32  # at most
-    answers: int = Field(4, ge=0)
+    answers: int = Field(default=4, ge=0)
     max_new_tokens: Positive = 64
 
 
@@ -162,7 +184,7 @@ class Recipe(_Section):
     checkpoints: CheckpointRecipe = CheckpointRecipe()
     log: LogRecipe = LogRecipe()
     validation: ValidationRecipe | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -196,9 +218,9 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def shipped_recipes() -> list[str]:
-    """Paths of the recipes that come with the library."""
+    """Paths of the recipes that come with the library, without those that are only bases (`_*.yaml`)."""
     folder = Path(str(resources.files("hourllava"))) / SHIPPED
-    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("[!_]*.yaml"))
 
 
 def _find(path: Path, beside: Path) -> Path:
@@ -207,7 +229,10 @@ def _find(path: Path, beside: Path) -> Path:
     for candidate in (beside / path, path, library / path):
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"there is no recipe {str(path)!r}; shipped are {', '.join(shipped_recipes())}")
+    shipped = shipped_recipes()
+    close = difflib.get_close_matches(path.as_posix(), shipped, n=1)
+    guess = f", did you mean {close[0]}?" if close else ""
+    raise ConfigError(f"there is no recipe {str(path)!r}{guess or ';'} shipped are {', '.join(shipped)}")
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
@@ -225,16 +250,12 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both and key not in REPLACED_AS_A_WHOLE else value
-    return merged
+    return merge_settings(below, above) | {key: above[key] for key in REPLACED_AS_A_WHOLE if key in above}
 
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 
@@ -261,7 +282,7 @@ def _section(place: Sequence[str | int]) -> type[BaseModel] | None:
     for key in place:
         if isinstance(key, int):
             continue
-        found = [kind for kind in _classes(section.model_fields[key].annotation)]
+        found = _classes(section.model_fields[key].annotation)
         if not found:
             return None
         section = found[0]

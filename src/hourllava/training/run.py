@@ -13,29 +13,28 @@ one process uses neither vision tower nor MemAug while another process does, and
 """
 
 import dataclasses
+import importlib.util
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import AutoTokenizer, TrainingArguments
+from transformers import TrainingArguments
 
-from hourllava.data.cost import TrainedParts
 from hourllava.data.atomic import replacing
-from hourllava.errors import ConfigError
-from hourllava.model.checkpoint import load_model
+from hourllava.data.cost import TrainedParts
+from hourllava.errors import ConfigError, TrainingError
 from hourllava.model.checkpointing import checkpoint_activations
-from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import NANO, nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.adapters import add_adapters
-from hourllava.training.checkpoints import FINAL, is_main, on_main_first
+from hourllava.training.checkpoints import FINAL, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.recipe import BatchRecipe, Recipe, Start, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
+from hourllava.training.start import load_start
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
 
@@ -49,6 +48,11 @@ class Prepared:
     groups: list[Group]
     corpus: Corpus
     validation: Validation | None
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run."""
+        return min(self.corpus.plan.num_steps, self.recipe.schedule.max_steps or self.corpus.plan.num_steps)
 
 
 def train(recipe: Recipe) -> Path:
@@ -64,15 +68,19 @@ def train(recipe: Recipe) -> Path:
     """
     final = recipe.out / FINAL
     if final.is_dir():
+        if (final / RECIPE_NAME).read_text(encoding="utf-8") != recipe_text(recipe):
+            raise TrainingError(
+                f"{final} was trained by another recipe, {final / RECIPE_NAME}; choose another `out`, or remove "
+                f"{recipe.out} to train anew"
+            )
         return final
-    _join_processes(recipe)
+    join_processes(recipe)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared)
-    trainer = HourLlavaTrainer(
-        prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation
-    )
+    trainer = HourLlavaTrainer(prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation)
     if trainer.is_world_process_zero():
-        with replacing(recipe.out / "recipe.yaml") as temporary:
+        with replacing(recipe.out / RECIPE_NAME) as temporary:
             temporary.write_text(recipe_text(recipe), encoding="utf-8")
     trainer.resume_or_start()
     return trainer.save_final()
@@ -85,13 +93,18 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         recipe: of the run.
         meta: do not load or make weights; what a dry run needs.
     """
+    for logger in recipe.log.to:
+        if importlib.util.find_spec(logger) is None:
+            raise ConfigError(f"log.to names {logger}, which is not installed; pip install {logger}, or set log.to=[]")
     torch.manual_seed(recipe.seed)
     model, processor = load_start(recipe.start, meta=meta)
     if recipe.lora is not None:
         add_adapters(model, recipe.lora)
     groups = freeze_and_group(model, recipe.learning_rates)
     if recipe.lora is not None and not any(p.requires_grad for name, p in model.named_parameters() if ".lora_" in name):
-        raise ConfigError('the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4')
+        raise ConfigError(
+            'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
+        )
     checkpoint_activations(model, recipe.activations)
     parts = trained_parts(model)
 
@@ -103,53 +116,21 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             processor,
             model.config,
             trained=parts,
-            recomputes=recipe.activations != "none",
             epochs=epochs,
             seed=recipe.seed,
             cache=recipe.out / "lengths" / cache,
         )
 
-    corpus = on_main_first(
-        lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train")
-    )
+    corpus = on_main_first(lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train"))
     validation = None
     if recipe.validation is not None:
-        streams, processes = recipe.validation.streams, int(os.environ.get("WORLD_SIZE", "1"))
+        streams, processes = recipe.validation.streams, num_processes()
         batch = BatchRecipe(
             token_budget=recipe.batch.token_budget, tokens=recipe.batch.token_budget, multiple_of=processes
         )
         held_out = on_main_first(lambda: corpus_of(streams, batch, 1, "validation"))
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
     return Prepared(recipe, model, groups, corpus, validation)
-
-
-def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
-    """The model that training begins with, in fp32 on the CPU, and its processor."""
-    if start.preset is not None:
-        tokenizer = nano_tokenizer() if start.tokenizer == NANO else AutoTokenizer.from_pretrained(start.tokenizer)
-        config = HourLlavaConfig.preset(start.preset, **start.model)
-        with torch.device("meta" if meta else "cpu"):
-            model = HourLlavaForConditionalGeneration(config)
-        return model, HourLlavaProcessor(tokenizer, config)
-    assert start.checkpoint is not None
-    processor = HourLlavaProcessor.from_pretrained(start.checkpoint)
-    config = HourLlavaConfig(**_merge_config(processor.config.to_dict(), start.model))
-    processor = HourLlavaProcessor(processor.tokenizer, config)
-    if meta:
-        with torch.device("meta"):
-            return HourLlavaForConditionalGeneration(config), processor
-    model, _ = load_model(start.checkpoint, dtype=torch.float32, config=config)
-    return model, processor
-
-
-def _merge_config(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **below,
-        **{
-            key: {**below[key], **value} if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-            for key, value in above.items()
-        },
-    }
 
 
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
@@ -170,25 +151,22 @@ def trained_parts(model: torch.nn.Module) -> TrainedParts:
 def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
     """A recipe as transformers' arguments."""
     plan = prepared.corpus.plan
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    max_steps = min(plan.num_steps, recipe.schedule.max_steps or plan.num_steps)
     on_gpu = torch.cuda.is_available()
     sharded = _is_sharded(recipe)
     arguments = TrainingArguments(
         output_dir=str(recipe.out),
-        logging_dir=str(recipe.out / "logs"),
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=plan.micro_batches_of_rank(world_size),
-        max_steps=max_steps,
+        gradient_accumulation_steps=plan.micro_batches_of_rank(num_processes()),
+        max_steps=prepared.num_steps,
         lr_scheduler_type="constant_with_warmup" if recipe.schedule.kind == "constant" else recipe.schedule.kind,
-        warmup_steps=round(recipe.schedule.warmup * max_steps),
+        warmup_steps=round(recipe.schedule.warmup * prepared.num_steps),
         max_grad_norm=recipe.optimizer.max_grad_norm,
         bf16=recipe.precision == "bf16" and not sharded,
         seed=recipe.seed,
         logging_steps=recipe.log.every_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        report_to=recipe.log.to,
+        report_to=recipe.log.to or "none",
         save_strategy="steps",
         save_steps=recipe.checkpoints.every_steps,
         eval_strategy="no" if recipe.validation is None else "steps",
@@ -210,8 +188,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
 
 
 def _is_sharded(recipe: Recipe) -> bool:
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return recipe.parallel.kind == "fsdp" and (several or torch.cuda.is_available())
+    return recipe.parallel.kind == "fsdp" and (num_processes() > 1 or torch.cuda.is_available())
 
 
 def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
@@ -225,11 +202,18 @@ def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
     }
 
 
-def _join_processes(recipe: Recipe) -> None:
-    """FSDP2 needs a process group, also of one GPU; torchrun has told us of it if there are several."""
-    if "WORLD_SIZE" in os.environ or not (torch.cuda.is_available() and recipe.parallel.kind == "fsdp"):
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def num_processes() -> int:
+    """Processes of this run, as torchrun says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join_processes(recipe: Recipe) -> None:
+    """Start the process group that torchrun has told us of; FSDP2 needs one of a single GPU, too."""
+    on_gpu = torch.cuda.is_available()
+    if "WORLD_SIZE" not in os.environ and on_gpu and recipe.parallel.kind == "fsdp":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update(alone)
+    PartialState(cpu=not on_gpu)

@@ -11,6 +11,7 @@ Methods that start with an underscore override transformers' own of that name, v
 """
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hourllava.data.loader import PlannedLoader
@@ -30,7 +31,7 @@ from hourllava.training.console import ConsoleCallback
 from hourllava.training.corpus import MODALITIES_KEY, Corpus
 from hourllava.training.groups import Group, optimizer_groups
 from hourllava.training.meter import Meter
-from hourllava.training.recipe import Recipe, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, Recipe, recipe_text
 from hourllava.training.validation import Validation
 from hourllava.training.weights import write_model
 
@@ -49,6 +50,9 @@ class HourLlavaTrainer(Trainer):
         groups: of the parameters.
         validation: what is held out, if anything.
     """
+
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class HourLlavaTrainer(Trainer):
         if found:
             self._check_plan(found[-1])
             self._first_step = checkpoints.step_of(found[-1])
+        if self._first_step >= self.args.max_steps:  # only the final model is missing
+            return
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
 
     # ---- batches
@@ -159,8 +165,8 @@ class HourLlavaTrainer(Trainer):
             if not math.isfinite(float(loss))
         ] or [self.corpus.describe(micro_batch) for micro_batch in draws]
         return (
-            f"the gradient of step {step} is {norm}; the weights were not touched. Samples: {'; '.join(suspects)}. Look "
-            "at them, or lower the learning rates; the same command goes on from the last checkpoint"
+            f"the gradient of step {step} is {norm}; the weights were not touched. Samples: {'; '.join(suspects)}. "
+            "Look at them, or lower the learning rates; the same command goes on from the last checkpoint"
         )
 
     # ---- logs and validation
@@ -173,6 +179,7 @@ class HourLlavaTrainer(Trainer):
             assert self.optimizer is not None
             rates = {group["lr"] / group["initial_lr"] for group in self.optimizer.param_groups if group["initial_lr"]}
             logs["learning_rate_share"] = max(rates)
+        self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -184,6 +191,7 @@ class HourLlavaTrainer(Trainer):
         for line in self.validation.answer(self.accelerator.unwrap_model(self.model_wrapped), self.args.device):
             if self.is_world_process_zero():
                 print(line, flush=True)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         self.meter.skip(time.perf_counter() - started)
         return figures
 
@@ -199,18 +207,21 @@ class HourLlavaTrainer(Trainer):
             plan = {"fingerprint": self.corpus.plan.fingerprint(), "step": self.state.global_step}
             checkpoints.write_json(folder / checkpoints.PLAN, plan)
             if self.is_world_process_zero():
-                (folder / "recipe.yaml").write_text(recipe_text(self.recipe), encoding="utf-8")
+                (folder / RECIPE_NAME).write_text(recipe_text(self.recipe), encoding="utf-8")
                 self.state.save_to_json(str(folder / TRAINER_STATE))
         checkpoints.remove_older(out, self.recipe.checkpoints.keep)
         self.meter.skip(time.perf_counter() - started)
 
     def save_final(self) -> Path:
-        """Write the trained model without the state of its training."""
-        with checkpoints.writing(self.recipe.out / checkpoints.FINAL) as folder:
-            self._write_model(folder)
+        """The model of the newest checkpoint, which is that of the last step, without the state of its training."""
+        final = self.recipe.out / checkpoints.FINAL
+        newest = checkpoints.checkpoints(self.recipe.out)[-1]
+        with checkpoints.writing(final) as folder:
             if self.is_world_process_zero():
-                (folder / "recipe.yaml").write_text(recipe_text(self.recipe), encoding="utf-8")
-        return self.recipe.out / checkpoints.FINAL
+                for file in newest.iterdir():
+                    if file.is_file() and file.name not in (TRAINER_STATE, checkpoints.PLAN):
+                        shutil.copyfile(file, folder / file.name)
+        return final
 
     def _write_model(self, folder: Path) -> None:
         dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32

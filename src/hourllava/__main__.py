@@ -1,0 +1,5 @@
+"""`python -m hourllava`, and `torchrun ... -m hourllava`."""
+
+from hourllava.cli.main import run
+
+run()

@@ -1,0 +1,41 @@
+"""What `hourllava train` does around a run: other processes, the dry run, what is told at the end."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from hourllava.training.estimate import describe_run
+from hourllava.training.recipe import load_recipe
+from hourllava.training.run import prepare, train
+
+
+def run_train(path: str, overrides: Sequence[str], *, dry_run: bool, gpus: int | None) -> Iterator[str]:
+    """Train, or tell what would be done; lines for the user, from the first process only.
+
+    Args:
+        path: of the recipe.
+        overrides: `key=value`.
+        dry_run: load no weights and train nothing.
+        gpus: processes to start; of a dry run, to plan for.
+
+    Raises:
+        as `load_recipe` and `train`.
+    """
+    recipe = load_recipe(path, overrides)
+    if dry_run:
+        yield from describe_run(prepare(recipe, meta=True), gpus or 1)
+        return
+    if gpus is not None:
+        _become_torchrun(path, overrides, gpus)
+    final = train(recipe)
+    if os.environ.get("RANK", "0") == "0":
+        yield str(final)
+        yield f'ask it: hourllava ask VIDEO "QUESTION" --model {shlex.quote(str(final))}'
+
+
+def _become_torchrun(path: str, overrides: Sequence[str], gpus: int) -> NoReturn:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+    command = ["-m", "hourllava", "train", path, *(part for item in overrides for part in ("--set", item))]
+    os.execv(sys.executable, [*launcher, *command])

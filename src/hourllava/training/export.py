@@ -1,0 +1,135 @@
+"""A trained checkpoint as a folder to give away: weights, configuration, tokenizer, recipe, model card."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hourllava.errors import CheckpointError
+from hourllava.model.checkpoint import export_released, find_checkpoint, load_model, save_weights
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.processor import HourLlavaProcessor
+from hourllava.training.recipe import RECIPE_NAME
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
+    """Write a folder that `load_model`, and with our layout transformers' Auto classes, can read.
+
+    Args:
+        checkpoint: folder, or name on the hub.
+        out: new or empty folder.
+        released: write the layout of `jylins/hourllava-*` instead of ours.
+
+    Raises:
+        CheckpointError: no checkpoint there, it is damaged, the released layout cannot say what it is, or `out` is in
+            use or cannot be written.
+    """
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"{out} is not empty; choose a new folder, or remove it first")
+    folder = find_checkpoint(checkpoint)
+    model, _ = load_model(folder)
+    processor = HourLlavaProcessor.from_pretrained(folder)
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if released:
+            export_released(model, partial)
+        else:
+            save_weights(model.config, model.state_dict(), partial)
+        processor.tokenizer.save_pretrained(partial)
+        recipe = _read_recipe(folder)
+        if recipe:
+            shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
+        (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written ({error.strerror or error}); choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict[str, Any]) -> str:
+    """A model card in Markdown, with the front matter that the hub reads.
+
+    Args:
+        name: of the model.
+        model: that is exported.
+        recipe: it was trained by; empty if that is not known.
+    """
+    config = model.config
+    text, vision = config.text_config, config.vision_config
+    front: dict[str, Any] = {
+        "library_name": "hourllava",
+        "pipeline_tag": "video-text-to-text",
+        "tags": ["hourllava", "video", "long-video"],
+    }
+    bases = _origins(recipe)
+    if bases and _HUB_NAME.fullmatch(bases[-1]):
+        front["base_model"] = bases[-1]
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        "",
+        "<!-- Before publishing, add: the license, what the data is, how the model was evaluated. -->",
+        "",
+        f"# {name}",
+        "",
+        "A model for hour-long videos of the [Hour-LLaVA](https://arxiv.org/abs/2506.05332) architecture, for the "
+        "`hourllava` library.",
+        "",
+        "```sh",
+        f'hourllava ask lecture.mp4 "When is the first graph shown?" --model {name}',
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| parameters | {num_parameters:,} |",
+        f"| decoder | {text.model_type}, width {text.hidden_size}, {text.num_hidden_layers} layers |",
+        f"| vision tower | {config.vision_tower_name or vision.model_type}, {vision.image_size} pixels, "
+        f"{config.video_frame_tokens} tokens a frame |",
+        f"| MemAug | {config.memaug.num_blocks} blocks |",
+        f"| forgetting | {config.forgetting.spatial} in space, {config.forgetting.temporal} in time |",
+    ]
+    if recipe:
+        streams = ", ".join(f"`{stream.get('name') or stream['folder']}`" for stream in recipe["data"]["streams"])
+        lines += [
+            "",
+            "## Training",
+            "",
+            f"Started from {', which started from '.join(f'`{base}`' for base in bases)}; trained on {streams}. "
+            "The whole recipe:",
+            "",
+            "```yaml",
+            yaml.safe_dump(recipe, sort_keys=False).strip(),
+            "```",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
+    """The recipe beside a checkpoint; empty if there is none."""
+    path = folder / RECIPE_NAME
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return content if isinstance(content, dict) else {}
+
+
+def _origins(recipe: dict[str, Any]) -> list[str]:
+    """What a model was started from, and that from, as far as the folders are still there."""
+    origins: list[str] = []
+    while recipe:
+        start = recipe["start"]
+        origin = str(start.get("checkpoint") or start["preset"])
+        if origin in origins:
+            break
+        origins.append(origin)
+        recipe = _read_recipe(Path(origin))
+    return origins

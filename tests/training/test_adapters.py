@@ -1,0 +1,133 @@
+"""Low-rank adapters: only they are trained, they end up in the weights, and a run with them goes on exactly."""
+
+import builtins
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
+
+from conftest import tiny_model
+from hourllava.errors import ConfigError
+from hourllava.training import adapters as adapters_module
+from hourllava.training.adapters import add_adapters, merged
+from hourllava.training.groups import freeze_and_group
+from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
+from hourllava.training.run import prepare, train
+from hourllava.training.start import load_start
+from training.runs import recipe_of, write_mixture
+
+RATES = {"*": 0, "*.lora_*": 1e-2}
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    content = recipe_of(root, write_mixture(root), learning_rates=RATES, lora={"rank": 4, "alpha": 8})
+    return Recipe.model_validate(content | {"schedule": {"epochs": 3, "max_steps": 4}})
+
+
+@pytest.fixture(scope="module")
+def trained(recipe):
+    train(recipe)
+    return load_file(recipe.out / "final" / WEIGHTS)
+
+
+def adapted(model):
+    return {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+
+
+class TestAdapters:
+    def test_by_default_they_sit_on_the_decoders_layers(self):
+        model = tiny_model()
+        add_adapters(model, LoraRecipe())
+        assert len(adapted(model)) == 2 * 7  # layers, projections of each
+        assert all(name.startswith("model.language_model.layers.") for name in adapted(model))
+
+    def test_they_may_sit_on_any_linear_layer(self):
+        model = tiny_model()
+        add_adapters(model, LoraRecipe(targets=r"model\.memaug\..*cross_attn\.q_proj", rank=2))
+        assert adapted(model) == {f"model.memaug.blocks.{k}.cross_attn.q_proj" for k in range(4)}
+
+    def test_merging_is_pefts_own(self):
+        model = tiny_model()
+        base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        add_adapters(model, LoraRecipe(rank=3, alpha=12))
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                torch.nn.init.normal_(parameter)
+        ours = merged(model, model.state_dict())
+        layers = adapted(model)
+        modules = dict(model.named_modules())
+        for name in layers:
+            modules[name].merge()
+            torch.testing.assert_close(ours[f"{name}.weight"], modules[name].base_layer.weight, rtol=1e-5, atol=1e-5)
+        assert set(ours) == set(base)
+        changed = {name for name in base if not torch.equal(ours[name], base[name])}
+        assert changed == {f"{name}.weight" for name in layers}
+
+    def test_no_layer_fits(self):
+        with pytest.raises(ConfigError, match=r"lora\.targets 'nothing' fits no linear layer; one of this model's is"):
+            add_adapters(tiny_model(), LoraRecipe(targets="nothing"))
+
+    def test_peft_is_not_installed(self, monkeypatch):
+        genuine = builtins.__import__
+
+        def without_peft(name, *args, **kwargs):
+            if name == "peft":
+                raise ImportError(name)
+            return genuine(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", without_peft)
+        with pytest.raises(ConfigError, match=r"pip install 'hourllava\[lora\]'"):
+            adapters_module.add_adapters(tiny_model(), LoraRecipe())
+
+
+class TestRun:
+    def test_only_adapters_are_trained(self, recipe):
+        prepared = prepare(recipe, meta=True)
+        names = {name for name, parameter in prepared.model.named_parameters() if parameter.requires_grad}
+        assert names
+        assert all(".lora_" in name for name in names)
+
+    def test_the_trained_model_differs_from_its_start_in_the_adapted_layers_only(self, recipe, trained):
+        torch.manual_seed(recipe.seed)
+        before = load_start(recipe.start)[0].state_dict()
+        assert not set(trained) - set(before)
+        changed = {name for name in trained if not torch.equal(before[name], trained[name])}
+        expected = {
+            f"model.language_model.layers.{layer}.{part}_proj.weight"
+            for layer in range(2)
+            for part in (*(f"self_attn.{p}" for p in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
+        }
+        assert changed == expected
+        change = (
+            trained["model.language_model.layers.0.mlp.up_proj.weight"]
+            - (before["model.language_model.layers.0.mlp.up_proj.weight"])
+        )
+        assert int((torch.linalg.svdvals(change) > 1e-5).sum()) <= 4  # its rank is the adapters'
+
+    def test_a_run_goes_on_to_the_same_weights(self, recipe, trained, tmp_path):
+        shutil.copytree(recipe.out / "checkpoint-2", tmp_path / "checkpoint-2")
+        train(recipe.model_copy(update={"out": tmp_path}))
+        again = load_file(tmp_path / "final" / WEIGHTS)
+        assert all(torch.equal(again[name], trained[name]) for name in trained)
+
+    def test_a_checkpoint_keeps_the_state_of_trained_parameters_only(self, recipe, trained):
+        kept = FileSystemReader(recipe.out / "checkpoint-4" / "state").read_metadata().state_dict_metadata
+        tensors = [name for name in kept if name.startswith("model.model.")]
+        assert tensors
+        assert all(".lora_" in name for name in tensors)
+
+    def test_adapters_that_nothing_trains(self, recipe):
+        with pytest.raises(ConfigError, match=r'learning_rates freeze them; add a pattern such as "\*\.lora_\*"'):
+            prepare(recipe.model_copy(update={"learning_rates": {"*": 0, "model.memaug.*": 1e-3}}), meta=True)
+
+    def test_the_shipped_recipe_trains_adapters_only(self):
+        recipe = load_recipe("recipes/finetune-lora.yaml")
+        model = tiny_model()
+        add_adapters(model, recipe.lora)
+        freeze_and_group(model, recipe.learning_rates)
+        assert all(p.requires_grad == (".lora_" in name) for name, p in model.named_parameters())

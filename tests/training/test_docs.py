@@ -1,0 +1,138 @@
+"""docs/training.md: its commands run on a tiny checkpoint, and its tables are complete."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from cli_support import environment
+from conftest import GOLDEN
+from hourllava.cli.main import app
+from hourllava.training.recipe import Recipe, shipped_recipes
+from hourllava.training.run import train
+from training.runs import recipe_of, write_mixture
+from video.clips import write_clip
+
+DOC = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+RELEASED = "jylins/hourllava-qwen25-3b-s3"
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", DOC, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a reader stands: a video, questions, the recipe, and a small checkpoint in place of the released one."""
+    root = tmp_path_factory.mktemp("reader")
+    for source in (GOLDEN / "tiny_pixels", GOLDEN / "chat" / "tokenizer"):
+        shutil.copytree(source, root / "checkpoint", dirs_exist_ok=True)
+    (root / "videos").mkdir()
+    write_clip(root / "videos" / "lecture.mp4", num_frames=40, fps=4)
+    (root / "my.json").write_text(blocks("json")[0])
+    (root / "my-run.yaml").write_text(blocks("yaml")[0].replace(RELEASED, "checkpoint"))
+    return root
+
+
+def commands():
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+def words(command):
+    return shlex.split(command.replace(RELEASED, "checkpoint"))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores here
+def test_the_commands_run_in_order(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    ours = [words(command)[1:] for command in commands() if "--gpus" not in command and "torchrun" not in command]
+    assert {arguments[0] for arguments in ours} == {"data", "train", "ask", "export"}
+    for arguments in ours:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (arguments, result.output, result.exception)
+    assert (folder / "runs/mine/final/model.safetensors").is_file()
+    assert yaml.safe_load((folder / "runs/slower/recipe.yaml").read_text())["learning_rates"]["*.lora_*"] == 2e-5
+    assert (folder / "my-model/README.md").is_file()
+
+    several = [words(command) for command in commands() if "--gpus" in command or "torchrun" in command]
+    assert len(several) == 2
+    for command in several:
+        line = " ".join(map(shlex.quote, command))  # one machine and two processes are what there is here
+        line = line.replace("--nnodes 2 --nproc-per-node 8", "--nnodes 1 --nproc-per-node 2").replace(
+            "host0:29500", "localhost:0"
+        )
+        if command[0] == "hourllava":
+            arguments = [sys.executable, "-m", *shlex.split(line)]
+        else:
+            arguments = [sys.executable, "-m", "torch.distributed.run", *shlex.split(line)[1:]]
+        result = subprocess.run(
+            arguments, cwd=folder, env=environment(folder / "cache"), capture_output=True, text=True, check=False
+        )
+        out = next(word for word in command if word.startswith("out=")).removeprefix("out=")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines() == [
+            f"{out}/final",
+            f'ask it: hourllava ask VIDEO "QUESTION" --model {out}/final',
+        ]
+
+
+def settings(section, prefix=""):
+    """Every setting of a recipe: key, and its default as YAML."""
+    for name, field in section.model_fields.items():
+        inner = [part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        is_list = "list" in str(field.annotation)
+        optional = not field.is_required() and field.default is None
+        if not inner or is_list or optional:
+            no_default = field.is_required() or field.default is None
+            yield prefix + name, None if no_default else field.default
+        if inner:
+            yield from settings(inner[0], f"{prefix}{name}{'[]' if is_list else ''}.")
+
+
+def _parts(annotation):
+    return [annotation, *(part for argument in getattr(annotation, "__args__", ()) for part in _parts(argument))]
+
+
+def test_the_table_of_settings_is_complete_and_its_defaults_are_right():
+    table = re.search(r"^\| setting \| default \| means \|\n\|---\|---\|---\|\n(.*?)\Z", DOC, re.DOTALL | re.MULTILINE)
+    told = {}
+    for line in table[1].splitlines():
+        key, default, means = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert means
+        told[key.strip("`")] = default.strip("`")
+    expected = {key: default for key, default in settings(Recipe) if not key.startswith("validation.streams[]")}
+    assert list(told) == list(expected)
+    for key, default in expected.items():
+        if key == "lora.targets":
+            assert told[key] == "decoder"
+        elif default is None:
+            assert told[key] == ""
+        else:
+            plain = json.loads(json.dumps(default, default=str))
+            assert yaml.safe_load(told[key]) == plain or float(told[key]) == plain, key
+
+
+def test_every_figure_of_the_log_is_told(tmp_path):
+    streams = write_mixture(tmp_path)
+    recipe = recipe_of(tmp_path, streams, schedule={"max_steps": 1}, validation={"streams": streams, "every_steps": 1})
+    train(Recipe.model_validate(recipe))
+    history = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+    logged = {key for entry in history for key in entry} - {"step", "epoch"}
+    assert {"loss", "validation_loss", "tokens_per_second"} <= logged
+    told = set(re.findall(r"`(\w+)`", DOC[DOC.index("## What the log says") : DOC.index("## Memory")]))
+    assert logged <= told
+
+
+def test_every_recipe_that_is_named_is_shipped():
+    named = re.findall(r"(?:recipes/|`)((?:hourllava-\w+/s\d|finetune[\w-]*)\.yaml)", DOC)
+    assert len(named) > 8
+    assert {f"recipes/{name}" for name in named} <= set(shipped_recipes())

@@ -1,0 +1,93 @@
+"""What a dry run tells: exact numbers where there are any, and estimates that behave."""
+
+import re
+
+import pytest
+
+from hourllava.data.cost import TrainedParts
+from hourllava.errors import ConfigError
+from hourllava.model.config import HourLlavaConfig
+from hourllava.training.estimate import Row, activation_bytes, describe_run, estimate_memory
+from hourllava.training.recipe import Recipe
+from hourllava.training.run import prepare
+from training.runs import recipe_of, write_mixture
+
+HOUR = Row(tokens=9_004, memory_entries=234_000, views=0)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    rates = {"*": 1e-3, "model.vision_tower.*": 0}
+    return Recipe.model_validate(recipe_of(root, write_mixture(root), learning_rates=rates))
+
+
+@pytest.fixture(scope="module")
+def prepared(recipe):
+    return prepare(recipe, meta=True)
+
+
+class TestDescription:
+    def test_it_tells_what_the_run_will_do(self, prepared):
+        text = "\n".join(describe_run(prepared, 2))
+        parameters = dict(prepared.model.named_parameters())
+        trained = sum(p.numel() for name, p in parameters.items() if ".vision_tower." not in name)
+        assert f"parameters  {sum(p.numel() for p in parameters.values()):,}, {trained:,} of them trained" in text
+        assert re.search(r"model\.vision_tower\.\* +rate 0 ", text)
+        assert re.search(r"images +24 samples of 24, [\d,]+ tokens, the longest has \d+", text)
+        plan = prepared.corpus.plan
+        tokens = sum(int(stream.tokens.sum()) for stream in plan.streams)
+        assert f"epoch       48 samples, {tokens:,} tokens" in text
+        assert "steps       6 (0 of warm-up) of 2 micro-batches of at most 512 tokens" in text
+        assert "balance     2 processes, 1 micro-batches each" in text
+        assert re.search(r"time        about \d+ seconds on 2 x ", text)
+
+    def test_nothing_but_lengths_is_written(self, prepared):
+        assert [path.name for path in prepared.recipe.out.iterdir()] == ["lengths"]
+
+    def test_processes_that_cannot_share_a_step(self, prepared):
+        with pytest.raises(ConfigError, match="cannot be shared out equally to 3 ranks"):
+            list(describe_run(prepared, 3))
+
+
+class TestMemory:
+    def test_what_is_sharded_is_shared_out(self, prepared):
+        one, two = estimate_memory(prepared, 1), estimate_memory(prepared, 2)
+        numbers = [p.numel() for p in prepared.model.parameters()]
+        trained = [p.numel() for p in prepared.model.parameters() if p.requires_grad]
+        assert (one.weights, one.gradients, one.optimizer) == (4 * sum(numbers), 4 * sum(trained), 8 * sum(trained))
+        assert (two.weights, two.optimizer) == (one.weights / 2, one.optimizer / 2)
+        assert two.activations == one.activations
+
+    def test_ddp_shares_nothing(self, recipe):
+        prepared = prepare(
+            Recipe.model_validate(recipe.model_dump(mode="json") | {"parallel": {"kind": "ddp"}}), meta=True
+        )
+        assert estimate_memory(prepared, 2) == estimate_memory(prepared, 1)
+
+    def test_activations_grow_with_what_is_kept(self):
+        config = HourLlavaConfig.preset("hourllava-3b")
+        full, selective, none = (
+            activation_bytes(config, HOUR, mode, TrainedParts(), 2) for mode in ("full", "selective", "none")
+        )
+        assert full < selective < none
+
+    @pytest.mark.parametrize(
+        ("preset", "row", "measured_gb"),
+        [
+            ("hourllava-3b", HOUR, 8.9),
+            ("hourllava-3b", Row(tokens=9_004, memory_entries=702_000, views=0), 20.5),
+            ("hourllava-7b", HOUR, 12.9),
+        ],
+    )
+    def test_activations_are_near_the_measured_ones(self, preset, row, measured_gb):
+        """Of `What fits` in docs/benchmarks.md: one H100, stage 3, an hour and three of video as features."""
+        activations = activation_bytes(HourLlavaConfig.preset(preset), row, "selective", TrainedParts(), 2)
+        assert activations / 1e9 == pytest.approx(measured_gb, rel=0.2)
+
+    def test_a_trained_tower_keeps_activations_of_its_views(self):
+        config = HourLlavaConfig.preset("hourllava-3b")
+        row = Row(tokens=1000, memory_entries=8000, views=128)
+        frozen = activation_bytes(config, row, "full", TrainedParts(), 2)
+        trained = activation_bytes(config, row, "full", TrainedParts(vision_tower=True), 2)
+        assert trained - frozen > 128 * 729 * 1152 * 26 * 2

@@ -1,0 +1,218 @@
+"""A run from recipe to weights: it learns, goes on where it was killed, and any number of processes do the same."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hourllava.errors import CheckpointError, ConfigError, DataError, TrainingError
+from hourllava.model.checkpoint import load_model
+from hourllava.model.head import LanguageModelHead
+from hourllava.training import checkpoints as checkpoint_files
+from hourllava.training.recipe import Recipe, load_recipe
+from hourllava.training.run import train
+from training.runs import kill_after, recipe_of, run, start, write_mixture, write_recipe, write_videos
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shards")
+    return root, write_mixture(root)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(streams, tmp_path_factory):
+    """The folder of a run from beginning to end, and its recipe."""
+    root, folders = streams
+    recipe = recipe_of(root, folders) | {"out": str(tmp_path_factory.mktemp("run") / "out")}
+    train(Recipe.model_validate(recipe))
+    return Recipe.model_validate(recipe)
+
+
+def weights(out):
+    return load_file(out / "final" / WEIGHTS)
+
+
+def losses(out):
+    """Loss of each step, from what the last checkpoint has logged."""
+    newest = checkpoint_files.checkpoints(out)[-1]
+    return [entry["loss"] for entry in json.loads((newest / "trainer_state.json").read_text())["log_history"]]
+
+
+class TestRun:
+    def test_the_loss_falls_and_the_model_can_be_loaded(self, undisturbed):
+        values = losses(undisturbed.out)
+        assert len(values) == 6
+        assert values[-1] < values[0] - 0.3
+        model, report = load_model(undisturbed.out / "final")
+        assert not report.fresh
+        assert not report.unexpected
+        assert model.config.min_video_frames == 4
+
+    def test_only_the_newest_checkpoints_are_kept(self, undisturbed):
+        assert [path.name for path in checkpoint_files.checkpoints(undisturbed.out)] == ["checkpoint-4", "checkpoint-6"]
+
+    def test_a_finished_run_is_not_trained_again(self, undisturbed):
+        before = (undisturbed.out / "final" / WEIGHTS).stat().st_mtime_ns
+        assert train(undisturbed) == undisturbed.out / "final"
+        assert (undisturbed.out / "final" / WEIGHTS).stat().st_mtime_ns == before
+
+    def test_a_finished_run_of_another_recipe_is_not_taken_for_this_one(self, undisturbed):
+        with pytest.raises(TrainingError, match=r"was trained by another recipe.*choose another `out`"):
+            train(undisturbed.model_copy(update={"seed": 5}))
+
+    def test_a_run_that_lost_its_end_goes_on_to_the_same_weights(self, undisturbed, tmp_path):
+        out = tmp_path / "out"
+        shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
+        (out / ".checkpoint-6.partial").mkdir()  # what a kill leaves behind
+        train(undisturbed.model_copy(update={"out": out}))
+        assert (out / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+
+    def test_a_run_that_was_killed_after_its_last_step_is_only_finished(self, undisturbed, tmp_path, capsys):
+        shutil.copytree(undisturbed.out / "checkpoint-6", tmp_path / "checkpoint-6")
+        train(undisturbed.model_copy(update={"out": tmp_path}))
+        assert "step" not in capsys.readouterr().err
+        assert (tmp_path / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+
+    def test_activation_checkpointing_changes_nothing(self, undisturbed, tmp_path):
+        train(undisturbed.model_copy(update={"out": tmp_path / "out", "activations": "none"}))
+        for name, tensor in weights(tmp_path / "out").items():
+            torch.testing.assert_close(tensor, weights(undisturbed.out)[name], atol=1e-5, rtol=1e-4)
+
+    def test_validation_is_logged(self, undisturbed, streams, tmp_path, capsys):
+        held_out = {"streams": [streams[1][2]], "every_steps": 3, "answers": 2, "max_new_tokens": 2}
+        recipe = Recipe.model_validate(
+            undisturbed.model_dump(mode="json", exclude_none=True) | {"out": str(tmp_path), "validation": held_out}
+        )
+        train(recipe)
+        printed = capsys.readouterr()
+        assert printed.err.count("validation loss") == 2
+        assert printed.out.count("(truth 'minus')") == 2
+        assert (tmp_path / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+
+    def test_questions_of_one_video_share_a_memory_or_a_conversation(self, streams, tmp_path):
+        write_videos(tmp_path / "videos", tmp_path / "media", turns=3)
+        for questions in ("conversation", "segments"):
+            recipe = recipe_of(tmp_path, [{"folder": str(tmp_path / "videos")}], out=str(tmp_path / questions))
+            recipe["data"]["questions"] = questions
+            train(Recipe.model_validate(recipe))
+            assert losses(tmp_path / questions)[-1] < losses(tmp_path / questions)[0]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("kind", ["fsdp", "ddp"])
+    def test_two_processes_train_as_one(self, undisturbed, streams, tmp_path, kind):
+        recipe = recipe_of(streams[0], streams[1], out=str(tmp_path / "out"), parallel={"kind": kind})
+        path = write_recipe(tmp_path / "recipe.yaml", recipe)
+        run(path, processes=2)
+        for name, tensor in weights(tmp_path / "out").items():
+            torch.testing.assert_close(tensor, weights(undisturbed.out)[name], atol=2e-4, rtol=1e-3)
+        # Killed at step 4, it goes on alone.
+        shutil.rmtree(tmp_path / "out" / "checkpoint-6")
+        shutil.rmtree(tmp_path / "out" / "final")
+        run(path)
+        for name, tensor in weights(tmp_path / "out").items():
+            torch.testing.assert_close(tensor, weights(undisturbed.out)[name], atol=2e-4, rtol=1e-3)
+
+    def test_a_process_that_dies_ends_the_run_and_loses_nothing(self, streams, tmp_path):
+        recipe = recipe_of(streams[0], streams[1], out=str(tmp_path / "out"))
+        recipe["schedule"] = {"epochs": 400}
+        process = start(write_recipe(tmp_path / "recipe.yaml", recipe), processes=2)
+        while not checkpoint_files.checkpoints(tmp_path / "out"):
+            assert process.poll() is None, process.communicate()
+        kill_one_worker(process)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        newest = checkpoint_files.checkpoints(tmp_path / "out")[-1]
+        load_model(newest)
+
+
+def kill_one_worker(process):
+    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    os.kill(children[-1], signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(undisturbed, streams, tmp_path):
+    rng = random.Random(0)
+    path = write_recipe(tmp_path / "recipe.yaml", recipe_of(streams[0], streams[1]))
+    killed = 0
+    for number in range(40):
+        out = tmp_path / f"out{number}"
+        while not (out / "final").is_dir():
+            killed += kill_after(start(path, f"out={out}"), rng.uniform(4, 12))
+        assert (out / "final" / WEIGHTS).read_bytes() == (undisturbed.out / "final" / WEIGHTS).read_bytes()
+        if killed >= 10:
+            return
+    pytest.fail(f"only {killed} kills")
+
+
+class TestBadInput:
+    def recipe(self, streams, tmp_path, **changes):
+        return Recipe.model_validate(recipe_of(streams[0], streams[1], **{"out": str(tmp_path / "out"), **changes}))
+
+    def test_a_missing_folder_of_shards(self, streams, tmp_path):
+        recipe = recipe_of(tmp_path, [{"folder": str(tmp_path / "nothing")}])
+        with pytest.raises(DataError, match="nothing"):
+            train(Recipe.model_validate(recipe))
+
+    def test_a_budget_smaller_than_a_sample(self, streams, tmp_path):
+        with pytest.raises(ConfigError, match="more than the token budget of 32"):
+            train(self.recipe(streams, tmp_path, batch={"token_budget": 32, "tokens": 64}))
+
+    def test_a_step_that_processes_cannot_share(self, streams, tmp_path, monkeypatch):
+        monkeypatch.setattr("hourllava.training.run.num_processes", lambda: 3)
+        with pytest.raises(ConfigError, match="cannot be shared out equally to 3 ranks"):
+            train(self.recipe(streams, tmp_path))
+
+    def test_data_that_changed_since_the_checkpoint(self, undisturbed, tmp_path):
+        out = tmp_path / "out"
+        shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
+        with pytest.raises(TrainingError, match="another order of samples"):
+            train(undisturbed.model_copy(update={"out": out, "seed": 1}))
+
+    def test_a_checkpoint_that_is_damaged(self, undisturbed, tmp_path):
+        out = tmp_path / "out"
+        shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
+        for path in (out / "checkpoint-4" / "state").glob("*.distcp"):
+            path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="cannot be read back"):
+            train(undisturbed.model_copy(update={"out": out}))
+
+    def test_a_gradient_that_is_not_finite_names_its_samples(self, streams, tmp_path, monkeypatch):
+        whole = LanguageModelHead._losses
+        calls = []
+
+        def poisoned(self, hidden, targets):
+            calls.append(0)
+            return whole(self, hidden, targets) * (float("nan") if len(calls) > 12 else 1.0)
+
+        monkeypatch.setattr(LanguageModelHead, "_losses", poisoned)
+        with pytest.raises(TrainingError, match=r"gradient of step \d+ is nan; .*\(id r\d+\)"):
+            train(self.recipe(streams, tmp_path))
+
+    def test_a_full_disk_leaves_the_checkpoint_before(self, undisturbed, streams, tmp_path, monkeypatch):
+        def full(folder, model, optimizer):
+            (folder).mkdir(parents=True)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        out = tmp_path / "out"
+        shutil.copytree(undisturbed.out / "checkpoint-4", out / "checkpoint-4")
+        monkeypatch.setattr(checkpoint_files, "save_state", full)
+        with pytest.raises(CheckpointError, match=r"No space left on device.*checkpoint-4 is whole"):
+            train(undisturbed.model_copy(update={"out": out}))
+        assert [path.name for path in out.iterdir() if "partial" in path.name] == []
+
+    def test_a_recipe_file_with_a_misspelt_key(self, streams, tmp_path):
+        path = write_recipe(tmp_path / "recipe.yaml", recipe_of(streams[0], streams[1]) | {"bacth": {}})
+        with pytest.raises(ConfigError, match=r"bacth is no setting; known are .*batch"):
+            load_recipe(path)
