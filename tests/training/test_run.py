@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,19 +128,24 @@ class TestProcesses:
     def test_a_process_that_dies_ends_the_run_and_loses_nothing(self, streams, tmp_path):
         recipe = recipe_of(streams[0], streams[1], out=str(tmp_path / "out"))
         recipe["schedule"] = {"epochs": 400}
-        process = start(write_recipe(tmp_path / "recipe.yaml", recipe), processes=2)
+        path = write_recipe(tmp_path / "recipe.yaml", recipe)
+        command = subprocess.Popen(
+            [sys.executable, "-m", "hourllava", "train", str(path), "--gpus", "2"], stderr=subprocess.PIPE, text=True
+        )
         while not checkpoint_files.checkpoints(tmp_path / "out"):
-            assert process.poll() is None, process.communicate()
-        kill_one_worker(process)
-        process.communicate(timeout=60)
-        assert process.returncode != 0
+            assert command.poll() is None, command.communicate()
+        launcher = children_of(command.pid)[0]
+        os.kill(children_of(launcher)[-1], signal.SIGKILL)
+        _, stderr = command.communicate(timeout=60)
+        assert command.returncode == TrainingError.exit_code
         newest = checkpoint_files.checkpoints(tmp_path / "out")[-1]
+        assert stderr.splitlines()[-1].startswith("error: a process of the run ended before its time")
+        assert stderr.endswith(f"the same command goes on from {newest}\n")
         load_model(newest)
 
 
-def kill_one_worker(process):
-    children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    os.kill(children[-1], signal.SIGKILL)
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow

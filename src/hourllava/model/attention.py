@@ -9,7 +9,6 @@ Shapes: Q queries and K keys of all segments together, H query heads, G key/valu
 width.
 """
 
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -45,6 +44,7 @@ MIN_PAIRS_FOR_SDPA = 2**21
 MIN_PAIRS_FOR_CUDNN = 2**28
 QUERIES_OF_A_PLAN = 512
 WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+WITH_CUDNN = [SDPBackend.CUDNN_ATTENTION, *WITHOUT_CUDNN]
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
 # MiB.
@@ -135,8 +135,7 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
         query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
-    plain = worth_planning or not _fits_varlen(query_QHE)
-    with contextlib.nullcontext() if plain else sdpa_kernel(WITHOUT_CUDNN):
+    with sdpa_kernel(WITH_CUDNN if worth_planning else WITHOUT_CUDNN):
         output_1HQE = F.scaled_dot_product_attention(
             query_QHE.transpose(0, 1)[None],
             key_KGE.transpose(0, 1)[None],

@@ -48,6 +48,12 @@ def checkpoints(out: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def how_to_go_on(out: Path) -> str:
+    """What a user can do after a run that ended before its time."""
+    kept = checkpoints(out)
+    return f"the same command goes on from {kept[-1]}" if kept else "no checkpoint had been written yet"
+
+
 def step_of(checkpoint: Path) -> int:
     """Steps a checkpoint's model was trained for."""
     match = _NAME.fullmatch(checkpoint.name)

@@ -2,12 +2,14 @@
 
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
+from hourllava.errors import TrainingError
+from hourllava.training.checkpoints import how_to_go_on
 from hourllava.training.estimate import describe_run
-from hourllava.training.recipe import load_recipe
+from hourllava.training.recipe import Recipe, load_recipe
 from hourllava.training.run import prepare, train
 
 
@@ -21,21 +23,25 @@ def run_train(path: str, overrides: Sequence[str], *, dry_run: bool, gpus: int |
         gpus: processes to start; of a dry run, to plan for.
 
     Raises:
-        as `load_recipe` and `train`.
+        as `load_recipe` and `train`; TrainingError: a process that was started has failed.
     """
     recipe = load_recipe(path, overrides)
     if dry_run:
         yield from describe_run(prepare(recipe, meta=True), gpus or 1)
         return
     if gpus is not None:
-        _become_torchrun(path, overrides, gpus)
+        _run_torchrun(path, overrides, gpus, recipe)
+        return
     final = train(recipe)
     if os.environ.get("RANK", "0") == "0":
         yield str(final)
         yield f'ask it: hourllava ask VIDEO "QUESTION" --model {shlex.quote(str(final))}'
 
 
-def _become_torchrun(path: str, overrides: Sequence[str], gpus: int) -> NoReturn:
+def _run_torchrun(path: str, overrides: Sequence[str], gpus: int, recipe: Recipe) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
     command = ["-m", "hourllava", "train", path, *(part for item in overrides for part in ("--set", item))]
-    os.execv(sys.executable, [*launcher, *command])
+    if subprocess.run([*launcher, *command], check=False).returncode:
+        raise TrainingError(
+            f"a process of the run ended before its time (what it said stands above); {how_to_go_on(recipe.out)}"
+        )

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate.state import PartialState
+from torch.distributed import DistError
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
@@ -30,7 +31,7 @@ from hourllava.errors import ConfigError, TrainingError
 from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.training.adapters import add_adapters
-from hourllava.training.checkpoints import FINAL, on_main_first
+from hourllava.training.checkpoints import FINAL, how_to_go_on, on_main_first
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
 from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
@@ -82,7 +83,12 @@ def train(recipe: Recipe) -> Path:
     if trainer.is_world_process_zero():
         with replacing(recipe.out / RECIPE_NAME) as temporary:
             temporary.write_text(recipe_text(recipe), encoding="utf-8")
-    trainer.resume_or_start()
+    try:
+        trainer.resume_or_start()
+    except RuntimeError as error:
+        if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
+            raise
+        raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
     return trainer.save_final()
 
 
@@ -217,3 +223,6 @@ def join_processes(recipe: Recipe) -> None:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update(alone)
     PartialState(cpu=not on_gpu)
+    # The vision tower sees another number of frames in every batch, and cuDNN's attention makes a plan for each: 285 ms
+    # a step of nano instead of 123. `packed_attention` asks for it where a plan is worth its time.
+    torch.backends.cuda.enable_cudnn_sdp(False)
