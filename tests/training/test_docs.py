@@ -21,7 +21,9 @@ from hourllava.training.run import train
 from training.runs import recipe_of, write_mixture
 from video.clips import write_clip
 
-DOC = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 RELEASED = "jylins/hourllava-qwen25-3b-s3"
 
 
@@ -133,6 +135,6 @@ def test_every_figure_of_the_log_is_told(tmp_path):
 
 
 def test_every_recipe_that_is_named_is_shipped():
-    named = re.findall(r"(?:recipes/|`)((?:hourllava-\w+/s\d|finetune[\w-]*)\.yaml)", DOC)
+    named = re.findall(r"(?:recipes/|`)((?:hourllava-\w+/s\d|finetune[\w-]*)\.yaml)", README + DOC)
     assert len(named) > 8
     assert {f"recipes/{name}" for name in named} <= set(shipped_recipes())
