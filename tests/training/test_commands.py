@@ -1,5 +1,6 @@
 """`hourllava train` and `hourllava export` as a user meets them."""
 
+import subprocess
 import sys
 
 import pytest
@@ -54,17 +55,17 @@ class TestTrain:
     def test_several_gpus_are_torchruns(self, recipe, monkeypatch):
         started = []
 
-        def execute(program, arguments):
+        def execute(arguments, check):
             started.append(arguments)
-            raise SystemExit(0)
+            return subprocess.CompletedProcess(arguments, 0)
 
-        monkeypatch.setattr(command.os, "execv", execute)
+        monkeypatch.setattr(command.subprocess, "run", execute)
         CliRunner().invoke(main.app, ["train", str(recipe), "--gpus", "4", "--set", "seed=3", "--set", "out=x"])
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
         assert started == [[*launcher, "-m", "hourllava", "train", str(recipe), "--set", "seed=3", "--set", "out=x"]]
 
     def test_a_wrong_recipe_starts_no_processes(self, recipe, monkeypatch):
-        monkeypatch.setattr(command.os, "execv", lambda *arguments: pytest.fail("started"))
+        monkeypatch.setattr(command.subprocess, "run", lambda *arguments, **options: pytest.fail("started"))
         with pytest.raises(ConfigError, match="sed is no setting"):
             invoke("train", recipe, "--gpus", 4, "--set", "sed=3")
 
