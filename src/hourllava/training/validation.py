@@ -13,6 +13,7 @@ from torch import nn
 from hourllava.data.rows import RowEncoder
 from hourllava.model.head import IGNORED_LABEL, next_token_targets
 from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.model.prompt import END, special_token_id
 from hourllava.training.corpus import MODALITIES_KEY, Corpus
 from hourllava.training.recipe import ValidationRecipe
 
@@ -91,7 +92,13 @@ def generate(
         is_prompt_text=sample.input_ids[:first_answer] != processor.config.visual_token_id,
     )
     inputs = processor.collate([prompt], for_generation=True).to(device)
-    tokens = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    tokens = model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=special_token_id(processor.tokenizer, END),
+        pad_token_id=processor.pad_token_id,
+    )
     return processor.decode(tokens[0, first_answer:])
 
 
