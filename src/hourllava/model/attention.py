@@ -289,6 +289,26 @@ def _one_token(
     return (weights_BGNK @ value_BGKE).flatten(1, 2)[:, None]
 
 
+def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+    """What a decoder needs for packed samples besides `segments`: positions [1, L], and a mask it looks no further at.
+
+    Args:
+        tokens_1L: ids, or embeddings [1, L, D].
+        segments: the samples in them.
+
+    Raises:
+        InputError: the samples are not one row.
+    """
+    if tokens_1L.shape[:2] != (1, segments.num_tokens):
+        raise InputError(
+            f"packed samples of {segments.num_tokens} tokens must form one row, got {list(tokens_1L.shape[:2])}"
+        )
+    starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
+    positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
+    # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at 32k).
+    return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens_1L.device)
+
+
 def cut_into_chunks(num_items: int, chunk_items: int) -> Sequence[slice]:
     """Slices of at most `chunk_items` that cover `num_items`."""
     return [slice(start, min(start + chunk_items, num_items)) for start in range(0, num_items, chunk_items)]

@@ -28,7 +28,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from hourllava.errors import InputError
-from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks
+from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks, packed_positions
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL, HourLlavaOutput, LanguageModelHead, next_token_targets
@@ -301,7 +301,9 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         if segments is not None:
             tokens = input_ids if input_ids is not None else inputs_embeds
             assert tokens is not None
-            position_ids, attention_mask = self._packed(tokens, segments)
+            if "sliding_attention" in (getattr(self.config.text_config, "layer_types", None) or ()):
+                raise InputError("packed samples need a decoder without sliding-window layers; pad the batch instead")
+            position_ids, attention_mask = packed_positions(tokens, segments)
             kwargs["segments"] = segments
         if inputs_embeds is None:
             assert input_ids is not None
@@ -322,20 +324,6 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             **kwargs,
         )
         return output
-
-    def _packed(self, tokens: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """Positions [1, L] and attention mask of packed samples."""
-        if tokens.shape[:2] != (1, segments.num_tokens):
-            raise InputError(
-                f"packed samples of {segments.num_tokens} tokens must form one row, got {list(tokens.shape[:2])}"
-            )
-        if "sliding_attention" in (getattr(self.config.text_config, "layer_types", None) or ()):
-            raise InputError("packed samples need a decoder without sliding-window layers; pad the batch instead")
-        starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
-        positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens.device)
-        # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at
-        # 32k). The packed attention does not look at it.
-        return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device)
 
 
 def _flat(features: Sequence[Tensor]) -> Tensor:
