@@ -154,7 +154,7 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
             "log": {"every_steps": 1, "to": []},
         }
     )
-    join_processes(recipe)
+    join_processes()
     config = HourLlavaConfig.preset(options.model)
     with torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu"):
         model = HourLlavaForConditionalGeneration(config)

@@ -186,7 +186,7 @@ def is_main() -> bool:
 def barrier() -> None:
     """Wait for all processes."""
     if dist.is_initialized():
-        dist.barrier()
+        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
 
 
 def on_main_first(action: Callable[[], Any]) -> Any:

@@ -75,7 +75,7 @@ def train(recipe: Recipe) -> Path:
                 f"{recipe.out} to train anew"
             )
         return final
-    join_processes(recipe)
+    join_processes()
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared)
@@ -213,10 +213,13 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def join_processes(recipe: Recipe) -> None:
-    """Start the process group that torchrun has told us of; FSDP2 needs one of a single GPU, too."""
+def join_processes() -> None:
+    """Start the process group that torchrun has told us of, or one of a single GPU: FSDP2 needs it.
+
+    It also keeps transformers from spreading one process over all GPUs that it sees.
+    """
     on_gpu = torch.cuda.is_available()
-    if "WORLD_SIZE" not in os.environ and on_gpu and recipe.parallel.kind == "fsdp":
+    if "WORLD_SIZE" not in os.environ and on_gpu:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
