@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
 from hourllava.errors import ConfigError
 
-JOBS_AHEAD = 256  # given to the workers at a time, so that few results wait in memory
+CALLS_AHEAD = 256  # given to the workers at a time, so that few results wait in memory
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -87,8 +87,9 @@ def run_jobs(
         num_done: jobs done before.
     """
     with tqdm(total=num_done + len(jobs), initial=num_done, unit=unit, file=sys.stderr) as progress:
-        for start in range(0, len(jobs), JOBS_AHEAD):
-            some = jobs[start : start + JOBS_AHEAD]
+        jobs_ahead = CALLS_AHEAD * jobs_per_call
+        for start in range(0, len(jobs), jobs_ahead):
+            some = jobs[start : start + jobs_ahead]
             for result in pool.map(work, some, chunksize=jobs_per_call) if pool else map(work, some):
                 progress.update(1)
                 yield result
