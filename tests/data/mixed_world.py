@@ -55,7 +55,9 @@ def turns(question, answer="yes", marks=1):
 
 def make_data(root: Path) -> Path:
     """Fill `root` in the folder layout of the README; returns the file of the mixture."""
-    make_world(make_settings(NUM_VIDEOS, "0.2", 0, "train", "easy", None, 1, "both", 64, "mp4"), root / "VideoMarathon", 1)
+    make_world(
+        make_settings(NUM_VIDEOS, "0.2", 0, "train", "easy", None, 1, "both", 64, "mp4"), root / "VideoMarathon", 1
+    )
     make_world(make_settings(1, "1", 1, "train", "easy", None, 1, "both", 64, "reference"), root / "World", 1)
     (root / "LLaVA-Video-178K" / "s").mkdir(parents=True)
     for k in range(NUM_CLIPS):

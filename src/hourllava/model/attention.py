@@ -9,17 +9,17 @@ Shapes: Q queries and K keys of all segments together, H query heads, G key/valu
 width.
 """
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -43,8 +43,6 @@ MIN_PAIRS_FOR_SDPA = 2**21
 # that gain more by it: at 9,000 x 234,000 flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's blocks.
 MIN_PAIRS_FOR_CUDNN = 2**28
 QUERIES_OF_A_PLAN = 512
-WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-WITH_CUDNN = [SDPBackend.CUDNN_ATTENTION, *WITHOUT_CUDNN]
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
 # MiB.
@@ -135,7 +133,7 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
         query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
-    with sdpa_kernel(WITH_CUDNN if worth_planning else WITHOUT_CUDNN):
+    with _cudnn(worth_planning) if query_QHE.is_cuda else contextlib.nullcontext():
         output_1HQE = F.scaled_dot_product_attention(
             query_QHE.transpose(0, 1)[None],
             key_KGE.transpose(0, 1)[None],
@@ -146,6 +144,17 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
             enable_gqa=True,
         )
     return output_1HQE[0].transpose(0, 1)[:num_queries]
+
+
+@contextlib.contextmanager
+def _cudnn(allowed: bool) -> Iterator[None]:
+    """Let SDPA use cuDNN's kernels or not; its other kernels stay as the caller has chosen them."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(allowed)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def _varlen(
