@@ -27,24 +27,26 @@ def write_figures(scores: Mapping[str, Any], answered: Sequence[AnsweredQuestion
     for axis, label in (("length", "length of the video"), ("depth", "where in the video the card is")):
         if scores[axis]:
             paths.append(save_figure(draw_axis(scores[axis], label), out / f"{axis}.png"))
-    needles = [
-        NeedleResult(round(one.duration_seconds), (int(one.depth * DEPTH_BINS) + 0.5) / DEPTH_BINS, one.right["video"])
-        for one in answered
-        if one.template == "letter_colour" and one.format == "choice"
-    ]
-    if needles and len({needle.length_seconds for needle in needles}) <= DEPTH_BINS:  # a few lengths, not any
+    if all(one.template == "letter_colour" for one in answered):
+        needles = [
+            NeedleResult(round(one.duration_seconds), _middle_of_bin(one.depth), one.right["video"]) for one in answered
+        ]
         paths.append(save_figure(draw_needle_map(needles), out / "needles.png"))
     return paths
+
+
+def _middle_of_bin(depth: float) -> float:
+    return (min(int(depth * DEPTH_BINS), DEPTH_BINS - 1) + 0.5) / DEPTH_BINS
 
 
 def draw_tasks(tasks: Mapping[str, Any], format_: str) -> Figure:
     """A bar for each task with its interval, in its topic's colour; blind answers as a mark."""
     names = [name for name in TASKS if format_ in tasks.get(name, {})]
     with rc_context(STYLE):
-        figure = new_figure(9.5, 1.7 + 0.34 * len(names))
-        axes = figure.add_axes(
-            (0.27, 0.9 / (1.7 + 0.34 * len(names)), 0.68, 0.34 * len(names) / (1.7 + 0.34 * len(names)))
-        )
+        bars_inches = 0.34 * len(names)
+        height_inches = bars_inches + 1.7
+        figure = new_figure(9.5, height_inches)
+        axes = figure.add_axes((0.27, 0.75 / height_inches, 0.68, bars_inches / height_inches))
         styled_axes(axes, f"Right answers per task, {FORMAT_NAMES[format_]}", grid="x")
         for y, name in enumerate(names):
             cells = tasks[name][format_]
@@ -59,10 +61,10 @@ def draw_tasks(tasks: Mapping[str, Any], format_: str) -> Figure:
             axes.axvline(100 / NUM_OPTIONS, color=MUTED, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(names)), names, color=INK)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("percent, 95 % intervals; dotted: chance" if format_ == "choice" else "percent, 95 % intervals")
+        axes.set_xlim(-1.5, 101.5)
+        axes.set_xlabel("percent, 95 % intervals" + ("; dotted: chance" if format_ == "choice" else ""), loc="left")
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+            axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, -0.8 / bars_inches * 0.28), ncols=2)
     return figure
 
 

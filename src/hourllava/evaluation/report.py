@@ -16,9 +16,9 @@ TITLES = {
 FORMAT_NAMES = {"choice": "multiple choice", "open": "open-ended"}
 CONDITION_NAMES = {"video": "video", "frames_only": "kept frames only", "blind": "blind"}
 
-_NOTE = """Right answers in percent, with their 95 % Wilson intervals. *Kept frames only*: MemAug finds nothing in the memory
-but the tokens that the decoder has anyway. *Blind*: the question alone. Four options: chance is 25. Open-ended answers
-count if they match exactly, but for case, spaces and a full stop at the end."""
+_NOTE = """Right answers in percent, with their 95 % Wilson intervals. *Kept frames only*: MemAug finds nothing in the
+memory but the tokens that the decoder has anyway. *Blind*: the question alone. Four options: chance is 25. Open-ended
+answers count if they match exactly, but for case, spaces and a full stop at the end."""
 
 
 def table_of(scores: Mapping[str, Any]) -> str:
