@@ -6,7 +6,7 @@ import sys
 import typer
 
 from hourllava import __version__
-from hourllava.cli import cache, data, world
+from hourllava.cli import cache, data, eval, world
 from hourllava.cli.ask import ask
 from hourllava.cli.chat import chat
 from hourllava.cli.export import export
@@ -33,6 +33,7 @@ app.command()(info)
 app.add_typer(cache.app, name="cache")
 app.add_typer(world.app, name="world")
 app.add_typer(data.app, name="data")
+app.add_typer(eval.app, name="eval")
 
 
 @app.command()

@@ -61,8 +61,20 @@ def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
     for name, parameter in sorted(model.vision_tower.named_parameters()):
         if name.startswith("post_layernorm."):
             continue  # a BypassedLayerNorm
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, len(flat) // _SAMPLES_PER_PARAMETER)].to(torch.bfloat16)
-        digest.update(f"{name} {list(parameter.shape)}".encode())
-        digest.update(sample.view(torch.int16).cpu().numpy().tobytes())
+        _add_sample(digest, name, parameter)
     return EncoderIdentity(digest.hexdigest(), config.vision_feature_width, config.video_grid)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Hexadecimal identity of all weights of a model, of samples and in bfloat16 as `encoder_identity` does."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        _add_sample(digest, name, parameter)
+    return digest.hexdigest()
+
+
+def _add_sample(digest: "hashlib._Hash", name: str, parameter: torch.Tensor) -> None:
+    flat = parameter.detach().flatten()
+    sample = flat[:: max(1, len(flat) // _SAMPLES_PER_PARAMETER)].to(torch.bfloat16)
+    digest.update(f"{name} {list(parameter.shape)}".encode())
+    digest.update(sample.view(torch.int16).cpu().numpy().tobytes())

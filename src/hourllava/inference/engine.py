@@ -23,9 +23,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hourllava.choices import LETTERS, choice_prompt
-from hourllava.errors import InputError, MemoryFileError, VideoError
+from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
+from hourllava.inference.chat import Chat
 from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
 from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
@@ -57,11 +58,23 @@ class HourLlava:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same model.
+        memory_share: of the frames that MemAug finds in the memory, besides the kept tokens; less than 1 is for
+            experiments, see `recall.thinned`.
+
+    Raises:
+        ConfigError: `memory_share` is outside 0 to 1, or below 1 where forgetting depends on the question.
     """
 
-    def __init__(self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor) -> None:
+    def __init__(
+        self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor, *, memory_share: float = 1.0
+    ) -> None:
+        if not 0 <= memory_share <= 1:
+            raise ConfigError(f"memory_share is {memory_share:g}; use 0 (kept tokens only) to 1 (all of the memory)")
+        if memory_share < 1 and model.config.forgetting.temporal == "question":
+            raise ConfigError("memory_share below 1 needs the same kept tokens for all questions; keep 1 with question")
         self.model = model
         self.processor = processor
+        self.memory_share = memory_share
         self._decoder = Decoder(model)
         self._ready: ReadyMemory | None = None
 
@@ -252,7 +265,7 @@ class HourLlava:
 
     def ask(
         self,
-        memory: Memory,
+        memory: Memory | None,
         question: str | Sequence[str],
         *,
         subtitles: Sequence[Cue] = (),
@@ -267,7 +280,7 @@ class HourLlava:
         """Answer a question about a memory, or several at once.
 
         Args:
-            memory: from `watch`, or loaded.
+            memory: from `watch`, or loaded; None asks the language model alone, there is no evidence then.
             question: one, or several that are answered as one batch over the same memory.
             subtitles: what is said in the video; those around the evidence go into the prompt.
             subtitle_tokens: most tokens of them.
@@ -331,7 +344,7 @@ class HourLlava:
     @torch.inference_mode()
     def choose(
         self,
-        memory: Memory,
+        memory: Memory | None,
         question: str,
         options: Sequence[str],
         *,
@@ -341,7 +354,7 @@ class HourLlava:
         """Multiple choice: which option's letter the model finds most probable as its answer.
 
         Args:
-            memory: from `watch`, or loaded.
+            memory: from `watch`, or loaded; None as for `ask`.
             question: without the options.
             options: 2 to 26 texts.
             subtitles, subtitle_tokens: as for `ask`.
@@ -359,7 +372,7 @@ class HourLlava:
         best = int(np.argmax(probabilities))
         return Choice(question, options[best], letters[best], probabilities, prompt.evidence[0])
 
-    def chat(self, memory: Memory) -> "Chat":
+    def chat(self, memory: Memory) -> Chat:
         """A conversation about a memory, in which earlier answers are context."""
         return Chat(self, memory)
 
@@ -373,13 +386,13 @@ class HourLlava:
         if ready is None or ready.memory is not memory or not ready.is_current:
             memory.check_fits(self.encoder)
             self._ready = None  # free the old one first
-            ready = self._ready = make_ready(memory, self.model.model)
+            ready = self._ready = make_ready(memory, self.model.model, self.memory_share)
         return ready
 
     @torch.inference_mode()
     def _prompt(
         self,
-        memory: Memory,
+        memory: Memory | None,
         questions: Sequence[str],
         subtitles: Sequence[Cue],
         subtitle_tokens: int,
@@ -391,6 +404,8 @@ class HourLlava:
                 raise InputError("the question is empty; ask something")
         if not questions:
             raise InputError("there is no question; ask something")
+        if memory is None:
+            return self._embed_text(questions, history)
         ready = self._ready_memory(memory)
         prompt = self._embed(ready, questions, history)
         if subtitles:
@@ -415,10 +430,7 @@ class HourLlava:
                 mean = model.get_input_embeddings()(ids.to(device)).float().mean((0, 1))
                 layout, kept_tokens = keep_for_question(ready, model, mean.cpu().numpy())
             video = Video(memory.duration_seconds, layout=layout, num_frames=memory.num_frames)
-            messages: list[dict[str, Any]] = []
-            for earlier, answer in history:
-                messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": answer}]
-            messages.append({"role": "user", "content": question})
+            messages = _messages(question, history)
             first = [{"type": "video", "video": video}, {"type": "text", "text": messages[0]["content"]}]
             messages[0] = {"role": "user", "content": first}
             samples.append(self.processor.encode(messages, add_generation_prompt=True))
@@ -452,12 +464,25 @@ class HourLlava:
         ]
         return Prompt(embeds, inputs["attention_mask"].to(device), evidence)
 
+    def _embed_text(self, questions: Sequence[str], history: History) -> "Prompt":
+        samples = [self.processor.encode(_messages(one, history), add_generation_prompt=True) for one in questions]
+        inputs = self.processor.collate(samples, for_generation=True).to(self.model.device)
+        embeds = self.model.model.embed(inputs["input_ids"])
+        return Prompt(embeds, inputs["attention_mask"], [[] for _ in questions])
+
     @functools.cached_property
     def _num_closing_tokens(self) -> int:
         """Tokens between a question and its answer: the end of the user's turn, the opening of the assistant's."""
         one = self.processor.encode([{"role": "user", "content": ""}], add_generation_prompt=True).input_ids
         end = self.processor.tokenizer.convert_tokens_to_ids(END)
         return len(one) - int(np.flatnonzero(one == end)[-1])
+
+
+def _messages(question: str, history: History) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for earlier, answer in history:
+        messages += [{"role": "user", "content": earlier}, {"role": "assistant", "content": answer}]
+    return [*messages, {"role": "user", "content": question}]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -467,21 +492,3 @@ class Prompt:
     embeds: Tensor
     attention_mask: Tensor
     evidence: list[list[Span]]
-
-
-class Chat:
-    """A conversation about one memory.
-
-    Attributes:
-        history: questions and answers so far.
-    """
-
-    def __init__(self, model: HourLlava, memory: Memory) -> None:
-        self.history: list[tuple[str, str]] = []
-        self._model, self._memory = model, memory
-
-    def ask(self, question: str, **options: Any) -> Answer:
-        """Ask on; takes the options of `HourLlava.ask`. A question that fails is not remembered."""
-        answer: Answer = self._model.ask(self._memory, question, history=self.history, **options)
-        self.history.append((question, answer.text))
-        return answer

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hourllava.inference.memory import Memory
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
-from hourllava.model.layout import VisualLayout, video_layout
+from hourllava.model.forgetting import evenly_spaced
+from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.modeling import HourLlavaModel
 
@@ -54,17 +55,20 @@ class ReadyMemory:
     def frame_of_entry(self) -> npt.NDArray[np.int64]:
         """[M] the frame each memory entry is part of (its newline included)."""
         frame_tokens = self.layout.num_patch_tokens // self.memory.num_frames
-        first_tokens = self.layout.memory_index[:: frame_tokens + 1]
-        return np.repeat(first_tokens // frame_tokens, frame_tokens + 1)
+        index = self.layout.memory_index
+        frames = np.where(index == NEWLINE, 0, index // frame_tokens)
+        # A newline follows tokens of its frame, and frames follow each other.
+        return np.maximum.accumulate(frames)
 
 
 @torch.inference_mode()
-def make_ready(memory: Memory, model: HourLlavaModel) -> ReadyMemory:
+def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> ReadyMemory:
     """Project a memory and make MemAug's keys and values of it.
 
     Args:
         memory: with features that fit the model's projector.
         model: in evaluation mode.
+        share: of the frames that MemAug finds in the memory, see `thinned`.
     """
     config = model.config
     descriptors = None
@@ -79,6 +83,8 @@ def make_ready(memory: Memory, model: HourLlavaModel) -> ReadyMemory:
         frame_descriptors_TD=descriptors,
         question_descriptor_D=any_question,
     )
+    if share < 1:
+        layout = thinned(layout, model.config.video_frame_tokens, share)
     visuals = layout_batch(layout).to(model.device)
     num_entries = len(layout.memory_index)
     storage = None if _is_small(_num_key_value_bytes(num_entries, model), model) else "cpu"
@@ -108,6 +114,31 @@ def keep_for_question(
     )
     layout = dataclasses.replace(layout, memory_index=ready.layout.memory_index)
     return layout, model.kept_tokens([ready.memory.features], layout_batch(layout).to(model.device))
+
+
+def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
+    """A video's layout whose memory holds a share of the frames, evenly spread, and the kept tokens.
+
+    What is left stays at its positions, so the decoder's prompt is the same: only what MemAug can look up is less (the
+    paper's ablation of the repository's size). With share 0 that is nothing but the kept tokens.
+
+    Args:
+        layout: of a video, whole.
+        frame_tokens: patch tokens of a frame.
+        share: 0 to 1.
+    """
+    num_frames = len(layout.memory_index) // (frame_tokens + 1)
+    is_frame_left = np.zeros(num_frames, bool)
+    is_frame_left[evenly_spaced(num_frames, round(num_frames * share))] = True
+    is_left = is_frame_left.repeat(frame_tokens + 1)
+    is_left[layout.kept_index] = True
+    entries = np.flatnonzero(is_left)
+    return dataclasses.replace(
+        layout,
+        memory_index=layout.memory_index[entries],
+        memory_positions=layout.memory_positions[entries],
+        kept_index=np.searchsorted(entries, layout.kept_index),
+    )
 
 
 def layout_batch(layout: VisualLayout) -> VisualBatch:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from hourllava.errors import VideoError
 
+REFERENCE_SUFFIX = ".world.json"
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LOCAL_PROTOCOLS = "file,crypto,data"
 NETWORK_PROTOCOLS = "http,https,tcp,tls,crypto,data"
@@ -33,6 +34,7 @@ class SourceKind(StrEnum):
     FILE = "file"
     STREAM = "stream"  # a named pipe or device: cannot be read twice
     FOLDER = "folder"
+    REFERENCE = "reference"  # to a MarathonWorld video
     URL = "url"
 
 
@@ -90,7 +92,7 @@ def resolve_source(source: str | os.PathLike[str], *, allow_network: bool = Fals
         raise VideoError(f"{text} may not be read by this user: change its permissions")
     if path.stat().st_size == 0:
         raise VideoError(f"{text} is empty (0 bytes): copy or record it again")
-    return Source(SourceKind.FILE, str(path))
+    return Source(SourceKind.REFERENCE if path.name.endswith(REFERENCE_SUFFIX) else SourceKind.FILE, str(path))
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -126,7 +128,7 @@ def source_digest(source: str | os.PathLike[str], *, allow_network: bool = False
             for path in frame_files(Path(resolved.location)):
                 digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
                 digest.update(path.read_bytes())
-        elif resolved.kind is SourceKind.FILE:
+        elif resolved.kind in (SourceKind.FILE, SourceKind.REFERENCE):
             _hash_file(Path(resolved.location), digest)
         else:
             raise VideoError(f"{resolved.location} can be read once only, so it has no digest: save it to a file")

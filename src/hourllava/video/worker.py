@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from hourllava.errors import HourLlavaError
 from hourllava.video.decoder import SampledVideo
@@ -25,11 +25,11 @@ from hourllava.video.folder import FrameFolder
 from hourllava.video.picture import Painter, PictureArray
 from hourllava.video.source import Source, SourceKind
 from hourllava.video.timeline import SampleGrid
-from hourllava.video.types import Gap
+from hourllava.video.types import Gap, VideoInfo
 
 AHEAD_BYTES = 64 << 20  # pictures a child may hold while the parent is busy with another child's
 ALIVE_SECONDS = 0.5
-FOLDER_SEGMENT_SAMPLES = 32
+PICTURES_SEGMENT_SAMPLES = 32
 
 
 def write_message(file: BinaryIO, message: dict[str, Any], payload: memoryview | None = None) -> None:
@@ -113,7 +113,12 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
     grid = SampleGrid.of(request["fps"], request["start_seconds"], request["end_seconds"])
     size_pixels = tuple(request["size_pixels"]) if request["size_pixels"] else None
     if source.kind is SourceKind.FOLDER:
-        _serve_folder(FrameFolder(source, request["folder_fps"]), grid, size_pixels, plan, outbox)
+        _serve_pictures(FrameFolder(source, request["folder_fps"]), grid, size_pixels, plan, outbox)
+        return
+    if source.kind is SourceKind.REFERENCE:
+        from hourllava.video.rendered import RenderedVideo  # here: takes the world, which other videos do not need
+
+        _serve_pictures(RenderedVideo(source, float(grid.fps)), grid, size_pixels, plan, outbox)
         return
     video = Demuxer(source, outbox.alive)
     samples = SampledVideo(video, grid)
@@ -135,24 +140,35 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
         outbox.send({"type": "segment"})
 
 
-def _serve_folder(
-    folder: FrameFolder,
+class _Pictures(Protocol):
+    """A video whose pictures can be had in any order."""
+
+    info: VideoInfo
+
+    def samples(self, grid: SampleGrid) -> range: ...
+    def frame_index(self, grid: SampleGrid, sample: int) -> int: ...
+    def seconds(self, index: int) -> float: ...
+    def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray: ...
+
+
+def _serve_pictures(
+    video: _Pictures,
     grid: SampleGrid,
     size_pixels: tuple[int, int] | None,
     plan: queue.SimpleQueue[dict[str, Any]],
     outbox: _Outbox,
 ) -> None:
-    samples = folder.samples(grid)
-    segments = [samples[i : i + FOLDER_SEGMENT_SAMPLES] for i in range(0, len(samples), FOLDER_SEGMENT_SAMPLES)]
-    outbox.send({"type": "info", "info": asdict(folder.info), "num_segments": len(segments)})
+    samples = video.samples(grid)
+    segments = [samples[i : i + PICTURES_SEGMENT_SAMPLES] for i in range(0, len(samples), PICTURES_SEGMENT_SAMPLES)]
+    outbox.send({"type": "info", "info": asdict(video.info), "num_segments": len(segments)})
     part = plan.get()
     for segment in segments[part["first"] :: part["step"]]:
         last_index = None
         for sample in segment:
-            index = folder.frame_index(grid, sample)
-            picture = folder.read(index, size_pixels) if index != last_index else None
+            index = video.frame_index(grid, sample)
+            picture = video.read(index, size_pixels) if index != last_index else None
             last_index = index
-            outbox.send_sample(grid.seconds(sample), folder.seconds(index), picture)
+            outbox.send_sample(grid.seconds(sample), video.seconds(index), picture)
         outbox.send({"type": "segment"})
 
 

@@ -169,14 +169,31 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
     """
-    jobs = [_Job(settings, out, index) for index in range(settings.videos)]
     with workers(processes) as pool:
-        prepare_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
-        missing = [job for job in jobs if not job.is_done()]
-        per_call = _JOBS_PER_CALL if settings.container == "reference" else 1
-        done = len(jobs) - len(missing)
-        deque(run_jobs(_make_video, missing, pool, "video", jobs_per_call=per_call, num_done=done), maxlen=0)
+        jobs = _make_videos(settings, out, pool)
         _write_records(jobs, out, pool)
+
+
+def make_videos(settings: MakeSettings, out: Path, processes: int = 2) -> Iterator[tuple[Path, Reference]]:
+    """Make the videos alone, or what is missing of them, and give each with what it follows from.
+
+    Raises:
+        as `make_world`.
+    """
+    with workers(processes) as pool:
+        jobs = _make_videos(settings, out, pool)
+    for job in jobs:
+        yield job.video_path, job.reference
+
+
+def _make_videos(settings: MakeSettings, out: Path, pool: Executor | None) -> list[_Job]:
+    jobs = [_Job(settings, out, index) for index in range(settings.videos)]
+    prepare_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
+    missing = [job for job in jobs if not job.is_done()]
+    per_call = _JOBS_PER_CALL if settings.container == "reference" else 1
+    done = len(jobs) - len(missing)
+    deque(run_jobs(_make_video, missing, pool, "video", jobs_per_call=per_call, num_done=done), maxlen=0)
+    return jobs
 
 
 def _make_video(job: _Job) -> None:

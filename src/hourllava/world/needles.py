@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hourllava.errors import ConfigError
-from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, generate_script, max_needles
+from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, max_needles
 from hourllava.world.questions import Question, needle_question
 from hourllava.world.questions.draft import Format
+from hourllava.world.reference import Reference
 from hourllava.world.script import Needle, Script
 from hourllava.world.vocabulary import Split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FRAME_PIXELS = 64  # cards are legible in frames of this size
 LENGTHS_SECONDS = (60, 300, 900, 1800, 3600, 7200, 14400, 28800, 57600, 86400)
 NUM_DEPTHS = 10
 
@@ -35,6 +37,7 @@ class NeedleCase:
 
     length_seconds: int
     depth: float  # where the card is: share of the video's length
+    reference: Reference  # stands for the video
     script: Script
     needle: Needle
     question: Question
@@ -76,15 +79,19 @@ def needle_cases(
         for k in range(num_depths):
             depth = (k + 0.5) / num_depths
             for repeat in range(repeats):
-                script = generate_script(
-                    (seed * 1000 + repeat) * 1000 + k,
-                    length_seconds,
+                reference = Reference(
+                    seed=(seed * 1000 + repeat) * 1000 + k,
+                    duration_seconds=length_seconds,
                     split=split,
+                    density=DIFFICULTIES["normal"],
                     needles=cards,
+                    size_pixels=FRAME_PIXELS,
                     needle_starts_seconds=(int(depth * length_seconds),),
                 )
+                script = reference.script()
                 needle = min(script.needles, key=lambda n: abs(n.start_seconds - depth * length_seconds))
-                yield NeedleCase(length_seconds, depth, script, needle, needle_question(script, needle, answer_format))
+                question = needle_question(script, needle, answer_format)
+                yield NeedleCase(length_seconds, depth, reference, script, needle, question)
 
 
 def needle_accuracy(results: Iterable[NeedleResult]) -> dict[tuple[int, float], float]:

@@ -1,8 +1,8 @@
 """A video that is not there: a small JSON file from which its frames are rendered when they are read.
 
 `NAME.world.json` holds what `generate_script` was called with and the size of the frames, 200 bytes instead of
-megabytes. Training reads it where a video would be read: an hour of 64-pixel frames takes 0.15 s of one core, of which
-the script is 5 ms, so the script itself is not stored.
+megabytes. Training and `HourLlava.watch` read it where a video would be read: an hour of 64-pixel frames takes 0.15 s
+of one core, of which the script is 5 ms, so the script itself is not stored.
 
     frames = render_reference(Path("train-0-00000.world.json"), range(60))  # uint8 [60, 64, 64, 3]
 """
@@ -14,12 +14,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hourllava.errors import VideoError
+from hourllava.video.source import REFERENCE_SUFFIX as REFERENCE_SUFFIX
 from hourllava.world.generate import Density, generate_script
 from hourllava.world.render import Frame, render_frames
 from hourllava.world.script import SCRIPT_VERSION, Script
 from hourllava.world.vocabulary import Split
-
-REFERENCE_SUFFIX = ".world.json"
 
 
 class Reference(BaseModel):
@@ -33,11 +32,17 @@ class Reference(BaseModel):
     density: Density
     needles: int | None
     size_pixels: int
+    needle_starts_seconds: tuple[int, ...] = ()  # where cards must be; the others lie where chance puts them
 
     def script(self) -> Script:
         """The script, generated."""
         return generate_script(
-            self.seed, self.duration_seconds, split=self.split, density=self.density, needles=self.needles
+            self.seed,
+            self.duration_seconds,
+            split=self.split,
+            density=self.density,
+            needles=self.needles,
+            needle_starts_seconds=self.needle_starts_seconds,
         )
 
 

@@ -1,0 +1,58 @@
+"""`hourllava eval`: benchmarks."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourllava.cli import options
+
+app = typer.Typer(help="Benchmarks: how well a model sees, remembers and finds again.", no_args_is_help=True)
+
+
+@app.callback()
+def evaluate() -> None:
+    """Benchmarks: how well a model sees, remembers and finds again."""
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
+    model: options.Model = "nano",
+    videos: Annotated[int, typer.Option(help="How many; with --needles, of each length.")] = 40,
+    minutes: Annotated[
+        str, typer.Option(help="A range (3-60) or one number; with --needles also several: 5,60.")
+    ] = "3-60",
+    per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the videos.")] = 0,
+    formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
+    container: Annotated[str, typer.Option(help="reference (drawn when watched), mp4 or webm.")] = "reference",
+    world: Annotated[Path | None, typer.Option(help="Ask about this folder of `hourllava world make`.")] = None,
+    needles: Annotated[bool, typer.Option("--needles", help="One letter card per video, at even depths.")] = False,
+    baselines: Annotated[bool, typer.Option(help="Also ask with kept frames only, and blind.")] = True,
+    memory_share: Annotated[float, typer.Option(help="Of the frames that MemAug finds in the memory.")] = 1.0,
+    forgetting: Annotated[str | None, typer.Option(help="Temporal forgetting, if another than trained with.")] = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+) -> None:
+    """Ask about held-out MarathonWorld videos: all 22 tasks, or letter cards; see docs/evaluation.md."""
+    from hourllava.evaluation.command import run_world_evaluation
+
+    for line in run_world_evaluation(
+        out,
+        model=model,
+        videos=videos,
+        minutes=minutes,
+        per_task=per_task,
+        seed=seed,
+        formats=formats,
+        container=container,
+        world=world,
+        needles=needles,
+        baselines=baselines,
+        memory_share=memory_share,
+        forgetting=forgetting,
+        device=device,
+        dtype=dtype,
+    ):
+        typer.echo(line)

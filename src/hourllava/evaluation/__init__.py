@@ -1,0 +1,1 @@
+"""Benchmarks: questions about videos -> answers -> scores, tables and figures."""

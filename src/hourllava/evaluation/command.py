@@ -1,0 +1,62 @@
+"""What `hourllava eval` does with what a user asked for, before anything is loaded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+from hourllava.errors import ConfigError
+from hourllava.evaluation.cases import NeedleSettings, world_of
+from hourllava.evaluation.world import evaluate_world
+from hourllava.inference.engine import HourLlava
+from hourllava.model.config import TemporalForgetting
+from hourllava.world.make import MakeSettings, make_settings, parse_minutes
+from hourllava.world.needles import FRAME_PIXELS, needle_cases
+from hourllava.world.questions import FORMATS
+
+
+def run_world_evaluation(
+    out: Path, *, model: str, videos: int, minutes: str, per_task: int, seed: int, formats: str, container: str,
+    world: Path | None, needles: bool, baselines: bool, memory_share: float, forgetting: str | None,
+    device: str | None, dtype: str | None,
+) -> Iterator[str]:  # fmt: skip
+    """Check, load, evaluate; the options of `hourllava eval world`.
+
+    Raises:
+        ConfigError: a value outside what is allowed.
+        and what `HourLlava.from_pretrained` and `evaluate_world` raise.
+    """
+    if forgetting is not None and forgetting not in get_args(TemporalForgetting):
+        raise ConfigError(f"--forgetting is {forgetting!r}; use one of: {', '.join(get_args(TemporalForgetting))}")
+    if needles and world is not None:
+        raise ConfigError("--needles makes its own videos; leave --world away")
+    asked: MakeSettings | NeedleSettings
+    if needles:
+        asked = _needle_settings(videos, minutes, seed, formats)
+    elif world is not None:
+        asked = world_of(world)
+    else:
+        asked = make_settings(videos, minutes, seed, "test", "normal", None, per_task, formats, FRAME_PIXELS, container)
+    engine = HourLlava.from_pretrained(model, device=device, dtype=dtype)
+    return evaluate_world(
+        engine, model, asked, out, world=world, baselines=baselines, memory_share=memory_share,
+        forgetting=forgetting,  # type: ignore[arg-type]  # checked above
+    )  # fmt: skip
+
+
+def _needle_settings(videos: int, minutes: str, seed: int, formats: str) -> NeedleSettings:
+    if formats not in ("both", *FORMATS):
+        raise ConfigError(f"--formats is {formats!r}; use one of: both, {', '.join(FORMATS)}")
+    lengths = []
+    for part in minutes.split(","):
+        low, high = parse_minutes(part)
+        if low != high:
+            raise ConfigError(f"--minutes is {minutes!r}; with --needles use lengths, such as 60 or 5,60")
+        lengths.append(low)
+    settings = NeedleSettings(
+        lengths_seconds=tuple(lengths),
+        num_depths=videos,
+        seed=seed,
+        formats=FORMATS if formats == "both" else (formats,),  # type: ignore[arg-type]  # checked above
+    )
+    next(needle_cases(settings.lengths_seconds, videos, seed=seed))  # refuses what no video can have
+    return settings

@@ -1,0 +1,72 @@
+"""A MarathonWorld reference (`NAME.world.json`) read as a video: its frames are drawn when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hourllava.video.picture import PictureArray
+from hourllava.video.source import Source
+from hourllava.video.timeline import SampleGrid
+from hourllava.video.types import VideoInfo
+from hourllava.world.reference import load_reference
+from hourllava.world.render import Renderer
+
+
+class RenderedVideo:
+    """The video a reference stands for; every sample is a picture of its own.
+
+    Args:
+        source: The reference.
+        fps: Samples per second that will be read.
+
+    Raises:
+        VideoError: the file is no reference.
+    """
+
+    def __init__(self, source: Source, fps: float):
+        reference = load_reference(Path(source.location))
+        side = reference.size_pixels
+        self._fps = fps
+        self._duration_seconds = reference.duration_seconds
+        self._renderer = Renderer(reference.script(), side)
+        self.info = VideoInfo(
+            path=source.location,
+            container="MarathonWorld reference",
+            codec="rendered",
+            pixel_format="RGB",
+            width_pixels=side,
+            height_pixels=side,
+            rotation_degrees=0,
+            sample_aspect_ratio=1.0,
+            duration_seconds=float(reference.duration_seconds),
+            average_fps=None,
+            start_seconds=0.0,
+            transfer="sdr",
+            timestamps_derived=False,
+            is_live=False,
+        )
+
+    def samples(self, grid: SampleGrid) -> range:
+        """The samples that fall into the video's time."""
+        stop = math.ceil(self._duration_seconds * grid.fps)
+        return range(grid.first, stop if grid.stop is None else min(stop, grid.stop))
+
+    def frame_index(self, grid: SampleGrid, sample: int) -> int:
+        """Which picture a sample shows: its own."""
+        return sample
+
+    def seconds(self, index: int) -> float:
+        """Time of a picture."""
+        return float(index / self._fps)
+
+    def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray:
+        """RGB picture, uint8 [H, W, 3]."""
+        frame = self._renderer.frame(self.seconds(index))
+        height, width = size_pixels or frame.shape[:2]
+        if frame.shape[:2] == (height, width):
+            return np.ascontiguousarray(frame)
+        return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))

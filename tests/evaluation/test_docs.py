@@ -1,0 +1,45 @@
+"""docs/evaluation.md: its commands run, its plan is one."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from hourllava.cli.main import app
+from hourllava.training.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+DOC = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", DOC, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_the_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in blocks("sh") for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        result = CliRunner().invoke(app, [*shlex.split(command)[1:], "--device", "cpu"])
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    promised = re.findall(r"^OUT/([\w.]+)", DOC, flags=re.MULTILINE)
+    assert len(promised) == 5
+    for name in promised:
+        assert (tmp_path / "out" / "eval" / name).exists(), name
+
+
+def test_the_plan_is_a_plan(tmp_path):
+    spec = importlib.util.spec_from_file_location("ablations", ROOT / "benchmarks" / "ablations.py")
+    ablations = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ablations)
+    (tmp_path / "plan.yaml").write_text(blocks("yaml")[0])
+    plan = ablations.load_plan(tmp_path / "plan.yaml")
+    commands = [step.command for variant in plan.variants for step in ablations.steps_of(plan, variant, 0)]
+    # Nine variants are trained in three stages, but two without MemAug; fourteen are evaluated twice.
+    assert [sum(command[0] == kind for command in commands) for kind in ("train", "eval")] == [9 * 3 - 1, 14 * 2]
+    for kind, recipe, *options in commands:
+        if kind == "train":
+            load_recipe(recipe, options[1::2])
