@@ -50,6 +50,7 @@ _TIMES_SHOWN = 3
 _SHEET_PIXELS = 192
 _SHEET_FRAMES = 4  # the true moment and up to three spans
 _TITLE_CHARACTERS = 115
+_ANSWER_CHARACTERS = 48
 _WIDTH = 110
 
 
@@ -107,13 +108,13 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
         ConfigError: minutes outside what is allowed, or a folder that cannot be made.
         VideoError: the video cannot be written.
     """
-    duration_seconds = round(minutes * 60)
-    if not MIN_SECONDS <= duration_seconds <= MAX_SECONDS:
+    if not MIN_SECONDS <= minutes * 60 <= MAX_SECONDS:
         raise ConfigError(f"--minutes is {minutes:g}; use {MIN_SECONDS // 60} to {MAX_SECONDS // 60}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{out} cannot be made ({error.strerror}); choose another folder with --out") from error
+    duration_seconds = round(minutes * 60)
     seed = secrets.randbelow(_MAX_SEED) if seed is None else seed
     video, sheet = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
     is_noise = model_name == NANO and not nano_is_trained()
@@ -196,14 +197,21 @@ def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
         missing = _SHEET_FRAMES - len(spans)
         frames += [*render_frames(script, seconds, _SHEET_PIXELS), *[blank] * missing]
         captions += [f"{format_clock(time)}\n{what}" for time, (_, _, what) in zip(seconds, spans)] + [""] * missing
-        answer = f"{'RIGHT' if result.is_right else 'wrong'}: {result.text}   truth: {result.question.answer}"
-        title = (f"{number}. {result.question.question}", answer)
-        titles.append("\n".join(textwrap.shorten(line, _TITLE_CHARACTERS, placeholder=" ...") for line in title))
+        judged = "RIGHT" if result.is_right else "wrong"
+        texts = [_cut(text, _ANSWER_CHARACTERS) for text in (result.text, result.question.answer)]
+        titles.append(
+            f"{number}. {_cut(result.question.question, _TITLE_CHARACTERS)}\n{judged}: {texts[0]}    truth: {texts[1]}"
+        )
     return contact_sheet(np.stack(frames), captions, columns=_SHEET_FRAMES, titles=titles)
 
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".")
+
+
+def _cut(text: str, length: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 4]} ..."
 
 
 def _indented(label: str, text: str) -> list[str]:
