@@ -196,7 +196,7 @@ def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
         seconds = [min(int((start + end) / 2), script.duration_seconds - 1) for start, end, _ in spans]
         missing = _SHEET_FRAMES - len(spans)
         frames += [*render_frames(script, seconds, _SHEET_PIXELS), *[blank] * missing]
-        captions += [f"{format_clock(time)}\n{what}" for time, (_, _, what) in zip(seconds, spans)] + [""] * missing
+        captions += [f"{format_clock(second)}\n{what}" for second, (_, _, what) in zip(seconds, spans)] + [""] * missing
         judged = "RIGHT" if result.is_right else "wrong"
         texts = [_cut(text, _ANSWER_CHARACTERS) for text in (result.text, result.question.answer)]
         titles.append(
