@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: help demo test test-slow test-gpu check format clean
 
 help:
-	@echo "make demo       an hour of new video, watched and asked in about a minute"
+	@echo "make demo       an hour of new video, watched and asked in a minute or two"
 	@echo "make test       the fast tests (CPU)"
 	@echo "make test-slow  the slow tests (CPU)"
 	@echo "make test-gpu   the tests that need a CUDA device"
