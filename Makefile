@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-export OMP_NUM_THREADS ?= 1
+# Tests run in as many processes as there are cores; one thread is enough for each of them.
+test test-slow: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help demo test test-slow test-gpu check format clean
 
 help:
-	@echo "make demo       show what works on this machine"
+	@echo "make demo       an hour of new video, watched and asked in a minute or two"
 	@echo "make test       the fast tests (CPU)"
 	@echo "make test-slow  the slow tests (CPU)"
 	@echo "make test-gpu   the tests that need a CUDA device"
@@ -25,11 +26,10 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	@echo "--- a generated video of two minutes, watched once and asked (nano is not trained yet: its answer is noise)"
-	$(BIN)/hourllava world make --out out/demo --videos 1 --minutes 2-2
-	$(BIN)/hourllava ask out/demo/videos/marathonworld/train-0-00000.mp4 \
-		"Which letter is shown first?" --max-new-tokens 16
-	@echo "--- how far this library is from the released model"
+	$(BIN)/hourllava demo $(if $(SEED),--seed $(SEED))
+	@echo '(not on your PATH? The command is $(BIN)/hourllava in this folder.)'
+	@echo
+	@echo "How far this library is from the released model:"
 	$(BIN)/python tests/parity/check.py tests/parity/golden
 
 test: $(READY)

@@ -1,5 +1,6 @@
 """Tiny models and inputs that every test may use."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def tiny_model(config: HourLlavaConfig | None = None, seed: int = 0) -> HourLlav
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(GOLDEN / "chat" / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def local_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint in the released layout, with a tokenizer, in place of those on the hub."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    for source in (GOLDEN / "tiny_pixels", GOLDEN / "chat" / "tokenizer"):
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

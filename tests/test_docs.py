@@ -1,27 +1,16 @@
 """What the documents show, runs."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import GOLDEN
 from video.clips import write_clip
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.fixture(scope="session")
-def local_checkpoint(tmp_path_factory):
-    """A small checkpoint in the released layout, with a tokenizer, in place of those on the hub."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    for source in (GOLDEN / "tiny_pixels", GOLDEN / "chat" / "tokenizer"):
-        shutil.copytree(source, folder, dirs_exist_ok=True)
-    return folder
 
 
 def blocks(language):

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import logging
 import os
@@ -219,23 +220,21 @@ USE_THE_CACHE = """
 
 def test_two_processes_share_a_cache(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(USE_THE_CACHE), str(tmp_path)]
-    children = [
-        subprocess.Popen(
-            [*command, fill], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for fill in ("1", "2")
-    ]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    for child in children:
-        output, errors = child.communicate(timeout=60)
-        assert child.returncode == 0, errors
-        assert errors == ""  # no entry was ever found damaged
-        assert int(output) > 0
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # A failure here must not leave an open child behind: its ResourceWarning would fail a later test.
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(subprocess.Popen([*command, fill], text=True, **pipes)) for fill in ("1", "2")]
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for child in children:
+            output, errors = child.communicate(timeout=60)
+            assert child.returncode == 0, errors
+            assert errors == ""  # no entry was ever found damaged
+            assert int(output) > 0
     assert not list(tmp_path.glob(".*"))
     assert len(list(tmp_path.iterdir())) <= 3

@@ -325,15 +325,15 @@ def test_a_killed_save_leaves_a_whole_file(tmp_path: Path) -> None:
     """kill -9 between and amid the saves of 1.2 MB files: what is there is always one of them, whole."""
     path = tmp_path / "m"
     command = [sys.executable, "-c", textwrap.dedent(SAVE_FOR_EVER), str(path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    with child.stdout:
-        assert child.stdout.readline() == b"saved\n"
-        for _ in range(25):  # what a kill now would leave
-            features = Memory.load(path).features
-            assert torch.equal(features, features[:1, :1, :1].expand_as(features))
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"saved\n"
+            for _ in range(25):  # what a kill now would leave
+                features = Memory.load(path).features
+                assert torch.equal(features, features[:1, :1, :1].expand_as(features))
+        finally:
+            child.send_signal(signal.SIGKILL)
     features = Memory.load(path).features
     assert torch.equal(features, features[:1, :1, :1].expand_as(features))
 

@@ -9,6 +9,7 @@ from hourllava import __version__
 from hourllava.cli import cache, data, eval, world
 from hourllava.cli.ask import ask
 from hourllava.cli.chat import chat
+from hourllava.cli.demo import demo
 from hourllava.cli.export import export
 from hourllava.cli.info import info
 from hourllava.cli.train import train
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(demo)
 app.command()(watch)
 app.command()(ask)
 app.command()(chat)

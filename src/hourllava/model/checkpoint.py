@@ -291,29 +291,34 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
                 "our own layout"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    _write_tensors(config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder)
+    _write_tensors(
+        config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder, MAX_SHARD_BYTES
+    )
     _write_json(folder / "config.json", flat)
     if config.vision_tower_name not in VISION_TOWERS:
         _write_json(folder / "vision_config.json", config.vision_config.to_dict())
 
 
-def save_weights(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+def save_weights(
+    config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
     """Write a model in our layout from its weights by name, as `load_model` reads it.
 
     Args:
         config: of the model.
         state: all weights by their names in the model.
         folder: that exists.
+        max_shard_bytes: more than this is written as several files and an index of them.
     """
-    _write_tensors(config, state, folder)
+    _write_tensors(config, state, folder, max_shard_bytes)
     dtype = _common_dtype(state.values())
     _write_json(folder / "config.json", {**config.to_dict(), "dtype": str(dtype).removeprefix("torch.")})
 
 
-def _write_tensors(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+def _write_tensors(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path, max_shard_bytes: int) -> None:
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     kept = {name: tensor.contiguous() for name, tensor in state.items() if name not in tied}
-    save_torch_state_dict(kept, folder, max_shard_size=MAX_SHARD_BYTES, safe_serialization=True)
+    save_torch_state_dict(kept, folder, max_shard_size=max_shard_bytes, safe_serialization=True)
 
 
 def _flat_config(config: HourLlavaConfig, dtype: torch.dtype) -> dict[str, Any]:

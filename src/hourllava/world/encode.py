@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from tqdm import tqdm
 
 from hourllava.data.atomic import replacing
 from hourllava.errors import ConfigError, VideoError
@@ -27,8 +28,12 @@ _CODECS = {
 }
 
 
-def encode_video(script: Script, path: Path, size_pixels: int = VIDEO_PIXELS, fps: int = VIDEO_FPS) -> None:
+def encode_video(
+    script: Script, path: Path, size_pixels: int = VIDEO_PIXELS, fps: int = VIDEO_FPS, *, progress: bool = False
+) -> None:
     """Write the video to `path` (.mp4 or .webm); frame i shows the script at i / fps seconds.
+
+    With `progress` a bar on stderr shows how far it is.
 
     Raises:
         ConfigError: another file ending, an odd size, or a frame rate outside 1 to 30.
@@ -39,14 +44,14 @@ def encode_video(script: Script, path: Path, size_pixels: int = VIDEO_PIXELS, fp
     if size_pixels % 2 or not 1 <= fps <= 30:
         raise ConfigError(f"{size_pixels} pixels at {fps} fps was asked for; use an even size and 1 to 30 fps")
     try:
-        _encode(Renderer(script, size_pixels), path, fps)
+        _encode(Renderer(script, size_pixels), path, fps, progress)
     except OSError as error:  # FFmpeg's errors of writing are OSErrors too
         raise VideoError(
             f"{path} cannot be written: {error.strerror or error}; check the folder and the disk"
         ) from error
 
 
-def _encode(renderer: Renderer, path: Path, fps: int) -> None:
+def _encode(renderer: Renderer, path: Path, fps: int, progress: bool) -> None:
     codec, options = _CODECS[path.suffix]
     with replacing(path) as temporary, av.open(str(temporary), "w", format=path.suffix[1:]) as container:
         stream = container.add_stream(codec, rate=fps, options=options)
@@ -56,7 +61,9 @@ def _encode(renderer: Renderer, path: Path, fps: int) -> None:
         stream.thread_count = 1
         stream.gop_size = KEYFRAME_SECONDS * fps
         shown = None
-        for index, pixels in enumerate(_rendered_ahead(renderer, fps)):
+        total = renderer.script.duration_seconds * fps
+        bar = tqdm(_rendered_ahead(renderer, fps), total=total, unit="frame", desc="making", disable=not progress)
+        for index, pixels in enumerate(bar):
             if pixels is not shown:  # a still is converted once, not four times a second
                 shown, frame = pixels, av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
             frame.pts = index

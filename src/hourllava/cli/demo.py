@@ -1,0 +1,22 @@
+"""`hourllava demo`: an hour of made-up video, watched and asked."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hourllava.cli import options
+
+
+def demo(
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same video; a fresh one if not given.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Length of the video.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for the video and the sheet of evidence.")] = Path("out/demo"),
+    model: options.Model = "nano",
+) -> None:
+    """Make a video whose answers are known, watch it, and ask ten questions."""
+    from hourllava.world.demo import run_demo
+
+    run_demo(seed, minutes, out, model, typer.echo)
