@@ -1,7 +1,7 @@
 """Ablations: variants of a recipe, trained with the same budget and seeds, evaluated alike, in one table.
 
     python benchmarks/ablations.py plan.yaml                      # goes on where it was stopped
-    python benchmarks/ablations.py plan.yaml --seconds 500        # begins no further step after that time
+    python benchmarks/ablations.py plan.yaml --seconds 500        # ends after that time, whatever runs then
     python benchmarks/ablations.py plan.yaml --only baseline --seed 0
 
 A plan:
@@ -161,15 +161,20 @@ def evaluation_folder(plan: Plan, variant: Variant, seed: int, name: str) -> Pat
     return unit_folder(plan, variant, seed) / f"eval-{name}"
 
 
-def hourllava(arguments: Sequence[str]) -> None:
-    """Run a command of the library.
+def hourllava(arguments: Sequence[str], seconds: float | None) -> bool:
+    """Run a command of the library; False if it was killed because it took longer than `seconds`.
 
     Raises:
         HourLlavaError: it failed; what it said stands above.
     """
-    code = subprocess.run([sys.executable, "-m", "hourllava", *arguments], check=False).returncode
+    command = [sys.executable, "-m", "hourllava", *arguments]
+    try:
+        code = subprocess.run(command, check=False, timeout=seconds).returncode
+    except subprocess.TimeoutExpired:
+        return False
     if code:
         raise HourLlavaError(f"`hourllava {shlex.join(arguments)}` ended with exit code {code}; see above")
+    return True
 
 
 def run_plan(plan: Plan, *, only: str | None = None, seed: int | None = None, seconds: float | None = None) -> bool:
@@ -185,10 +190,12 @@ def run_plan(plan: Plan, *, only: str | None = None, seed: int | None = None, se
     for number, step in enumerate(steps, 1):
         if step.result.exists():
             continue
-        if seconds is not None and time.monotonic() - started > seconds:
+        left = None if seconds is None else seconds - (time.monotonic() - started)
+        if left is not None and left <= 0:
             return False
         print(f"[{number}/{len(steps)}] {step.variant.name}, seed {step.seed}: {step.command[0]}", file=sys.stderr)
-        hourllava(step.command)
+        if not hourllava(step.command, left):
+            return False
         write_table(plan)
     write_table(plan)
     return True
@@ -235,7 +242,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--only", help="one variant")
     parser.add_argument("--seed", type=int, help="one of the seeds")
-    parser.add_argument("--seconds", type=float, help="begin nothing after that time")
+    parser.add_argument("--seconds", type=float, help="end after that time, whatever runs then")
     arguments = parser.parse_args()
     try:
         plan = load_plan(arguments.plan)

@@ -55,11 +55,12 @@ def in_process(ablations, monkeypatch):
     """Commands run here, without a process each; their names are noted."""
     ran = []
 
-    def invoke(arguments):
+    def invoke(arguments, seconds):
         ran.append(arguments)
         result = CliRunner().invoke(app, list(arguments))
         if result.exit_code:
             raise HourLlavaError(str(result.exception))
+        return True
 
     monkeypatch.setattr(ablations, "hourllava", invoke)
     return ran
@@ -102,7 +103,8 @@ def test_a_model_without_memaug_skips_the_stage_that_trains_nothing_else(ablatio
 
 def test_a_failed_command_ends_the_plan(ablations):
     with pytest.raises(HourLlavaError, match="exit code 2"):
-        ablations.hourllava(["train", "there-is-no.yaml"])
+        ablations.hourllava(["train", "there-is-no.yaml"], None)
+    assert not ablations.hourllava(["version"], 0.01)
 
 
 @pytest.mark.parametrize(
