@@ -198,6 +198,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, when, local_checkpoint):
         time.sleep(1.0)  # 30,000 tokens are far from decoded
     else:
         while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # before that, Python may be starting
+            assert process.poll() is None
             time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
