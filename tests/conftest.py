@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import AutoTokenizer
 
 from hourllava.model.config import HourLlavaConfig
@@ -15,6 +16,10 @@ from hourllava.model.processor import HourLlavaProcessor
 GOLDEN = Path(__file__).parent / "parity" / "golden"
 
 torch.set_num_threads(1)
+
+# A machine that does other work besides is no failure.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def tiny_config(**overrides: Any) -> HourLlavaConfig:

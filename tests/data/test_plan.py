@@ -50,7 +50,7 @@ plans = st.builds(
 
 
 @given(plans)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_sample_once_within_the_budget(drawn):
     source, plan_settings = drawn
     plan = BatchPlan([source], plan_settings)
@@ -64,7 +64,7 @@ def test_every_sample_once_within_the_budget(drawn):
 
 
 @given(plans)
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_ranks_share_a_step_equally_and_choose_nothing(drawn):
     plan = BatchPlan([drawn[0]], drawn[1])
     size = drawn[1].micro_batches_per_step
@@ -76,7 +76,7 @@ def test_ranks_share_a_step_equally_and_choose_nothing(drawn):
 
 
 @given(st.integers(0, 1000), st.integers(0, 100))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_resume_is_arithmetic(seed, step):
     def new_plan():
         streams = [random_stream(120, name="a"), random_stream(50, 1, name="b", repeat=1.5)]

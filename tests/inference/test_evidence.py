@@ -50,7 +50,7 @@ def test_spans_keep_real_times():
     assert (spans[0].start_seconds, spans[0].end_seconds) == (7.25, 9.0)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=200).filter(lambda part: sum(part) > 0),
     step=st.floats(0.1, 30),

@@ -61,7 +61,7 @@ def test_video_layout(num_frames, spatial):
     )  # every frame, in order
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(num_frames=st.integers(1, 3000), spatial=st.sampled_from(list(CONFIGS)), seed=st.integers(0, 2**32))
 def test_any_video(num_frames, spatial, seed):
     layout = video_layout(num_frames, CONFIGS[spatial], seed=seed)
@@ -69,7 +69,7 @@ def test_any_video(num_frames, spatial, seed):
     assert len(layout.kept_index) == num_kept_video_tokens(num_frames, CONFIGS[spatial])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(num_images=st.integers(1, 9), spatial=st.sampled_from(list(CONFIGS)), seed=st.integers(0, 2**32))
 def test_any_number_of_images(num_images, spatial, seed):
     layout = image_layout(num_images, CONFIGS[spatial], seed=seed)
@@ -80,7 +80,7 @@ def test_any_number_of_images(num_images, spatial, seed):
     assert set(layout.memory_positions[newlines]) == {num_images * 36}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     width=st.integers(1, 4000),
     height=st.integers(1, 4000),

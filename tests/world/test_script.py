@@ -18,7 +18,7 @@ def test_the_bytes_are_those_of_the_first_machine():
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8ee7fe4a6e16fea7"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**63),
     duration=st.one_of(st.integers(1, 200), st.integers(200, MAX_SECONDS)),
