@@ -159,7 +159,7 @@ def test_damaged_lines_cost_only_themselves(tmp_path):
     assert report.num_records == 2  # the object and the text
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @example([0.5, -1e-30, 12345678901234567890], 1, None, True)
 @given(
     st.lists(st.recursive(st.text() | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none(),

@@ -108,7 +108,7 @@ ARRAYS = st.sampled_from(DTYPES).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.fixed_dictionaries(
@@ -341,7 +341,7 @@ def test_files_that_are_no_index(text, tmp_path):
         MdsDataset(tmp_path / "missing")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_changed_bytes_raise_nothing_but_data_errors(tmp_path_factory, data):
     name = data.draw(st.sampled_from(("video/0", "single_image", "multi_image", "typed")))

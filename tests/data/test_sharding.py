@@ -317,7 +317,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(RECORDS, st.sampled_from([None, 0, 3]), st.booleans(), st.integers(1, 40), st.booleans())
 def test_records_of_any_layout_are_found(tmp_path_factory, records, indent, ascii_only, piece_bytes, mark):
     path = tmp_path_factory.mktemp("records") / "a.json"
