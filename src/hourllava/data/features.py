@@ -9,7 +9,6 @@ a device that fails, ends the run with one line.
 
 import json
 import multiprocessing
-import os
 import queue
 import signal
 import sys
@@ -29,6 +28,7 @@ from hourllava.data.feature_files import FeatureSettings, Form, Storage, check_f
 from hourllava.data.feature_items import Item, find_items, parse_shard, remove_unfinished
 from hourllava.data.feature_worker import Finished, WorkerSettings, extract
 from hourllava.data.features_ray import cluster_devices, run_on_ray
+from hourllava.data.processes import end_with_parent
 from hourllava.data.tower import load_tower
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.inference.devices import usable_device, usable_dtype
@@ -252,14 +252,7 @@ def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: C
 def _work(worker: WorkerSettings, todo: Any, done: Any) -> None:
     """A device's process. Ends when its parent does, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
+    end_with_parent()
     try:
         extract(worker, todo.get, done.put)
     except HourLlavaError as error:

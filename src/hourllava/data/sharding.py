@@ -15,7 +15,6 @@ import os
 import re
 import stat
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -34,6 +33,7 @@ from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
 from hourllava.data.media import feature_name, media_path
 from hourllava.data.mixtures import Kind, Sampling
+from hourllava.data.processes import end_with_parent
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 
@@ -295,17 +295,10 @@ _done: Any = None  # records done by all workers together
 
 
 def _start_worker(done: Any) -> None:
-    """Take the counter, and end with the parent: else a worker goes on in the folder that the next run wants."""
+    """Take the counter, and end with the parent."""
     global _done
     _done = done
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _work(job: _Job) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hourllava.data.loader import PlannedLoader
@@ -36,7 +36,6 @@ from hourllava.training.validation import Validation
 from hourllava.training.weights import write_model
 
 TRAINER_STATE = "trainer_state.json"
-MILLISECONDS = 1000
 
 
 class HourLlavaTrainer(Trainer):
@@ -69,6 +68,7 @@ class HourLlavaTrainer(Trainer):
             self.remove_callback(callback)
         self.add_callback(ConsoleCallback(corpus.plan))
         self.meter = Meter(self.args.device)
+        self._plan_fingerprint = corpus.plan.fingerprint()  # once: it builds the plan's first epoch
         self._first_step = 0
         self._step_losses: list[Tensor] = []
 
@@ -204,8 +204,7 @@ class HourLlavaTrainer(Trainer):
             assert self.optimizer is not None
             checkpoints.save_state(folder / checkpoints.STATE, self.model_wrapped, _bare(self.optimizer))
             self._write_model(folder)
-            plan = {"fingerprint": self.corpus.plan.fingerprint(), "step": self.state.global_step}
-            checkpoints.write_json(folder / checkpoints.PLAN, plan)
+            checkpoints.write_json(folder / checkpoints.PLAN, {"fingerprint": self._plan_fingerprint})
             if self.is_world_process_zero():
                 (folder / RECIPE_NAME).write_text(recipe_text(self.recipe), encoding="utf-8")
                 self.state.save_to_json(str(folder / TRAINER_STATE))
@@ -229,7 +228,7 @@ class HourLlavaTrainer(Trainer):
 
     def _check_plan(self, checkpoint: Path) -> None:
         stored = checkpoints.read_json(checkpoint / checkpoints.PLAN)["fingerprint"]
-        if stored != self.corpus.plan.fingerprint():
+        if stored != self._plan_fingerprint:
             raise TrainingError(
                 f"{checkpoint} belongs to another order of samples: data, lengths, batch, seed or epochs have changed "
                 "since. Set them back, or begin a new run with another `out` and `start: {checkpoint: ...}`"
@@ -245,7 +244,7 @@ class HourLlavaTrainer(Trainer):
         checkpoints.load_state(Path(checkpoint) / checkpoints.STATE, self.model_wrapped, _bare(self.optimizer))
         # The schedule is a function of the step alone; the optimizer's groups hold its present value already.
         assert self.lr_scheduler is not None
-        self.lr_scheduler.last_epoch = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE)).global_step
+        self.lr_scheduler.last_epoch = checkpoints.step_of(Path(checkpoint))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: every random choice of a sample follows from its draw's seed."""

@@ -1,9 +1,7 @@
 """Making many files: a folder that knows its settings, worker processes, results in order with progress."""
 
 import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.processes import end_with_parent
 from hourllava.errors import ConfigError
 
 CALLS_AHEAD = 256  # given to the workers at a time, so that few results wait in memory
@@ -59,7 +58,7 @@ def workers(processes: int) -> Iterator[Executor | None]:
         yield None
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
         try:
             yield pool
         except BaseException:
@@ -93,15 +92,3 @@ def run_jobs(
             for result in pool.map(work, some, chunksize=jobs_per_call) if pool else map(work, some):
                 progress.update(1)
                 yield result
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
