@@ -8,7 +8,9 @@ from transformers import AutoProcessor
 
 from conftest import GOLDEN, tiny_config, tiny_model
 from hourllava.errors import InputError
+from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
+from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor, Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
@@ -137,6 +139,15 @@ def test_save_load_and_auto_class(processor, tmp_path):
     assert isinstance(loaded, HourLlavaProcessor)
     expected, got = (p([ask(video())], add_generation_prompt=True)["input_ids"] for p in (processor, loaded))
     assert torch.equal(expected, got)
+
+
+def test_a_saved_tokenizer_cuts_text_as_before(tmp_path):
+    tokenizer = nano_tokenizer()
+    HourLlavaProcessor(tokenizer, HourLlavaConfig.preset("hourllava-nano")).save_pretrained(tmp_path)
+    loaded = HourLlavaProcessor.from_pretrained(tmp_path).tokenizer
+    text = "In the race in the bay, where was the green star at 0:10? 12345\n\nThe  end."
+    assert loaded(text).input_ids == tokenizer(text).input_ids
+    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
 
 
 def test_released_folder(tmp_path):

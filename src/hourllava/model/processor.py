@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature
+from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hourllava.errors import InputError
@@ -128,8 +128,7 @@ class HourLlavaProcessor:
         """Tokenizer and configuration of a checkpoint of any layout, see `checkpoint.load_model`."""
         folder = find_checkpoint(name, weights=False)
         config = load_config(folder)
-        # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
-        return cls(AutoTokenizer.from_pretrained(folder, config=config.text_config), config)
+        return cls(_load_tokenizer(folder, config), config)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Write the tokenizer and the configuration."""
@@ -398,6 +397,16 @@ class HourLlavaProcessor:
         """Text of an answer's tokens, without special tokens."""
         text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text.strip()
+
+
+def _load_tokenizer(folder: Path, config: HourLlavaConfig) -> Any:
+    """The tokenizer as it was saved: `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary
+    and cut text as the decoder's family does, digits and spaces differently from nano's.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
+    return AutoTokenizer.from_pretrained(folder, config=config.text_config)
 
 
 def _with_sentence(turn: Turn, sentence: str) -> Turn:
