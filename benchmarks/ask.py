@@ -35,6 +35,8 @@ from hourllava.model.processor import HourLlavaProcessor
 ENCODED_MINUTES = 2
 NEW_TOKENS = 128
 TOWER_FRAMES = 128
+# Of five lengths: a kernel that is planned anew for every length would show.
+QUESTIONS = [f"When is the {'very ' * number}first graph shown?" for number in range(5)]
 
 
 @torch.inference_mode()
@@ -73,15 +75,15 @@ def measure(engine: HourLlava, memory: Memory, watch_seconds: float) -> dict[str
     def first_token_seconds(memory: Memory, question: str) -> float:
         return engine.ask(memory, question, max_new_tokens=1).first_token_seconds
 
-    def answer_rate() -> tuple[float, float]:
-        answer = engine.ask(memory, "When is the first graph shown?", max_new_tokens=NEW_TOKENS)
+    def answer_rate(question: str) -> tuple[float, float]:
+        answer = engine.ask(memory, question, max_new_tokens=NEW_TOKENS)
         after_first = answer.total_seconds - answer.first_token_seconds
         return answer.first_token_seconds, (answer.num_new_tokens - 1) / after_first
 
     cold = first_token_seconds(memory, "What is on the desk at the beginning?")
     engine.forget()
     cold_again = first_token_seconds(memory, "What is on the desk at the beginning?")
-    rates = [answer_rate() for _ in range(5)]
+    rates = [answer_rate(question) for question in QUESTIONS]
     return {
         "frames": memory.num_frames,
         "watch s": watch_seconds,
