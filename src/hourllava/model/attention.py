@@ -80,6 +80,7 @@ class Segments:
         return known[device]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # the lengths that decide here differ in every batch
 def packed_attention(
     query_QHE: Tensor,
     key_KGE: Tensor,

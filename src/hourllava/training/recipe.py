@@ -180,11 +180,18 @@ class Recipe(_Section):
     lora: LoraRecipe | None = None
     precision: Literal["bf16", "fp32"] = "bf16"  # of the computation; weights and optimizer are fp32
     activations: Checkpointing = "selective"  # which are kept for the backward pass
+    compile: bool = False  # layers by torch.compile, see `hourllava.training.compilation`
     parallel: ParallelRecipe = ParallelRecipe()
     checkpoints: CheckpointRecipe = CheckpointRecipe()
     log: LogRecipe = LogRecipe()
     validation: ValidationRecipe | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _compiled_layers_keep_all(self) -> "Recipe":
+        if self.compile and self.activations != "none":
+            raise ValueError(f"compile needs activations: none, not {self.activations}")
+        return self
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -32,6 +32,7 @@ from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.training.adapters import add_adapters
 from hourllava.training.checkpoints import FINAL, how_to_go_on, on_main_first
+from hourllava.training.compilation import compile_layers
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
 from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
@@ -112,6 +113,8 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
         )
     checkpoint_activations(model, recipe.activations)
+    if recipe.compile:
+        compile_layers(model)
     parts = trained_parts(model)
 
     def corpus_of(streams: Any, batch: BatchRecipe, epochs: int, cache: str) -> Corpus:

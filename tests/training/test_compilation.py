@@ -1,0 +1,148 @@
+"""Compiled layers learn what the others do, whatever the shapes, and are not compiled anew for each of them."""
+
+import pytest
+import torch
+import torch._dynamo
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from conftest import tiny_model
+from hourllava.errors import ConfigError
+from hourllava.model.processor import Video
+from hourllava.training import run as training_run
+from hourllava.training.compilation import compile_layers
+from hourllava.training.recipe import Recipe, load_recipe
+from training.runs import recipe_of, run, write_mixture, write_recipe
+
+# Traced and differentiated as for inductor, without waiting for a C++ compiler.
+BACKEND = "aot_eager"
+
+
+# torch silences this one itself while it traces, which does not help where warnings are errors.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled():
+    """Each test counts from zero, and leaves torch's settings as they were."""
+    torch._dynamo.reset()
+    counters.clear()
+    with torch._dynamo.config.patch(nested_graph_breaks=False, optimize_ddp=True):
+        yield
+    torch._dynamo.reset()
+
+
+def packed_batch(processor, *frames_of_samples):
+    """Videos of so many frames, 0: a text."""
+    torch.manual_seed(sum(frames_of_samples))
+    conversations = []
+    for num_frames in frames_of_samples:
+        content = [{"type": "text", "text": "What happens?"}]
+        if num_frames:
+            frames = torch.randint(0, 256, (num_frames, 24, 24, 3), dtype=torch.uint8)
+            content.insert(0, {"type": "video", "video": Video(float(num_frames), frames=frames)})
+        answer = {"role": "assistant", "content": "A cat sleeps." * len(frames_of_samples)}
+        conversations.append([{"role": "user", "content": content}, answer])
+    return processor(conversations, packed=True)
+
+
+def loss_and_gradients(model, batch):
+    model.zero_grad()
+    loss = model(**batch).loss
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor):
+    shapes = [(10, 0, 31), (17, 25), (13,), (40, 9, 8, 0)]
+    batches = [packed_batch(processor, *frames) for frames in shapes]
+    model = tiny_model().train()
+    expected = [{name: value.clone() for name, value in loss_and_gradients(model, b).items()} for b in batches]
+    names = list(model.state_dict())
+    compile_layers(model, backend=BACKEND)
+    assert list(model.state_dict()) == names
+    num_graphs = []
+    for batch, wanted in zip(batches, expected):
+        actual = loss_and_gradients(model, batch)
+        assert actual.keys() == wanted.keys()
+        for name, value in wanted.items():
+            torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=1e-9, msg=name)
+        num_graphs.append(counters["stats"]["unique_graphs"])
+    # One of the tower, one of the projector, three of MemAug, two of the decoder; and these for the first layer, whose
+    # input is a view.
+    assert num_graphs == [10] * len(batches)
+    assert set(counters["graph_break"].values()) == {4}  # MemAug's two attentions, the decoder's for both inputs
+
+
+def test_answers_are_not_compiled(processor):
+    batch = packed_batch(processor, 12)
+    model = tiny_model()
+    expected = model(**batch).loss
+    compile_layers(model, backend=BACKEND)
+    torch.testing.assert_close(model(**batch).loss, expected, atol=0, rtol=0)
+    assert counters["stats"]["unique_graphs"] == 0
+
+
+def test_a_run_with_adapters_ends_with_the_same_weights(tmp_path, monkeypatch):
+    streams = write_mixture(tmp_path)
+    held_out = {"streams": streams[2:], "every_steps": 2, "answers": 1, "max_new_tokens": 2}
+    recipe = recipe_of(tmp_path, streams, activations="none", lora={"rank": 4}, validation=held_out)
+    recipe |= {"learning_rates": {"*": 0, "*.lora_*": 3e-3}, "schedule": {"max_steps": 3}}
+    monkeypatch.setattr(training_run, "compile_layers", lambda model: compile_layers(model, backend="eager"))
+    for compile in (False, True):
+        training_run.train(
+            Recipe.model_validate(recipe | {"out": str(tmp_path / f"compiled {compile}"), "compile": compile})
+        )
+        assert bool(counters["stats"]["unique_graphs"]) == compile
+    plain, compiled = (
+        load_file(tmp_path / f"compiled {compile}" / "final" / "model.safetensors") for compile in (False, True)
+    )
+    assert compiled.keys() == plain.keys()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_with_fsdp_each_decoder_layer_sharded(processor):
+    batches = [packed_batch(processor, *frames) for frames in [(10, 0, 31), (13,), (17, 25)]]
+    model = tiny_model().train()
+    expected = [{name: value.clone() for name, value in loss_and_gradients(model, b).items()} for b in batches]
+    compile_layers(model, backend=BACKEND)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for module in (*model.model.language_model.layers, model):
+            fully_shard(module)
+        for batch, wanted in zip(batches, expected):
+            actual = loss_and_gradients(model, batch)
+            assert actual.keys() == wanted.keys()
+            for name, value in wanted.items():
+                found = actual[name].full_tensor() if isinstance(actual[name], DTensor) else actual[name]
+                torch.testing.assert_close(found, value, atol=1e-9, rtol=1e-9, msg=name)
+    finally:
+        dist.destroy_process_group()
+    assert counters["stats"]["unique_graphs"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
+    streams = write_mixture(tmp_path)
+    recipe = recipe_of(tmp_path, streams, activations="none", parallel={"kind": "ddp"}, precision=precision)
+    written = {}
+    for compile in (False, True):
+        out = tmp_path / f"compiled {compile}"
+        path = write_recipe(tmp_path / "recipe.yaml", recipe | {"out": str(out), "compile": compile})
+        assert "recompile_limit" not in run(path, processes=2)
+        written[compile] = load_file(out / "final" / "model.safetensors")
+    tolerance = {"atol": 5e-3, "rtol": 5e-2} if precision == "bf16" else {"atol": 2e-4, "rtol": 1e-3}
+    for name, tensor in written[False].items():
+        torch.testing.assert_close(written[True][name], tensor, **tolerance)
+
+
+def test_activations_that_are_computed_again_are_not_compiled(tmp_path):
+    path = write_recipe(tmp_path / "recipe.yaml", recipe_of(tmp_path, [{"folder": "shards"}], compile=True))
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: .*compile needs activations: none, not selective"):
+        load_recipe(path)
