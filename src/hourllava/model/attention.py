@@ -49,7 +49,7 @@ QUERIES_OF_A_PLAN = 512
 MAX_REFERENCE_SCORES = 64 * 2**20
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass  # not frozen: torch 2.11 compiles functions anew when a field of a frozen argument has changed
 class Segments:
     """Lengths of the samples that lie one after the other in a packed tensor."""
 
