@@ -13,6 +13,10 @@ from hourllava.world.script import Shown
 PHRASINGS = json.loads(files("hourllava.world.questions").joinpath("phrasings.json").read_text(encoding="utf-8"))
 COLOURS = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"]
 SHAPES = ["ball", "square", "triangle", "star", "heart", "cross", "moon", "arrow"]
+OCCASIONS = ["rainstorm", "snowfall", "rainbow", "party", "concert", "race", "firework show", "balloon festival"]
+SCENES = [
+    "desert", "meadow", "forest", "city", "cave", "mountains", "bay", "galaxy", "living room", "volcano",
+]  # fmt: skip
 ROWS, COLUMNS = {"top": 0, "middle": 1, "bottom": 2}, {"left": 0, "centre": 1, "right": 2}
 PAST = {
     "slid away": "slide", "left the picture": "leave", "jumped up and down": "jump", "swayed from side to side": "sway",
@@ -24,7 +28,7 @@ MEET = {"swap places with": "swap", "circle": "orbit", "cover": "cover", "bump i
 MEETINGS = ("swap", "orbit", "cover", "bump")
 
 _OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
-_TITLE = r"the [a-z ]+? in the [a-z ]+?"
+_TITLE = f"the (?:{'|'.join(OCCASIONS)}) in the (?:{'|'.join(SCENES)})"
 _BY_LETTER = [
     re.escape(p).replace(re.escape("{glyph}"), "[E-Z2-9]")
     for both in PHRASINGS["event_by_letter"].values()

@@ -16,16 +16,17 @@ from hourllava.world import generate_script, screen_log
 from hourllava.world.pictures import PictureSettings, make_picture_settings, make_pictures
 from hourllava.world.questions.pictures import PHRASINGS, still_at, still_exchange, stills_exchange
 from hourllava.world.rng import Draws
-from hourllava.world.vocabulary import COLOURS, GLYPHS, PLACES, SHAPES
+from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES
 
 SMALL = PictureSettings(images=12, multi_images=8, texts=12, questions=3, seed=1)
 ROWS, COLUMNS = ("above", "", "below"), ("left", "", "right")
 
 
 OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
+THING = f"the (?:{OBJECT}|letter (?:{'|'.join(GLYPHS)})|(?:{'|'.join(OCCASIONS)}) in the (?:{'|'.join(SCENES)}))"
 SLOTS = {
     "object": OBJECT, "an_object": f"an? {OBJECT}", "place": "|".join(PLACES), "glyph": "|".join(GLYPHS),
-    "number": "[1-5]", "thing": "the .+", "question": ".+", "text": "(?s:.+)",
+    "number": "[1-5]", "thing": THING, "question": ".+", "text": "(?s:.+)",
 }  # fmt: skip
 
 
@@ -178,6 +179,7 @@ def test_folders_records_and_going_on(tmp_path):
     out = tmp_path / "pictures"
     make_pictures(SMALL, out, processes=2)
     first = digests(out)
+    first_described: set[int] = set()
     for kind, count in (("image", 12), ("images", 8), ("text", 12)):
         records = json.loads((out / "jsons" / f"{kind}.json").read_text())
         assert len(records) == count
@@ -192,10 +194,14 @@ def test_folders_records_and_going_on(tmp_path):
                 with Image.open(out / "images" / name) as image:
                     assert (image.format, image.size) == ("JPEG", (64, 64))
             if kind == "image":
-                assert asked.removeprefix("<image>\n") in PHRASINGS["describe"]["train"]
+                questions = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"][::2]]
+                described = [k for k, question in enumerate(questions) if question in PHRASINGS["describe"]["train"]]
+                assert described
+                first_described.add(described[0])
             for human, gpt in zip(record["conversations"][::2], record["conversations"][1::2]):
                 _, options = split_options(human["value"])
                 assert gpt["value"] in LETTERS[:4] if options else gpt["value"]
+    assert len(first_described) > 1  # the description does not always come first
     (out / "jsons" / "images.json").unlink()
     next((out / "images" / "marathonworld").glob("images-*")).unlink()
     make_pictures(SMALL, out, processes=1)

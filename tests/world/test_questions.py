@@ -1,6 +1,7 @@
 """Questions: all tasks and formats, one right answer each, the same that an independent solver finds."""
 
 import json
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 from hourllava.data.taxonomy import TASKS
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_questions, needle_question
+from hourllava.world.questions.pictures import PHRASINGS as PICTURE_PHRASINGS
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
 from world.solver import PHRASINGS, Solver, read
@@ -123,15 +125,50 @@ def test_questions_are_reproducible_and_not_repeated(hour):
     assert len(set(keys)) == len(keys)
 
 
-def test_phrasings_are_many_and_disjoint_between_the_splits():
-    for template, both in PHRASINGS.items():
-        assert len(set(both["train"])) >= 4, template
-        assert len(set(both["test"])) >= 3, template
-        assert not set(both["train"]) & set(both["test"]), template
+def slots_of(phrasing: str) -> list[str]:
+    return sorted(re.findall(r"\{(\w+)\}", phrasing))
+
+
+def words_of(phrasing: str) -> list[str]:
+    """The words in small letters, without punctuation; slots are left out."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"\{\w+\}", " ", phrasing.lower()))
+
+
+def shape_of(phrasing: str) -> tuple[str, ...]:
+    """Words and slots: phrasings of the same shape differ in capitals and punctuation only."""
+    return tuple(re.findall(r"[a-z0-9]+|\{\w+\}", phrasing.lower()))
+
+
+ALL_PHRASINGS = [*PHRASINGS.items(), *PICTURE_PHRASINGS.items()]
+
+
+def test_no_test_phrasing_is_trained_on():
+    tested = {shape_of(phrasing) for _, both in ALL_PHRASINGS for phrasing in both["test"]}
+    for template, both in ALL_PHRASINGS:
+        trained = [shape_of(phrasing) for phrasing in both["train"]]
+        assert not tested.intersection(trained), template
+        assert len(set(trained)) == len(trained), template
+
+
+def test_test_phrasings_are_made_of_words_that_training_uses():
+    for template, both in ALL_PHRASINGS:
+        uses = Counter(word for phrasing in both["train"] for word in set(words_of(phrasing)))
+        rare = {word for phrasing in both["test"] for word in words_of(phrasing) if uses[word] < 2}
+        assert not rare, (template, rare)
+
+
+def test_phrasings_are_many_and_have_the_slots_of_their_template():
+    for template, both in ALL_PHRASINGS:
+        assert len(both["train"]) >= 14, template
+        assert len({tuple(slots_of(phrasing)) for phrasings in both.values() for phrasing in phrasings}) == 1, template
+    assert all(len(both["test"]) >= 3 for both in PHRASINGS.values())
+
+
+def test_questions_use_the_phrasings_of_their_split():
     for split in SPLITS:
         for seed in range(3):
             for q in generate_questions(generate_script(seed, 900, split=split)):
-                assert read(q.question)[1] == split
+                assert read(q.question)[:2] == (q.template, split)
 
 
 def test_splits_share_no_combination_but_every_colour_and_shape():

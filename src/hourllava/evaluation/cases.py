@@ -57,8 +57,8 @@ def world_of(folder: Path) -> MakeSettings:
         return MakeSettings.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise ConfigError(
-            f"{folder} holds no world ({path.name} is missing or damaged); give a folder of `hourllava world make`, or "
-            "leave --world away"
+            f"{folder} holds no world ({path.name} is missing, damaged or of another version); give a folder of "
+            "`hourllava world make`, or leave --world away"
         ) from error
 
 

@@ -61,7 +61,7 @@ class MakeSettings(BaseModel):
     formats: tuple[Format, ...] = FORMATS
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
-    version: Literal[1] = 1  # of the generator: other versions give other bytes
+    version: Literal[2] = 2  # of the generator: other versions give other bytes
 
 
 def parse_minutes(text: str) -> tuple[int, int]:

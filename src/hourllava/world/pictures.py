@@ -75,7 +75,7 @@ class PictureSettings(BaseModel):
     seed: int = 0
     split: Split = "train"
     size_pixels: int = 64
-    version: Literal[1] = 1  # of the generator: other versions give other bytes
+    version: Literal[2] = 2  # of the generator: other versions give other bytes
 
     def count(self, kind: PictureKind) -> int:
         """How many records of a kind."""
@@ -159,13 +159,14 @@ def _make_record(job: _Job) -> PictureRecord:
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
         # Every picture is described: nothing teaches the vision tower faster than an answer that tells everything.
-        first = describe_exchange(stills[0], settings.split, draws)
-        asked = chain([first], iter(lambda: still_exchange(stills[0], settings.split, draws), None))
+        description = describe_exchange(stills[0], settings.split, draws)
+        asked = chain([description], iter(lambda: still_exchange(stills[0], settings.split, draws), None))
         names: tuple[str, ...] = (f"{SOURCE}/{job.name}.jpg",)
     else:
         asked = chain(iter(lambda: stills_exchange(stills, settings.split, draws), None))
         names = tuple(f"{SOURCE}/{job.name}-{k}.jpg" for k in range(len(stills)))
-    exchanges = _distinct(asked, settings.questions)
+    # In any order: a model that always describes first learns to describe whatever it is asked first.
+    exchanges = draws.shuffled(_distinct(asked, settings.questions))
     renderer = Renderer(script, settings.size_pixels)
     for name, still in zip(names, stills):
         with replacing(job.out / "images" / name) as temporary:
