@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import DistributedType, PartialState
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -81,6 +82,17 @@ class HourLlavaTrainer(Trainer):
         if self._first_step >= self.args.max_steps:  # only the final model is missing
             return
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As transformers does, and on CPUs FSDP2 too: accelerate, told to shard there, silently copies the model.
+
+        It knows only kinds of accelerators as what can be sharded. The kind of one decides nothing else: the device and
+        the process group are there already, and from here on the kind is `FSDP`.
+        """
+        state = PartialState()
+        if self.args.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()
 
     # ---- batches
 
