@@ -20,12 +20,12 @@ class Observed(HourLlavaTrainer):
     def __init__(self, model, *args):
         super().__init__(model, *args)
         self.notes = {"modalities": [], "dtypes": []}
-        model.get_submodule("model.language_model.layers.1.mlp").register_forward_hook(self.note_dtypes)
+        # On a whole layer, which is an FSDP unit: hooks inside would be compiled.
+        model.get_submodule("model.language_model.layers.1").register_forward_hook(self.note_dtypes)
 
     def note_dtypes(self, module, args, output):
         if module.training:
-            weight = module.down_proj.weight if self.recipe.lora is None else module.down_proj.base_layer.weight
-            self.notes["dtypes"].append([str(weight.dtype), str(output.dtype)])
+            self.notes["dtypes"].append([str(module.input_layernorm.weight.dtype), str(output.dtype)])
 
     def compute_loss(self, model, inputs, *args, **kwargs):
         self.notes["modalities"].append(sorted({MODALITIES[k] for k in inputs[MODALITIES_KEY].tolist()}))
