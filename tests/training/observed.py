@@ -1,4 +1,4 @@
-"""Trains a recipe as `hourllava train` does, and each process writes OUT/process-RANK.json: what it held and computed."""
+"""Trains a recipe as `hourllava train` does; each process notes in OUT/process-RANK.json what it held and computed."""
 
 import functools
 import json

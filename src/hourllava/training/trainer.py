@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import DistributedType, PartialState
+from accelerate.state import PartialState
+from accelerate.utils.dataclasses import DistributedType
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -84,10 +85,10 @@ class HourLlavaTrainer(Trainer):
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As transformers does, and on CPUs FSDP2 too: accelerate, told to shard there, silently copies the model.
+        """As transformers does, but with FSDP2 on CPUs too, where accelerate copies the model without a word.
 
-        It knows only kinds of accelerators as what can be sharded. The kind of one decides nothing else: the device and
-        the process group are there already, and from here on the kind is `FSDP`.
+        It shards on several GPUs (and other accelerators) only, so several CPUs pass for them until it has looked; from
+        then on its state says FSDP. Device and process group are there before.
         """
         state = PartialState()
         if self.args.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
