@@ -125,10 +125,11 @@ _PROGRAM = textwrap.dedent(
 )
 
 
-def start(recipe: Path, *overrides: str, processes: int = 1) -> subprocess.Popen:
-    """Training in a process group of its own."""
-    program = recipe.with_suffix(".py")
-    program.write_text(_PROGRAM)
+def start(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> subprocess.Popen:
+    """Training in a process group of its own; `program` in place of `train`'s plain call."""
+    if program is None:
+        program = recipe.with_suffix(".py")
+        program.write_text(_PROGRAM)
     launcher = (
         [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     )
@@ -143,9 +144,9 @@ def start(recipe: Path, *overrides: str, processes: int = 1) -> subprocess.Popen
     )
 
 
-def run(recipe: Path, *overrides: str, processes: int = 1) -> str:
+def run(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> str:
     """Train to the end; what was printed on stderr."""
-    process = start(recipe, *overrides, processes=processes)
+    process = start(recipe, *overrides, processes=processes, program=program)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     return stderr

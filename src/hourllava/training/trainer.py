@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import PartialState
+from accelerate.utils.dataclasses import DistributedType
 from torch import Tensor, nn
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -81,6 +83,17 @@ class HourLlavaTrainer(Trainer):
         if self._first_step >= self.args.max_steps:  # only the final model is missing
             return
         self.train(resume_from_checkpoint=str(found[-1]) if found else None)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As transformers does, but with FSDP2 on CPUs too, where accelerate copies the model without a word.
+
+        It shards on several GPUs (and other accelerators) only, so several CPUs pass for them until it has looked; from
+        then on its state says FSDP. Device and process group are there before.
+        """
+        state = PartialState()
+        if self.args.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
+            state.distributed_type = DistributedType.MULTI_GPU
+        super().create_accelerator_and_postprocess()
 
     # ---- batches
 
