@@ -23,6 +23,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import SaveStrategy
 
 from hourllava.data.cost import estimate_costs
 from hourllava.data.plan import BatchPlan, Draw, MicroBatch, PlanSettings
@@ -176,9 +177,9 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
         plan = OneEach(plan, options.steps)
     encoder: Any = SyntheticEncoder(HourLlavaProcessor(nano_tokenizer(), config))
     corpus = Corpus(plan, rows, encoder, recipe.data)  # type: ignore[arg-type]
-    prepared = Prepared(recipe, model, groups, corpus, None)
-    trainer = HourLlavaTrainer(model, training_arguments(recipe, prepared), recipe, corpus, groups)
-    return trainer
+    arguments = training_arguments(recipe, Prepared(recipe, model, groups, corpus, None))
+    arguments.save_strategy = SaveStrategy.NO  # the last step's checkpoint: 80 GB
+    return HourLlavaTrainer(model, arguments, recipe, corpus, groups)
 
 
 def main() -> None:

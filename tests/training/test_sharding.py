@@ -24,7 +24,7 @@ def recipe(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
     streams = write_mixture(root)
     held_out = {"streams": streams[2:], "every_steps": 3, "answers": 1, "max_new_tokens": 2}
-    batch = {"token_budget": 80, "tokens": 480, "multiple_of": 2}
+    batch = {"token_budget": 120, "tokens": 720, "multiple_of": 2}  # some rows of images stand beside others without
     return recipe_of(root, streams, batch=batch, validation=held_out)
 
 

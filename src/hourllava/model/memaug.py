@@ -106,6 +106,12 @@ class PartialRotaryEmbedding:
         return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
 
 
+class ResidualOutput(nn.Linear):
+    """Last layer of a branch whose result is added to its input. It starts at zero: a new block only normalises, and the
+    decoder behind it, trained without it, goes on as before.
+    """
+
+
 class MemAugSelfAttention(nn.Module):
     """Full attention among the queries of a sample; `qkv_proj` stacks queries, keys, values."""
 
@@ -115,7 +121,7 @@ class MemAugSelfAttention(nn.Module):
         self.num_heads, self.num_groups = num_heads, num_groups
         self.rotary = rotary
         self.qkv_proj = nn.Linear(width, (num_heads + 2 * num_groups) * self.head_width)
-        self.o_proj = nn.Linear(width, width)
+        self.o_proj = ResidualOutput(width, width)
 
     def forward(self, x_QD: Tensor, angles: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
         """[Q, D] -> [Q, D]."""
@@ -134,7 +140,7 @@ class MemAugCrossAttention(nn.Module):
         self.rotary = rotary
         self.q_proj = nn.Linear(width, width)
         self.kv_proj = nn.Linear(width, 2 * num_groups * self.head_width)
-        self.o_proj = nn.Linear(width, width)
+        self.o_proj = ResidualOutput(width, width)
 
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """[M, G, E] keys and values of the memory whose entry m is token `index_M[m]`."""
@@ -177,7 +183,7 @@ class MemAugMlp(nn.Module):
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden_width)
-        self.fc2 = nn.Linear(hidden_width, width)
+        self.fc2 = ResidualOutput(hidden_width, width)
 
     def forward(self, x_QD: Tensor) -> Tensor:
         """[Q, D] -> [Q, D]."""

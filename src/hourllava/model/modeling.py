@@ -32,7 +32,7 @@ from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunk
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL, HourLlavaOutput, LanguageModelHead, next_token_targets
-from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver
+from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
 from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
@@ -61,6 +61,8 @@ class HourLlavaPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, HourLlavaModel):
             initialization.normal_(module.image_newline, std=self.config.text_config.hidden_size**-0.5)
+        if isinstance(module, ResidualOutput):
+            initialization.zeros_(module.weight)
 
 
 class HourLlavaModel(HourLlavaPreTrainedModel):

@@ -196,15 +196,15 @@ def _stills(split: Split, draws: Draws, count: int) -> tuple[Script, list[Still]
 def _text_exchanges(split: Split, draws: Draws) -> Iterator[Exchange]:
     """Questions that need no picture: about captions, about descriptions, options, copying."""
     while True:
-        kind = draws.below(6)
-        if kind == 0:
+        kind = draws.below(8)
+        if kind < 4:  # half: until options are told apart, multiple choice teaches nothing about pictures and videos
             yield option_exchange(split, draws)
             continue
-        if kind > 2:
+        if kind > 5:
             yield from _about_captions(_script(split, draws), draws)
             continue
         _, (still,) = _stills(split, draws, 1)
-        if kind == 1:
+        if kind == 4:
             yield copy_exchange(still.description, split, draws)
         else:
             yield text_exchange(still.description, still_exchange(still, split, draws), split, draws)
