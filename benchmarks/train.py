@@ -4,9 +4,9 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/train.py --model hourllava-7b --batches one-each
 
 The whole trainer runs: FSDP2, fp32 weights and AdamW, bf16 computation, loader workers. Weights are random, lengths
-those of `hourllava.data.published_lengths`, features and pixels empty of the right shapes. Both ways train on the very
-samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample, all wait for the
-longest, then take the next.
+those of `hourllava.data.published_lengths`, features and pixels one random frame again and again. Both ways train on
+the very samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample, all wait
+for the longest, then take the next.
 
 Prints a line of figures per step, then the table's line: the mean of all steps but the first.
 """
@@ -85,11 +85,12 @@ class SyntheticEncoder:
         side = config.vision_config.image_size
         if row["is_video"]:
             layout = video_layout(views, config)
-            features = torch.zeros(views, config.video_frame_tokens, config.vision_feature_width, dtype=torch.bfloat16)
+            frame = torch.randn(config.video_frame_tokens, config.vision_feature_width, dtype=torch.bfloat16)
+            features = frame.expand(views, -1, -1)
         elif views:
             size = self._sizes.get((views, kept))
             layout = tiled_image_layout(*size, config) if size else image_layout(views, config)
-            pixels = torch.zeros(views, 3, side, side)
+            pixels = torch.randn(3, side, side).expand(views, -1, -1, -1)
         num_kept = 0 if layout is None else len(layout.kept_index)
         words = np.random.default_rng(seed).integers(100, 1000, text)
         ids = np.concatenate([np.full(num_kept, config.visual_token_id), words])

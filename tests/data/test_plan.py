@@ -119,6 +119,17 @@ def test_epochs_and_seeds_have_their_own_order():
     assert other.fingerprint() != plan.fingerprint()
 
 
+def test_a_loader_that_reads_ahead_builds_no_epoch_twice(monkeypatch):
+    plan = BatchPlan([random_stream(300)], PlanSettings(2000, 2, num_epochs=4))
+    built = []
+    build = BatchPlan._build
+    monkeypatch.setattr(BatchPlan, "_build", lambda self, number: built.append(number) or build(self, number))
+    for step in range(plan.num_steps - 5):
+        plan.rank_step(step + 5, 0, 1)  # what is loaded
+        plan.rank_step(step, 0, 1)  # what is trained on
+    assert built == [0, 1, 2, 3]
+
+
 def test_a_sample_has_another_seed_each_time():
     plan = BatchPlan([stream([10] * 50, repeat=3.0)], PlanSettings(100, 2, num_epochs=2))
     seeds = [draw.seed for step in range(plan.num_steps) for micro_batch in plan.step(step) for draw in micro_batch]

@@ -214,6 +214,16 @@ def test_the_answer_depends_on_what_was_forgotten(model, processor):
     torch.testing.assert_close(blind[0], blind[1], **EXACT)
 
 
+def test_new_memaug_blocks_only_normalise(processor):
+    torch.manual_seed(0)
+    model = HourLlavaModel(tiny_config()).eval()
+    inputs = processor([video_messages(Video(31.0, features=features(31)))])
+    memory = model.remember([1000 * features(31).float()], inputs["visuals"])  # far above the norms' epsilon
+    augmented = model.recall(torch.randn(*inputs["input_ids"].shape, 32), inputs["visuals"], memory)
+    kept = augmented.flatten(0, 1)[inputs["visuals"].input_index]
+    torch.testing.assert_close(kept, F.layer_norm(memory.kept_tokens, [32]), atol=0.02, rtol=0)
+
+
 def test_without_rotary_the_memory_has_no_order(processor):
     model = tiny_model(tiny_config(memaug=MemAugConfig(rotary_fraction=0.0)))
     given = processor([conversations()[0]])
