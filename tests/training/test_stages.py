@@ -56,6 +56,7 @@ def run_stage(world, runs, stage):
         "batch": {"token_budget": 2048, "samples": None, "tokens": 4096, "multiple_of": 2},
         "schedule": {"max_steps": 5, "epochs": 20},
         "precision": "fp32",
+        "compile": False,
         "log": {"every_steps": 1, "to": []},
     }
     if stage:

@@ -216,8 +216,10 @@ class BatchPlan:
         ]
 
     def _epoch(self, number: int) -> _Epoch:
-        """The epoch, built if it is none of the two built last: a loader reads ahead into the next one while the trainer
-        still asks for the present one, and an epoch of 100,000 samples takes 0.3 s.
+        """The epoch, built if it is none of the two built last.
+
+        Two, because a loader reads ahead into the next one while the trainer still asks for the present one, and an
+        epoch of 100,000 samples takes 0.3 s.
         """
         if number not in self._built:
             built = self._build(number)

@@ -107,8 +107,9 @@ class PartialRotaryEmbedding:
 
 
 class ResidualOutput(nn.Linear):
-    """Last layer of a branch whose result is added to its input. It starts at zero: a new block only normalises, and the
-    decoder behind it, trained without it, goes on as before.
+    """Last layer of a branch whose result is added to its input.
+
+    It starts at zero: a new block only normalises, and the decoder behind it, trained without it, goes on as before.
     """
 
 

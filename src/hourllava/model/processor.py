@@ -400,8 +400,10 @@ class HourLlavaProcessor:
 
 
 def _load_tokenizer(folder: Path, config: HourLlavaConfig) -> Any:
-    """The tokenizer as it was saved: `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary
-    and cut text as the decoder's family does, digits and spaces differently from nano's.
+    """The tokenizer as it was saved.
+
+    `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary and cut text as the decoder's
+    family does, digits and spaces differently from nano's.
     """
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder)

@@ -154,7 +154,7 @@ def _make_record(job: _Job) -> PictureRecord:
     draws = Draws("pictures", settings.seed, settings.split, job.kind, job.index)
     if job.kind == "text":
         exchanges = _distinct(_text_exchanges(settings.split, draws), 1)
-        return PictureRecord(id=job.name, conversations=_turns(exchanges, 0))
+        return PictureRecord(id=job.name, conversations=exchange_turns(exchanges, 0))
     count = 1 if job.kind == "image" else draws.between(*NUM_IMAGES)
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
@@ -173,7 +173,7 @@ def _make_record(job: _Job) -> PictureRecord:
             picture = Image.fromarray(renderer.frame(still.time_seconds))
             picture.save(temporary, format="JPEG", quality=95, subsampling=0)
     image = names[0] if job.kind == "image" else names
-    return PictureRecord(id=job.name, image=image, conversations=_turns(exchanges, len(names)))
+    return PictureRecord(id=job.name, image=image, conversations=exchange_turns(exchanges, len(names)))
 
 
 def _script(split: Split, draws: Draws) -> Script:
@@ -217,7 +217,7 @@ def _about_captions(script: Script, draws: Draws) -> Iterator[Exchange]:
     questions = [q for q in generate_questions(script, tasks=tasks) if q.template in TOLD_BY_CAPTIONS]
     if questions:
         question = draws.pick(questions)
-        exchange = Exchange(question.question, question.answer, question.options)
+        exchange = Exchange(question.template, question.question, question.answer, question.options)
         yield text_exchange(captions, exchange, script.split, draws)
 
 
@@ -231,7 +231,8 @@ def _distinct(exchanges: Iterator[Exchange], most: int) -> list[Exchange]:
     return list(found.values())
 
 
-def _turns(exchanges: list[Exchange], num_images: int) -> tuple[Turn, ...]:
+def exchange_turns(exchanges: list[Exchange], num_images: int) -> tuple[Turn, ...]:
+    """A record's conversation; the images are shown once, before the first question."""
     turns: list[Turn] = []
     marks = RECORD_MARK * num_images + "\n" if num_images else ""
     for exchange in exchanges:
@@ -239,5 +240,5 @@ def _turns(exchanges: list[Exchange], num_images: int) -> tuple[Turn, ...]:
         if exchange.options:
             asked, answer = choice_prompt(asked, exchange.options), LETTERS[exchange.options.index(answer)]
         turns += [Turn(speaker="human", value=marks + asked), Turn(speaker="gpt", value=answer)]
-        marks = ""  # the images are shown once, in front of the first question
+        marks = ""
     return tuple(turns)

@@ -22,8 +22,15 @@ PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question with its answer; `options` is empty unless it is multiple choice, then `answer` is one of them."""
+    """A question with its answer.
 
+    Attributes:
+        template: what kind of question.
+        question, answer: as texts.
+        options: empty unless it is multiple choice; then `answer` is one of them.
+    """
+
+    template: str
     question: str
     answer: str
     options: tuple[str, ...] = ()
@@ -118,18 +125,18 @@ def option_exchange(split: Split, draws: Draws) -> Exchange:
     options = tuple(draws.sample(vocabulary, NUM_OPTIONS))
     answer = draws.pick(options)
     question = draws.pick(PHRASINGS["which_option"][split]).format(text=answer)
-    return Exchange(question, answer, options)
+    return Exchange("which_option", question, answer, options)
 
 
 def copy_exchange(text: str, split: Split, draws: Draws) -> Exchange:
     """Repeat a text."""
-    return Exchange(draws.pick(PHRASINGS["copy"][split]).format(text=text), text)
+    return Exchange("copy", draws.pick(PHRASINGS["copy"][split]).format(text=text), text)
 
 
 def text_exchange(text: str, exchange: Exchange, split: Split, draws: Draws) -> Exchange:
     """A question that a text answers."""
     asked = draws.pick(PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
-    return Exchange(asked, exchange.answer, exchange.options)
+    return Exchange(exchange.template, asked, exchange.answer, exchange.options)
 
 
 def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
@@ -137,8 +144,8 @@ def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
     question = draws.pick(PHRASINGS[fact.template][split]).format(**fact.slots)
     wrong = three_wrong(draws, fact.answer, fact.pool)
     if len(wrong) < NUM_OPTIONS - 1 or draws.below(2):
-        return Exchange(question, fact.answer)
-    return Exchange(question, fact.answer, tuple(draws.shuffled((fact.answer, *wrong))))
+        return Exchange(fact.template, question, fact.answer)
+    return Exchange(fact.template, question, fact.answer, tuple(draws.shuffled((fact.answer, *wrong))))
 
 
 def _titles() -> tuple[str, ...]:
@@ -257,7 +264,7 @@ def _in_image(stills: Sequence[Still], split: Split, draws: Draws) -> Exchange:
     k = draws.below(len(stills))
     exchange = still_exchange(stills[k], split, draws)
     asked = draws.pick(PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
-    return Exchange(asked, exchange.answer, exchange.options)
+    return Exchange(exchange.template, asked, exchange.answer, exchange.options)
 
 
 def _num_cards(stills: Sequence[Still], split: Split, draws: Draws) -> _Fact:
