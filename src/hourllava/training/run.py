@@ -7,10 +7,10 @@
     OUT/checkpoint-N/    see `hourllava.training.checkpoints`
     OUT/final/           the trained model
 
-On GPUs a run is always sharded by FSDP2, on one as on many, and on several CPUs: weights, gradients and optimizer are
-fp32, the computation is bf16 without autocast. The units are the decoder's layers, embeddings and head; everything else
-is one unit, because a batch of text on one process uses neither vision tower nor MemAug while another process does, and
-units must be gathered together.
+On GPUs, one or many, and on several CPUs a run is sharded by FSDP2 unless its recipe asks for DDP: weights, gradients
+and optimizer are fp32, the computation is bf16 without autocast. The units are the decoder's layers, embeddings and
+head; everything else is one unit, because a batch of text on one process uses neither vision tower nor MemAug while
+another process does, and units must be gathered together.
 """
 
 import dataclasses
