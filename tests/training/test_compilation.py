@@ -137,7 +137,8 @@ def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
         path = write_recipe(tmp_path / "recipe.yaml", recipe | {"out": str(out), "compile": compile})
         assert "recompile_limit" not in run(path, processes=2)
         written[compile] = load_file(out / "final" / "model.safetensors")
-    tolerance = {"atol": 5e-3, "rtol": 5e-2} if precision == "bf16" else {"atol": 2e-4, "rtol": 1e-3}
+    # In bf16 a gradient of about zero has one sign or the other, and AdamW then steps by the learning rate, 3e-3.
+    tolerance = {"atol": 1e-2, "rtol": 5e-2} if precision == "bf16" else {"atol": 2e-4, "rtol": 1e-3}
     for name, tensor in written[False].items():
         torch.testing.assert_close(written[True][name], tensor, **tolerance)
 
