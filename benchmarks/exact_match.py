@@ -31,7 +31,7 @@ from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.make import question_rows
 from hourllava.world.pictures import exchange_turns
 from hourllava.world.questions.pictures import still_at, still_exchange
-from hourllava.world.reference import REFERENCE_SUFFIX, Reference
+from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
 from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import SPLITS, Split
@@ -69,7 +69,7 @@ def videos(
             size_pixels=size_pixels,
         )
         name = f"{low}-{high}-{index}{REFERENCE_SUFFIX}"
-        (folder / name).write_text(reference.model_dump_json(), encoding="utf-8")
+        write_reference(reference, folder / name)
         rows = list(question_rows(reference.script(), name, 1))
         for start in range(0, len(rows), QUESTIONS_OF_A_ROW):
             part = rows[start : start + QUESTIONS_OF_A_ROW]

@@ -25,7 +25,7 @@ from hourllava.data.mds_merge import Measured, write_lengths
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.rows import RowEncoder
 from hourllava.errors import DataError, HourLlavaError
-from hourllava.model.nano import NANO, load_nano
+from hourllava.model.nano import NANO, nano_processor
 from hourllava.model.processor import HourLlavaProcessor
 
 UNKNOWN = (0, 0, 1)
@@ -89,7 +89,7 @@ def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> 
 
 def load_processor(model: str) -> HourLlavaProcessor:
     """The processor of "nano", of a checkpoint's folder, or of a name on the hub."""
-    return load_nano()[1] if model == NANO else HourLlavaProcessor.from_pretrained(model)
+    return nano_processor() if model == NANO else HourLlavaProcessor.from_pretrained(model)
 
 
 def _is_unknown(lengths: Lengths) -> np.ndarray:

@@ -11,13 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hourllava.data.atomic import replacing
 from hourllava.data.records import QuestionRow
 from hourllava.errors import ConfigError
 from hourllava.video.source import REFERENCE_SUFFIX
 from hourllava.world.make import SETTINGS_NAME, SOURCE, MakeSettings, make_videos, question_rows
 from hourllava.world.needles import needle_cases
 from hourllava.world.questions.draft import Format
+from hourllava.world.reference import write_reference
 
 
 class NeedleSettings(BaseModel):
@@ -74,8 +74,7 @@ def needle_videos(settings: NeedleSettings, folder: Path) -> Iterator[Case]:
     for number, same in enumerate(zip(*cases, strict=True)):
         case = same[0]
         path = folder / f"needle-{settings.seed}-{number:05}{REFERENCE_SUFFIX}"
-        with replacing(path) as temporary:
-            temporary.write_text(case.reference.model_dump_json() + "\n", encoding="utf-8")
+        write_reference(case.reference, path)
         rows = [
             QuestionRow(
                 question_id=f"needle-{settings.seed}-{number:05}-{one.question.format}",

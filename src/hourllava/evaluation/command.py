@@ -9,9 +9,8 @@ from hourllava.evaluation.cases import NeedleSettings, world_of
 from hourllava.evaluation.world import evaluate_world
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import TemporalForgetting
-from hourllava.world.make import MakeSettings, make_settings, parse_minutes
+from hourllava.world.make import MakeSettings, make_settings, parse_formats, parse_minutes
 from hourllava.world.needles import FRAME_PIXELS, needle_cases
-from hourllava.world.questions import FORMATS
 
 
 def run_world_evaluation(
@@ -44,8 +43,7 @@ def run_world_evaluation(
 
 
 def _needle_settings(videos: int, minutes: str, seed: int, formats: str) -> NeedleSettings:
-    if formats not in ("both", *FORMATS):
-        raise ConfigError(f"--formats is {formats!r}; use one of: both, {', '.join(FORMATS)}")
+    answer_formats = parse_formats(formats)
     lengths = []
     for part in minutes.split(","):
         low, high = parse_minutes(part)
@@ -56,7 +54,7 @@ def _needle_settings(videos: int, minutes: str, seed: int, formats: str) -> Need
         lengths_seconds=tuple(lengths),
         num_depths=videos,
         seed=seed,
-        formats=FORMATS if formats == "both" else (formats,),  # type: ignore[arg-type]  # checked above
+        formats=answer_formats,
     )
     next(needle_cases(settings.lengths_seconds, videos, seed=seed))  # refuses what no video can have
     return settings

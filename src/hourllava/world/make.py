@@ -33,7 +33,7 @@ from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
 from hourllava.world.questions import FORMATS, generate_questions
 from hourllava.world.questions.draft import Format
-from hourllava.world.reference import REFERENCE_SUFFIX, Reference
+from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
 from hourllava.world.render import render_frames
 from hourllava.world.rng import Draws
 from hourllava.world.script import Script
@@ -82,6 +82,18 @@ def parse_minutes(text: str) -> tuple[int, int]:
     return max(1, round(low * 60)), max(1, round(high * 60))
 
 
+def parse_formats(text: str) -> tuple[Format, ...]:
+    """ "open", "choice" or "both" to the formats of answers.
+
+    Raises:
+        ConfigError: another word.
+    """
+    formats = FORMATS if text == "both" else tuple(one for one in FORMATS if one == text)
+    if not formats:
+        raise ConfigError(f"--formats is {text!r}; use one of: both, {', '.join(FORMATS)}")
+    return formats
+
+
 def make_settings(
     videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
     formats: str, size_pixels: int, container: str,
@@ -95,10 +107,10 @@ def make_settings(
         ("split", split, SPLITS),
         ("difficulty", difficulty, tuple(DIFFICULTIES)),
         ("container", container, ("mp4", "webm", "reference")),
-        ("formats", formats, ("both", *FORMATS)),
     ):
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
+    answer_formats = parse_formats(formats)
     for name, number, low, high in (
         ("videos", videos, 1, 1_000_000),
         ("per-task", per_task, 1, 100),
@@ -114,7 +126,7 @@ def make_settings(
         {
             "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
             "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
-            "container": container, "formats": FORMATS if formats == "both" else (formats,),
+            "container": container, "formats": answer_formats,
         }
     )  # fmt: skip
 
@@ -199,8 +211,7 @@ def _make_videos(settings: MakeSettings, out: Path, pool: Executor | None) -> li
 def _make_video(job: _Job) -> None:
     reference = job.reference
     if job.settings.container == "reference":
-        with replacing(job.video_path) as temporary:
-            temporary.write_text(reference.model_dump_json() + "\n", encoding="utf-8")
+        write_reference(reference, job.video_path)
         return
     script = reference.script()
     encode_video(script, job.video_path, job.settings.size_pixels)

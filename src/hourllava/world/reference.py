@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hourllava.data.atomic import replacing
 from hourllava.errors import VideoError
 from hourllava.video.source import REFERENCE_SUFFIX as REFERENCE_SUFFIX
 from hourllava.world.generate import Density, generate_script
@@ -44,6 +45,12 @@ class Reference(BaseModel):
             needles=self.needles,
             needle_starts_seconds=self.needle_starts_seconds,
         )
+
+
+def write_reference(reference: Reference, path: Path) -> None:
+    """Write the file that stands for a video."""
+    with replacing(path) as temporary:
+        temporary.write_text(reference.model_dump_json() + "\n", encoding="utf-8")
 
 
 def load_reference(path: Path) -> Reference:

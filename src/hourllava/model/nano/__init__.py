@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from hourllava.model.checkpoint import load_model
+from hourllava.model.checkpoint import load_config, load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
@@ -39,13 +39,19 @@ def load_nano(
     """
     if nano_is_trained():
         model, _ = load_model(FOLDER, device=device, dtype=dtype)
-        return model, HourLlavaProcessor(nano_tokenizer(), model.config)
+        return model, nano_processor()
     logger.warning("the nano model is not trained yet: it has random weights and its answers mean nothing")
     config = HourLlavaConfig.preset("hourllava-nano")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = HourLlavaForConditionalGeneration(config)
-    return model.to(device, dtype).eval(), HourLlavaProcessor(nano_tokenizer(), config)
+    return model.to(device, dtype).eval(), nano_processor()
+
+
+def nano_processor() -> HourLlavaProcessor:
+    """The nano model's processor, without its weights."""
+    config = load_config(FOLDER) if nano_is_trained() else HourLlavaConfig.preset("hourllava-nano")
+    return HourLlavaProcessor(nano_tokenizer(), config)
 
 
 def nano_tokenizer() -> PreTrainedTokenizerFast:

@@ -5,7 +5,7 @@ A `Still` is what a frame shows while nothing moves; every answer follows from i
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from hourllava.world.questions.draft import NUM_OPTIONS, three_wrong
@@ -136,7 +136,7 @@ def copy_exchange(text: str, split: Split, draws: Draws) -> Exchange:
 def text_exchange(text: str, exchange: Exchange, split: Split, draws: Draws) -> Exchange:
     """A question that a text answers."""
     asked = draws.pick(PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
-    return Exchange(exchange.template, asked, exchange.answer, exchange.options)
+    return replace(exchange, question=asked)
 
 
 def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
@@ -264,7 +264,7 @@ def _in_image(stills: Sequence[Still], split: Split, draws: Draws) -> Exchange:
     k = draws.below(len(stills))
     exchange = still_exchange(stills[k], split, draws)
     asked = draws.pick(PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
-    return Exchange(exchange.template, asked, exchange.answer, exchange.options)
+    return replace(exchange, question=asked)
 
 
 def _num_cards(stills: Sequence[Still], split: Split, draws: Draws) -> _Fact:
