@@ -91,7 +91,7 @@ def test_loss_never_makes_more_logits_than_a_chunk(model, processor, monkeypatch
     expected = model(**inputs).loss
     rows = []
     linear = F.linear
-    monkeypatch.setattr(head, "LOSS_CHUNK_TOKENS", 3)
+    monkeypatch.setattr(head, "LOSS_CHUNK_LOGITS", 3 * model.lm_head.out_features)
     monkeypatch.setattr(
         F, "linear", lambda x, w, b=None: (rows.append(len(x)) if len(w) == 512 else None, linear(x, w, b))[1]
     )

@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionModel
 from conftest import tiny_config
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.vision import build_vision_tower, frame_pixels, patch_features, pool_features
+from hourllava.model.vision import build_vision_tower, frame_pixels, normalised, patch_features, pool_features
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 160), (24, 24), (17, 33), (1, 1), (720, 405), (23, 700)])
@@ -19,15 +19,16 @@ def test_frames_are_within_one_step_of_pillows_bicubic(height, width):
     frames = np.random.default_rng(height).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     ours = frame_pixels(torch.from_numpy(frames), config)
     for frame, pixels in zip(frames, ours):
-        resized = np.asarray(Image.fromarray(frame).resize((24, 24), Image.Resampling.BICUBIC), np.float32)
-        expected = torch.from_numpy(resized).permute(2, 0, 1) / 255
-        assert (pixels * 0.5 + 0.5 - expected).abs().max() <= 1 / 255 + 1e-6
+        resized = np.asarray(Image.fromarray(frame).resize((24, 24), Image.Resampling.BICUBIC)).astype(np.int16)
+        expected = torch.from_numpy(resized).permute(2, 0, 1)
+        assert (pixels.short() - expected).abs().max() <= 1
 
 
 def test_normalisation_is_per_channel():
     config = tiny_config(image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
-    white = frame_pixels(torch.full((1, 24, 24, 3), 255, dtype=torch.uint8), config)
+    white = normalised(torch.full((1, 3, 24, 24), 255, dtype=torch.uint8), config)
     torch.testing.assert_close(white[0, :, 0, 0], torch.tensor([0.9 / 0.4, 0.8 / 0.5, 0.7 / 0.6]))
+    assert normalised(white, config) is white
 
 
 @pytest.mark.parametrize("frames", [torch.zeros(2, 9, 9, 3), torch.zeros(9, 9, 3, dtype=torch.uint8)])

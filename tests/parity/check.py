@@ -30,7 +30,7 @@ from hourllava.model.checkpoint import load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import VisualLayout, best_tile_grid, image_layout, tiled_image_layout, video_layout
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.vision import frame_pixels, square_image_pixels, tiled_image_pixels
+from hourllava.model.vision import frame_pixels, normalised, square_image_pixels, tiled_image_pixels
 
 TOLERANCE = 1e-4
 PLACEHOLDER = -200  # of the released model; also used as our visual token id here, so that no text id can collide
@@ -107,7 +107,7 @@ def visual_samples(case: Case, config: HourLlavaConfig) -> tuple[list[Visual | N
     pixel_error = 0.0
     if (case["input_ids"] == PLACEHOLDER).sum(1).max() > 1:
         images = [Image.fromarray(case[f"image{n}_uint8"].numpy()) for n in range(len(case.modalities))]
-        pixels = square_image_pixels(images, config)
+        pixels = normalised(square_image_pixels(images, config), config)
         pixel_error = (pixels - case["pixel_values"]).abs().max().item()
         make = functools.partial(image_layout, len(images))
         return [Visual(make(config, spatial_kept=next(kept)), make, pixels=case["pixel_values"])], pixel_error
@@ -128,14 +128,14 @@ def visual_samples(case: Case, config: HourLlavaConfig) -> tuple[list[Visual | N
                 frames = [Image.fromarray(frame.numpy()) for frame in case["frames_uint8"]]
                 side = config.vision_config.image_size
                 resized = [np.asarray(frame.resize((side, side), Image.Resampling.BICUBIC)) for frame in frames]
-                own = frame_pixels(torch.from_numpy(np.stack(resized)), config)
+                own = normalised(frame_pixels(torch.from_numpy(np.stack(resized)), config), config)
                 pixel_error = max(pixel_error, (own - case["pixel_values"]).abs().max().item())
             make = functools.partial(video_layout, num_frames)
             visuals.append(Visual(make(config, spatial_kept=next(kept)), make, pixels, features))
         else:
             pixels = case["image_pixel_values"] if "image_pixel_values" in case else case["pixel_values"]
             if "image_uint8" in case:
-                own = tiled_image_pixels(Image.fromarray(case["image_uint8"].numpy()), config)
+                own = normalised(tiled_image_pixels(Image.fromarray(case["image_uint8"].numpy()), config), config)
                 pixel_error = max(pixel_error, (own - pixels).abs().max().item())
             assert size is not None
             if len(pixels) == 1:

@@ -28,7 +28,8 @@ def world(tmp_path_factory):
     """Shards of texts, images, sets of images, and questions about short and longer videos."""
     root = tmp_path_factory.mktemp("world")
     make_pictures(make_picture_settings(24, 8, 24, 2, 0, "train", 64), root / "pictures", processes=1)
-    for name, minutes, seed in (("short", "0.25", 0), ("long", "1", 1)):
+    lengths = (("cards", "0.1"), ("short", "0.25"), ("mid", "0.5"), ("long", "1"))
+    for seed, (name, minutes) in enumerate(lengths):
         settings = make_settings(2, minutes, seed, "train", "normal", None, 1, "both", 64, "reference")
         make_world(settings, root / name, processes=1)
         shutil.copytree(root / name / "videos", root / "media", dirs_exist_ok=True)
@@ -36,10 +37,9 @@ def world(tmp_path_factory):
         ("text", "pictures/jsons/text.json", "pictures/images", "image"),
         ("image", "pictures/jsons/image.json", "pictures/images", "image"),
         ("images", "pictures/jsons/images.json", "pictures/images", "images"),
-        ("video-short", "short/jsons/videomarathon.json", "short/videos", "video"),
-        ("video-long", "long/jsons/videomarathon.json", "long/videos", "video"),
+        *((name, f"{name}/jsons/videomarathon.json", f"{name}/videos", "video") for name, _ in lengths),
     ):
-        sources = ((root / records, Sampling.parse("first:40%" if "video" in name else "all")),)
+        sources = ((root / records, Sampling.parse("first:40%" if kind == "video" else "all")),)
         shard_records(ShardSettings(sources, kind, root / media), root / "shards" / name)
     return root
 

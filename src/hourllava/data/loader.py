@@ -13,10 +13,12 @@ it adds nothing to loss or gradient.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from hourllava.data.atomic import replacing
@@ -159,14 +161,33 @@ class PackedCollator:
 
 
 class PlannedLoader(DataLoader[Any]):
-    """A DataLoader whose workers' DataErrors arrive as one line, without the workers' tracebacks."""
+    """A DataLoader whose workers' DataErrors arrive as one line, without the workers' tracebacks.
+
+    For a GPU, batches that can be are pinned.
+    """
 
     def __iter__(self) -> Any:
+        batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from _pinned(batches) if torch.cuda.is_available() else batches
         except DataError as error:
             in_traceback = f"{DataError.__module__}.{DataError.__qualname__}: "
             raise DataError(str(error).strip().rpartition(in_traceback)[2]) from error
+
+
+def _pinned(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches in pinned memory, one ahead: DataLoader's own way stumbles over transformers' outputs in a batch."""
+
+    def next_pinned() -> Any:
+        batch = next(batches, None)
+        return batch.pin_memory() if hasattr(batch, "pin_memory") else batch
+
+    device = torch.cuda.current_device()
+    with ThreadPoolExecutor(1, initializer=torch.cuda.set_device, initargs=(device,)) as thread:
+        ahead = thread.submit(next_pinned)
+        while (batch := ahead.result()) is not None:
+            ahead = thread.submit(next_pinned)
+            yield batch
 
 
 def planned_loader(

@@ -8,7 +8,7 @@ Shapes: S samples with visuals, M memory entries, K kept tokens, Q queries, all 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -76,12 +76,19 @@ class VisualBatch:
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Self:
         """A copy with its tensors on `device`."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=non_blocking)
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """A copy in pinned memory."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {
+            field.name: change(value)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(self, **changed)
 
 
 def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:

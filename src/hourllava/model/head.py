@@ -16,8 +16,8 @@ from hourllava.model.attention import Segments, cut_into_chunks
 IGNORED_LABEL = -100
 """Label of a token that is not supervised."""
 
-# The loss makes logits for at most this many supervised tokens at a time: 1024 x 152,064 in float32 are 0.6 GB.
-LOSS_CHUNK_TOKENS = 1024
+# The loss makes at most this many logits at a time: in float32 they are 0.6 GB, 1,024 tokens of Qwen2's vocabulary.
+LOSS_CHUNK_LOGITS = 1024 * 152_064
 
 
 @dataclasses.dataclass
@@ -50,7 +50,7 @@ class LanguageModelHead(nn.Linear):
         hidden_ND, targets_N = hidden_ND[supervised], targets_N[supervised]
         chunks = [
             checkpoint(self._losses, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
-            for chunk in cut_into_chunks(len(targets_N), LOSS_CHUNK_TOKENS)
+            for chunk in cut_into_chunks(len(targets_N), max(1, LOSS_CHUNK_LOGITS // self.out_features))
         ]
         return losses_N.index_put((supervised,), torch.cat(chunks))
 

@@ -37,6 +37,7 @@ from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
     build_vision_tower,
+    normalised,
     patch_features,
     pool_features,
     resize_grid,
@@ -89,12 +90,16 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Features of image views: [N, 3, H, W] -> [N, g * g, C], unpooled, in `pooler_output`."""
-        return BaseModelOutputWithPooling(pooler_output=patch_features(self.vision_tower, pixel_values))
+        """Features of image views: [N, 3, H, W] -> [N, g * g, C], unpooled, in `pooler_output`.
+
+        Pixels are bytes, as the processor gives them, or normalised floating-point numbers.
+        """
+        pixels = normalised(pixel_values, self.config)
+        return BaseModelOutputWithPooling(pooler_output=patch_features(self.vision_tower, pixels))
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Features of video frames: [N, 3, H, W] -> [N, grid * grid, C], pooled, in `pooler_output`."""
-        features = patch_features(self.vision_tower, pixel_values_videos)
+        """Features of video frames: [N, 3, H, W] as above -> [N, grid * grid, C], pooled, in `pooler_output`."""
+        features = patch_features(self.vision_tower, normalised(pixel_values_videos, self.config))
         return BaseModelOutputWithPooling(pooler_output=pool_features(features, self.config.video_grid))
 
     def token_bank(self, features: Sequence[Tensor], visuals: VisualBatch) -> Tensor:

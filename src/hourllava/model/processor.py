@@ -12,7 +12,7 @@ memory the caller already has; the processor neither reads files nor runs the vi
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hourllava.errors import InputError
 from hourllava.model.attention import Segments
-from hourllava.model.batch import VisualSample, batch_visuals
+from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
@@ -81,7 +81,7 @@ class Sample:
         labels: [L], -100 where nothing is supervised.
         is_prompt_text: [L] text that MemAug may read.
         layout: of its visuals; None for text only.
-        pixels: [N, 3, H, W] views or frames, if they are still to be encoded.
+        pixels: uint8 [N, 3, H, W] views or frames, if they are still to be encoded.
         features: [T, tokens, C] pooled features, if the video came as features.
     """
 
@@ -97,16 +97,28 @@ class ModelInputs(BatchFeature):
     """What the model's `forward` and `generate` take, as a dictionary."""
 
     def to(self, device: torch.device | str | int) -> Self:
-        """Move everything, layouts and features too, to a device; returns itself."""
+        """Move everything, layouts and features too, to a device; returns itself.
+
+        What lies in pinned memory goes to a GPU while the CPU goes on.
+        """
+        non_blocking = torch.device(device).type == "cuda"  # to a CPU, results would be used before they are there
+        return self._change(lambda part: part.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Move everything to pinned memory; returns itself."""
+        return self._change(lambda part: part.pin_memory())
+
+    def _change(self, change: Callable[[Any], Any]) -> Self:
         for key in list(self):
-            self[key] = _moved(self[key], device)
+            self[key] = _changed(self[key], change)
         return self
 
 
-def _moved(value: Any, device: torch.device | str | int) -> Any:
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """What holds tensors, changed: tensors, layouts, and dictionaries of them such as transformers' outputs."""
     if isinstance(value, dict):
-        return type(value)({key: _moved(part, device) for key, part in value.items()})
-    return value.to(device) if hasattr(value, "to") else value
+        return type(value)({key: _changed(part, change) for key, part in value.items()})
+    return change(value) if isinstance(value, (Tensor, VisualBatch)) else value
 
 
 class HourLlavaProcessor:

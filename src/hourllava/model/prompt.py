@@ -12,6 +12,7 @@ the assistant's whole turn and, everywhere else, `<|im_start|>`, `<|im_end|>` an
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 START, END = "<|im_start|>", "<|im_end|>"
 RECORD_MARK = "<image>"
 """Where a visual stands in a training record."""
+_REPEATED_CHARACTERS = 48  # texts up to this length are worth remembering
 
 _RECORD_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -187,8 +189,21 @@ def _texts_between_visuals(turn: Turn) -> list[str]:
     return texts
 
 
-def _plain_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
+def _plain_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, Sequence[int]]:
     """The ids of each text."""
-    some = [text for text in texts if text]
-    ids = tokenizer(some, add_special_tokens=False, split_special_tokens=True).input_ids
-    return {"": [], **dict(zip(some, ids))}
+    ids_of: dict[str, Sequence[int]] = {"": ()}
+    new = []
+    for text in texts:
+        if len(text) > _REPEATED_CHARACTERS:
+            new.append(text)
+        else:
+            ids_of[text] = _repeated_ids(tokenizer, text)
+    if new:
+        ids_of |= zip(new, tokenizer(new, add_special_tokens=False, split_special_tokens=True).input_ids)
+    return ids_of
+
+
+@functools.lru_cache(maxsize=4096)
+def _repeated_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The ids of a short text: headers, the system prompt and many answers come again and again in training."""
+    return tuple(tokenizer([text], add_special_tokens=False, split_special_tokens=True).input_ids[0]) if text else ()

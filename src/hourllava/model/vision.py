@@ -63,7 +63,7 @@ class MultiModalProjector(GradientCheckpointingLayer):
 
 
 def patch_features(tower: PreTrainedModel, pixels_N3HW: Tensor) -> Tensor:
-    """[N, 3, H, W] normalised pixels -> [N, g * g, C] features in raster order, without class token."""
+    """[N, 3, H, W] normalised pixels (see `normalised`) -> [N, g * g, C] features in raster order, no class token."""
     num_patches = (tower.config.image_size // tower.config.patch_size) ** 2
     # Channels last: the patch embedding then gives tokens that lie as tokens, and every later layer reads them in
     # order. Otherwise its transposed output runs through the whole tower: 400 frames/s instead of 660 on an H100.
@@ -89,29 +89,41 @@ def resize_grid(grid_NHWC: Tensor, new_height: int, new_width: int) -> Tensor:
 
 
 def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
-    """Video frames to the tower's pixels, in one batch on the frames' device.
+    """Video frames in the tower's size, in one batch on the frames' device.
 
     Within 1/255 of resizing each frame with Pillow's bicubic filter; exactly equal if the frames have the right size.
+    They stay bytes until they are where the tower is: a quarter of what `normalised` ones are to copy.
 
     Args:
         frames_NHW3: uint8 RGB.
-        config: image size, mean and standard deviation.
+        config: image size.
 
     Returns:
-        [N, 3, image_size, image_size] float32
+        [N, 3, image_size, image_size] uint8
     """
     if frames_NHW3.dtype != torch.uint8 or frames_NHW3.ndim != 4 or frames_NHW3.shape[-1] != 3:
         raise InputError(f"frames must be uint8 [N, H, W, 3], got {frames_NHW3.dtype} {list(frames_NHW3.shape)}")
     size = config.vision_config.image_size
-    pixels_N3HW = frames_NHW3.permute(0, 3, 1, 2).float()
+    pixels_N3HW = frames_NHW3.permute(0, 3, 1, 2)
     height = pixels_N3HW.shape[-2]
     for shape in ((height, size), (size, size)):  # as Pillow: first the rows, rounded to bytes, then the columns
         if pixels_N3HW.shape[-2:] != shape:
-            pixels_N3HW = F.interpolate(pixels_N3HW, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
+            resized = F.interpolate(pixels_N3HW.float(), size=shape, mode="bicubic", antialias=True)
+            pixels_N3HW = resized.round().clamp(0, 255).byte()
+    return pixels_N3HW
+
+
+def normalised(pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
+    """Bytes [N, 3, H, W] to what the tower takes: float32 of the configuration's mean and standard deviation.
+
+    Floating-point pixels are taken as normalised already and returned as they are.
+    """
+    if pixels_N3HW.dtype != torch.uint8:
+        return pixels_N3HW
     mean, std = (
         torch.tensor(part, device=pixels_N3HW.device).view(3, 1, 1) for part in (config.image_mean, config.image_std)
     )
-    return (pixels_N3HW / 255 - mean) / std
+    return (pixels_N3HW.float() / 255 - mean) / std
 
 
 def tiled_image_pixels(image: Image.Image, config: HourLlavaConfig) -> Tensor:
@@ -121,7 +133,7 @@ def tiled_image_pixels(image: Image.Image, config: HourLlavaConfig) -> Tensor:
     black, in the tile grid that suits it best.
 
     Returns:
-        [1 + tiles, 3, image_size, image_size] float32
+        [1 + tiles, 3, image_size, image_size] uint8
     """
     image = image.convert("RGB")
     size = config.vision_config.image_size
@@ -144,7 +156,7 @@ def square_image_pixels(images: Sequence[Image.Image], config: HourLlavaConfig) 
     """Several images, each one view: padded to a square with the mean colour, then resized.
 
     Returns:
-        [N, 3, image_size, image_size] float32
+        [N, 3, image_size, image_size] uint8
     """
     mean_colour = tuple(int(255 * mean) for mean in config.image_mean)
     squares = []

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# From nothing to nano: makes MarathonWorld's training data in data/world, then trains stages 0 to 3 in runs/.
+#
+#     GPUS=2 PROCESSES=30 bash src/hourllava/recipes/hourllava-nano/chain.sh
+#
+# Stopped at any moment and started again, it goes on; arguments are given to every `hourllava train`. SHARE=100 makes
+# a hundredth of the data, to try it. Figures of the shipped nano: docs/nano.md.
+set -euo pipefail
+gpus=${GPUS:-1} processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
+world=data/world
+few=$((processes > 4 ? processes / 4 : 1))
+
+shards() { # NAME RECORDS KIND MEDIA
+  hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
+}
+
+pictures() {
+  [ -f $world/shards/images/index.json ] && return
+  hourllava world pictures --out $world/pictures --processes "$processes" \
+    --images $((200000 / share)) --multi-images $((20000 / share)) --texts $((60000 / share))
+  for name in text image images; do
+    shards $name $world/pictures/jsons/$name.json "${name/text/image}" $world/pictures/images
+  done
+}
+
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY
+  [ -f "$world/shards/$1/index.json" ] && return
+  hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
+    --captions "$6" --difficulty "$7" --questions 10 --no-tables --container reference --size-pixels 64 --processes "$few"
+  mkdir -p $world/videos
+  cp -r "$world/$1/videos/." $world/videos
+  shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
+  hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
+}
+
+videos cards 1 30000 0.02-0.18 2 0 normal &
+videos short 2 40000 0.2-0.75 1 2 normal &
+videos mid 3 16000 0.75-4 1 2 dense &
+videos long 4 4000 3-60 2 0 normal &
+pictures
+hourllava train recipes/hourllava-nano/s0.yaml --gpus "$gpus" "$@"
+wait
+for stage in 1 2 3; do
+  hourllava train recipes/hourllava-nano/s$stage.yaml --gpus "$gpus" "$@"
+done
