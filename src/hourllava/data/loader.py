@@ -179,7 +179,7 @@ def _pinned(batches: Iterator[Any]) -> Iterator[Any]:
     """The batches in pinned memory, one ahead: DataLoader's own way stumbles over transformers' outputs in a batch."""
 
     def next_pinned() -> Any:
-        batch = next(batches, None)
+        batch: Any = next(batches, None)
         return batch.pin_memory() if hasattr(batch, "pin_memory") else batch
 
     device = torch.cuda.current_device()
