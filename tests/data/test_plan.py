@@ -303,3 +303,11 @@ def test_ranks_must_divide_a_step():
 def test_samples_left_out_may_be_too_long():
     plan = BatchPlan([stream([5, 5]), stream([5000], "long", choose=0)], PlanSettings(10, 1))
     assert sorted(pairs(plan)) == [(0, 0), (0, 1)]
+
+
+def test_epochs_after_the_last_step_are_not_built():
+    streams, settings = [random_stream(300)], PlanSettings(2000, 2, num_epochs=10**6)
+    short = BatchPlan(streams, settings, max_steps=10)
+    whole = BatchPlan(streams, PlanSettings(2000, 2, num_epochs=5))
+    assert whole.num_steps > short.num_steps >= 10
+    assert [short.step(k) for k in range(10)] == [whole.step(k) for k in range(10)]

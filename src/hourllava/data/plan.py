@@ -105,12 +105,13 @@ class BatchPlan:
     Args:
         streams: what to train on; at least one sample in all.
         settings: budget, batch, order.
+        max_steps: epochs that begin after so many steps are left out: they need not be built to be counted.
 
     Raises:
         ConfigError: a sample longer than the budget, nothing to train on, or amounts that contradict each other.
     """
 
-    def __init__(self, streams: Sequence[Stream], settings: PlanSettings) -> None:
+    def __init__(self, streams: Sequence[Stream], settings: PlanSettings, *, max_steps: int | None = None) -> None:
         self.streams, self.settings = tuple(streams), settings
         self._amounts = samples_per_epoch(self.streams)
         for stream, amount in zip(self.streams, self._amounts):
@@ -121,11 +122,13 @@ class BatchPlan:
         self._tokens = np.concatenate([stream.tokens for stream in self.streams])
         self._costs = np.concatenate([stream.costs for stream in self.streams]).astype(np.float64)
         self._built: dict[int, _Epoch] = {}
-        # An epoch that takes another part of a stream may need a step more or less.
-        self.steps_per_epoch = tuple(
-            (len(self._epoch(epoch).offsets) - 1) // settings.micro_batches_per_step
-            for epoch in range(settings.num_epochs)
-        )
+        steps_per_epoch: list[int] = []
+        for epoch in range(settings.num_epochs):
+            if max_steps is not None and sum(steps_per_epoch) >= max_steps:
+                break
+            # An epoch that takes another part of a stream may need a step more or less.
+            steps_per_epoch.append((len(self._epoch(epoch).offsets) - 1) // settings.micro_batches_per_step)
+        self.steps_per_epoch = tuple(steps_per_epoch)
         """Steps of each epoch."""
         self._first_step = np.cumsum([0, *self.steps_per_epoch])
 

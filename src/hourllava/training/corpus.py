@@ -102,6 +102,7 @@ def build_corpus(
     *,
     trained: TrainedParts,
     epochs: int,
+    max_steps: int | None = None,
     seed: int,
     cache: Path,
 ) -> Corpus:
@@ -113,6 +114,7 @@ def build_corpus(
         processor, config: of the model.
         trained: which parts get gradients, for the costs.
         epochs: the plan covers.
+        max_steps: it need not go on after.
         seed: of the plan.
         cache: folder for lengths that have to be measured.
 
@@ -142,7 +144,7 @@ def build_corpus(
         multiple_of=batch.multiple_of,
     )
     settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
-    return Corpus(BatchPlan(planned, settings), datasets, encoder, data)
+    return Corpus(BatchPlan(planned, settings, max_steps=max_steps), datasets, encoder, data)
 
 
 def video_rows(dataset: MdsDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -118,7 +118,9 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         compile_layers(model)
     parts = trained_parts(model)
 
-    def corpus_of(streams: Any, batch: BatchRecipe, epochs: int, cache: str) -> Corpus:
+    def corpus_of(
+        streams: Any, batch: BatchRecipe, cache: str, epochs: int = 1, max_steps: int | None = None
+    ) -> Corpus:
         return build_corpus(
             streams,
             recipe.data,
@@ -127,18 +129,22 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             model.config,
             trained=parts,
             epochs=epochs,
+            max_steps=max_steps,
             seed=recipe.seed,
             cache=recipe.out / "lengths" / cache,
         )
 
-    corpus = on_main_first(lambda: corpus_of(recipe.data.streams, recipe.batch, recipe.schedule.epochs, "train"))
+    schedule = recipe.schedule
+    corpus = on_main_first(
+        lambda: corpus_of(recipe.data.streams, recipe.batch, "train", schedule.epochs, schedule.max_steps)
+    )
     validation = None
     if recipe.validation is not None:
         streams, processes = recipe.validation.streams, num_processes()
         batch = BatchRecipe(
             token_budget=recipe.batch.token_budget, tokens=recipe.batch.token_budget, multiple_of=processes
         )
-        held_out = on_main_first(lambda: corpus_of(streams, batch, 1, "validation"))
+        held_out = on_main_first(lambda: corpus_of(streams, batch, "validation"))
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
     return Prepared(recipe, model, groups, corpus, validation)
 
