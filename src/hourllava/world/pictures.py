@@ -22,13 +22,12 @@ from pydantic import BaseModel, ConfigDict
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.data.atomic import replacing
-from hourllava.data.records import Turn, training_record_file
+from hourllava.data.records import Turn, record_line, training_record_file
 from hourllava.errors import ConfigError
 from hourllava.model.prompt import RECORD_MARK
 from hourllava.world.captions import generate_captions
 from hourllava.world.generate import generate_script
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
-from hourllava.world.make import SOURCE
 from hourllava.world.questions import BUILDERS, generate_questions
 from hourllava.world.questions.pictures import (
     Exchange,
@@ -41,6 +40,7 @@ from hourllava.world.questions.pictures import (
     stills_exchange,
     text_exchange,
 )
+from hourllava.world.records import SOURCE
 from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
 from hourllava.world.script import Script
@@ -133,8 +133,8 @@ def make_pictures(settings: PictureSettings, out: Path, processes: int = 2) -> N
             if not jobs or path.exists():
                 continue
             with training_record_file(path) as add_record:
-                for record in run_jobs(_make_record, jobs, pool, kind, jobs_per_call=8):
-                    add_record(record)
+                for line in run_jobs(_make_record, jobs, pool, kind, jobs_per_call=8):
+                    add_record(line)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,12 @@ class _Job:
         return f"{self.kind}-{self.settings.split}-{self.settings.seed}-{self.index:06}"
 
 
-def _make_record(job: _Job) -> PictureRecord:
+def _make_record(job: _Job) -> str:
+    """Make a record's images, and its line of JSON."""
+    return record_line(_record(job))
+
+
+def _record(job: _Job) -> PictureRecord:
     settings = job.settings
     draws = Draws("pictures", settings.seed, settings.split, job.kind, job.index)
     if job.kind == "text":
