@@ -28,9 +28,9 @@ from hourllava.model.head import IGNORED_LABEL, next_token_targets
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor, Sample
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.make import question_rows
 from hourllava.world.pictures import exchange_turns
 from hourllava.world.questions.pictures import still_at, still_exchange
+from hourllava.world.records import question_rows
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
 from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws

@@ -13,7 +13,7 @@ DOC = Path(__file__).parents[2] / "docs" / "world.md"
 
 def test_the_commands_run(tmp_path):
     commands = [line for line in DOC.read_text(encoding="utf-8").splitlines() if line.startswith("hourllava ")]
-    assert len(commands) == 5
+    assert len(commands) == 6
     environment = os.environ | {"PYTHONPATH": str(Path(hourllava.__file__).parents[1])}
     for command in commands:
         code = "from hourllava.cli.main import run; run()"

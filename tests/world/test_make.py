@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from hourllava.data.records import LoadReport, iterate_questions
+from hourllava.data.records import LoadReport, iterate_questions, question_rows, split_options
 from hourllava.errors import ConfigError
-from hourllava.world.captions import Captions
+from hourllava.world.captions import Captions, generate_captions
+from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.make import MakeSettings, make_settings, make_world, parse_minutes
+from hourllava.world.questions.descriptions import description_exchanges
 from hourllava.world.script import Script
+from world.solver import read
 
 SMALL = MakeSettings(videos=3, min_seconds=20, max_seconds=40, per_task=1, size_pixels=64)
 
@@ -64,6 +69,109 @@ def test_records_and_table_say_the_same(made):
     assert [(r.question, r.options, r.answer) for r in from_records] == [
         (r.question, r.options, r.answer) for r in rows
     ]
+
+
+def records_of(out: Path) -> list[dict]:
+    return json.loads((out / "jsons/videomarathon.json").read_text())
+
+
+def exchanges_of(record: dict) -> list[tuple[str, str]]:
+    turns = [turn["value"] for turn in record["conversations"]]
+    return list(zip(turns[::2], turns[1::2], strict=True))
+
+
+def test_without_further_wishes_the_bytes_are_those_of_before(tmp_path):
+    make_world(wanted(minutes="0.5", container="reference"), tmp_path / "world", processes=1)
+    digest = hashlib.sha256((tmp_path / "world/jsons/videomarathon.json").read_bytes()).hexdigest()
+    assert digest == "1193a6d5ac79fe29e6feda209c7607b0dcef96f33ae7a36cf8f4e902026542ab"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_records_of_several_questions_hold_each_question_once_and_mix_tasks(tmp_path, processes):
+    settings = wanted(videos=9, minutes="0.4-0.6", container="reference", questions=6)
+    make_world(settings, tmp_path / "world", processes)
+    rows = {row.question_id: row for row in iterate_questions(tmp_path / "world/jsons/questions.parquet", LoadReport())}
+    records = records_of(tmp_path / "world")
+    assert len({record["id"] for record in records}) == len(records)
+    asked: Counter[tuple[str, str]] = Counter()
+    neighbours = 0
+    tasks = {(row.video, row.question): row.task for row in rows.values()}
+    for record in records:
+        exchanges = exchanges_of(record)
+        assert 5 <= len(exchanges) <= 6
+        assert [question.count("<image>") for question, _ in exchanges] == [1] + [0] * (len(exchanges) - 1)
+        read, _ = question_rows(record, "")
+        asked.update((record["video"], row.question) for row in read)
+        neighbours += sum(tasks[a.video, a.question] == tasks[b.video, b.question] for a, b in pairwise(read))
+    assert asked == Counter((row.video, row.question) for row in rows.values())
+    assert neighbours < len(rows) / 10  # in the order of the table it is every second one
+    make_world(settings, tmp_path / "again", processes=1)
+    assert digests(tmp_path / "again") == digests(tmp_path / "world")
+
+
+@pytest.mark.parametrize("questions", [1, 5])
+def test_captions_are_among_the_questions_of_records_only(tmp_path, questions):
+    settings = wanted(videos=12, minutes="0.1-2", container="reference", questions=questions, captions=3)
+    make_world(settings, tmp_path / "world", processes=1)
+    make_world(settings.model_copy(update={"captions": 0}), tmp_path / "plain", processes=1)
+    table, plain = (tmp_path / name / "jsons/questions.parquet" for name in ("world", "plain"))
+    assert table.read_bytes() == plain.read_bytes()
+    lines = [json.loads(line) for line in (tmp_path / "world/jsons/captions.jsonl").read_text().splitlines()]
+    places = set()
+    for line in lines:
+        records = [record for record in records_of(tmp_path / "world") if record["video"] == line["video"]]
+        number = len([record for record in records_of(tmp_path / "plain") if record["video"] == line["video"]])
+        by_title = {event["title"].lower(): event["caption"] for event in line["events"]}
+        told = []
+        for record in records:
+            for place, (question, answer) in enumerate(exchanges_of(record)):
+                template, split, slots = reading(question)
+                if template in ("describe_event", "describe_video"):
+                    title = slots.get("event", "").lower().removeprefix("the ")
+                    assert answer == (by_title[title] if title else line["overall"])
+                    assert split == "train"
+                    told.append(title)
+                    places.add(place)
+        assert len(set(told)) == len(told) == (3 if line["duration_seconds"] >= 12 else 0)
+        assert "" not in told or len(line["events"]) <= 8
+        if questions == 1:
+            assert len(records) == number + len(told)
+    assert len(places) == questions
+
+
+def reading(question: str):
+    text, _ = split_options(question.removeprefix("<image>\n"))
+    return read(text)
+
+
+def test_many_events_are_not_told_in_one_answer():
+    for density, whole in (("normal", True), ("dense", False)):
+        script = generate_script(1, 180, density=DIFFICULTIES[density])
+        told = description_exchanges(script, generate_captions(script), 100)
+        assert len(told) == len(script.events) + whole
+        assert ("describe_video" in {exchange.template for exchange in told}) == whole
+
+
+def test_tables_can_be_left_away(tmp_path):
+    settings = wanted(minutes="0.5", container="reference", questions=4, captions=1)
+    make_world(settings, tmp_path / "whole", processes=1)
+    make_world(settings.model_copy(update={"tables": False}), tmp_path / "less", processes=1)
+    whole, less = digests(tmp_path / "whole"), digests(tmp_path / "less")
+    assert whole.keys() - less.keys() == {"jsons/questions.parquet", "jsons/captions.jsonl"}
+    assert {name for name in less if less[name] != whole[name]} == {"marathonworld.json"}
+
+
+def test_a_folder_from_before_a_setting_is_gone_on_with(tmp_path):
+    settings = wanted(minutes="0.5", container="reference")
+    make_world(settings, tmp_path, processes=1)
+    first = digests(tmp_path)
+    older = settings.model_dump_json(indent=1, exclude={"questions", "captions", "tables"})
+    (tmp_path / "marathonworld.json").write_text(older + "\n")
+    make_world(settings, tmp_path, processes=1)
+    assert digests(tmp_path) == first
+    (tmp_path / "marathonworld.json").write_text(older + "\n")
+    with pytest.raises(ConfigError, match="other settings"):
+        make_world(settings.model_copy(update={"questions": 2}), tmp_path, processes=1)
 
 
 def test_scripts_and_captions_lie_beside_the_videos(made):
@@ -142,10 +250,12 @@ def wanted(**changes):
         ({"minutes": "0.1", "needles": 7}, "7 needles were asked for"),
         ({"needles": -1}, "takes 0 to"),
         ({"split": "dev"}, "train, test"),
-        ({"difficulty": "mad"}, "easy, normal, hard"),
+        ({"difficulty": "mad"}, "easy, normal, hard, dense"),
         ({"formats": "essay"}, "--formats is 'essay'; use one of: both, open, choice"),
         ({"container": "avi"}, "mp4, webm, reference"),
         ({"per_task": 0}, "--per-task is 0"),
+        ({"questions": 0}, "--questions is 0; use 1 to"),
+        ({"captions": -1}, "--captions is -1; use 0 to"),
         ({"size_pixels": 65}, "even"),
         ({"size_pixels": 8}, "use 64 to 2048"),
     ],

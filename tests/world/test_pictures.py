@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from hourllava.choices import LETTERS
 from hourllava.data.records import split_options
 from hourllava.errors import ConfigError
 from hourllava.world import generate_script, screen_log
-from hourllava.world.pictures import PictureSettings, make_picture_settings, make_pictures
+from hourllava.world.make import MakeSettings, make_world
+from hourllava.world.pictures import PictureSettings, _Job, _make_record, make_picture_settings, make_pictures
+from hourllava.world.questions.draft import PHRASINGS as VIDEO_PHRASINGS
 from hourllava.world.questions.pictures import PHRASINGS, still_at, still_exchange, stills_exchange
 from hourllava.world.rng import Draws
-from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES
+from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES, SPLITS, split_pairs
 
 SMALL = PictureSettings(images=12, multi_images=8, texts=12, questions=3, seed=1)
 ROWS, COLUMNS = ("above", "", "below"), ("left", "", "right")
@@ -206,6 +209,60 @@ def test_folders_records_and_going_on(tmp_path):
     next((out / "images" / "marathonworld").glob("images-*")).unlink()
     make_pictures(SMALL, out, processes=1)
     assert digests(out) == first
+
+
+PAIR = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
+
+
+def pairs_of(text: str) -> set[tuple[str, ...]]:
+    return {match.groups() for match in PAIR.finditer(text)}
+
+
+def test_texts_speak_of_all_combinations_alike():
+    for split in SPLITS:
+        settings = PictureSettings(split=split)
+        texts = [_make_record(_Job(settings, Path(), "text", index)) for index in range(2000)]
+        counts = Counter(pair for text in texts for pair in pairs_of(text))
+        assert len(counts) == 64
+        mean = counts.total() / 64
+        assert all(0.6 * mean < count < 1.4 * mean for count in counts.values())
+        answers = Counter(pair for text in texts for pair in pairs_of(json.loads(text)["conversations"][1]["value"]))
+        assert sum(answers[pair] for pair in split_pairs("test")) / answers.total() == pytest.approx(0.25, abs=0.04)
+
+
+def test_pictures_and_videos_show_those_of_their_split_only(tmp_path):
+    make_pictures(PictureSettings(images=150, multi_images=150, texts=0, size_pixels=16), tmp_path / "pictures", 1)
+    make_world(MakeSettings(videos=30, min_seconds=20, max_seconds=60, container="reference"), tmp_path / "world", 1)
+    for name in ("pictures/jsons/image.json", "pictures/jsons/images.json", "world/jsons/videomarathon.json"):
+        assert pairs_of((tmp_path / name).read_text()) == set(split_pairs("train"))
+
+
+def test_words_for_shapes_are_in_no_phrasing():
+    for phrasings in (PHRASINGS, VIDEO_PHRASINGS):
+        assert not re.search(rf"\b({'|'.join(SHAPES)})\b", json.dumps(phrasings), re.IGNORECASE)
+
+
+def test_answers_about_texts_follow_from_them():
+    """Exchanging words for shapes keeps what a text says."""
+    texts = [
+        json.loads(_make_record(_Job(PictureSettings(), Path(), "text", index)))["conversations"]
+        for index in range(1500)
+    ]
+    found = Counter()
+    for human, gpt in texts:
+        asked, options = split_options(human["value"])
+        answer = options[LETTERS.index(gpt["value"])] if options else gpt["value"]
+        for template, pattern in PATTERNS["train"]:
+            if template == "copy" and (match := pattern.fullmatch(asked)):
+                assert match["text"] == answer
+                found[template] += 1
+            if template == "about_text" and (match := pattern.fullmatch(asked)) and pairs_of(answer):
+                assert options or pairs_of(match["text"]) >= pairs_of(answer)
+                found[template] += 1
+            if template == "which_option" and (match := pattern.fullmatch(asked)):
+                assert match["text"] == answer
+                found[template] += 1
+    assert min(found[template] for template in ("copy", "about_text", "which_option")) > 50
 
 
 def test_bad_parameters_get_one_clear_line(tmp_path):

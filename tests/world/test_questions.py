@@ -23,7 +23,7 @@ def solve_videos(seeds: range, per_task: int) -> tuple[int, list[str]]:
     asked, wrong = 0, []
     for seed in seeds:
         duration = DURATIONS_SECONDS[seed % len(DURATIONS_SECONDS)]
-        density = list(DIFFICULTIES.values())[seed % 3]
+        density = list(DIFFICULTIES.values())[seed // 2 % len(DIFFICULTIES)]
         script = generate_script(seed, duration, split=SPLITS[seed % 2], density=density)
         solver = Solver(screen_log(script), duration)
         for question in generate_questions(script, per_task=per_task):
@@ -81,6 +81,17 @@ def test_an_hour_serves_every_task_in_both_formats(hour):
 def test_twelve_minutes_serve_every_task_too():
     questions = generate_questions(generate_script(5, 720))
     assert len({(q.task, q.format) for q in questions}) == 44
+
+
+def test_dense_minutes_serve_every_task():
+    counts: Counter[str] = Counter()
+    for seed in range(40):
+        script = generate_script(seed, 45 + 5 * seed, density=DIFFICULTIES["dense"])
+        assert len(script.events) >= script.duration_seconds / 13
+        counts.update(question.task for question in generate_questions(script))
+    assert set(counts) == set(BUILDERS)
+    assert min(counts.values()) >= 20  # of 80: why something jumps needs two actions in an event
+    assert sum(counts.values()) > 0.9 * 40 * 44
 
 
 def test_evidence_lies_in_the_video_and_options_hold_the_answer(hour):
@@ -155,6 +166,12 @@ def test_test_phrasings_are_made_of_words_that_training_uses():
         uses = Counter(word for phrasing in both["train"] for word in set(words_of(phrasing)))
         rare = {word for phrasing in both["test"] for word in words_of(phrasing) if uses[word] < 2}
         assert not rare, (template, rare)
+
+
+def test_test_phrasings_open_as_some_of_training_do():
+    for template, both in ALL_PHRASINGS:
+        openings = {shape_of(phrasing)[:2] for phrasing in both["train"]}
+        assert openings.issuperset(shape_of(phrasing)[:2] for phrasing in both["test"]), template
 
 
 def test_phrasings_are_many_and_have_the_slots_of_their_template():

@@ -15,20 +15,24 @@ def make(
     minutes: Annotated[str, typer.Option(help="Length of a video, as a range (3-60) or one number.")] = "3-60",
     seed: Annotated[int, typer.Option(help="The same seed gives the same data set.")] = 0,
     split: Annotated[str, typer.Option(help="train or test: other objects, phrasings and seeds.")] = "train",
-    difficulty: Annotated[str, typer.Option(help="easy, normal or hard.")] = "normal",
+    difficulty: Annotated[str, typer.Option(help="easy, normal, hard or dense.")] = "normal",
     needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
     per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
     formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
     size_pixels: Annotated[int, typer.Option(help="Width and height of the videos.")] = 256,
     container: Annotated[str, typer.Option(help="mp4, webm, or reference: rendered when read.")] = "mp4",
+    questions: Annotated[int, typer.Option(help="Most questions of a training record, all about one video.")] = 1,
+    captions: Annotated[int, typer.Option(help="Descriptions of each video among its questions, at most.")] = 0,
+    tables: Annotated[bool, typer.Option(help="Write questions.parquet and captions.jsonl too.")] = True,
     processes: Annotated[int, typer.Option(help="How many videos are made at a time.")] = 2,
 ) -> None:
     """Make videos, scripts, captions, questions and training records in VideoMarathon's folders."""
     from hourllava.world.make import make_settings, make_world
 
     settings = make_settings(
-        videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container
-    )
+        videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container, questions,
+        captions, tables,
+    )  # fmt: skip
     make_world(settings, out, processes)
     typer.echo(str(out))
 

@@ -16,13 +16,11 @@ from typing import BinaryIO
 
 from hourllava.data.atomic import replacing
 from hourllava.data.records import (
-    PLACEHOLDER,
     LoadReport,
     QuestionRow,
     TrainingRecord,
-    Turn,
     iterate_questions,
-    training_record,
+    joined_record,
 )
 from hourllava.errors import ConfigError, DataError
 
@@ -106,13 +104,4 @@ def _grouped(bucket: Path, num_questions: int, seed: int) -> Iterator[TrainingRe
     for video, group in groupby(rows, key=lambda row: row.video):
         questions = list(group)
         for number, start in enumerate(range(0, len(questions), num_questions)):
-            yield _joined(f"{video}-{number}", questions[start : start + num_questions])
-
-
-def _joined(record_id: str, rows: list[QuestionRow]) -> TrainingRecord:
-    records = [training_record(row) for row in rows]
-    turns = list(records[0].conversations)
-    for record in records[1:]:  # the video is shown once, in front of the first question
-        asked, answer = record.conversations
-        turns += [Turn(speaker="human", value=asked.value.removeprefix(PLACEHOLDER)), answer]
-    return records[0].model_copy(update={"id": record_id, "conversations": tuple(turns)})
+            yield joined_record(f"{video}-{number}", questions[start : start + num_questions])

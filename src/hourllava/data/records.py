@@ -7,7 +7,7 @@ The table has one row per question with everything that is known about it.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
@@ -77,22 +77,37 @@ def training_record(row: QuestionRow) -> TrainingRecord:
     return TrainingRecord(id=row.question_id, data_source=row.data_source, video=row.video, conversations=turns)
 
 
+def joined_record(record_id: str, rows: Sequence[QuestionRow]) -> TrainingRecord:
+    """Questions of one video as one training record of several exchanges; the video is shown before the first."""
+    records = [training_record(row) for row in rows]
+    turns = list(records[0].conversations)
+    for record in records[1:]:
+        asked, answer = record.conversations
+        turns += [Turn(speaker="human", value=asked.value.removeprefix(PLACEHOLDER)), answer]
+    return records[0].model_copy(update={"id": record_id, "conversations": tuple(turns)})
+
+
+def record_line(record: BaseModel) -> str:
+    """A record as one line of JSON, with the published names."""
+    return record.model_dump_json(by_alias=True, exclude_none=True)
+
+
 def write_training_records(rows: Iterable[QuestionRow], path: Path) -> None:
     """Write `videomarathon.json`: a JSON list with one record per line."""
     with training_record_file(path) as add:
         for row in rows:
-            add(training_record(row))
+            add(record_line(training_record(row)))
 
 
 @contextmanager
-def training_record_file(path: Path) -> Iterator[Callable[[BaseModel], None]]:
-    """Yield what adds a record to a new JSON list with one record per line; the file is there when the block ends."""
+def training_record_file(path: Path) -> Iterator[Callable[[str], None]]:
+    """Yield what adds a record's line to a new JSON list; the file is there when the block ends."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
 
-        def add(record: BaseModel) -> None:
+        def add(line: str) -> None:
             nonlocal separator
-            file.write(separator + record.model_dump_json(by_alias=True, exclude_none=True))
+            file.write(separator + line)
             separator = ",\n"
 
         yield add
@@ -101,21 +116,55 @@ def training_record_file(path: Path) -> Iterator[Callable[[BaseModel], None]]:
 
 def write_question_table(rows: Iterable[QuestionRow], path: Path) -> None:
     """Write the per-question table as parquet; `evidence` is a list of {start_seconds, end_seconds}."""
-    pa, pq = arrow()
+    remaining = iter(rows)
+    batches = iter(lambda: list(islice(remaining, _ROWS_PER_GROUP)), [])
+    with question_table_file(path) as add:
+        for batch in batches:
+            add(question_table(batch))
+
+
+def question_schema() -> Any:
+    """The columns of the table, as Arrow wants them."""
+    pa, _ = arrow()
     spans = pa.list_(pa.struct([("start_seconds", pa.float64()), ("end_seconds", pa.float64())]))
     kinds = {"options": pa.list_(pa.string()), "answer_index": pa.int64(), "duration_seconds": pa.float64()}
     schema = pa.schema(
         [(name, kinds.get(name, pa.string())) for name in QuestionRow.model_fields if name != "evidence"]
     )
-    schema = schema.append(pa.field("evidence", spans))
+    return schema.append(pa.field("evidence", spans))
+
+
+def question_table(rows: Iterable[QuestionRow]) -> Any:
+    """Rows as an Arrow table: quick to send from one process to another and to write."""
+    pa, _ = arrow()
+    table = [
+        row.model_dump() | {"evidence": [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(table, schema=question_schema())
+
+
+@contextmanager
+def question_table_file(path: Path) -> Iterator[Callable[[Any], None]]:
+    """Yield what adds tables of rows to a new parquet file; how the rows are cut into tables changes no byte of it."""
+    pa, pq = arrow()
+    schema = question_schema()
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        remaining = iter(rows)
-        while batch := list(islice(remaining, _ROWS_PER_GROUP)):
-            table = [
-                row.model_dump() | {"evidence": [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]}
-                for row in batch
-            ]
-            writer.write_table(pa.Table.from_pylist(table, schema=schema))
+        waiting: list[Any] = []
+        num_waiting = 0
+
+        def add(table: Any) -> None:
+            nonlocal waiting, num_waiting
+            waiting.append(table)
+            num_waiting += table.num_rows
+            while num_waiting >= _ROWS_PER_GROUP:
+                whole = pa.concat_tables(waiting)
+                writer.write_table(whole.slice(0, _ROWS_PER_GROUP).combine_chunks())
+                waiting, num_waiting = [whole.slice(_ROWS_PER_GROUP)], num_waiting - _ROWS_PER_GROUP
+
+        yield add
+        if num_waiting:
+            writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
 # Names under which published files of this kind keep the same thing.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
@@ -31,7 +31,7 @@ def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: 
     try:
         out.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            if path.read_text(encoding="utf-8") != wanted:
+            if not _are_same(settings, path.read_bytes()):
                 raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
         elif any(not entry.name.startswith(settings_name) for entry in out.iterdir()):  # but for its own temporary
             raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
@@ -43,6 +43,14 @@ def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: 
             temporary.write_text(wanted, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
+
+
+def _are_same(settings: BaseModel, written: bytes) -> bool:
+    """Whether a file holds these settings; fields that came after it was written must be as they are by default."""
+    try:
+        return type(settings).model_validate_json(written) == settings
+    except ValidationError:
+        return False
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """`hourllava world make`: a data set of MarathonWorld videos in VideoMarathon's folders.
 
     OUT/videos/marathonworld/<video>.mp4, .json   the videos and their scripts; or <video>.world.json, see below
-    OUT/jsons/videomarathon.json                  training records, one question each
+    OUT/jsons/videomarathon.json                  training records, one question each or several of one video
     OUT/jsons/questions.parquet                   one row per question with everything known about it
     OUT/jsons/captions.jsonl                      one line per video: clips, events, overall
     OUT/preview.png                               frames of the first video
     OUT/marathonworld.json                        the settings; a run with others is refused
 
 With the container `reference` no video is encoded: a tiny file stands for it (`hourllava.world.reference`), and all of
-the time goes into questions.
+the time goes into questions. Processes hand over finished lines and tables, so that the one that writes them keeps up
+with many.
 
 Can be stopped at any moment: files are renamed into place when complete, a script after its video, the records at the
 end. Started again with the same settings it makes what is missing and ends with the same bytes.
@@ -17,6 +18,7 @@ end. Started again with the same settings it makes what is missing and ends with
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,14 +27,14 @@ from pydantic import BaseModel, ConfigDict
 
 from hourllava.clock import format_clock
 from hourllava.data.atomic import replacing
-from hourllava.data.records import QuestionRow, training_record, training_record_file, write_question_table
+from hourllava.data.records import question_table_file, training_record_file
 from hourllava.errors import ConfigError
-from hourllava.world.captions import generate_captions
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
-from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, check_settings
+from hourllava.world.generate import DIFFICULTIES, MAX_EVENTS, MAX_SECONDS, check_settings
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
-from hourllava.world.questions import FORMATS, generate_questions
+from hourllava.world.questions import FORMATS
 from hourllava.world.questions.draft import Format
+from hourllava.world.records import SOURCE, Described, describe_video
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
 from hourllava.world.render import render_frames
 from hourllava.world.rng import Draws
@@ -40,7 +42,6 @@ from hourllava.world.script import Script
 from hourllava.world.sheet import contact_sheet
 from hourllava.world.vocabulary import SPLITS, Split
 
-SOURCE = "marathonworld"
 SETTINGS_NAME = "marathonworld.json"
 _PREVIEW_FRAMES = 24
 _JOBS_PER_CALL = 8  # of those that take milliseconds
@@ -61,6 +62,9 @@ class MakeSettings(BaseModel):
     formats: tuple[Format, ...] = FORMATS
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
+    questions: int = 1  # of a training record, at most
+    captions: int = 0  # descriptions of each video among its questions
+    tables: bool = True  # questions.parquet and captions.jsonl, which training does not read
     version: Literal[2] = 2  # of the generator: other versions give other bytes
 
 
@@ -96,7 +100,7 @@ def parse_formats(text: str) -> tuple[Format, ...]:
 
 def make_settings(
     videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
-    formats: str, size_pixels: int, container: str,
+    formats: str, size_pixels: int, container: str, questions: int = 1, captions: int = 0, tables: bool = True,
 ) -> MakeSettings:  # fmt: skip
     """Check what a user asked for.
 
@@ -115,6 +119,8 @@ def make_settings(
         ("videos", videos, 1, 1_000_000),
         ("per-task", per_task, 1, 100),
         ("size-pixels", size_pixels, 64, 2048),
+        ("questions", questions, 1, 1000),
+        ("captions", captions, 0, 1 + MAX_EVENTS),
     ):
         if not low <= number <= high:
             raise ConfigError(f"--{name} is {number}; use {low} to {high}")
@@ -126,7 +132,8 @@ def make_settings(
         {
             "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
             "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
-            "container": container, "formats": answer_formats,
+            "container": container, "formats": answer_formats, "questions": questions, "captions": captions,
+            "tables": tables,
         }
     )  # fmt: skip
 
@@ -219,47 +226,29 @@ def _make_video(job: _Job) -> None:
         temporary.write_text(script.model_dump_json(), encoding="utf-8")
 
 
-def question_rows(
-    script: Script, video: str, per_task: int, formats: tuple[Format, ...] = FORMATS
-) -> Iterator[QuestionRow]:
-    """A video's questions as rows of the table; `video` is the path below `videos/`."""
-    for number, question in enumerate(generate_questions(script, per_task=per_task, formats=formats)):
-        yield QuestionRow(
-            question_id=f"{Path(video).name.partition('.')[0]}-{number:03}",
-            video=video,
-            data_source=SOURCE,
-            duration_seconds=script.duration_seconds,
-            split=script.split,
-            **question.model_dump(),
-        )
-
-
-def _describe(job: _Job) -> tuple[str, list[QuestionRow]]:
-    """The line of captions and the questions of a video."""
-    script = job.reference.script()
-    captions = generate_captions(script).model_dump_json()
-    line = f'{{"video":"{job.video}","duration_seconds":{script.duration_seconds},{captions[1:]}\n'
-    return line, list(question_rows(script, job.video, job.settings.per_task, job.settings.formats))
+def _describe(job: _Job) -> Described:
+    s = job.settings
+    return describe_video(
+        job.reference.script(), job.video, per_task=s.per_task, formats=s.formats, questions_per_record=s.questions,
+        num_descriptions=s.captions, tables=s.tables,
+    )  # fmt: skip
 
 
 def _write_records(jobs: list[_Job], out: Path, pool: Executor | None) -> None:
     """Everything that follows from the scripts, in one pass; the questions of few videos are held in memory."""
     _write_preview(jobs[0].reference.script(), out / "preview.png")
-    captions_path = out / "jsons" / "captions.jsonl"
-    with (
-        replacing(captions_path) as temporary,
-        temporary.open("w", encoding="utf-8") as captions,
-        training_record_file(out / "jsons" / "videomarathon.json") as add_record,
-    ):
-
-        def rows() -> Iterator[QuestionRow]:
-            for line, questions in run_jobs(_describe, jobs, pool, "record", jobs_per_call=_JOBS_PER_CALL):
-                captions.write(line)
-                for row in questions:
-                    add_record(training_record(row))
-                    yield row
-
-        write_question_table(rows(), out / "jsons" / "questions.parquet")
+    with ExitStack() as files:
+        add_record = files.enter_context(training_record_file(out / "jsons" / "videomarathon.json"))
+        if jobs[0].settings.tables:
+            add_table = files.enter_context(question_table_file(out / "jsons" / "questions.parquet"))
+            captions_path = files.enter_context(replacing(out / "jsons" / "captions.jsonl"))
+            captions = files.enter_context(captions_path.open("w", encoding="utf-8"))
+        for described in run_jobs(_describe, jobs, pool, "record", jobs_per_call=_JOBS_PER_CALL):
+            for line in described.record_lines:
+                add_record(line)
+            if described.table is not None:
+                add_table(described.table)
+                captions.write(described.caption_line)
 
 
 def _write_preview(script: Script, path: Path) -> None:
