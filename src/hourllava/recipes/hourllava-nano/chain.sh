@@ -16,28 +16,36 @@ shards() { # NAME RECORDS KIND MEDIA
 
 pictures() {
   [ -f $world/shards/images/index.json ] && return
-  hourllava world pictures --out $world/pictures --processes "$processes" \
+  hourllava world pictures --out $world/pictures --processes "$processes" --size-pixels 128 \
     --images $((200000 / share)) --multi-images $((20000 / share)) --texts $((60000 / share))
   for name in text image images; do
     shards $name $world/pictures/jsons/$name.json "${name/text/image}" $world/pictures/images
   done
 }
 
-videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY
-  [ -f "$world/shards/$1/index.json" ] && return
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS
+  [ -f "$world/shards/$1/lengths.json" ] && return
   hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --questions 10 --no-tables --container reference --size-pixels 64 --processes "$few"
+    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 10 --no-tables --container reference \
+    --processes "$few"
   mkdir -p $world/videos
   cp -r "$world/$1/videos/." $world/videos
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
+  lengths "$1"
+}
+
+lengths() { # NAME
   hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
 }
 
-videos cards 1 30000 0.02-0.18 2 0 normal &
-videos short 2 40000 0.2-0.75 1 2 normal &
-videos mid 3 16000 0.75-4 1 2 dense &
-videos long 4 4000 3-60 2 0 normal &
+mkdir -p $world/videos
+videos cards 1 30000 0.02-0.18 1 0 normal 128 &
+videos short 2 30000 0.2-0.75 1 2 normal 64 &
+videos large 3 10000 0.2-0.75 1 2 normal 128 & # as pictures of real videos are: made smaller, objects between pixels
+videos mid 4 16000 0.75-4 1 2 dense 64 &
+videos long 5 4000 3-60 2 0 normal 64 &
 pictures
+for name in text image images; do lengths $name & done
 hourllava train recipes/hourllava-nano/s0.yaml --gpus "$gpus" "$@"
 wait
 for stage in 1 2 3; do
