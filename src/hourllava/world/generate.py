@@ -56,7 +56,7 @@ DIFFICULTIES = {
     "easy": Density(objects_per_event=2, actions_per_minute=2),
     "normal": Density(),
     "hard": Density(objects_per_event=4, mean_event_seconds=50, actions_per_minute=5),
-    "dense": Density(mean_event_seconds=12, actions_per_minute=6),  # five times as many events
+    "dense": Density(mean_event_seconds=20, actions_per_minute=6),  # three times as many events
 }
 
 
