@@ -87,7 +87,7 @@ def test_dense_minutes_serve_every_task():
     counts: Counter[str] = Counter()
     for seed in range(40):
         script = generate_script(seed, 45 + 5 * seed, density=DIFFICULTIES["dense"])
-        assert len(script.events) >= script.duration_seconds / 21
+        assert len(script.events) >= script.duration_seconds / 23
         counts.update(question.task for question in generate_questions(script))
     assert set(counts) == set(BUILDERS)
     assert min(counts.values()) >= 20
