@@ -7,13 +7,27 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
+from itertools import permutations
 
 from hourllava.world.questions.draft import NUM_OPTIONS, three_wrong
 from hourllava.world.questions.objects import RELATIONS, relation
+from hourllava.world.questions.temporality import QUARTERS
 from hourllava.world.rng import Draws
 from hourllava.world.script import Needle, Script, places_after
-from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES, Split, split_pairs
-from hourllava.world.wording import listed, sentence, with_article
+from hourllava.world.vocabulary import (
+    COLOURS,
+    DIRECTIONS,
+    GLYPHS,
+    OCCASIONS,
+    PLACES,
+    SCENES,
+    SHAPES,
+    SOLO_VERBS,
+    VERBS,
+    Split,
+    split_pairs,
+)
+from hourllava.world.wording import bucket, listed, sentence, spoken_duration, with_article
 
 PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
     files("hourllava.world.questions").joinpath("picture_phrasings.json").read_text(encoding="utf-8")
@@ -121,8 +135,7 @@ def stills_exchange(stills: Sequence[Still], split: Split, draws: Draws) -> Exch
 
 def option_exchange(split: Split, draws: Draws) -> Exchange:
     """Find a text among options: what multiple choice asks for before anything is known."""
-    vocabulary = draws.pick((PLACES, tuple(COLOURS), SCENES, GLYPHS, _titles(), _names(split)))
-    options = tuple(draws.sample(vocabulary, NUM_OPTIONS))
+    options = tuple(draws.sample(_alike(split, draws), NUM_OPTIONS))
     answer = draws.pick(options)
     question = draws.pick(PHRASINGS["which_option"][split]).format(text=answer)
     return Exchange("which_option", question, answer, options)
@@ -148,12 +161,34 @@ def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
     return Exchange(fact.template, question, fact.answer, tuple(draws.shuffled((fact.answer, *wrong))))
 
 
+def _alike(split: Split, draws: Draws) -> Sequence[str]:
+    """Texts of one kind, four or more: of every kind that questions about videos are answered with."""
+    kind = draws.below(len(_KINDS) + 4)
+    if kind < len(_KINDS):
+        return _KINDS[kind]
+    if kind == len(_KINDS):
+        return _names(split)
+    if kind == len(_KINDS) + 1:
+        return sorted({spoken_duration(draws.between(1, 3600) / draws.between(1, 60)) for _ in range(16)})
+    if kind == len(_KINDS) + 2:
+        total_seconds = draws.between(60, 3600)
+        return sorted({bucket(seconds, total_seconds) for seconds in range(0, total_seconds, 10)})
+    verbs = [VERBS[verb].plain for verb in draws.sample(SOLO_VERBS, 3)]
+    return [", ".join(some) for some in permutations(draws.pick((("1", "2", "3"), tuple(verbs))))]
+
+
 def _titles() -> tuple[str, ...]:
     return tuple(f"the {occasion} in the {scene}" for occasion in OCCASIONS for scene in SCENES)
 
 
 def _names(split: Split) -> tuple[str, ...]:
     return tuple(" ".join(pair) for pair in split_pairs(split))
+
+
+_KINDS: tuple[tuple[str, ...], ...] = (
+    PLACES, tuple(COLOURS), SHAPES, SCENES, GLYPHS, RELATIONS, DIRECTIONS, QUARTERS, _titles(),
+    tuple(f"the letter {glyph}" for glyph in GLYPHS), tuple(VERBS[verb].past for verb in SOLO_VERBS),
+)  # fmt: skip
 
 
 def _describe(still: Still, split: Split, draws: Draws) -> _Fact:
