@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.attention import varlen
 
+from hourllava.model import attention
 from hourllava.model.attention import Segments, _attention_with_lse, chunked_attention, packed_attention
 
 
@@ -34,6 +35,39 @@ def test_packed_attention_stays_within_its_segment(lengths, causal):
     parts = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths))
     expected = torch.cat([naive(*part, causal=causal) for part in parts if len(part[0])])
     torch.testing.assert_close(output, expected)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_small_segments_go_together_and_large_ones_alone(monkeypatch, causal):
+    """The order that comes out, with plain formulas in place of the CUDA kernels."""
+    together, alone = [], []
+
+    def varlen(query, key, value, query_segments, key_segments, *, causal, scale):
+        together.append(query_segments.lengths)
+        parts = zip(
+            *(part.split(s.lengths) for part, s in zip((query, key, value), (query_segments, *[key_segments] * 2)))
+        )
+        return torch.cat([naive(*part, causal=causal) for part in parts])
+
+    def one_segment(query, key, value, causal, scale):
+        alone.append(len(query))
+        return naive(query, key, value, causal=causal)
+
+    monkeypatch.setattr(attention, "_fits_varlen", lambda query: True)
+    monkeypatch.setattr(attention, "_varlen", varlen)
+    monkeypatch.setattr(attention, "_one_segment", one_segment)
+    monkeypatch.setattr(attention, "MIN_PAIRS_FOR_SDPA", 20)
+    query_lengths, key_lengths = (2, 5, 3, 6, 1), (3, 5, 4, 8, 9)
+    ours, plain = (tensors(17, 29, requires_grad=True) for _ in range(2))
+    output = packed_attention(*ours, Segments(query_lengths), Segments(key_lengths), causal=causal)
+    assert (together, alone) == ([(2, 3, 1)], [5, 6])
+    parts = zip(*(part.split(n) for part, n in zip(plain, (query_lengths, key_lengths, key_lengths))))
+    expected = torch.cat([naive(*part, causal=causal) for part in parts])
+    torch.testing.assert_close(output, expected)
+    output.square().sum().backward()
+    expected.square().sum().backward()
+    for a, b in zip(ours, plain):
+        torch.testing.assert_close(a.grad, b.grad)
 
 
 def test_packed_attention_has_the_gradients_of_the_formula():
@@ -71,7 +105,7 @@ def test_lse_is_the_scores_log_sum_exp(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("lengths", [[(300, 300)], [(40, 700), (300, 300), (1, 64)]])
+@pytest.mark.parametrize("lengths", [[(300, 300)], [(40, 700), (300, 300), (1, 64)], [(9, 70), (1500, 1500), (8, 80)]])
 def test_cuda_kernels_agree_with_the_formula(lengths, causal):
     query_lengths, key_lengths = (tuple(part) for part in zip(*lengths))
     query, key, value = (

@@ -1,8 +1,8 @@
 """The one attention function: packed segments, grouped-query heads, full or causal.
 
-MemAug and the decoder both come here. Segments are attended one by one with SDPA, the fastest kernel for a large one
-(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); many small ones on CUDA in half precision,
-where launches would dominate, go to `varlen_attn` together (64 segments of 300 tokens: 0.66 ms against 4.7). A
+MemAug and the decoder both come here. Large segments are attended one by one with SDPA, the fastest kernel for them
+(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); the small ones of a batch, on CUDA in half
+precision, where launches would dominate, go to `varlen_attn` together (64 of 300 tokens: 0.66 ms against 4.7). A
 key/value set too large for one pass is attended in chunks whose partial results are merged by their log-sum-exp.
 
 Shapes: Q queries and K keys of all segments together, H query heads, G key/value heads (H a multiple of G), E head
@@ -34,8 +34,8 @@ PACKED_ATTENTION = "hourllava_packed"
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
-# With more (query, key) pairs than this in the mean segment, one SDPA call each is faster than varlen_attn for all: on
-# an H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
+# For a segment of more (query, key) pairs than this an SDPA call of its own is faster than varlen_attn for all: on an
+# H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
 MIN_PAIRS_FOR_SDPA = 2**21
 
 # cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape a plan is made first: 60 to 90 ms
@@ -107,19 +107,27 @@ def packed_attention(
     # Tokens outside every segment would give silent NaN gradients (pytorch#176793).
     assert query_segments.num_tokens == query_QHE.shape[0]
     assert key_segments.num_tokens == key_KGE.shape[0] == value_KGE.shape[0]
-    num_pairs = sum(q * k for q, k in zip(query_segments.lengths, key_segments.lengths))
-    segments_are_small = num_pairs < MIN_PAIRS_FOR_SDPA * len(query_segments.lengths)
-    if _fits_varlen(query_QHE) and segments_are_small and len(query_segments.lengths) > 1:
+    pairs = list(zip(query_segments.lengths, key_segments.lengths))
+    small = [n for n, (q, k) in enumerate(pairs) if q * k < MIN_PAIRS_FOR_SDPA] if _fits_varlen(query_QHE) else []
+    if len(small) == len(pairs) > 1:
         return _varlen(query_QHE, key_KGE, value_KGE, query_segments, key_segments, causal=causal, scale=scale)
-    outputs = [
-        _one_segment(query, key, value, causal, scale)
-        for query, key, value in zip(
+    parts = list(
+        zip(
             query_QHE.split(query_segments.lengths),
             key_KGE.split(key_segments.lengths),
             value_KGE.split(key_segments.lengths),
         )
-    ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    )
+    outputs: dict[int, Tensor] = {}
+    if len(small) > 1:  # a few long samples among many short ones: only the long ones are attended one by one
+        query, key, value = (torch.cat([parts[n][role] for n in small]) for role in range(3))
+        segments = Segments(tuple(pairs[n][0] for n in small)), Segments(tuple(pairs[n][1] for n in small))
+        together = _varlen(query, key, value, *segments, causal=causal, scale=scale)
+        outputs = dict(zip(small, together.split(segments[0].lengths)))
+    for n, part in enumerate(parts):
+        if n not in outputs:
+            outputs[n] = _one_segment(*part, causal, scale)
+    return outputs[0] if len(outputs) == 1 else torch.cat([outputs[n] for n in range(len(parts))])
 
 
 def _fits_varlen(query_QHE: Tensor) -> bool:

@@ -24,9 +24,8 @@ from pydantic import BaseModel, ConfigDict
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.data.atomic import replacing
-from hourllava.data.records import Turn, record_line, training_record_file
+from hourllava.data.records import PLACEHOLDER, Turn, record_line, training_record_file
 from hourllava.errors import ConfigError
-from hourllava.model.prompt import RECORD_MARK
 from hourllava.world.captions import generate_captions
 from hourllava.world.generate import generate_script
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
@@ -261,7 +260,7 @@ def _distinct(exchanges: Iterator[Exchange], most: int) -> list[Exchange]:
 def exchange_turns(exchanges: list[Exchange], num_images: int) -> tuple[Turn, ...]:
     """A record's conversation; the images are shown once, before the first question."""
     turns: list[Turn] = []
-    marks = RECORD_MARK * num_images + "\n" if num_images else ""
+    marks = PLACEHOLDER.rstrip() * num_images + "\n" if num_images else ""
     for exchange in exchanges:
         asked, answer = exchange.question, exchange.answer
         if exchange.options:
