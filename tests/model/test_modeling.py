@@ -109,6 +109,22 @@ def test_loss_of_a_part_of_a_larger_batch(model, processor):
     assert model(**{**inputs, "labels": torch.full_like(inputs["labels"], -100)}).loss == 0
 
 
+def test_the_weight_of_an_answer_follows_from_its_length(model, processor):
+    """The mean over answers of each answer's mean loss, from samples one at a time; and the square root between."""
+    mixed = conversations()
+    packed = processor(mixed, packed=True)
+    singles = [processor([conversation]) for conversation in mixed]
+    lengths = torch.tensor([int((single["labels"] != -100).sum()) for single in singles])
+    assert len(set(lengths.tolist())) > 1
+    losses = torch.stack([model(**single).loss for single in singles])
+    for power, weights in ((0.0, lengths), (0.5, lengths.sqrt()), (1.0, torch.ones(3))):
+        label_weights = head.answer_weights(packed["labels"], power)
+        expected = (losses * weights).sum() / weights.sum()
+        loss = model(**packed, label_weights=label_weights).loss
+        torch.testing.assert_close(loss, expected, atol=0, rtol=1e-6)  # the weights are float32
+    assert not head.answer_weights(torch.full((1, 5), -100), 1.0).any()
+
+
 def test_pixels_and_their_features_are_the_same(model, processor):
     pixels = processor([video_messages(Video(9.0, frames=frames(9)))])
     with torch.no_grad():

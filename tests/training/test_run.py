@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from hourllava.model.checkpoint import load_model
 from hourllava.model.head import LanguageModelHead
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe, load_recipe
-from hourllava.training.run import train
+from hourllava.training.run import prepare, train
 from training.runs import kill_after, recipe_of, run, start, write_mixture, write_recipe, write_videos
 
 WEIGHTS = "model.safetensors"
@@ -108,6 +109,30 @@ class TestRun:
             recipe["data"]["questions"] = questions
             train(Recipe.model_validate(recipe))
             assert losses(tmp_path / questions)[-1] < losses(tmp_path / questions)[0]
+
+    def test_long_answers_count_no_more_than_short_ones(self, streams, tmp_path):
+        """The first logged loss, before anything is learnt, is the mean over answers."""
+        for weights in ("tokens", "answers"):
+            recipe = recipe_of(streams[0], streams[1], out=str(tmp_path / weights))
+            recipe["data"]["label_weights"] = weights
+            recipe["schedule"] = {"max_steps": 1, "epochs": 1}
+            recipe = Recipe.model_validate(recipe)
+            train(recipe)
+            prepared = prepare(recipe)
+            total = count = 0.0
+            for inputs in islice(
+                prepared.corpus.loader(tmp_path / "failures"), prepared.corpus.plan.micro_batches_of_rank(1)
+            ):
+                labels, segments = inputs["labels"][0], inputs["segments"]
+                inputs.pop("modalities")
+                inputs.pop("label_weights", None)
+                with torch.no_grad():
+                    by_token = prepared.model(**inputs).target_losses
+                for part, part_labels in zip(by_token.split(segments.lengths), labels.split(segments.lengths)):
+                    supervised = int((part_labels != -100).sum())
+                    total += float(part.sum()) / (supervised if weights == "answers" else 1)
+                    count += 1 if weights == "answers" else supervised
+            assert losses(tmp_path / weights)[0] == pytest.approx(total / count, rel=1e-4)
 
 
 class TestProcesses:

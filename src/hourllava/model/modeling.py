@@ -31,7 +31,13 @@ from hourllava.errors import InputError
 from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks, packed_positions
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import IGNORED_LABEL, HourLlavaOutput, LanguageModelHead, next_token_targets
+from hourllava.model.head import (
+    IGNORED_LABEL,
+    HourLlavaOutput,
+    LanguageModelHead,
+    next_token_targets,
+    target_weights,
+)
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
 from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
@@ -371,6 +377,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        label_weights: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         visuals: VisualBatch | None = None,
@@ -386,8 +393,10 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
 
         Args:
             labels: [B, L] token ids, -100 where nothing is supervised. The loss is the mean over supervised tokens.
+            label_weights: [B, L] of the labels, 0 where nothing is supervised: a weighted mean instead.
             logits_to_keep: only the last so many positions' logits (0: all), or these positions'.
-            num_items_in_batch: supervised tokens to take the mean over, if the batch is a part of a larger one.
+            num_items_in_batch: supervised tokens, or their weights together, to take the mean over, if the batch is a
+                part of a larger one.
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
             visuals, pixel_values, pixel_values_videos, mm_encoder_outputs, memory: see `HourLlavaModel.embed`.
             segments: lengths of the samples packed into the one row of the batch.
@@ -413,10 +422,14 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         hidden_BLD = output.last_hidden_state
         loss, target_losses_N, logits = None, None, None
         if labels is not None:
-            targets_N = next_token_targets(labels, segments).flatten()
-            num_targets = (targets_N != IGNORED_LABEL).sum() if num_items_in_batch is None else num_items_in_batch
+            targets_BL = next_token_targets(labels, segments)
+            targets_N = targets_BL.flatten()
+            weights_N = None if label_weights is None else target_weights(label_weights, targets_BL).flatten()
+            if num_items_in_batch is None:
+                num_items_in_batch = (targets_N != IGNORED_LABEL).sum() if weights_N is None else weights_N.sum()
             target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets_N)
-            loss = target_losses_N.sum() / torch.as_tensor(num_targets).clamp(min=1)
+            total = target_losses_N.sum() if weights_N is None else (target_losses_N * weights_N).sum()
+            loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1)
             if self.training:
                 idle = self._idle_parameters(
                     visuals is not None, pixel_values is not None or pixel_values_videos is not None

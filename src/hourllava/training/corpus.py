@@ -16,10 +16,12 @@ from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
 from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
 from hourllava.data.streams import Stream, micro_batches_for
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.head import answer_weights
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
-from hourllava.training.recipe import BatchRecipe, DataRecipe, StreamRecipe
+from hourllava.training.recipe import BatchRecipe, DataRecipe, LabelWeights, StreamRecipe
 
 MODALITIES = ("text", "image", "video")
+WEIGHT_POWERS: dict[LabelWeights, float] = {"tokens": 0.0, "square": 0.5, "answers": 1.0}
 MODALITIES_KEY = "modalities"
 """Of a batch: [samples] which of `MODALITIES` each is."""
 
@@ -53,7 +55,7 @@ class Corpus:
             self.plan,
             self.datasets,
             self.encoder,
-            _Collate(self.encoder.processor),
+            _Collate(self.encoder.processor, self.recipe.label_weights),
             ledger_folder=ledger_folder,
             rank=rank,
             world_size=world_size,
@@ -81,13 +83,15 @@ class Corpus:
 
 
 class _Collate:
-    """Packs samples and says what each of them looks at."""
+    """Packs samples, weighs their answers and says what each of them looks at."""
 
-    def __init__(self, processor: HourLlavaProcessor) -> None:
-        self.processor = processor
+    def __init__(self, processor: HourLlavaProcessor, label_weights: LabelWeights) -> None:
+        self.processor, self.label_weights = processor, label_weights
 
     def __call__(self, samples: Sequence[Sample]) -> ModelInputs:
         inputs = self.processor.collate_packed(samples)
+        if self.label_weights != "tokens":
+            inputs["label_weights"] = answer_weights(inputs["labels"], WEIGHT_POWERS[self.label_weights])
         seen = ["text" if sample.layout is None else sample.layout.modality for sample in samples]
         inputs[MODALITIES_KEY] = torch.tensor([MODALITIES.index(modality) for modality in seen])
         return inputs

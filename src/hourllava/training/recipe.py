@@ -34,6 +34,7 @@ RECIPE_NAME = "recipe.yaml"
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
 Positive = Annotated[int, Field(ge=1)]
+LabelWeights = Literal["tokens", "square", "answers"]
 
 
 class _Loader(yaml.SafeLoader):
@@ -91,6 +92,7 @@ class DataRecipe(_Section):
     batching: Batching = "mixed"
     questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
     labels: LabelPolicy = "answers"
+    label_weights: LabelWeights = "tokens"  # what counts alike: tokens or answers; square: between, 1 / sqrt(length)
     workers: int = Field(default=4, ge=0)  # loader processes of each rank
     prefetch: Positive = 2  # micro-batches each of them is ahead
     max_failed_share: float = Field(default=0.01, ge=0, le=1)

@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hourllava.data.loader import PlannedLoader
 from hourllava.errors import TrainingError
-from hourllava.model.head import IGNORED_LABEL, next_token_targets
+from hourllava.model.head import IGNORED_LABEL, next_token_targets, target_weights
 from hourllava.model.processor import ModelInputs
 from hourllava.training import checkpoints
 from hourllava.training.console import ConsoleCallback
@@ -109,7 +109,7 @@ class HourLlavaTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """A step's micro-batches, and the supervised tokens of all processes' together."""
+        """A step's micro-batches, and the supervised tokens, or their weights, of all processes together."""
         start = time.perf_counter()
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         self.meter.waited(time.perf_counter() - start)
@@ -124,7 +124,7 @@ class HourLlavaTrainer(Trainer):
                 self.corpus.views_of(draws),
                 self.corpus.flops_of(draws),
             )
-        num_targets = sum((_targets(inputs) != IGNORED_LABEL).sum() for inputs in batches)
+        num_targets = sum(map(_weight_of_targets, batches))
         return batches, self.accelerator.reduce(torch.as_tensor(num_targets, device=device), "sum")
 
     def _prepare_inputs(self, inputs: ModelInputs) -> ModelInputs:
@@ -265,6 +265,14 @@ class HourLlavaTrainer(Trainer):
 
 def _targets(inputs: ModelInputs) -> Tensor:
     return next_token_targets(inputs["labels"], inputs["segments"])
+
+
+def _weight_of_targets(inputs: ModelInputs) -> Tensor:
+    """How many tokens are predicted, or what they weigh together."""
+    targets_1L = _targets(inputs)
+    if "label_weights" not in inputs:
+        return (targets_1L != IGNORED_LABEL).sum()
+    return target_weights(inputs["label_weights"], targets_1L).sum()
 
 
 def _bare(optimizer: Any) -> torch.optim.Optimizer:
