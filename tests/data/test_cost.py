@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.cost import TrainedParts, check_lengths, estimate_costs, memory_entries
+from hourllava.data.cost import TrainedParts, check_lengths, estimate_costs, memory_entries, questions_apart
 from hourllava.errors import DataError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout
@@ -88,6 +88,38 @@ def test_matches_counted_operations(kind, stage, checkpointing, processor):
     expected = costs.total[0] + costs.decoder_attention[0]
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.05 if checkpointing else 0.01)
     assert costs.decoder_attention[0] > 0.05 * expected
+
+
+@pytest.mark.parametrize("kind", ["frames", "pictures"])
+def test_questions_apart_see_the_video_but_not_each_other(kind, processor):
+    model, config = tiny_model().train(), processor.config
+    given = visuals(kind, config)
+    marks = "<image>" * (len(given.get("images", ())) or 1)
+    turns = [{"from": "human", "value": f"{marks}\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
+    first = processor.encode_record(turns, **given)
+    shared = (
+        {"video": Video(30.0, layout=first.layout, num_frames=30)} if kind == "frames" else {"layout": first.layout}
+    )
+    samples = [first, *(processor.encode_record(turns, **shared) for _ in range(3))]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**processor.collate_packed(samples)).loss.backward()
+
+    kept = 4 * len(first.layout.kept_index)
+    text = sum(len(sample.input_ids) for sample in samples) - kept
+    lengths = np.array([[30 if kind == "frames" else 3, kept, text]], np.int32)
+    questions = questions_apart(lengths, config, is_video=kind == "frames")
+    assert questions.tolist() == [4]
+    costs = estimate_costs(
+        lengths,
+        config,
+        is_video=kind == "frames",
+        num_questions=questions,
+        trained=STAGES["stage 2"],
+        checkpointing=False,
+        supervised_share=(first.labels != -100).mean() * 4 * len(first.labels) / text,
+    )
+    expected = costs.total[0] + costs.decoder_attention[0]
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 8, 9, 400])

@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hourllava.errors import DataError
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.forgetting import num_kept_tokens
+from hourllava.model.layout import num_kept_video_tokens
 
 Lengths = NDArray[np.int32]
 """[N, 3] views, kept visual tokens, text tokens of each sample."""
@@ -85,6 +87,7 @@ def estimate_costs(
     *,
     is_video: bool | NDArray[np.bool_],
     encoded: bool | NDArray[np.bool_] = False,
+    num_questions: int | NDArray[np.int64] = 1,
     trained: TrainedParts | None = None,
     checkpointing: bool = True,
     supervised_share: float = SUPERVISED_SHARE,
@@ -98,6 +101,7 @@ def estimate_costs(
         config: of the model.
         is_video: [N] whether the views are frames of a video (pooled) or of images (not pooled).
         encoded: [N] whether the views come as features, past the vision tower.
+        num_questions: [N] that are asked apart, each a sample of its own, all of one memory; see `questions_apart`.
         trained: which parts get gradients; those of stage 3 if None.
         checkpointing: decoder layers and MemAug blocks are computed again in the backward pass.
         supervised_share: of the text tokens: they are no queries of MemAug, and the head sees only them.
@@ -105,7 +109,8 @@ def estimate_costs(
     trained = trained or TrainedParts()
     views, kept, text = (column.astype(np.float64) for column in lengths.T)
     patches = views * np.where(is_video, config.video_frame_tokens, config.patch_grid**2)
-    memory = memory_entries(lengths, config, is_video=is_video).astype(np.float64)
+    of_one = np.stack([lengths[:, 0], lengths[:, 1] // num_questions, lengths[:, 2] // num_questions], axis=1)
+    memory = memory_entries(of_one, config, is_video=is_video).astype(np.float64)
     supervised = text * supervised_share
     queries = np.where(kept > 0, kept + text - supervised, 0.0)
     tokens = kept + text
@@ -138,16 +143,30 @@ def estimate_costs(
         memory_keys_values=2 * patches * width * 2 * group_width * num_blocks * (1 + before_memaug + trained.memaug),
         memaug_linear=2 * queries * width * (4 * width + 2 * group_width + 2 * config.memaug.mlp_ratio * width)
         * num_blocks * memaug_linear_passes,
-        memaug_self_attention=4 * queries * queries * width * num_blocks * memaug_attention_passes,
+        memaug_self_attention=4 * queries * queries / num_questions * width * num_blocks * memaug_attention_passes,
         memaug_cross_attention=4 * queries * memory * width * num_blocks * memaug_attention_passes,
         decoder_linear=2 * tokens * width
         * (2 * decoder_query_width + 2 * decoder_group_width + 3 * decoder.intermediate_size)
         * decoder.num_hidden_layers * decoder_passes,
-        decoder_attention=4 * (tokens * tokens / 2) * decoder_query_width
+        decoder_attention=4 * (tokens * tokens / 2) / num_questions * decoder_query_width
         * decoder.num_hidden_layers * (1 + again + 2 * before_decoder),
         # The head computes its logits again in any case (`hourllava.model.head`).
         head=2 * supervised * width * decoder.vocab_size * (2 + before_decoder + trained.language_model),
     )  # fmt: skip
+
+
+def questions_apart(
+    lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """[N] questions of each row that are asked apart: the kept tokens of all of them over those of one.
+
+    Exact for videos and images of one view; for tiled images near.
+    """
+    views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1]
+    frames, place = np.unique(views, return_inverse=True)
+    of_video = np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames])[place]
+    of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
+    return np.maximum(np.rint(kept / np.maximum(np.where(is_video, of_video, of_image), 1)), 1).astype(np.int64)
 
 
 def memory_entries(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hourllava.data.cost import TrainedParts, estimate_costs
+from hourllava.data.cost import TrainedParts, estimate_costs, questions_apart
 from hourllava.data.lengths import stream_lengths
 from hourllava.data.loader import PlannedLoader, planned_loader
 from hourllava.data.mds_reader import MdsDataset
@@ -134,8 +134,15 @@ def build_corpus(
         lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))
         is_video, encoded = video_rows(dataset)
         # What is computed again in the backward pass is not counted: how that is done must not change the order.
+        apart = questions_apart(lengths, config, is_video=is_video) if data.questions == "segments" else 1
         costs = estimate_costs(
-            lengths, config, is_video=is_video, encoded=encoded, trained=trained, checkpointing=False
+            lengths,
+            config,
+            is_video=is_video,
+            encoded=encoded,
+            num_questions=apart,
+            trained=trained,
+            checkpointing=False,
         )
         amounts = {key: getattr(stream, key) for key in ("proportion", "repeat", "choose")}
         planned.append(Stream(name, lengths, costs.total, **amounts))
