@@ -4,7 +4,7 @@
 #     GPUS=2 PROCESSES=30 bash src/hourllava/recipes/hourllava-nano/chain.sh
 #
 # Stopped at any moment and started again, it goes on; arguments are given to every `hourllava train`. SHARE=100 makes
-# a hundredth of the data, to try it. Figures of the shipped nano: docs/nano.md.
+# a hundredth of the data, to try it.
 set -euo pipefail
 gpus=${GPUS:-1} processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
 world=data/world
@@ -38,6 +38,10 @@ lengths() { # NAME
   hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
 }
 
+train() { # STAGE OPTION ...
+  torchrun --standalone --nproc-per-node "$gpus" -m hourllava train recipes/hourllava-nano/s$1.yaml "${@:2}"
+}
+
 mkdir -p $world/videos
 videos cards 1 30000 0.02-0.18 1 0 normal 128 &
 videos short 2 30000 0.2-0.75 1 2 normal 64 &
@@ -46,8 +50,8 @@ videos mid 4 16000 0.75-4 1 2 dense 64 &
 videos long 5 4000 3-60 2 0 normal 64 &
 pictures
 for name in text image images; do lengths $name & done
-hourllava train recipes/hourllava-nano/s0.yaml --gpus "$gpus" "$@"
+train 0 "$@"
 wait
 for stage in 1 2 3; do
-  hourllava train recipes/hourllava-nano/s$stage.yaml --gpus "$gpus" "$@"
+  train $stage "$@"
 done
