@@ -25,7 +25,7 @@ SMALL = PictureSettings(images=12, multi_images=8, texts=12, questions=3, seed=1
 ROWS, COLUMNS = ("above", "", "below"), ("left", "", "right")
 
 
-OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
+OBJECT = f"(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(SHAPES)})"  # painted ones have no colour
 THING = f"the (?:{OBJECT}|letter (?:{'|'.join(GLYPHS)})|(?:{'|'.join(OCCASIONS)}) in the (?:{'|'.join(SCENES)}))"
 SLOTS = {
     "object": OBJECT, "an_object": f"an? {OBJECT}", "place": "|".join(PLACES), "glyph": "|".join(GLYPHS),

@@ -9,7 +9,7 @@
 Images are JPEG of quality 95 with all of the colour: a 64-pixel frame takes 4 kB and is off by 1.8 of 255 on average.
 With JPEG's usual halved colour that is 3.8, and 93 at edges. `data shard` stores such files as they are. Stopped at any
 moment and started again, the same command ends with the same bytes. Pictures show the split's (colour, shape)
-combinations only, texts speak of all.
+combinations only, texts speak of all. One picture of objects in three is painted (`painting.py`), in train only.
 """
 
 import re
@@ -29,6 +29,7 @@ from hourllava.errors import ConfigError
 from hourllava.world.captions import generate_captions
 from hourllava.world.generate import generate_script
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
+from hourllava.world.painting import painted
 from hourllava.world.questions import BUILDERS, generate_questions
 from hourllava.world.questions.pictures import (
     Exchange,
@@ -53,6 +54,7 @@ SETTINGS_NAME = "pictures.json"
 SCRIPT_SECONDS = (12, 64)
 NUM_IMAGES = (2, 5)  # of a record of several
 CARD_SHARE = 3  # one image in so many is a card
+PAINTED_SHARE = 3  # of single images of objects, one in so many is painted; none of the test split
 TASKS_ASKED = 2  # of a text, one question of which is taken
 _SHAPE = re.compile(rf"\b(?:{'|'.join(SHAPES)})\b")
 # What the captions of a video tell as exactly as the video does.
@@ -165,6 +167,9 @@ def _record(job: _Job) -> PictureRecord:
     count = 1 if job.kind == "image" else draws.between(*NUM_IMAGES)
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
+        paint = Draws("painted", settings.seed, job.index)  # of its own: other pictures are as if none was painted
+        if settings.split == "train" and not stills[0].card and paint.below(PAINTED_SHARE) == 0:
+            script, stills[0] = painted(script, stills[0], paint)
         # Every picture is described: nothing teaches the vision tower faster than an answer that tells everything.
         description = describe_exchange(stills[0], settings.split, draws)
         asked = chain([description], iter(lambda: still_exchange(stills[0], settings.split, draws), None))

@@ -19,10 +19,10 @@ class _Typed(BaseModel):
 
 
 class CastMember(_Typed):
-    """An object of the video; its name ("red star") is unique in the video."""
+    """An object of the video; its name ("red star", "star" in painted pictures) is unique in the video."""
 
     name: str
-    colour: str
+    colour: str  # a key of COLOURS, or "#rrggbb" in painted pictures
     shape: str
     size: Literal["small", "large"]
 

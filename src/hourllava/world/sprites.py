@@ -16,6 +16,7 @@ from hourllava.world.vocabulary import COLOURS
 OVERSAMPLING = 4
 RIM_DARK, RIM_WHITE = 0.09, 0.20  # widths as shares of the object's radius
 Points = list[tuple[float, float]]
+Sprite = tuple[NDArray[np.uint16], NDArray[np.uint16]]
 
 
 def _circle(radius: float, start: float = 0, end: float = 2 * math.pi, x: float = 0, steps: int = 40) -> Points:
@@ -66,11 +67,27 @@ _OUTLINES: dict[str, Points] = {
 }  # fmt: skip
 
 
+def sprite(shape: str, colour: str, diameter_pixels: int, angle_degrees: int) -> Sprite:
+    """An object ready to paste, out = a + (b * dst >> 8): colour times alpha [n, n, 3], 256 minus alpha [n, n, 1].
+
+    Args:
+        shape: one of SHAPES.
+        colour: a key of COLOURS, or "#rrggbb".
+        diameter_pixels: n, white rim included.
+        angle_degrees: clockwise.
+    """
+    if colour in COLOURS:
+        return _drawn_sprite(shape, COLOURS[colour], diameter_pixels, angle_degrees)
+    # Other colours hardly ever come twice, so they are not kept. All of a sprite is linear in its colour: it is mixed
+    # from the black and the white one, off by 2 at most, in a twentieth of the time that drawing takes.
+    black, keep = _drawn_sprite(shape, (0, 0, 0), diameter_pixels, angle_degrees)
+    white, _ = _drawn_sprite(shape, (255, 255, 255), diameter_pixels, angle_degrees)
+    rgb = np.array(list(bytes.fromhex(colour[1:])), dtype=np.uint16)
+    return black + (white - black) * rgb // 255, keep
+
+
 @lru_cache(maxsize=8192)
-def sprite(
-    shape: str, colour: str, diameter_pixels: int, angle_degrees: int
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """An object ready to paste, out = a + (b * dst >> 8): colour times alpha [n, n, 3], 256 minus alpha [n, n, 1]."""
+def _drawn_sprite(shape: str, rgb: tuple[int, int, int], diameter_pixels: int, angle_degrees: int) -> Sprite:
     side = diameter_pixels * OVERSAMPLING
     radius = side / (2 * (1 + RIM_WHITE))
     cos, sin = math.cos(math.radians(angle_degrees)), math.sin(math.radians(angle_degrees))
@@ -78,7 +95,6 @@ def sprite(
     def place(points: Points) -> Points:
         return [(side / 2 + radius * (x * cos - y * sin), side / 2 + radius * (x * sin + y * cos)) for x, y in points]
 
-    rgb = COLOURS[colour]
     dark = tuple(v // 4 for v in rgb)
     image = Image.new("RGBA", (side, side), (255, 255, 255, 0))
     draw = ImageDraw.Draw(image)

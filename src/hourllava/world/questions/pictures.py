@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import permutations
+from typing import Literal
 
 from hourllava.world.questions.draft import NUM_OPTIONS, three_wrong
 from hourllava.world.questions.objects import RELATIONS, relation
@@ -58,8 +59,8 @@ class Still:
         time_seconds: of the frame.
         card: what covers the picture, if anything.
         occasion, scene: of the event; also under a card.
-        places: object -> place; empty under a card.
-        sizes: object -> "small" or "large".
+        places: object -> place; empty under a card. In a painted picture an object's name is its shape alone.
+        sizes: of the same objects.
     """
 
     time_seconds: int
@@ -67,7 +68,7 @@ class Still:
     occasion: str
     scene: str
     places: Mapping[str, str]
-    sizes: Mapping[str, str]
+    sizes: Mapping[str, Literal["small", "large"]]
 
     @property
     def title(self) -> str:
@@ -185,6 +186,11 @@ def _names(split: Split) -> tuple[str, ...]:
     return tuple(" ".join(pair) for pair in split_pairs(split))
 
 
+def _names_like(name: str, split: Split) -> tuple[str, ...]:
+    """What else an object could be called: painted ones have a shape, others a colour, too."""
+    return SHAPES if name in SHAPES else _names(split)
+
+
 _KINDS: tuple[tuple[str, ...], ...] = (
     PLACES, tuple(COLOURS), SHAPES, SCENES, GLYPHS, RELATIONS, DIRECTIONS, QUARTERS, _titles(),
     tuple(f"the letter {glyph}" for glyph in GLYPHS), tuple(VERBS[verb].past for verb in SOLO_VERBS),
@@ -224,14 +230,15 @@ def _place(still: Still, split: Split, draws: Draws) -> _Fact:
 
 def _object_at_place(still: Still, split: Split, draws: Draws) -> _Fact:
     name, place = draws.pick(list(still.places.items()))
-    return _Fact("object_at_place", {"place": place}, name, _names(split))
+    return _Fact("object_at_place", {"place": place}, name, _names_like(name, split))
 
 
 def _attribute_at_place(still: Still, split: Split, draws: Draws) -> _Fact:
     name, place = draws.pick(list(still.places.items()))
-    k = draws.below(2)
-    template, pool = (("colour_at_place", tuple(COLOURS)), ("shape_at_place", SHAPES))[k]
-    return _Fact(template, {"place": place}, name.split(" ")[k], pool)
+    *colour, shape = name.split(" ")
+    if colour and draws.below(2) == 0:
+        return _Fact("colour_at_place", {"place": place}, colour[0], tuple(COLOURS))
+    return _Fact("shape_at_place", {"place": place}, shape, SHAPES)
 
 
 def _relative(still: Still, split: Split, draws: Draws) -> _Fact:
@@ -250,9 +257,10 @@ def _count(still: Still, split: Split, draws: Draws) -> _Fact:
 
 
 def _is_there(still: Still, split: Split, draws: Draws) -> _Fact:
+    names = list(still.places)
     if draws.below(2):
-        return _Fact("is_there", {"an_object": with_article(draws.pick(list(still.places)))}, "yes")
-    absent = [name for name in _names(split) if name not in still.places]
+        return _Fact("is_there", {"an_object": with_article(draws.pick(names))}, "yes")
+    absent = [name for name in _names_like(names[0], split) if name not in names]
     return _Fact("is_there", {"an_object": with_article(draws.pick(absent))}, "no")
 
 
