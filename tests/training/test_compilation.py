@@ -86,6 +86,7 @@ def test_answers_are_not_compiled(processor):
     assert counters["stats"]["unique_graphs"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_ends_with_the_same_weights(tmp_path, monkeypatch):
     streams = write_mixture(tmp_path)
     held_out = {"streams": streams[2:], "every_steps": 2, "answers": 1, "max_new_tokens": 2}
