@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.question_files import write_question_table, write_training_records
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.data.records import (
     LoadReport,
@@ -13,8 +14,6 @@ from hourllava.data.records import (
     iterate_questions,
     split_options,
     training_record,
-    write_question_table,
-    write_training_records,
 )
 from hourllava.data.taxonomy import TASKS, TOPICS, find_task, find_topic
 from hourllava.errors import DataError

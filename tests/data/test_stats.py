@@ -7,7 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from hourllava.data.records import QuestionRow, write_question_table
+from data.question_files import write_question_table
+from hourllava.data.records import QuestionRow
 from hourllava.data.stats import Statistics, collect_statistics, comparison_rows, markdown_report, write_statistics
 from hourllava.errors import DataError
 

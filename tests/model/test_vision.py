@@ -48,7 +48,7 @@ def test_features_are_siglips_hidden_state_before_its_last_layer():
     pixels = torch.randn(2, 3, 24, 24)
     with torch.no_grad():
         expected = whole(pixels, output_hidden_states=True).hidden_states[-2]
-        torch.testing.assert_close(patch_features(tower, pixels), expected)
+        torch.testing.assert_close(patch_features(tower, pixels, config), expected)
 
 
 def test_features_of_clip_leave_its_class_token_out():
@@ -62,7 +62,7 @@ def test_features_of_clip_leave_its_class_token_out():
     pixels = torch.randn(2, 3, 24, 24)
     with torch.no_grad():
         expected = whole(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
-        torch.testing.assert_close(patch_features(tower, pixels), expected)
+        torch.testing.assert_close(patch_features(tower, pixels, config), expected)
 
 
 def test_pooling_is_bilinear():

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,13 +92,6 @@ def record_line(record: BaseModel) -> str:
     return record.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def write_training_records(rows: Iterable[QuestionRow], path: Path) -> None:
-    """Write `videomarathon.json`: a JSON list with one record per line."""
-    with training_record_file(path) as add:
-        for row in rows:
-            add(record_line(training_record(row)))
-
-
 @contextmanager
 def training_record_file(path: Path) -> Iterator[Callable[[str], None]]:
     """Yield what adds a record's line to a new JSON list; the file is there when the block ends."""
@@ -114,15 +107,6 @@ def training_record_file(path: Path) -> Iterator[Callable[[str], None]]:
         file.write("\n]\n")
 
 
-def write_question_table(rows: Iterable[QuestionRow], path: Path) -> None:
-    """Write the per-question table as parquet; `evidence` is a list of {start_seconds, end_seconds}."""
-    remaining = iter(rows)
-    batches = iter(lambda: list(islice(remaining, _ROWS_PER_GROUP)), [])
-    with question_table_file(path) as add:
-        for batch in batches:
-            add(question_table(batch))
-
-
 def question_schema() -> Any:
     """The columns of the table, as Arrow wants them."""
     pa, _ = arrow()
@@ -135,7 +119,7 @@ def question_schema() -> Any:
 
 
 def question_table(rows: Iterable[QuestionRow]) -> Any:
-    """Rows as an Arrow table: quick to send from one process to another and to write."""
+    """Rows as an Arrow table, `evidence` a list of {start_seconds, end_seconds}: quick to send between processes."""
     pa, _ = arrow()
     table = [
         row.model_dump() | {"evidence": [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]}

@@ -17,7 +17,7 @@ from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.model.checkpoint import find_checkpoint, is_released_layout, load_config, read_tensors, released_name
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.nano import NANO, load_nano
-from hourllava.model.vision import build_vision_tower, frame_pixels, normalised, patch_features, pool_features
+from hourllava.model.vision import build_vision_tower, frame_pixels, patch_features, pool_features
 
 if TYPE_CHECKING:
     from hourllava.model.modeling import HourLlavaModel
@@ -59,9 +59,7 @@ class Tower:
         if self.vision_tower.device.type == "cuda":
             frames_NHW3 = frames_NHW3.pin_memory()  # or the copy waits for the batch before, and the GPU for the copy
         pixels = frame_pixels(frames_NHW3.to(self.vision_tower.device, non_blocking=True), self.config)
-        features = pool_features(
-            patch_features(self.vision_tower, normalised(pixels, self.config)), self.config.video_grid
-        )
+        features = pool_features(patch_features(self.vision_tower, pixels, self.config), self.config.video_grid)
         return features[:num_frames].bfloat16()
 
 

@@ -76,9 +76,10 @@ def answer_weights(labels_1L: Tensor, power: float) -> Tensor:
     return weights[answer_L][None]
 
 
-def target_weights(label_weights_BL: Tensor, targets_BL: Tensor) -> Tensor:
-    """[B, L] weight of what each position must predict, see `next_token_targets`; 0 where that is nothing."""
-    return F.pad(label_weights_BL[:, 1:], (0, 1)) * (targets_BL != IGNORED_LABEL)
+def target_weights(targets_BL: Tensor, label_weights_BL: Tensor | None) -> Tensor:
+    """[B, L] weight of what each position must predict (`next_token_targets`): 0 if nothing, else the label's or 1."""
+    is_target_BL = targets_BL != IGNORED_LABEL
+    return is_target_BL if label_weights_BL is None else is_target_BL * F.pad(label_weights_BL[:, 1:], (0, 1))
 
 
 def next_token_targets(labels_BL: Tensor, segments: Segments | None = None) -> Tensor:

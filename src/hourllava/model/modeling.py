@@ -31,19 +31,13 @@ from hourllava.errors import InputError
 from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks, packed_positions
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import (
-    IGNORED_LABEL,
-    HourLlavaOutput,
-    LanguageModelHead,
-    next_token_targets,
-    target_weights,
-)
+from hourllava.model.head import HourLlavaOutput, LanguageModelHead, next_token_targets, target_weights
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
 from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
     build_vision_tower,
-    normalised,
+    flat_features,
     patch_features,
     pool_features,
     resize_grid,
@@ -96,16 +90,12 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Features of image views: [N, 3, H, W] -> [N, g * g, C], unpooled, in `pooler_output`.
-
-        Pixels are bytes, as the processor gives them, or normalised floating-point numbers.
-        """
-        pixels = normalised(pixel_values, self.config)
-        return BaseModelOutputWithPooling(pooler_output=patch_features(self.vision_tower, pixels))
+        """Features of image views, bytes or normalised: [N, 3, H, W] -> [N, g * g, C], in `pooler_output`."""
+        return BaseModelOutputWithPooling(pooler_output=patch_features(self.vision_tower, pixel_values, self.config))
 
     def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Features of video frames: [N, 3, H, W] as above -> [N, grid * grid, C], pooled, in `pooler_output`."""
-        features = patch_features(self.vision_tower, normalised(pixel_values_videos, self.config))
+        """The same of video frames, pooled: [N, 3, H, W] -> [N, grid * grid, C], in `pooler_output`."""
+        features = patch_features(self.vision_tower, pixel_values_videos, self.config)
         return BaseModelOutputWithPooling(pooler_output=pool_features(features, self.config.video_grid))
 
     def token_bank(self, features: Sequence[Tensor], visuals: VisualBatch) -> Tensor:
@@ -121,7 +111,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         Raises:
             InputError: there are more or fewer patch tokens than the layouts speak of.
         """
-        flat_PC = _flat(features) if features else self.image_newline.new_empty(0)
+        flat_PC = flat_features(features) if features else self.image_newline.new_empty(0)
         expected = visuals.num_image_tokens + visuals.num_video_tokens
         if flat_PC.shape[0] != expected:
             raise InputError(
@@ -163,7 +153,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             return ProjectedMemory(keys_values, bank[visuals.kept_index])
 
         assert not visuals.resizes, "only videos are long enough for chunks"
-        flat_PC = _flat(features)
+        flat_PC = flat_features(features)
         num_entries = visuals.memory_index.shape[0]
         keys_values = [MemoryKeysValues([], []) for _ in self.memaug.blocks]
         for chunk in cut_into_chunks(num_entries, entries_per_chunk):
@@ -180,7 +170,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
 
     def kept_tokens(self, features: Sequence[Tensor], visuals: VisualBatch) -> Tensor:
         """[K, D] the kept tokens of a batch, projected alone: cheap when only what is kept has changed."""
-        tokens, index = self._tokens_of(_flat(features), visuals.kept_index, visuals.newline_index)
+        tokens, index = self._tokens_of(flat_features(features), visuals.kept_index, visuals.newline_index)
         return tokens[index]
 
     def _tokens_of(self, flat_PC: Tensor, bank_index: Tensor, newline_index: int) -> tuple[Tensor, Tensor]:
@@ -339,12 +329,6 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         return output
 
 
-def _flat(features: Sequence[Tensor]) -> Tensor:
-    """[P, C] of several [N, tokens, C]; a single one is not copied, a day of video takes 13 GB."""
-    flat = [part.flatten(0, 1) for part in features]
-    return flat[0] if len(flat) == 1 else torch.cat(flat)
-
-
 class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixin):
     """Hour-LLaVA with its language-model head: loss, logits and `generate`."""
 
@@ -395,8 +379,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             labels: [B, L] token ids, -100 where nothing is supervised. The loss is the mean over supervised tokens.
             label_weights: [B, L] of the labels, 0 where nothing is supervised: a weighted mean instead.
             logits_to_keep: only the last so many positions' logits (0: all), or these positions'.
-            num_items_in_batch: supervised tokens, or their weights together, to take the mean over, if the batch is a
-                part of a larger one.
+            num_items_in_batch: supervised tokens (their weight) to take the mean over, if this is part of a larger batch.
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
             visuals, pixel_values, pixel_values_videos, mm_encoder_outputs, memory: see `HourLlavaModel.embed`.
             segments: lengths of the samples packed into the one row of the batch.
@@ -423,13 +406,10 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         loss, target_losses_N, logits = None, None, None
         if labels is not None:
             targets_BL = next_token_targets(labels, segments)
-            targets_N = targets_BL.flatten()
-            weights_N = None if label_weights is None else target_weights(label_weights, targets_BL).flatten()
-            if num_items_in_batch is None:
-                num_items_in_batch = (targets_N != IGNORED_LABEL).sum() if weights_N is None else weights_N.sum()
-            target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets_N)
-            total = target_losses_N.sum() if weights_N is None else (target_losses_N * weights_N).sum()
-            loss = total / torch.as_tensor(num_items_in_batch).clamp(min=1)
+            weights_N = target_weights(targets_BL, label_weights).flatten()
+            num_targets = weights_N.sum() if num_items_in_batch is None else num_items_in_batch
+            target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets_BL.flatten())
+            loss = (target_losses_N * weights_N).sum() / torch.as_tensor(num_targets).clamp(min=1)
             if self.training:
                 idle = self._idle_parameters(
                     visuals is not None, pixel_values is not None or pixel_values_videos is not None

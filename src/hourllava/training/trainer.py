@@ -269,10 +269,7 @@ def _targets(inputs: ModelInputs) -> Tensor:
 
 def _weight_of_targets(inputs: ModelInputs) -> Tensor:
     """How many tokens are predicted, or what they weigh together."""
-    targets_1L = _targets(inputs)
-    if "label_weights" not in inputs:
-        return (targets_1L != IGNORED_LABEL).sum()
-    return target_weights(inputs["label_weights"], targets_1L).sum()
+    return target_weights(_targets(inputs), inputs.get("label_weights")).sum()
 
 
 def _bare(optimizer: Any) -> torch.optim.Optimizer:

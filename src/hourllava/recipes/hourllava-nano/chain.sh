@@ -28,7 +28,6 @@ videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS
   hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
     --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 10 --no-tables --container reference \
     --processes "$few"
-  mkdir -p $world/videos
   cp -r "$world/$1/videos/." $world/videos
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
   lengths "$1"
