@@ -379,7 +379,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             labels: [B, L] token ids, -100 where nothing is supervised. The loss is the mean over supervised tokens.
             label_weights: [B, L] of the labels, 0 where nothing is supervised: a weighted mean instead.
             logits_to_keep: only the last so many positions' logits (0: all), or these positions'.
-            num_items_in_batch: supervised tokens (their weight) to take the mean over, if this is part of a larger batch.
+            num_items_in_batch: supervised tokens (their weight) to take the mean over, if this is part of a larger one.
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
             visuals, pixel_values, pixel_values_videos, mm_encoder_outputs, memory: see `HourLlavaModel.embed`.
             segments: lengths of the samples packed into the one row of the batch.
