@@ -24,7 +24,7 @@ from PIL import Image
 from hourllava.data.records import training_record
 from hourllava.data.rows import RowEncoder
 from hourllava.model.checkpoint import load_model
-from hourllava.model.head import IGNORED_LABEL, next_token_targets
+from hourllava.model.head import Targets
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor, Sample
 from hourllava.world.generate import DIFFICULTIES, generate_script
@@ -103,11 +103,11 @@ def exact_matches(
 ) -> list[bool]:
     """Whether all supervised tokens of each sample are the likeliest."""
     inputs = processor.collate_packed(samples).to(model.device)
-    targets = next_token_targets(inputs.pop("labels"), inputs["segments"]).flatten()
+    targets = Targets.of(inputs.pop("labels"), None, inputs["segments"])
     hidden_ND = model.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
-    supervised = (targets != IGNORED_LABEL).nonzero()[:, 0]
-    is_right = torch.ones(len(targets), dtype=torch.bool, device=targets.device)
-    is_right[supervised] = model.lm_head(hidden_ND[supervised]).argmax(-1) == targets[supervised]
+    places = targets.places_S
+    is_right = torch.ones(len(hidden_ND), dtype=torch.bool, device=hidden_ND.device)
+    is_right[places] = model.lm_head(hidden_ND[places]).argmax(-1) == targets.ids_N[places]
     return [bool(part.all()) for part in is_right.split(inputs["segments"].lengths)]
 
 

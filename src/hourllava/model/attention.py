@@ -34,9 +34,10 @@ PACKED_ATTENTION = "hourllava_packed"
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
-# For a segment of more (query, key) pairs than this an SDPA call of its own is faster than varlen_attn for all: on an
-# H100 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16 against 0.61).
-MIN_PAIRS_FOR_SDPA = 2**21
+# For a segment of more scores (queries x keys x heads) than this an SDPA call of its own is faster than varlen_attn for
+# all: on an H100 with 16 heads 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16
+# against 0.61).
+MIN_SCORES_FOR_SDPA = 2**25
 
 # cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape a plan is made first: 60 to 90 ms
 # of CPU time, and 75 to 145 ms for the backward pass. Packed samples all differ in length, so only those get a plan
@@ -107,27 +108,36 @@ def packed_attention(
     # Tokens outside every segment would give silent NaN gradients (pytorch#176793).
     assert query_segments.num_tokens == query_QHE.shape[0]
     assert key_segments.num_tokens == key_KGE.shape[0] == value_KGE.shape[0]
-    pairs = list(zip(query_segments.lengths, key_segments.lengths))
-    small = [n for n, (q, k) in enumerate(pairs) if q * k < MIN_PAIRS_FOR_SDPA] if _fits_varlen(query_QHE) else []
-    if len(small) == len(pairs) > 1:
-        return _varlen(query_QHE, key_KGE, value_KGE, query_segments, key_segments, causal=causal, scale=scale)
-    parts = list(
-        zip(
-            query_QHE.split(query_segments.lengths),
-            key_KGE.split(key_segments.lengths),
-            value_KGE.split(key_segments.lengths),
-        )
+    runs = _runs(
+        query_segments, key_segments, MIN_SCORES_FOR_SDPA if _fits_varlen(query_QHE) else 0, query_QHE.shape[1]
     )
-    outputs: dict[int, Tensor] = {}
-    if len(small) > 1:  # a few long samples among many short ones: only the long ones are attended one by one
-        query, key, value = (torch.cat([parts[n][role] for n in small]) for role in range(3))
-        segments = Segments(tuple(pairs[n][0] for n in small)), Segments(tuple(pairs[n][1] for n in small))
-        together = _varlen(query, key, value, *segments, causal=causal, scale=scale)
-        outputs = dict(zip(small, together.split(segments[0].lengths)))
-    for n, part in enumerate(parts):
-        if n not in outputs:
-            outputs[n] = _one_segment(*part, causal, scale)
-    return outputs[0] if len(outputs) == 1 else torch.cat([outputs[n] for n in range(len(parts))])
+    sizes = [(queries.num_tokens, keys.num_tokens) for queries, keys in runs]
+    query_sizes, key_sizes = ([size[role] for size in sizes] for role in range(2))
+    parts = zip(query_QHE.split(query_sizes), key_KGE.split(key_sizes), value_KGE.split(key_sizes))
+    outputs = [
+        _one_segment(*part, causal, scale)
+        if len(run[0].lengths) == 1
+        else _varlen(*part, *run, causal=causal, scale=scale)
+        for part, run in zip(parts, runs)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _runs(
+    query_segments: Segments, key_segments: Segments, min_scores: int, num_heads: int
+) -> list[tuple[Segments, Segments]]:
+    """Neighbouring small segments together, large ones alone."""
+    if max(query_segments.lengths) * max(key_segments.lengths) * num_heads < min_scores:
+        return [(query_segments, key_segments)]  # with the offsets they have on the device
+    runs: list[list[tuple[int, int]]] = []
+    was_small = False
+    for num_queries, num_keys in zip(query_segments.lengths, key_segments.lengths):
+        is_small = num_queries * num_keys * num_heads < min_scores
+        if not (is_small and was_small):
+            runs.append([])
+        runs[-1].append((num_queries, num_keys))
+        was_small = is_small
+    return [(Segments(tuple(queries for queries, _ in run)), Segments(tuple(keys for _, keys in run))) for run in runs]
 
 
 def _fits_varlen(query_QHE: Tensor) -> bool:

@@ -31,28 +31,50 @@ class HourLlavaOutput(CausalLMOutputWithPast):
     target_losses: Tensor | None = None
 
 
+@dataclasses.dataclass
+class Targets:
+    """What the N positions of a batch must predict.
+
+    Attributes:
+        ids_N: token ids, -100 where nothing is supervised.
+        weights_N: what each counts in the loss, 0 where nothing is supervised.
+        places_S: where something is.
+    """
+
+    ids_N: Tensor
+    weights_N: Tensor
+    places_S: Tensor
+
+    @classmethod
+    def of(cls, labels_BL: Tensor, label_weights_BL: Tensor | None, segments: Segments | None) -> "Targets":
+        """Best made before a forward pass: a GPU that is asked for the places first finishes all it was given."""
+        ids_BL = next_token_targets(labels_BL, segments)
+        weights_N, ids_N = target_weights(ids_BL, label_weights_BL).flatten(), ids_BL.flatten()
+        return cls(ids_N, weights_N, (ids_N != IGNORED_LABEL).nonzero()[:, 0])
+
+
 class LanguageModelHead(nn.Linear):
     """Hidden states to logits, or straight to losses without ever holding all logits.
 
     The loss lives here, not beside it, because under FSDP only this module's own forward sees its whole weight.
     """
 
-    def forward(self, hidden_ND: Tensor, targets_N: Tensor | None = None) -> Tensor:
-        """[..., D] -> [..., V] logits; with targets [N]: [N] float32 cross-entropies, 0 where the target is -100."""
-        if targets_N is None:
+    def forward(self, hidden_ND: Tensor, targets: Targets | None = None) -> Tensor:
+        """[..., D] -> [..., V] logits; with targets: [N] float32 cross-entropies, 0 where nothing is supervised."""
+        if targets is None:
             return super().forward(hidden_ND)
-        supervised = (targets_N != IGNORED_LABEL).nonzero()[:, 0]
+        targets_N, places_S = targets.ids_N, targets.places_S
         losses_N = torch.zeros(
             len(targets_N), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device
         )
-        if not len(supervised):  # other ranks' gradients of this weight wait for ours
+        if not len(places_S):  # other ranks' gradients of this weight wait for ours
             return losses_N + self._losses(hidden_ND[:1], targets_N[:1].clamp(min=0)) * 0
-        hidden_ND, targets_N = hidden_ND[supervised], targets_N[supervised]
+        hidden_ND, targets_N = hidden_ND.index_select(0, places_S), targets_N[places_S]
         chunks = [
             checkpoint(self._losses, hidden_ND[chunk], targets_N[chunk], use_reentrant=False)
             for chunk in cut_into_chunks(len(targets_N), max(1, LOSS_CHUNK_LOGITS // self.out_features))
         ]
-        return losses_N.index_put((supervised,), torch.cat(chunks))
+        return losses_N.index_put((places_S,), torch.cat(chunks))
 
     def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         logits = super().forward(hidden_ND)

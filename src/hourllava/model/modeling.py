@@ -11,10 +11,11 @@ Shapes: B rows, L tokens of a row, N views or frames, P patch tokens, M memory e
 D decoder width, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -31,13 +32,14 @@ from hourllava.errors import InputError
 from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks, packed_positions
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import HourLlavaOutput, LanguageModelHead, next_token_targets, target_weights
+from hourllava.model.head import HourLlavaOutput, LanguageModelHead, Targets
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
 from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
     build_vision_tower,
     flat_features,
+    normalised,
     patch_features,
     pool_features,
     resize_grid,
@@ -150,7 +152,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         if entries_per_chunk is None:
             bank = self.token_bank(features, visuals)
             keys_values = self.memaug.keys_values(bank, visuals.memory_index, visuals.memory_positions)
-            return ProjectedMemory(keys_values, bank[visuals.kept_index])
+            return ProjectedMemory(keys_values, F.embedding(visuals.kept_index, bank))
 
         assert not visuals.resizes, "only videos are long enough for chunks"
         flat_PC = flat_features(features)
@@ -203,7 +205,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         places = visuals.input_index[:, None].expand(-1, flat.shape[1])
         with_kept = flat.scatter(0, places, memory.kept_tokens.to(flat.dtype))
         augmented = self.memaug(
-            with_kept[visuals.query_index],
+            with_kept.index_select(0, visuals.query_index),  # whose backward pass does not sort, as [] does
             visuals.query_positions,
             memory.keys_values,
             visuals.query_segments,
@@ -211,7 +213,8 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             visuals.memory_segments,
             observe,
         )
-        return flat.scatter(0, places, augmented[visuals.visual_query_index]).view_as(inputs_embeds_BLD)
+        recalled = augmented.index_select(0, visuals.visual_query_index)
+        return flat.scatter(0, places, recalled).view_as(inputs_embeds_BLD)
 
     def embed(
         self,
@@ -261,19 +264,19 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None,
     ) -> list[Tensor]:
         given = mm_encoder_outputs or {}
-        features = []
-        encoders: list[tuple[str, Tensor | None, Callable[[Tensor], BaseModelOutputWithPooling]]] = [
-            ("image", pixel_values, self.get_image_features),
-            ("video", pixel_values_videos, self.get_video_features),
-        ]
-        for modality, pixels, encode in encoders:
+        for modality, pixels in (("image", pixel_values), ("video", pixel_values_videos)):
             if pixels is not None and given.get(modality) is not None:
                 raise InputError(f"got both pixels and features of a {modality}; give one of them")
-            if pixels is not None:
-                features.append(encode(pixels).pooler_output)
-            elif given.get(modality) is not None:
-                features.append(given[modality].pooler_output)
-        return features
+        if pixel_values is not None and pixel_values_videos is not None:
+            # Through the tower together: a small one's pass is bound by the launches of its kernels.
+            both = [normalised(values, self.config) for values in (pixel_values, pixel_values_videos)]
+            images, frames = patch_features(self.vision_tower, torch.cat(both), self.config).split([*map(len, both)])
+            return [images, pool_features(frames, self.config.video_grid)]
+        if pixel_values is not None:
+            given = {**given, "image": self.get_image_features(pixel_values)}
+        if pixel_values_videos is not None:
+            given = {**given, "video": self.get_video_features(pixel_values_videos)}
+        return [given[modality].pooler_output for modality in ("image", "video") if given.get(modality) is not None]
 
     def forward(
         self,
@@ -385,8 +388,10 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             segments: lengths of the samples packed into the one row of the batch.
             **kwargs: for the decoder.
         """
-        if labels is not None and use_cache is None:
-            use_cache = False  # keys and values of a pass that gives a loss are of no use
+        targets = None
+        if labels is not None:
+            use_cache = bool(use_cache)  # keys and values of a pass that gives a loss are of no use
+            targets = Targets.of(labels, label_weights, segments)
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -404,12 +409,10 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         )
         hidden_BLD = output.last_hidden_state
         loss, target_losses_N, logits = None, None, None
-        if labels is not None:
-            targets_BL = next_token_targets(labels, segments)
-            weights_N = target_weights(targets_BL, label_weights).flatten()
-            num_targets = weights_N.sum() if num_items_in_batch is None else num_items_in_batch
-            target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets_BL.flatten())
-            loss = (target_losses_N * weights_N).sum() / torch.as_tensor(num_targets).clamp(min=1)
+        if targets is not None:
+            num_targets = targets.weights_N.sum() if num_items_in_batch is None else num_items_in_batch
+            target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets)
+            loss = (target_losses_N * targets.weights_N).sum() / torch.as_tensor(num_targets).clamp(min=1)
             if self.training:
                 idle = self._idle_parameters(
                     visuals is not None, pixel_values is not None or pixel_values_videos is not None

@@ -191,6 +191,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
         remove_unused_columns=False,
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # nothing in them ever changes
         disable_tqdm=True,
         use_cpu=not on_gpu,
         fsdp=sharded,
