@@ -29,7 +29,7 @@ def test_the_chain_makes_what_its_recipes_read(tmp_path):
     )
     write_command(commands / "torchrun", f'echo "$@" >> {log}')
     environment = os.environ | {
-        "PATH": f"{commands}:{os.environ['PATH']}", "SHARE": "4000", "PROCESSES": "1", "GPUS": "2",
+        "PATH": f"{commands}:{os.environ['PATH']}", "SHARE": "2000", "PROCESSES": "1", "GPUS": "2",
     }  # fmt: skip
     for _ in range(2):  # the second time everything is there
         log.unlink(missing_ok=True)

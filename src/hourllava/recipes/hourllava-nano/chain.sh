@@ -14,18 +14,29 @@ shards() { # NAME RECORDS KIND MEDIA
   hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
 }
 
+lengths() { # NAME
+  hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
+}
+
+all() { # PROCESS ...: each must have ended well
+  for process in "$@"; do wait "$process"; done
+}
+
 pictures() {
-  [ -f $world/shards/images/index.json ] && return
+  [ -f $world/shards/images/lengths.json ] && return
   hourllava world pictures --out $world/pictures --processes "$processes" --size-pixels 128 \
     --images $((200000 / share)) --multi-images $((20000 / share)) --texts $((60000 / share))
+  local making=()
   for name in text image images; do
-    shards $name $world/pictures/jsons/$name.json "${name/text/image}" $world/pictures/images
+    (shards $name $world/pictures/jsons/$name.json "${name/text/image}" $world/pictures/images && lengths $name) &
+    making+=($!)
   done
+  all "${making[@]}"
 }
 
 videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS
   [ -f "$world/shards/$1/lengths.json" ] && return
-  hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
+  nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
     --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 10 --no-tables --container reference \
     --processes "$few"
   cp -r "$world/$1/videos/." $world/videos
@@ -33,24 +44,20 @@ videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS
   lengths "$1"
 }
 
-lengths() { # NAME
-  hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
-}
-
 train() { # STAGE OPTION ...
   torchrun --standalone --nproc-per-node "$gpus" -m hourllava train recipes/hourllava-nano/s$1.yaml "${@:2}"
 }
 
 mkdir -p $world/videos
-videos cards 1 30000 0.02-0.18 1 0 normal 128 &
-videos short 2 30000 0.2-0.75 1 2 normal 64 &
-videos large 3 10000 0.2-0.75 1 2 normal 128 & # as pictures of real videos are: made smaller, objects between pixels
-videos mid 4 16000 0.75-4 1 2 dense 64 &
-videos long 5 4000 3-60 2 0 normal 64 &
+making=()
+videos cards 1 100000 0.02-0.18 1 0 normal 128 & making+=($!)
+videos short 2 30000 0.2-0.75 1 2 normal 64 & making+=($!)
+videos large 3 10000 0.2-0.75 1 2 normal 128 & making+=($!) # as real videos' pictures are: made smaller
+videos mid 4 24000 0.75-4 1 2 dense 64 & making+=($!)
+videos long 5 2000 3-60 2 0 normal 64 & making+=($!)
 pictures
-for name in text image images; do lengths $name & done
 train 0 "$@"
-wait
+all "${making[@]}"
 for stage in 1 2 3; do
   train $stage "$@"
 done
