@@ -28,7 +28,7 @@ def world(tmp_path_factory):
     """Shards of texts, images, sets of images, and questions about short and longer videos."""
     root = tmp_path_factory.mktemp("world")
     make_pictures(make_picture_settings(24, 8, 24, 2, 0, "train", 64), root / "pictures", processes=1)
-    lengths = (("cards", "0.1"), ("short", "0.25"), ("large", "0.25"), ("mid", "0.5"), ("long", "1"))
+    lengths = (("cards", "0.1"), ("short", "0.25"), ("large", "0.25"), ("deck", "0.25"), ("mid", "0.5"), ("far", "0.5"), ("long", "1"))
     for seed, (name, minutes) in enumerate(lengths):
         settings = make_settings(2, minutes, seed, "train", "normal", None, 1, "both", 64, "reference")
         make_world(settings, root / name, processes=1)
