@@ -41,8 +41,8 @@ NOT_TRAINED = "nano is not trained yet: its weights are random and these answers
 NEXT = """\
 Now a video of your own:
     hourllava ask holiday.mp4 "What happens?"
-nano is still in training: it reads pictures but hardly videos, and has seen nothing but MarathonWorld. For real video,
-on a GPU, take a published checkpoint:
+nano is still in training: it knows videos of half a minute, hardly an hour, and has seen nothing but MarathonWorld.
+For real video, on a GPU, take a published checkpoint:
     hourllava ask holiday.mp4 "What happens?" --model jylins/hourllava-qwen25-3b-s3"""
 
 _MAX_SEED = 10**6  # of the seeds drawn here: short enough to be typed again
