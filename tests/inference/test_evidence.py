@@ -15,7 +15,7 @@ from hourllava.model.memaug import MemoryKeysValues
 
 @pytest.mark.parametrize("num_chunks", [1, 3])
 @pytest.mark.parametrize("max_scores", [2**25, 100])
-def test_mass_is_the_mean_attention_of_the_questions_tokens(num_chunks, max_scores, monkeypatch):
+def test_mass_is_the_mean_attention_of_the_kept_tokens(num_chunks, max_scores, monkeypatch):
     monkeypatch.setattr(evidence, "MAX_SCORES", max_scores)
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(9, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
@@ -29,6 +29,19 @@ def test_mass_is_the_mean_attention_of_the_questions_tokens(num_chunks, max_scor
     shares = mass.per_frame(10, np.arange(30) // 3)
     assert shares.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(shares[4], scores.softmax(-1).mean((0, 1))[12:15].sum(), rtol=1e-4)
+
+
+def test_of_many_kept_tokens_some_are_watched(monkeypatch):
+    monkeypatch.setattr(evidence, "MAX_QUERIES", 5)
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(40, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
+    rows = torch.arange(3, 37)
+    few, again = AttentionMass(rows, 30), AttentionMass(rows, 30)
+    assert few.queries.tolist() == again.queries.tolist()
+    assert len(set(few.queries.tolist()) & set(rows.tolist())) == 5
+    few.observe(query, MemoryKeysValues([key], [key]))
+    scores = torch.einsum("qhe,khe->hqk", query[few.queries], key.repeat_interleave(2, 1)) / 8**0.5
+    torch.testing.assert_close(few.mass_M, scores.softmax(-1).mean((0, 1)))
 
 
 def test_spans_grow_around_peaks_to_half_their_height():

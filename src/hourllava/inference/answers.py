@@ -13,7 +13,7 @@ class Answer:
     Attributes:
         question: as asked.
         text: the answer.
-        evidence: the moments the question looked at, strongest first.
+        evidence: the moments the prompt looked at, strongest first.
         finish_reason: `stop` if the model ended its answer, `length` if it was cut at `max_new_tokens`.
         num_prompt_tokens: tokens of the prompt, visual ones included.
         num_new_tokens: tokens of the answer.
@@ -44,7 +44,7 @@ class Choice:
         option: the text of the chosen option.
         letter: its letter.
         probabilities: of each option, in the order given; they add up to 1.
-        evidence: the moments the question looked at, strongest first.
+        evidence: the moments the prompt looked at, strongest first.
     """
 
     question: str

@@ -437,12 +437,12 @@ class HourLlava:
             kept.append(kept_tokens)
         inputs = self.processor.collate(samples, for_generation=True)
         visuals = inputs["visuals"].to(device)
-        masses = []
-        for question, query_end in zip(questions, visuals.query_segments.offsets[1:]):
-            # All tokens of a prompt are queries, in order; the question stands before the opening of the answer.
-            last = query_end - self._num_closing_tokens
-            rows = torch.arange(last - self._count_tokens(question), last, device=device)
-            masses.append(AttentionMass(rows, len(ready.layout.memory_index)))
+        is_kept = torch.zeros(visuals.query_segments.num_tokens, dtype=torch.bool, device=device)
+        is_kept[visuals.visual_query_index] = True
+        masses = [
+            AttentionMass(start + rows.nonzero()[:, 0], len(ready.layout.memory_index))
+            for start, rows in zip(visuals.query_segments.offsets, is_kept.split(visuals.query_segments.lengths))
+        ]
 
         def observe(query_QHE: Tensor, keys_values: Any) -> None:
             for mass in masses:
@@ -469,13 +469,6 @@ class HourLlava:
         inputs = self.processor.collate(samples, for_generation=True).to(self.model.device)
         embeds = self.model.model.embed(inputs["input_ids"])
         return Prompt(embeds, inputs["attention_mask"], [[] for _ in questions])
-
-    @functools.cached_property
-    def _num_closing_tokens(self) -> int:
-        """Tokens between a question and its answer: the end of the user's turn, the opening of the assistant's."""
-        one = self.processor.encode([{"role": "user", "content": ""}], add_generation_prompt=True).input_ids
-        end = self.processor.tokenizer.convert_tokens_to_ids(END)
-        return len(one) - int(np.flatnonzero(one == end)[-1])
 
 
 def _messages(question: str, history: History) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Where an answer comes from: which moments of the video the question looked at.
+"""Where an answer comes from: which moments of the video its prompt looked at.
 
-MemAug lets every token of the question look into the memory, in every block and head. Their attention, summed over
-tokens, heads and blocks, says how much each frame mattered; frames that stand out are merged into a few spans of time.
+MemAug lets the kept tokens and the question look into the memory, in every block and head. Only the kept tokens go on
+to the decoder, so their attention, which depends on the question, says how much each frame mattered: summed over
+tokens, heads and blocks. Frames that stand out are merged into a few spans of time.
 
 Shapes: Q queries, M memory entries, H heads, G key/value heads, E head width, T frames.
 """
@@ -20,13 +21,16 @@ MAX_SPAN_SECONDS = 60.0
 # A span grows from its peak as long as frames have at least this part of the peak's mass.
 SPAN_FLOOR = 0.5
 
+# Kept tokens whose attention is watched: the 3B model has 8,700 of an hour, whose scores take as long as MemAug itself.
+MAX_QUERIES = 512
+
 # Scores are made for at most so many (head, key) pairs at a time: 128 MiB.
 MAX_SCORES = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A stretch of the video and the share of the question's attention it got (0 to 1)."""
+    """A stretch of the video and the share of the prompt's attention it got (0 to 1)."""
 
     start_seconds: float
     end_seconds: float
@@ -34,21 +38,24 @@ class Span:
 
 
 class AttentionMass:
-    """Collects how much the question's tokens attend to each memory entry; pass `observe` to MemAug.
+    """Collects how much the kept tokens of a prompt attend to each memory entry; pass `observe` to MemAug.
 
     Args:
-        question_queries: [N] rows of MemAug's queries that are the question's tokens.
+        kept_queries: [N] rows of MemAug's queries that are the prompt's kept tokens; of many, some are watched, drawn
+            at random but always the same.
         num_entries: M.
     """
 
-    def __init__(self, question_queries: Tensor, num_entries: int) -> None:
-        self.question_queries = question_queries
+    def __init__(self, kept_queries: Tensor, num_entries: int) -> None:
+        # Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
+        drawn = np.random.default_rng(0).permutation(len(kept_queries))[:MAX_QUERIES]
+        self.queries = kept_queries[torch.from_numpy(drawn).to(kept_queries.device)]
         self.mass_M = torch.zeros(num_entries)
         self.num_blocks = 0
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
         """Add one block's attention."""
-        query_NHE = query_QHE[self.question_queries]
+        query_NHE = query_QHE[self.queries]
         keys = list(memory.keys)
         num_groups, width = keys[0].shape[1:]
         rows = max(1, MAX_SCORES // (query_NHE.shape[1] * self.mass_M.shape[0]))
