@@ -21,8 +21,8 @@ MAX_SPAN_SECONDS = 60.0
 # A span grows from its peak as long as frames have at least this part of the peak's mass.
 SPAN_FLOOR = 0.5
 
-# Kept tokens whose attention is watched: the 3B model has 8,700 of an hour, whose scores take as long as MemAug itself.
-MAX_QUERIES = 512
+# Kept tokens whose attention is watched: the 3B model has 8,700 of an hour, and their scores are written out here.
+MAX_QUERIES = 256
 
 # Scores are made for at most so many (head, key) pairs at a time: 128 MiB.
 MAX_SCORES = 2**25
