@@ -26,6 +26,7 @@ TINY = {
     "model": {
         "min_video_frames": 4,
         "video_grid": GRID,
+        "forgetting": {"max_kept_frames": 512},  # nano's own, fewer, could not be exported in the released layout
         "max_sequence_tokens": 1024,
         "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
         "vision_config": {

@@ -62,7 +62,7 @@ def run_stage(world, runs, stage):
         "data.media": str(world / "media"),
         "data.workers": 0,
         "batch": {"token_budget": 2048, "samples": None, "tokens": 4096, "multiple_of": 2},
-        "schedule": {"max_steps": 5, "epochs": 20},
+        "schedule": {"max_steps": 10, "epochs": 40},
         "precision": "fp32",
         "compile": False,
         "log": {"every_steps": 1, "to": []},
@@ -84,7 +84,7 @@ def test_stages_follow_each_other_and_the_model_answers(world, tmp_path):
     first_losses = run_stage(world, tmp_path, 0)
     assert first_losses[-1] < first_losses[0] - 0.3
     later = [run_stage(world, tmp_path, stage) for stage in (1, 2, 3)]
-    assert all(min(losses[1:]) < losses[0] for losses in later[1:])  # of five steps, each with other questions
+    assert all(losses[-1] < losses[0] for losses in later[1:])
     assert later[2][0] < first_losses[0] - 0.3  # stage 3 begins with what the stages before have learnt
 
     model, report = load_model(tmp_path / "s3" / "final")

@@ -437,12 +437,8 @@ class HourLlava:
             kept.append(kept_tokens)
         inputs = self.processor.collate(samples, for_generation=True)
         visuals = inputs["visuals"].to(device)
-        is_kept = torch.zeros(visuals.query_segments.num_tokens, dtype=torch.bool, device=device)
-        is_kept[visuals.visual_query_index] = True
-        masses = [
-            AttentionMass(start + rows.nonzero()[:, 0], len(ready.layout.memory_index))
-            for start, rows in zip(visuals.query_segments.offsets, is_kept.split(visuals.query_segments.lengths))
-        ]
+        kept_queries = visuals.visual_query_index.split([len(tokens) for tokens in kept])
+        masses = [AttentionMass(queries, len(ready.layout.memory_index)) for queries in kept_queries]
 
         def observe(query_QHE: Tensor, keys_values: Any) -> None:
             for mass in masses:

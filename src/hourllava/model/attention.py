@@ -1,7 +1,7 @@
 """The one attention function: packed segments, grouped-query heads, full or causal.
 
 MemAug and the decoder both come here. Large segments are attended one by one with SDPA, the fastest kernel for them
-(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); the small ones of a batch, on CUDA in half
+(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); small neighbours, on CUDA in half
 precision, where launches would dominate, go to `varlen_attn` together (64 of 300 tokens: 0.66 ms against 4.7). A
 key/value set too large for one pass is attended in chunks whose partial results are merged by their log-sum-exp.
 

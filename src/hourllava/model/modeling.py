@@ -263,7 +263,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         pixel_values_videos: Tensor | None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None,
     ) -> list[Tensor]:
-        given = mm_encoder_outputs or {}
+        given = dict(mm_encoder_outputs or {})
         for modality, pixels in (("image", pixel_values), ("video", pixel_values_videos)):
             if pixels is not None and given.get(modality) is not None:
                 raise InputError(f"got both pixels and features of a {modality}; give one of them")
@@ -273,9 +273,9 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             images, frames = patch_features(self.vision_tower, torch.cat(both), self.config).split([*map(len, both)])
             return [images, pool_features(frames, self.config.video_grid)]
         if pixel_values is not None:
-            given = {**given, "image": self.get_image_features(pixel_values)}
+            given["image"] = self.get_image_features(pixel_values)
         if pixel_values_videos is not None:
-            given = {**given, "video": self.get_video_features(pixel_values_videos)}
+            given["video"] = self.get_video_features(pixel_values_videos)
         return [given[modality].pooler_output for modality in ("image", "video") if given.get(modality) is not None]
 
     def forward(
