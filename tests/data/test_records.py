@@ -35,7 +35,7 @@ def load(path, records=None):
 
 
 def test_the_training_record_is_the_published_one():
-    record = training_record(CHOICE).model_dump(by_alias=True)
+    record = json.loads(record_line(training_record(CHOICE)))
     assert list(record) == ["id", "data_source", "video", "conversations"]
     assert record["conversations"][0] == {
         "from": "human",

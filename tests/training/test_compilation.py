@@ -49,18 +49,19 @@ def packed_batch(processor, *frames_of_samples):
     return processor(conversations, packed=True)
 
 
-def loss_and_gradients(model, batch):
+def loss_and_gradients(model, batch, **options):
     model.zero_grad()
-    loss = model(**batch).loss
+    loss = model(**batch, **options).loss
     loss.backward()
-    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **gradients}
 
 
 def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor):
     shapes = [(10, 0, 31), (17, 25), (13,), (40, 9, 8, 0)]
     batches = [packed_batch(processor, *frames) for frames in shapes]
     model = tiny_model().train()
-    expected = [{name: value.clone() for name, value in loss_and_gradients(model, b).items()} for b in batches]
+    expected = [loss_and_gradients(model, batch) for batch in batches]
     names = list(model.state_dict())
     compile_layers(model, backend=BACKEND)
     assert list(model.state_dict()) == names
@@ -75,6 +76,30 @@ def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor
     # input is a view.
     assert num_graphs == [10] * len(batches)
     assert set(counters["graph_break"].values()) == {4}  # MemAug's two attentions, the decoder's for both inputs
+
+
+def test_grounding_is_the_same_and_shares_its_graphs(processor):
+    """A new object watches each batch; that must not be a reason to compile anew."""
+    batches = []
+    for num_frames, end in ((12, 4.0), (31, 6.0), (17, 8.0)):
+        torch.manual_seed(num_frames)
+        frames = torch.randint(0, 256, (num_frames, 24, 24, 3), dtype=torch.uint8)
+        turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+        video = Video(float(num_frames), frames=frames)
+        sample = processor.encode_record(turns, video=video, evidence_seconds=[(2.0, end)])
+        batches.append(processor.collate_packed([sample]))
+    model = tiny_model().train()
+    expected = [loss_and_gradients(model, batch, grounding_weight=1.0) for batch in batches]
+    plain = loss_and_gradients(model, batches[0])
+    assert plain["loss"] != expected[0]["loss"]
+    compile_layers(model, backend=BACKEND)
+    num_graphs = []
+    for batch, wanted in zip(batches, expected):
+        actual = loss_and_gradients(model, batch, grounding_weight=1.0)
+        for name, value in wanted.items():
+            torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=1e-6, msg=name)
+        num_graphs.append(counters["stats"]["unique_graphs"])
+    assert num_graphs == num_graphs[:1] * 3
 
 
 def test_answers_are_not_compiled(processor):
@@ -110,7 +135,7 @@ def test_a_run_with_adapters_ends_with_the_same_weights(tmp_path, monkeypatch):
 def test_with_fsdp_each_decoder_layer_sharded(processor):
     batches = [packed_batch(processor, *frames) for frames in [(10, 0, 31), (13,), (17, 25)]]
     model = tiny_model().train()
-    expected = [{name: value.clone() for name, value in loss_and_gradients(model, b).items()} for b in batches]
+    expected = [loss_and_gradients(model, batch) for batch in batches]
     compile_layers(model, backend=BACKEND)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -19,6 +19,7 @@ def make(
     needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
     per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
     formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
+    tasks: Annotated[str, typer.Option(help="Names of tasks, with commas between them, or all.")] = "all",
     size_pixels: Annotated[int, typer.Option(help="Width and height of the videos.")] = 256,
     container: Annotated[str, typer.Option(help="mp4, webm, or reference: rendered when read.")] = "mp4",
     questions: Annotated[int, typer.Option(help="Most questions of a training record, all about one video.")] = 1,
@@ -31,7 +32,7 @@ def make(
 
     settings = make_settings(
         videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container, questions,
-        captions, tables,
+        captions, tables, tasks,
     )  # fmt: skip
     make_world(settings, out, processes)
     typer.echo(str(out))

@@ -21,6 +21,7 @@ from hourllava.data.records import (
     TrainingRecord,
     iterate_questions,
     joined_record,
+    record_line,
 )
 from hourllava.errors import ConfigError, DataError
 
@@ -66,7 +67,7 @@ def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 
                 separator = "[\n" if out.suffix == ".json" else ""
                 for bucket in buckets:
                     for record in _grouped(bucket, num_questions, seed):
-                        file.write(separator + record.model_dump_json(by_alias=True))
+                        file.write(separator + record_line(record))
                         separator = ",\n" if out.suffix == ".json" else "\n"
                         num_records += 1
                 file.write("\n]\n" if out.suffix == ".json" else "\n")

@@ -28,13 +28,17 @@ _OPTION_LINE = re.compile(r"^\s*\(?([A-H])[).:]\s*(.+?)\s*$", re.MULTILINE)
 
 
 class Turn(BaseModel):
-    """One message of a conversation."""
+    """One message of a conversation; an answer may tell the moments of the video that show it.
+
+    `evidence`, (start_seconds, end_seconds) spans, is not in published records; loaders that do not know it pass it by.
+    """
 
     model_config = ConfigDict(frozen=True)
     speaker: Literal["human", "gpt"] = Field(
         serialization_alias="from", validation_alias=AliasChoices("from", "speaker")
     )
     value: str
+    evidence: tuple[tuple[float, float], ...] | None = None
 
 
 class TrainingRecord(BaseModel):
@@ -73,7 +77,10 @@ def training_record(row: QuestionRow) -> TrainingRecord:
     asked, answer = row.question, row.answer
     if row.answer_index is not None:
         asked, answer = choice_prompt(row.question, row.options), LETTERS[row.answer_index]
-    turns = (Turn(speaker="human", value=PLACEHOLDER + asked), Turn(speaker="gpt", value=answer))
+    turns = (
+        Turn(speaker="human", value=PLACEHOLDER + asked),
+        Turn(speaker="gpt", value=answer, evidence=row.evidence or None),
+    )
     return TrainingRecord(id=row.question_id, data_source=row.data_source, video=row.video, conversations=turns)
 
 
@@ -265,21 +272,23 @@ def _rows(found: dict[str, Any], question_id: str) -> Iterator[QuestionRow]:
     common |= {name: found[name] for name in ("template", "split") if found.get(name) is not None}
     if found.get("duration_seconds") is not None:
         common["duration_seconds"] = float(found["duration_seconds"])
-    common["evidence"] = tuple(_span(item) for item in found.get("evidence") or ())
+    common["evidence"] = _spans(found.get("evidence"))
     if "conversations" in found:
         turns = [
-            (str(turn.get("from", turn.get("role"))), str(turn.get("value", turn.get("content"))))
+            (str(turn.get("from", turn.get("role"))), str(turn.get("value", turn.get("content"))), turn.get("evidence"))
             for turn in found["conversations"]
         ]
         exchanges = [
-            (asked, answer) for (speaker, asked), (_, answer) in pairwise(turns) if speaker in ("human", "user")
+            (asked, answer, evidence)
+            for (speaker, asked, _), (_, answer, evidence) in pairwise(turns)
+            if speaker in ("human", "user")
         ]
         if not exchanges:
             raise ValueError("a conversation holds no exchange of a question and an answer")
-        for k, (asked, answer) in enumerate(exchanges):
+        for k, (asked, answer, evidence) in enumerate(exchanges):
             name = question_id if len(exchanges) == 1 else f"{question_id}-{k}"
             text, options = split_options(asked.replace("<image>", "").strip())
-            yield _row(common, name, text, options, answer, None)
+            yield _row(common | ({"evidence": _spans(evidence)} if evidence else {}), name, text, options, answer, None)
     elif found.get("question"):
         options = _option_list(found.get("options"))
         text = str(found["question"])
@@ -330,6 +339,10 @@ def split_options(text: str) -> tuple[str, tuple[str, ...]]:
     if len(found) < 2 or [letter for letter, _ in found] != list(LETTERS[: len(found)]):
         return text, ()
     return text[: _OPTION_LINE.search(text).start()].strip(), tuple(option for _, option in found)  # type: ignore[union-attr]
+
+
+def _spans(items: Any) -> tuple[tuple[float, float], ...]:
+    return tuple(_span(item) for item in items or ())
 
 
 def _span(item: Any) -> tuple[float, float]:

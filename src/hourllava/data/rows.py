@@ -40,7 +40,7 @@ from hourllava.video import probe, read_frames
 from hourllava.video.timeline import SampleGrid
 
 Questions = Literal["conversation", "segments"]
-Conversation = Sequence[Mapping[str, str]]
+Conversation = Sequence[Mapping[str, Any]]
 
 FPS = 1.0
 FEATURE_SUFFIXES = (".safetensors", ".pt")
@@ -156,8 +156,9 @@ class RowEncoder:
         layout: VisualLayout | None = None,
     ) -> Sample:
         return self.processor.encode_record(
-            conversation, images=images, video=video, layout=layout, label_policy=self.label_policy, seed=seed
-        )
+            conversation, images=images, video=video, layout=layout, evidence_seconds=_evidence(conversation),
+            label_policy=self.label_policy, seed=seed,
+        )  # fmt: skip
 
     def _conversations(self, record: Mapping[str, Any], num_visuals: int) -> list[Conversation]:
         turns: Conversation = record["conversations"]
@@ -265,6 +266,14 @@ def _record(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if "video" not in row and "image" not in row:
         raise DataError(f"a row needs a column 'video' or 'image'; it has {', '.join(map(str, row))}")
     return record
+
+
+def _evidence(conversation: Conversation) -> list[tuple[float, float]]:
+    """The moments that show what is answered, in seconds; none if the record does not say."""
+    try:
+        return [(float(start), float(end)) for turn in conversation for start, end in turn.get("evidence") or ()]
+    except (TypeError, ValueError) as error:
+        raise DataError("a turn's 'evidence' is a list of [start, end], in seconds") from error
 
 
 def _images(row: Mapping[str, Any], record: Mapping[str, Any]) -> list[Image.Image]:

@@ -262,6 +262,34 @@ def _attention_with_lse(
     return torch.cat(outputs).to(query_QHE.dtype), torch.cat(lses, 1)
 
 
+def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, key_segments: Segments) -> Tensor:
+    """Logarithm of the softmax's denominator of full packed attention: [Q, H], at least float32, with a gradient.
+
+    With it one knows how much of a query's attention falls on some of the keys: exp(that of these keys - that of all).
+    Not for training with more keys than fit into one pass.
+
+    Args:
+        query_QHE, key_KGE: queries and keys of all segments.
+        query_segments, key_segments: their lengths, pair by pair.
+    """
+    scale = query_QHE.shape[-1] ** -0.5
+    if not _fits_varlen(query_QHE):
+        group = query_QHE.shape[1] // key_KGE.shape[1]
+        keys_KHE = key_KGE.repeat_interleave(group, 1)
+        parts = zip(query_QHE.split(query_segments.lengths), keys_KHE.split(key_segments.lengths))
+        scores = [torch.einsum("qhe,khe->qhk", query * scale, key) for query, key in parts]
+        dtype = torch.promote_types(query_QHE.dtype, torch.float32)
+        return torch.cat([scores_QHK.to(dtype).logsumexp(-1) for scores_QHK in scores])
+    # Kernels give no gradient for it, but a value, and attention with the keys as values is what its gradient is made
+    # of: for a query the mean key, for a key the queries by their weights.
+    mean_key_QHE, lse_HQ = _varlen(
+        query_QHE.detach(), key_KGE.detach(), key_KGE, query_segments, key_segments, return_lse=True
+    )
+    mean_key_QHE, query_QHE = mean_key_QHE.float(), query_QHE.float()
+    with_gradient_QH = (query_QHE * mean_key_QHE.detach() + query_QHE.detach() * mean_key_QHE).sum(-1) * scale
+    return lse_HQ.detach().transpose(0, 1) + (with_gradient_QH - with_gradient_QH.detach())
+
+
 def decoder_attention(
     module: torch.nn.Module,
     query: Tensor,

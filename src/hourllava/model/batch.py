@@ -27,12 +27,35 @@ class VisualSample:
         layout: what it remembers and keeps. Consecutive samples whose `memory_index` is the same array share a memory.
         first_token: flat index in the batch's inputs of the sample's first token.
         is_visual, is_prompt_text: [L] of the sample's own tokens, see `query_layout`.
+        evidence: memory entries that show what the sample is about, if that is known.
     """
 
     layout: VisualLayout
     first_token: int
     is_visual: np.ndarray
     is_prompt_text: np.ndarray
+    evidence: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceBatch:
+    """Where in their memories the R samples of a batch should look whose evidence is known.
+
+    Attributes:
+        watching_index: [W] MemAug's queries that are kept tokens of these samples.
+        watching_sample: [W] which of the R samples each belongs to.
+        watching_segments: queries of each sample.
+        recall_segments: queries of each memory of the batch.
+        entry_index: [N] memory entries that are evidence, sample after sample.
+        entry_segments: evidence of each sample.
+    """
+
+    watching_index: Tensor
+    watching_sample: Tensor
+    watching_segments: Segments
+    recall_segments: Segments
+    entry_index: Tensor
+    entry_segments: Segments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +75,7 @@ class VisualBatch:
         memory_segments: entries of each memory.
         resizes: tile grids to resize, `source_index` into the bank.
         num_image_tokens, num_video_tokens: patch tokens the bank starts with.
+        evidence: of the samples of which it is known.
     """
 
     memory_index: Tensor
@@ -67,6 +91,7 @@ class VisualBatch:
     resizes: tuple[GridResize, ...]
     num_image_tokens: int
     num_video_tokens: int
+    evidence: EvidenceBatch | None = None
 
     @property
     def newline_index(self) -> int:
@@ -76,19 +101,23 @@ class VisualBatch:
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> Self:
         """A copy with its tensors on `device`."""
-        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """A copy in pinned memory."""
-        return self._with_tensors(Tensor.pin_memory)
+        return _with_tensors(self, Tensor.pin_memory)
 
-    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Self:
-        changed: dict[str, Any] = {
-            field.name: change(value)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return dataclasses.replace(self, **changed)
+
+def _with_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A copy of a dataclass with its tensors changed, and those of the evidence in it."""
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            changed[field.name] = change(value)
+        elif isinstance(value, EvidenceBatch):
+            changed[field.name] = _with_tensors(value, change)
+    return dataclasses.replace(batch, **changed)
 
 
 def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
@@ -123,6 +152,10 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
     queries = [query_layout(sample.is_visual, sample.is_prompt_text, sample.layout) for sample in samples]
     query_lengths = [len(index) for index, _ in queries]
     first_queries = np.cumsum([0, *query_lengths])
+    visual_queries = [
+        first + np.flatnonzero(sample.is_visual[index])
+        for first, sample, (index, _) in zip(first_queries, samples, queries)
+    ]
     return VisualBatch(
         memory_index=_join(bank_index(n, layout.memory_index) for n, layout in layouts.items()),
         memory_positions=_join(layout.memory_positions for layout in layouts.values()),
@@ -133,16 +166,38 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
         input_index=_join(sample.first_token + np.flatnonzero(sample.is_visual) for sample in samples),
         query_index=_join(sample.first_token + index for sample, (index, _) in zip(samples, queries)),
         query_positions=_join(positions for _, positions in queries),
-        visual_query_index=_join(
-            first + np.flatnonzero(sample.is_visual[index])
-            for first, sample, (index, _) in zip(first_queries, samples, queries)
-        ),
+        visual_query_index=_join(visual_queries),
         query_segments=Segments(tuple(query_lengths)),
         recall_segments=Segments(tuple(np.add.reduceat(query_lengths, memories).tolist())),
         memory_segments=Segments(tuple(len(layout.memory_index) for layout in layouts.values())),
         resizes=tuple(resizes),
         num_image_tokens=num_image_tokens,
         num_video_tokens=num_video_tokens,
+        evidence=_batch_evidence(samples, owners, visual_queries),
+    )
+
+
+def _batch_evidence(
+    samples: Sequence[VisualSample], owners: Sequence[int], visual_queries: Sequence[np.ndarray]
+) -> EvidenceBatch | None:
+    known = [number for number, sample in enumerate(samples) if sample.evidence is not None]
+    if not known:
+        return None
+    memories = sorted(set(owners))
+    lengths = [len(samples[number].layout.memory_index) for number in memories]
+    first_entries = dict(zip(memories, np.cumsum([0, *lengths])))
+    num_watching = dict.fromkeys(memories, 0)
+    for number in known:
+        num_watching[owners[number]] += len(visual_queries[number])
+    entries = [first_entries[owners[number]] + samples[number].evidence for number in known]
+    sizes = [len(visual_queries[number]) for number in known]
+    return EvidenceBatch(
+        watching_index=_join(visual_queries[number] for number in known),
+        watching_sample=torch.from_numpy(np.arange(len(known)).repeat(sizes)),
+        watching_segments=Segments(tuple(sizes)),
+        recall_segments=Segments(tuple(num_watching.values())),
+        entry_index=_join(entries),
+        entry_segments=Segments(tuple(map(len, entries))),
     )
 
 

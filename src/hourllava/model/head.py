@@ -26,9 +26,11 @@ class HourLlavaOutput(CausalLMOutputWithPast):
 
     Attributes:
         target_losses: [B * L] cross-entropy of each position's prediction, 0 where none is supervised; no gradient.
+        evidence_shares: [R] of the samples that are grounded, the share of attention on their evidence; no gradient.
     """
 
     target_losses: Tensor | None = None
+    evidence_shares: Tensor | None = None
 
 
 @dataclasses.dataclass

@@ -146,6 +146,26 @@ def video_layout(
     )
 
 
+def video_entries_at(
+    spans_seconds: Sequence[tuple[float, float]], num_frames: int, duration_seconds: float, config: HourLlavaConfig
+) -> Indices:
+    """The memory entries of a video's frames that are shown in these spans, sorted; frames are evenly spaced in time.
+
+    Args:
+        spans_seconds: (start, end); a frame at the very end is no part of a span.
+        num_frames, config: as for `video_layout`.
+        duration_seconds: of the video.
+    """
+    frames = np.arange(num_frames)
+    if num_frames < config.min_video_frames:
+        frames = forget.evenly_spaced(num_frames, config.min_video_frames)
+    times = frames * (duration_seconds / num_frames)
+    is_shown = np.zeros(len(frames), bool)
+    for start, end in spans_seconds:
+        is_shown |= (times >= start) & (times < end)
+    return np.flatnonzero(is_shown.repeat(config.video_frame_tokens + 1))
+
+
 def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:
     """Tokens a video of `num_frames` frames takes in the decoder's sequence, newlines included."""
     kept_frames = forget.num_kept_frames(max(num_frames, config.min_video_frames), config.forgetting)

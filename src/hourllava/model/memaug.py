@@ -169,13 +169,18 @@ class MemAugCrossAttention(nn.Module):
         """[Q, D] -> [Q, D]."""
         query = self.queries(x_QD, angles)
         if observe is not None:
-            observe(query, memory)
+            _show(observe, query, memory)
         if len(memory.keys) > 1:
             assert len(memory_segments.lengths) == 1, "a memory in chunks stands alone"
             output = chunked_attention(query, zip(memory.keys, memory.values))
         else:
             output = packed_attention(query, memory.keys[0], memory.values[0], query_segments, memory_segments)
         return self.o_proj(output.flatten(1))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # what it does with them is its own affair
+def _show(observe: QueryObserver, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
+    observe(query_QHE, memory)
 
 
 class MemAugMlp(nn.Module):

@@ -32,6 +32,7 @@ from hourllava.errors import InputError
 from hourllava.model.attention import PACKED_ATTENTION, Segments, cut_into_chunks, packed_positions
 from hourllava.model.batch import VisualBatch
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.grounding import Grounding, grounding_loss
 from hourllava.model.head import HourLlavaOutput, LanguageModelHead, Targets
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
 from hourllava.model.norms import fuse_norms
@@ -292,6 +293,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         memory: ProjectedMemory | None = None,
         segments: Segments | None = None,
+        observe: QueryObserver | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Run the decoder over a prompt; see `embed` for the visual arguments.
@@ -300,6 +302,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as everywhere in
                 transformers.
             segments: lengths of the samples packed into the one row of the batch.
+            observe: is shown what looks into the memory, see `MemAug.forward`.
             **kwargs: for the decoder.
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -320,6 +323,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
                 pixel_values_videos=pixel_values_videos,
                 mm_encoder_outputs=mm_encoder_outputs,
                 memory=memory,
+                observe=observe,
             )
         output: BaseModelOutputWithPast = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -365,6 +369,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         label_weights: Tensor | None = None,
+        grounding_weight: float = 0.0,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         visuals: VisualBatch | None = None,
@@ -381,6 +386,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         Args:
             labels: [B, L] token ids, -100 where nothing is supervised. The loss is the mean over supervised tokens.
             label_weights: [B, L] of the labels, 0 where nothing is supervised: a weighted mean instead.
+            grounding_weight: of each sample's `grounding_loss`, if the batch tells evidence, against a token's.
             logits_to_keep: only the last so many positions' logits (0: all), or these positions'.
             num_items_in_batch: supervised tokens (their weight) to take the mean over, if this is part of a larger one.
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
@@ -388,9 +394,11 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             segments: lengths of the samples packed into the one row of the batch.
             **kwargs: for the decoder.
         """
-        targets = None
+        targets = grounding = None
         if labels is not None:
             use_cache = bool(use_cache)  # keys and values of a pass that gives a loss are of no use
+            if grounding_weight and visuals is not None and visuals.evidence is not None and self.model.memaug.blocks:
+                grounding = Grounding(visuals.evidence, visuals.memory_segments)
             targets = Targets.of(labels, label_weights, segments)
         output = self.model(
             input_ids=input_ids,
@@ -405,14 +413,19 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             mm_encoder_outputs=mm_encoder_outputs,
             memory=memory,
             segments=segments,
+            observe=grounding.observe if grounding else None,
             **kwargs,
         )
         hidden_BLD = output.last_hidden_state
-        loss, target_losses_N, logits = None, None, None
+        loss, target_losses_N, shares_R, logits = None, None, None, None
         if targets is not None:
             num_targets = targets.weights_N.sum() if num_items_in_batch is None else num_items_in_batch
             target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets)
-            loss = (target_losses_N * targets.weights_N).sum() / torch.as_tensor(num_targets).clamp(min=1)
+            total = (target_losses_N * targets.weights_N).sum()
+            if grounding is not None:
+                shares_R = grounding.shares()
+                total = total + grounding_weight * grounding_loss(shares_R).sum()
+            loss = total / torch.as_tensor(num_targets).clamp(min=1)
             if self.training:
                 idle = self._idle_parameters(
                     visuals is not None, pixel_values is not None or pixel_values_videos is not None
@@ -428,6 +441,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             target_losses=None if target_losses_N is None else target_losses_N.detach(),
+            evidence_shares=None if shares_R is None else shares_R.detach(),
         )
 
     def _idle_parameters(self, has_visuals: bool, has_pixels: bool) -> list[nn.Parameter]:

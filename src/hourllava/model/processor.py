@@ -29,7 +29,7 @@ from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
-from hourllava.model.layout import VisualLayout, image_layout, tiled_image_layout, video_layout
+from hourllava.model.layout import VisualLayout, image_layout, tiled_image_layout, video_entries_at, video_layout
 from hourllava.model.prompt import (
     LabelPolicy,
     Turn,
@@ -83,6 +83,7 @@ class Sample:
         layout: of its visuals; None for text only.
         pixels: uint8 [N, 3, H, W] views or frames, if they are still to be encoded.
         features: [T, tokens, C] pooled features, if the video came as features.
+        evidence: memory entries that show what it is about, if that is known and less than half of all.
     """
 
     input_ids: np.ndarray
@@ -91,6 +92,7 @@ class Sample:
     layout: VisualLayout | None = None
     pixels: Tensor | None = None
     features: Tensor | None = None
+    evidence: np.ndarray | None = None
 
 
 class ModelInputs(BatchFeature):
@@ -237,6 +239,7 @@ class HourLlavaProcessor:
         images: Sequence[Image.Image] = (),
         video: Video | None = None,
         layout: VisualLayout | None = None,
+        evidence_seconds: Sequence[tuple[float, float]] = (),
         label_policy: LabelPolicy = "answers",
         seed: int = 0,
     ) -> Sample:
@@ -248,6 +251,7 @@ class HourLlavaProcessor:
             conversations: turns, `{"from": "human" | "gpt", "value": text}`.
             images, video: what the marks stand for.
             layout: instead of images: that of images which another sample of the batch brings along.
+            evidence_seconds: (start, end) of what the video shows of it, if that is known.
             label_policy: which tokens are supervised.
             seed: of random forgetting.
         """
@@ -256,7 +260,13 @@ class HourLlavaProcessor:
             sentence = video_sentence(video.duration_seconds, video.num_frames)
             turns = [_with_sentence(turn, sentence) for turn in turns]
         videos = [] if video is None else [video]
-        return self._encode_turns(turns, images, videos, layout=layout, label_policy=label_policy, seed=seed)
+        sample = self._encode_turns(turns, images, videos, layout=layout, label_policy=label_policy, seed=seed)
+        if video is None or not evidence_seconds:
+            return sample
+        assert sample.layout is not None
+        evidence = video_entries_at(evidence_seconds, video.num_frames, video.duration_seconds, self.config)
+        teaches = 0 < len(evidence) < len(sample.layout.memory_index) / 2
+        return dataclasses.replace(sample, evidence=evidence) if teaches else sample
 
     def _encode_turns(
         self,
@@ -379,6 +389,7 @@ class HourLlavaProcessor:
                     start,
                     sample.input_ids == self.config.visual_token_id,
                     sample.is_prompt_text,
+                    sample.evidence,
                 )
                 for sample, start in seen
                 if sample.layout is not None

@@ -50,6 +50,7 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
     parts = [
         f"step {step}/{max_steps}",
         f"loss {logs['loss']:.4f} ({by_modality})",
+        *([f"evidence {logs['evidence_share']:.1%}"] if "evidence_share" in logs else []),
         f"gradient {logs.get('grad_norm', 0.0):.2f}",
         f"rate {logs['learning_rate_share']:.0%}",
         f"{logs['samples_per_second']:.1f} samples/s",

@@ -34,12 +34,14 @@ class Meter:
         self.device = device
         self._losses = torch.zeros(len(MODALITIES), dtype=torch.float64, device=device)
         self._targets = torch.zeros_like(self._losses)
+        self._evidence = torch.zeros(2, dtype=torch.float64, device=device)  # sum of shares, their number
         self.start()
 
     def start(self) -> None:
         """Forget everything counted so far; the clock starts."""
         self._losses.zero_()
         self._targets.zero_()
+        self._evidence.zero_()
         self._samples = self._tokens = self._views = 0
         self._flops = self._waited_seconds = 0.0
         self._start = time.perf_counter()
@@ -64,19 +66,26 @@ class Meter:
         self._losses.index_add_(0, modality_N, losses_N.double())
         self._targets.index_add_(0, modality_N, is_target_N.double())
 
+    def looked(self, shares_R: Tensor) -> None:
+        """Shares of attention that fell on the evidence of a micro-batch's samples."""
+        self._evidence[0] += shares_R.double().sum()
+        self._evidence[1] += len(shares_R)
+
     def read(self) -> dict[str, float]:
         """Figures since the last reading: rates of all processes together, shares of their time; then starts anew."""
         seconds = time.perf_counter() - self._start
         counts = torch.tensor(
             [self._samples, self._tokens, self._views, self._flops, self._waited_seconds, 1.0], dtype=torch.float64
         )
-        totals = torch.cat([self._losses, self._targets, counts.to(self.device)])
+        totals = torch.cat([self._losses, self._targets, self._evidence, counts.to(self.device)])
         if dist.is_initialized():
             dist.all_reduce(totals)
-        losses, targets, (samples, tokens, views, flops, waited_seconds, processes) = (
-            part.tolist() for part in totals.split([len(MODALITIES), len(MODALITIES), len(counts)])
+        losses, targets, (shares, grounded), (samples, tokens, views, flops, waited_seconds, processes) = (
+            part.tolist() for part in totals.split([len(MODALITIES), len(MODALITIES), 2, len(counts)])
         )
         figures = {f"loss_{name}": losses[k] / targets[k] for k, name in enumerate(MODALITIES) if targets[k]}
+        if grounded:
+            figures["evidence_share"] = shares / grounded
         figures |= {
             "samples_per_second": samples / seconds,
             "tokens_per_second": tokens / seconds,

@@ -93,6 +93,7 @@ class DataRecipe(_Section):
     questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
     labels: LabelPolicy = "answers"
     label_weights: LabelWeights = "tokens"  # what counts alike: tokens or answers; square: between, 1 / sqrt(length)
+    grounding_weight: float = Field(default=0, ge=0)  # of looking where records say the answer is, against a token
     workers: int = Field(default=4, ge=0)  # loader processes of each rank
     prefetch: Positive = 2  # micro-batches each of them is ahead
     max_failed_share: float = Field(default=0.01, ge=0, le=1)

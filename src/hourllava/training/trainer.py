@@ -142,10 +142,14 @@ class HourLlavaTrainer(Trainer):
         """This micro-batch's share of the step's mean over tokens, times the processes over which gradients average."""
         modality_S = inputs.pop(MODALITIES_KEY)
         targets_L = _targets(inputs).flatten()
-        output = model(**inputs, num_items_in_batch=num_items_in_batch)
+        output = model(
+            **inputs, grounding_weight=self.recipe.data.grounding_weight, num_items_in_batch=num_items_in_batch
+        )
         lengths_S = torch.tensor(inputs["segments"].lengths, device=modality_S.device)
         modality_L = modality_S.repeat_interleave(lengths_S, output_size=len(targets_L))
         self.meter.lost(output.target_losses, targets_L != IGNORED_LABEL, modality_L)
+        if output.evidence_shares is not None:
+            self.meter.looked(output.evidence_shares)
         self._step_losses.append(output.loss.detach())
         return output.loss * self.args.world_size
 

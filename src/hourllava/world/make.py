@@ -28,11 +28,12 @@ from pydantic import BaseModel, ConfigDict
 from hourllava.clock import format_clock
 from hourllava.data.atomic import replacing
 from hourllava.data.records import question_table_file, training_record_file
+from hourllava.data.taxonomy import find_task
 from hourllava.errors import ConfigError
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
 from hourllava.world.generate import DIFFICULTIES, MAX_EVENTS, MAX_SECONDS, check_settings
 from hourllava.world.jobs import prepare_folder, run_jobs, workers
-from hourllava.world.questions import FORMATS
+from hourllava.world.questions import BUILDERS, FORMATS
 from hourllava.world.questions.draft import Format
 from hourllava.world.records import SOURCE, Described, describe_video
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
@@ -60,12 +61,13 @@ class MakeSettings(BaseModel):
     needles: int | None = None  # cards per video; None: one per event, at least 4
     per_task: int = 3  # questions per task and format, as in VideoMarathon
     formats: tuple[Format, ...] = FORMATS
+    tasks: tuple[str, ...] = tuple(BUILDERS)
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
     questions: int = 1  # of a training record, at most
     captions: int = 0  # descriptions of each video among its questions
     tables: bool = True  # questions.parquet and captions.jsonl, which training does not read
-    version: Literal[2] = 2  # of the generator: other versions give other bytes
+    version: Literal[3] = 3  # of the generator: other versions give other bytes
 
 
 def parse_minutes(text: str) -> tuple[int, int]:
@@ -98,9 +100,24 @@ def parse_formats(text: str) -> tuple[Format, ...]:
     return formats
 
 
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """ "all", or names of tasks with commas between them, to their names in the taxonomy.
+
+    Raises:
+        ConfigError: no such task.
+    """
+    if text == "all":
+        return tuple(BUILDERS)
+    found = [(name.strip(), find_task(name.strip())) for name in text.split(",")]
+    if unknown := [name for name, task in found if task is None]:
+        raise ConfigError(f"--tasks names {unknown[0]!r}; use all, or some of: {', '.join(BUILDERS)}")
+    return tuple(dict.fromkeys(task.name for _, task in found if task is not None))
+
+
 def make_settings(
     videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
     formats: str, size_pixels: int, container: str, questions: int = 1, captions: int = 0, tables: bool = True,
+    tasks: str = "all",
 ) -> MakeSettings:  # fmt: skip
     """Check what a user asked for.
 
@@ -133,7 +150,7 @@ def make_settings(
             "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
             "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
             "container": container, "formats": answer_formats, "questions": questions, "captions": captions,
-            "tables": tables,
+            "tables": tables, "tasks": parse_tasks(tasks),
         }
     )  # fmt: skip
 
@@ -229,8 +246,8 @@ def _make_video(job: _Job) -> None:
 def _describe(job: _Job) -> Described:
     s = job.settings
     return describe_video(
-        job.reference.script(), job.video, per_task=s.per_task, formats=s.formats, questions_per_record=s.questions,
-        num_descriptions=s.captions, tables=s.tables,
+        job.reference.script(), job.video, per_task=s.per_task, tasks=s.tasks, formats=s.formats,
+        questions_per_record=s.questions, num_descriptions=s.captions, tables=s.tables,
     )  # fmt: skip
 
 

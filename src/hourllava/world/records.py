@@ -11,7 +11,7 @@ from typing import Any
 
 from hourllava.data.records import QuestionRow, joined_record, question_table, record_line, training_record
 from hourllava.world.captions import Captions, generate_captions
-from hourllava.world.questions import FORMATS, generate_questions
+from hourllava.world.questions import BUILDERS, FORMATS, generate_questions
 from hourllava.world.questions.descriptions import description_exchanges
 from hourllava.world.questions.draft import Format
 from hourllava.world.rng import Draws
@@ -30,20 +30,20 @@ class Described:
 
 
 def describe_video(
-    script: Script, video: str, *, per_task: int, formats: tuple[Format, ...], questions_per_record: int,
-    num_descriptions: int, tables: bool,
+    script: Script, video: str, *, per_task: int, tasks: tuple[str, ...], formats: tuple[Format, ...],
+    questions_per_record: int, num_descriptions: int, tables: bool,
 ) -> Described:  # fmt: skip
     """Ask and describe.
 
     Args:
         script: of the video.
         video: the path below `videos/`.
-        per_task, formats: as in `generate_questions`.
+        per_task, tasks, formats: as in `generate_questions`.
         questions_per_record: most exchanges of one training record.
         num_descriptions: most exchanges whose answers are captions; they are in records only.
         tables: whether the table and the captions are wanted.
     """
-    questions = list(question_rows(script, video, per_task, formats))
+    questions = list(question_rows(script, video, per_task, formats, tasks))
     if not tables and not num_descriptions:
         return Described(_record_lines(script, video, questions, questions_per_record))
     captions = generate_captions(script)
@@ -56,10 +56,14 @@ def describe_video(
 
 
 def question_rows(
-    script: Script, video: str, per_task: int, formats: tuple[Format, ...] = FORMATS
+    script: Script,
+    video: str,
+    per_task: int,
+    formats: tuple[Format, ...] = FORMATS,
+    tasks: tuple[str, ...] = tuple(BUILDERS),
 ) -> Iterator[QuestionRow]:
     """A video's questions as rows of the table; `video` is the path below `videos/`."""
-    for number, question in enumerate(generate_questions(script, per_task=per_task, formats=formats)):
+    for number, question in enumerate(generate_questions(script, per_task=per_task, tasks=tasks, formats=formats)):
         yield QuestionRow(
             question_id=f"{_name_of(video)}-{number:03}",
             video=video,

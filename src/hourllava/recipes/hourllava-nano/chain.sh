@@ -34,11 +34,11 @@ pictures() {
   all "${making[@]}"
 }
 
-videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS QUESTIONS OPTION ...
   [ -f "$world/shards/$1/lengths.json" ] && return
   nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 10 --no-tables --container reference \
-    --processes "$few" "${@:9}"
+    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions "$9" --no-tables --container reference \
+    --processes "$few" "${@:10}"
   cp -r "$world/$1/videos/." $world/videos
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
   lengths "$1"
@@ -50,13 +50,14 @@ train() { # STAGE OPTION ...
 
 mkdir -p $world/videos
 making=()
-videos cards 1 100000 0.02-0.18 1 0 normal 128 & making+=($!)
-videos short 2 30000 0.2-0.75 1 2 normal 64 & making+=($!)
-videos large 3 10000 0.2-0.75 1 2 normal 128 & making+=($!) # as real videos' pictures are: made smaller
-videos deck 6 10000 0.4-4 1 0 normal 64 --needles 12 & making+=($!)
-videos mid 4 24000 0.75-4 1 2 dense 64 & making+=($!)
-videos far 7 4000 4-15 1 0 normal 64 & making+=($!)
-videos long 5 2000 15-60 1 0 normal 64 & making+=($!)
+about_cards='Object Attribute,Scene Recognition,Key Event Extraction,Object Reasoning,Temporal Reasoning'
+videos cards 1 50000 0.02-0.18 1 0 normal 128 10 & making+=($!)
+videos deck 6 12000 0.25-4 3 0 normal 64 10 --needles 12 --tasks "$about_cards" & making+=($!)
+videos short 2 20000 0.2-0.75 1 2 normal 64 10 & making+=($!)
+videos large 3 6000 0.2-0.75 1 2 normal 128 10 & making+=($!) # as real videos' pictures are: made smaller
+videos mid 4 12000 0.75-4 1 2 dense 64 20 & making+=($!)
+videos far 7 6000 4-15 1 0 normal 64 20 & making+=($!)
+videos long 5 1500 15-60 1 0 normal 64 20 & making+=($!)
 pictures
 train 0 "$@"
 all "${making[@]}"
