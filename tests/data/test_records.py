@@ -12,6 +12,7 @@ from hourllava.data.records import (
     LoadReport,
     QuestionRow,
     iterate_questions,
+    record_line,
     split_options,
     training_record,
 )
