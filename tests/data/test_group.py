@@ -23,7 +23,7 @@ def questions(num_videos=9):
             yield QuestionRow(
                 question_id=f"v{video}q{k}", video=f"s/v{video}.mp4", data_source="s", question=f"Q{video}.{k}?",
                 format="choice" if options else "open", options=options, answer_index=1 if options else None,
-                answer="y" if options else f"A{video}.{k}",
+                answer="y" if options else f"A{video}.{k}", evidence=((float(k), k + 1.5),) if k else (),
             )  # fmt: skip
 
 
@@ -44,7 +44,9 @@ def test_every_question_comes_once_in_records_of_at_most_n(tmp_path):
         assert values[0].startswith("<image>\n")
         assert sum(value.count("<image>") for value in values) == 1
         number = record["video"].removeprefix("s/v").removesuffix(".mp4")
-        for question, answer in zip(values[::2], values[1::2]):
+        evidence = [turn.get("evidence") for turn in record["conversations"]]
+        assert not any(evidence[::2])
+        for question, answer, moments in zip(values[::2], values[1::2], evidence[1::2]):
             text = question.removeprefix("<image>\n")
             name = text.split("?")[0].removeprefix("Q")
             assert name.split(".")[0] == number
@@ -52,6 +54,8 @@ def test_every_question_comes_once_in_records_of_at_most_n(tmp_path):
             assert (text, answer) == (
                 (choice_prompt(f"Q{name}?", "xyz"), "B") if is_choice else (f"Q{name}?", f"A{name}")
             )
+            start = int(name.split(".")[1])
+            assert moments == ([[start, start + 1.5]] if start else None)
             asked[name] += 1
         sizes[len(values) // 2] += 1
     assert len(asked) == 45

@@ -219,6 +219,14 @@ def test_questions_apart_share_one_memory(row, processor, media):
     assert model(**inputs).loss.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("evidence", ["0-3", [3, 4], [["three", 4]]])
+def test_evidence_that_is_none(evidence, encode):
+    row = video_row("s/v.safetensors")
+    row["text"]["conversations"][1]["evidence"] = evidence
+    with pytest.raises(DataError, match=r"'evidence' is a list of \[start, end\], in seconds"):
+        encode(row, 0)
+
+
 def test_question_pairs_put_the_visuals_in_front():
     turns = conversation("a <image> or <image>?", "b?", mark="")
     first, second = question_pairs(turns, 2)

@@ -10,6 +10,7 @@ from hourllava.model.processor import HourLlavaProcessor
 
 NUM_FRAMES, NUM_TOKENS, WIDTH = 20, 16, 24  # of the tiny model
 QUESTIONS = [("<image>\nWhat happens first?", "Rain."), ("And then?", "The sun comes out."), ("Where?", "At sea.")]
+EVIDENCE = [[[0.0, 3.0]], [[5.0, 6.0], [9.0, 11.0]], None]
 
 
 def gradients(model, processor, *rows):
@@ -17,7 +18,7 @@ def gradients(model, processor, *rows):
     model.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
     for samples in rows:
-        output = model(**processor.collate_packed(samples), num_items_in_batch=1)
+        output = model(**processor.collate_packed(samples), grounding_weight=0.7, num_items_in_batch=1)
         output.loss.backward()
         total += output.loss.detach()
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -30,6 +31,8 @@ def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(tok
     Memory(features, times, times, fps=1.0, duration_seconds=float(NUM_FRAMES), source=Source("v.mp4"),
            encoder=EncoderIdentity("d", WIDTH, 4)).save(tmp_path / "v.safetensors")  # fmt: skip
     turns = [{"from": speaker, "value": text} for pair in QUESTIONS for speaker, text in zip(("human", "gpt"), pair)]
+    for answer, evidence in zip(turns[1::2], EVIDENCE):
+        answer["evidence"] = evidence
     model, processor = tiny_model(), HourLlavaProcessor(tokenizer, tiny_config())
     encoder = RowEncoder(processor, tmp_path, questions="segments")
     shared = encoder({"video": "v.safetensors", "text": {"id": "r", "conversations": turns}}, seed=3)
@@ -38,7 +41,9 @@ def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(tok
         for pair in ([turns[0], turns[1]], question(turns, 1), question(turns, 2))
     ]
 
-    assert processor.collate_packed(shared)["visuals"].memory_segments.lengths == (NUM_FRAMES * (NUM_TOKENS + 1),)
+    visuals = processor.collate_packed(shared)["visuals"]
+    assert visuals.memory_segments.lengths == (NUM_FRAMES * (NUM_TOKENS + 1),)
+    assert visuals.evidence.entry_segments.lengths == (3 * (NUM_TOKENS + 1), 3 * (NUM_TOKENS + 1))
     loss, together = gradients(model, processor, shared)
     expected_loss, expected = gradients(model, processor, *apart)
     torch.testing.assert_close(loss, expected_loss)

@@ -77,6 +77,8 @@ def run_stage(world, runs, stage):
     train(recipe)
     newest = checkpoints(recipe.out)[-1]
     history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    # The world tells where each answer is to be seen; pictures show nothing else.
+    assert all(("evidence_share" in entry) == (stage > 1) for entry in history if "loss" in entry)
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
