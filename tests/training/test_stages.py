@@ -33,6 +33,7 @@ def world(tmp_path_factory):
         "short": "0.25",
         "large": "0.25",
         "deck": "0.25",
+        "acts": "0.4",
         "mid": "0.5",
         "far": "0.5",
         "long": "1",

@@ -231,7 +231,7 @@ def test_texts_speak_of_all_combinations_alike():
 
 
 def test_pictures_and_videos_show_those_of_their_split_only(tmp_path):
-    make_pictures(PictureSettings(images=150, multi_images=150, texts=0, size_pixels=16), tmp_path / "pictures", 1)
+    make_pictures(PictureSettings(images=250, multi_images=150, texts=0, size_pixels=16), tmp_path / "pictures", 1)
     make_world(MakeSettings(videos=30, min_seconds=20, max_seconds=60, container="reference"), tmp_path / "world", 1)
     for name in ("pictures/jsons/image.json", "pictures/jsons/images.json", "world/jsons/videomarathon.json"):
         assert pairs_of((tmp_path / name).read_text()) == set(split_pairs("train"))

@@ -9,7 +9,7 @@
 Images are JPEG of quality 95 with all of the colour: a 64-pixel frame takes 4 kB and is off by 1.8 of 255 on average.
 With JPEG's usual halved colour that is 3.8, and 93 at edges. `data shard` stores such files as they are. Stopped at any
 moment and started again, the same command ends with the same bytes. Pictures show the split's (colour, shape)
-combinations only, texts speak of all. One picture of objects in three is painted (`painting.py`), in train only.
+combinations only, texts speak of all. One picture of objects in two is painted (`painting.py`), in train only.
 """
 
 import re
@@ -54,7 +54,7 @@ SETTINGS_NAME = "pictures.json"
 SCRIPT_SECONDS = (12, 64)
 NUM_IMAGES = (2, 5)  # of a record of several
 CARD_SHARE = 3  # one image in so many is a card
-PAINTED_SHARE = 3  # of single images of objects, one in so many is painted; none of the test split
+PAINTED_SHARE = 2  # of single images of objects, one in so many is painted; none of the test split
 TASKS_ASKED = 2  # of a text, one question of which is taken
 _SHAPE = re.compile(rf"\b(?:{'|'.join(SHAPES)})\b")
 # What the captions of a video tell as exactly as the video does.
@@ -79,7 +79,7 @@ class PictureSettings(BaseModel):
     seed: int = 0
     split: Split = "train"
     size_pixels: int = 64
-    version: Literal[3] = 3  # of the generator: other versions give other bytes
+    version: Literal[4] = 4  # of the generator: other versions give other bytes
 
     def count(self, kind: PictureKind) -> int:
         """How many records of a kind."""
