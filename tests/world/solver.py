@@ -27,7 +27,7 @@ PLAIN = {verb: verb for verb in PAST.values()} | {"swap places": "swap", "circle
 MEET = {"swap places with": "swap", "circle": "orbit", "cover": "cover", "bump into": "bump"}
 MEETINGS = ("swap", "orbit", "cover", "bump")
 
-_OBJECT = f"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})"
+_OBJECT = f"(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(SHAPES)})"  # painted ones are named by their shape
 _TITLE = f"the (?:{'|'.join(OCCASIONS)}) in the (?:{'|'.join(SCENES)})"
 _BY_LETTER = [
     re.escape(p).replace(re.escape("{glyph}"), "[E-Z2-9]")

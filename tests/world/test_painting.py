@@ -9,17 +9,25 @@ import pytest
 from PIL import Image
 
 from hourllava.choices import LETTERS
-from hourllava.data.records import split_options
+from hourllava.data.records import LoadReport, iterate_questions, split_options
 from hourllava.world import generate_script, pictures
 from hourllava.world.backdrops import backdrop
-from hourllava.world.painting import MIN_DISTANCE, painted
+from hourllava.world.captions import generate_captions
+from hourllava.world.generate import DIFFICULTIES
+from hourllava.world.make import make_settings, make_world
+from hourllava.world.painting import painted
+from hourllava.world.paints import MIN_DISTANCE
 from hourllava.world.pictures import PictureSettings, _Job, _make_record
+from hourllava.world.questions import generate_questions
 from hourllava.world.questions.pictures import PHRASINGS, still_at, still_exchange
+from hourllava.world.records import question_rows
+from hourllava.world.reference import load_reference, render_reference
 from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
-from hourllava.world.script import check_script
+from hourllava.world.script import check_script, screen_log
 from hourllava.world.sprites import _drawn_sprite, sprite
 from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
+from world.solver import Solver
 from world.test_pictures import Seen, solve
 
 COLOUR_WORD = re.compile(rf"\b(?:{'|'.join(COLOURS)}|colours?|colou?red|#)\b", re.IGNORECASE)
@@ -175,3 +183,41 @@ def test_other_pictures_are_as_if_none_was_painted(monkeypatch, tmp_path):
     for (record, second), (other, _) in zip(with_painted, without):
         paths = [tmp_path / name / "images" / record["image"] for name in ("with", "without")]
         assert (record == other, paths[0].read_bytes() == paths[1].read_bytes()) == ((second is None,) * 2)
+
+
+def test_painted_videos_name_objects_by_their_shape_and_ask_what_can_be_seen():
+    asked = Counter()
+    for seed in range(14):
+        duration_seconds = (12, 40, 75, 180, 900, 3600, 20)[seed % 7]
+        density = list(DIFFICULTIES.values())[seed % len(DIFFICULTIES)]
+        script = generate_script(seed, duration_seconds, density=density, needles=0, painted=True)
+        assert script.is_painted
+        for member in script.cast:
+            rgb = np.array(list(bytes.fromhex(member.colour[1:])))
+            assert min(np.linalg.norm(rgb - colour) for colour in COLOURS.values()) >= MIN_DISTANCE
+            assert member.name == member.shape
+        solver = Solver(screen_log(script), duration_seconds)
+        for question in generate_questions(script, per_task=2):
+            assert not COLOUR_WORD.search(f"{question.question} {question.options} {question.answer}")
+            assert solver.solve(question.question, question.options) == question.answer, question
+            asked[question.template] += 1
+        assert not COLOUR_WORD.search(generate_captions(script).overall)
+    assert len(asked) > 30
+    assert not asked["colour_at_place"]
+    assert min(asked["shape_at_place"], asked["which_never_appears"], asked["object_appears"]) > 5
+
+
+def test_a_painted_reference_shows_its_script(tmp_path):
+    settings = make_settings(
+        1, "0.5", 3, "train", "hard", 0, 1, "both", 64, "reference", tasks="Object Recognition", painted=True
+    )
+    make_world(settings, tmp_path, processes=1)
+    path = next(tmp_path.rglob("*.world.json"))
+    reference = load_reference(path)
+    script = generate_script(
+        reference.seed, reference.duration_seconds, density=DIFFICULTIES["hard"], needles=0, painted=True
+    )
+    assert (render_reference(path, [0, 29]) == [Renderer(script, 64).frame(time) for time in (0, 29)]).all()
+    asked = iterate_questions(tmp_path / "jsons/questions.parquet", LoadReport())
+    expected = question_rows(script, "v", 1, tasks=settings.tasks)
+    assert [row.question for row in asked] == [row.question for row in expected]

@@ -17,6 +17,9 @@ def make(
     split: Annotated[str, typer.Option(help="train or test: other objects, phrasings and seeds.")] = "train",
     difficulty: Annotated[str, typer.Option(help="easy, normal, hard or dense.")] = "normal",
     needles: Annotated[int | None, typer.Option(help="Cards per video; default: one per event, at least 4.")] = None,
+    painted: Annotated[
+        bool, typer.Option("--painted", help="Objects in colours without a name, named by their shapes.")
+    ] = False,
     per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 3,
     formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
     tasks: Annotated[str, typer.Option(help="Names of tasks, with commas between them, or all.")] = "all",
@@ -32,7 +35,7 @@ def make(
 
     settings = make_settings(
         videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container, questions,
-        captions, tables, tasks,
+        captions, tables, tasks, painted,
     )  # fmt: skip
     make_world(settings, out, processes)
     typer.echo(str(out))

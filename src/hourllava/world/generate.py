@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hourllava.errors import ConfigError
+from hourllava.world.paints import draw_paint
 from hourllava.world.rng import Draws
 from hourllava.world.script import Action, CastMember, Event, Needle, Script, check_script, places_after
 from hourllava.world.vocabulary import (
@@ -17,6 +18,7 @@ from hourllava.world.vocabulary import (
     OCCASIONS,
     PLACES,
     SCENES,
+    SHAPES,
     SIZES,
     SPLITS,
     TRANSITIONS,
@@ -28,6 +30,7 @@ from hourllava.world.vocabulary import (
 MAX_SECONDS = 24 * 3600
 MIN_EVENTS, MAX_EVENTS = 3, 72
 MAX_CAST = 12  # the test split has 16 combinations: at least 4 stay unseen, to ask about
+MAX_PAINTED_CAST = 5  # of eight shapes: three stay unseen
 MAX_ACTIONS_PER_EVENT = 6
 WHOLE_SECONDS_FROM = 12  # shorter videos put their event boundaries on quarter seconds
 STEPS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # (rows, columns)
@@ -92,6 +95,7 @@ def generate_script(
     density: Density = DIFFICULTIES["normal"],
     needles: int | None = None,
     needle_starts_seconds: tuple[int, ...] = (),
+    painted: bool = False,
 ) -> Script:
     """Write the script of one video.
 
@@ -102,6 +106,7 @@ def generate_script(
         density: how much goes on; see `DIFFICULTIES` for presets.
         needles: how many cards are shown; None: one per event, at least 4, as far as they fit.
         needle_starts_seconds: where the first cards must start, for the needle benchmark; the others avoid them.
+        painted: whether the objects have any colours but the eight, and are named by their shapes alone.
 
     Raises:
         ConfigError: the settings contradict each other or the limits.
@@ -112,7 +117,11 @@ def generate_script(
     if needles is None:
         needles = min(max(4, len(spans)), max_needles(duration_seconds, density))
     cards = _needles(Draws("needles", *key), duration_seconds, spans, needles, needle_starts_seconds)
-    cast = _cast(Draws("cast", *key), split, min(MAX_CAST, len(spans) + density.objects_per_event))
+    cast_size = min(MAX_CAST, len(spans) + density.objects_per_event)
+    cast_draws = Draws("cast", *key)
+    cast = (
+        _painted_cast(cast_draws, min(MAX_PAINTED_CAST, cast_size)) if painted else _cast(cast_draws, split, cast_size)
+    )
     titles = _titles(Draws("titles", *key), len(spans))
     draws = Draws("events", *key)
     verbs = _VerbBag(draws)
@@ -193,6 +202,13 @@ def _cast(draws: Draws, split: Split, count: int) -> list[CastMember]:
     return [
         CastMember(name=f"{colour} {shape}", colour=colour, shape=shape, size=draws.pick(SIZES))  # type: ignore[arg-type]
         for colour, shape in draws.sample(split_pairs(split), count)
+    ]
+
+
+def _painted_cast(draws: Draws, count: int) -> list[CastMember]:
+    return [
+        CastMember(name=shape, colour=draw_paint(draws), shape=shape, size=draws.pick(SIZES))  # type: ignore[arg-type]
+        for shape in draws.sample(SHAPES, count)
     ]
 
 

@@ -62,6 +62,7 @@ class MakeSettings(BaseModel):
     per_task: int = 3  # questions per task and format, as in VideoMarathon
     formats: tuple[Format, ...] = FORMATS
     tasks: tuple[str, ...] = tuple(BUILDERS)
+    painted: bool = False  # objects in colours without a name
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
     questions: int = 1  # of a training record, at most
@@ -117,7 +118,7 @@ def parse_tasks(text: str) -> tuple[str, ...]:
 def make_settings(
     videos: int, minutes: str, seed: int, split: str, difficulty: str, needles: int | None, per_task: int,
     formats: str, size_pixels: int, container: str, questions: int = 1, captions: int = 0, tables: bool = True,
-    tasks: str = "all",
+    tasks: str = "all", painted: bool = False,
 ) -> MakeSettings:  # fmt: skip
     """Check what a user asked for.
 
@@ -150,7 +151,7 @@ def make_settings(
             "videos": videos, "min_seconds": min_seconds, "max_seconds": max_seconds, "seed": seed, "split": split,
             "difficulty": difficulty, "needles": needles, "per_task": per_task, "size_pixels": size_pixels,
             "container": container, "formats": answer_formats, "questions": questions, "captions": captions,
-            "tables": tables, "tasks": parse_tasks(tasks),
+            "tables": tables, "tasks": parse_tasks(tasks), "painted": painted,
         }
     )  # fmt: skip
 
@@ -192,6 +193,7 @@ class _Job:
             split=s.split,
             density=DIFFICULTIES[s.difficulty],
             needles=s.needles,
+            painted=s.painted,
             size_pixels=s.size_pixels,
         )
 

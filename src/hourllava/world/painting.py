@@ -8,12 +8,12 @@ colours that are none of the eight, so it asks for the shape alone and shows no 
 import numpy as np
 
 from hourllava.world.backdrops import backdrop
+from hourllava.world.paints import draw_paint
 from hourllava.world.questions.pictures import Still, still_at
 from hourllava.world.rng import Draws
 from hourllava.world.script import CastMember, Event, Script
-from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
+from hourllava.world.vocabulary import PLACES, SHAPES
 
-MIN_DISTANCE = 64  # Euclidean, of 8-bit RGB: of a painted colour from the backdrop and from the eight colours
 _SIZE_PIXELS = 64  # of the backdrop that is compared: colours do not depend on the picture's size
 
 
@@ -44,9 +44,4 @@ def _drawn_colour(still: Still, name: str, draws: Draws) -> str:
     """Any colour of the RGB cube that is far from the eight and from every pixel of its ninth of the backdrop."""
     row, column = divmod(PLACES.index(still.places[name]), 3)
     strip = np.array_split(backdrop(still.scene, still.occasion, _SIZE_PIXELS), 3)[row]
-    behind = np.array_split(strip, 3, axis=1)[column].reshape(-1, 3)
-    others = np.concatenate([behind.astype(int), list(COLOURS.values())])
-    while True:  # of all colours 52 % will do; where it is narrowest, a third
-        colour = [draws.below(256) for _ in range(3)]
-        if ((others - colour) ** 2).sum(-1).min() >= MIN_DISTANCE**2:
-            return "#{:02x}{:02x}{:02x}".format(*colour)
+    return draw_paint(draws, np.array_split(strip, 3, axis=1)[column].reshape(-1, 3).astype(int))

@@ -33,6 +33,7 @@ class Reference(BaseModel):
     density: Density
     needles: int | None
     size_pixels: int
+    painted: bool = False
     needle_starts_seconds: tuple[int, ...] = ()  # where cards must be; the others lie where chance puts them
 
     def script(self) -> Script:
@@ -44,6 +45,7 @@ class Reference(BaseModel):
             density=self.density,
             needles=self.needles,
             needle_starts_seconds=self.needle_starts_seconds,
+            painted=self.painted,
         )
 
 

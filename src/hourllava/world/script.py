@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hourllava.world.vocabulary import PLACES, VERBS, Split
+from hourllava.world.vocabulary import COLOURS, PLACES, VERBS, Split
 
 SCRIPT_VERSION: Literal[1] = 1
 
@@ -19,10 +19,10 @@ class _Typed(BaseModel):
 
 
 class CastMember(_Typed):
-    """An object of the video; its name ("red star", "star" in painted pictures) is unique in the video."""
+    """An object of the video; its name ("red star", "star" if it is painted) is unique in the video."""
 
     name: str
-    colour: str  # a key of COLOURS, or "#rrggbb" in painted pictures
+    colour: str  # a key of COLOURS, or "#rrggbb" if it is painted
     shape: str
     size: Literal["small", "large"]
 
@@ -75,6 +75,11 @@ class Script(_Typed):
     cast: tuple[CastMember, ...]
     events: tuple[Event, ...]
     needles: tuple[Needle, ...]
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether its objects have colours without a name."""
+        return any(member.colour not in COLOURS for member in self.cast)
 
 
 class Shown(_Typed):

@@ -56,6 +56,7 @@ about_actions+=',Object Recognition,Object Permanence'
 videos cards 1 50000 0.02-0.18 1 0 normal 128 10 & making+=($!)
 videos deck 6 12000 0.25-4 3 0 normal 64 10 --needles 12 --tasks "$about_cards" & making+=($!)
 videos acts 8 15000 0.33-1.25 2 0 hard 64 10 --needles 0 --tasks "$about_actions" & making+=($!)
+videos paint 9 10000 0.2-1 1 0 hard 64 10 --needles 0 --painted & making+=($!)
 videos short 2 20000 0.2-0.75 1 2 normal 64 10 & making+=($!)
 videos large 3 6000 0.2-0.75 1 2 normal 128 10 & making+=($!) # as real videos' pictures are: made smaller
 videos mid 4 12000 0.75-4 1 2 dense 64 20 & making+=($!)

@@ -93,6 +93,8 @@ def attribute_at_place(view: View, draws: Draws, answer_format: Format) -> Draft
         return None
     name, place = draws.pick(list(event.places.items()))
     k = draws.below(2)
+    if view.script.is_painted:
+        k = 1  # its colour has no name
     template, vocabulary = (("colour_at_place", tuple(COLOURS)), ("shape_at_place", SHAPES))[k]
     answer = view.look(name)[k]
     wrong = three_wrong(draws, answer, {view.look(other)[k] for other in event.places}, vocabulary)
@@ -166,7 +168,8 @@ def existence(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     """Whether an object is ever seen (open), or which of four is or is not (choice)."""
     if not view.events:
         return None
-    absent = [" ".join(pair) for pair in split_pairs(view.script.split) if " ".join(pair) not in view.names]
+    known = SHAPES if view.script.is_painted else [" ".join(pair) for pair in split_pairs(view.script.split)]
+    absent = [name for name in known if name not in view.names]
     seen = draws.pick(view.names)
     if answer_format == "open":
         name, answer = draws.pick(((seen, "yes"), (draws.pick(absent), "no")))
