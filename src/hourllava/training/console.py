@@ -50,7 +50,6 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
     parts = [
         f"step {step}/{max_steps}",
         f"loss {logs['loss']:.4f} ({by_modality})",
-        *([f"evidence {logs['evidence_share']:.1%}"] if "evidence_share" in logs else []),
         f"gradient {logs.get('grad_norm', 0.0):.2f}",
         f"rate {logs['learning_rate_share']:.0%}",
         f"{logs['samples_per_second']:.1f} samples/s",
@@ -58,6 +57,8 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
         f"{logs['frames_per_second']:,.0f} frames/s",
         f"waits {logs['data_wait_share']:.0%}",
     ]
+    if "evidence_share" in logs:
+        parts.append(f"evidence {logs['evidence_share']:.1%} ({logs['evidence_share_prompts']:.1%} of prompts)")
     if "flop_utilisation" in logs:
         parts.append(f"MFU {logs['flop_utilisation']:.0%}")
     if "peak_memory_gb" in logs:

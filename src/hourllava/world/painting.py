@@ -44,4 +44,4 @@ def _drawn_colour(still: Still, name: str, draws: Draws) -> str:
     """Any colour of the RGB cube that is far from the eight and from every pixel of its ninth of the backdrop."""
     row, column = divmod(PLACES.index(still.places[name]), 3)
     strip = np.array_split(backdrop(still.scene, still.occasion, _SIZE_PIXELS), 3)[row]
-    return draw_paint(draws, np.array_split(strip, 3, axis=1)[column].reshape(-1, 3).astype(int))
+    return draw_paint(draws, np.array_split(strip, 3, axis=1)[column])
