@@ -9,6 +9,7 @@ import torch
 from conftest import tiny_config, tiny_model
 from hourllava.inference.evidence import AttentionMass
 from hourllava.model.attention import Segments, log_sum_exp
+from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
 from hourllava.model.processor import Video
@@ -125,6 +126,19 @@ def test_the_loss_teaches_to_look_there(processor, samples):
         output.loss.backward()
         optimizer.step()
     assert (output.evidence_shares > 1.5 * grounded.evidence_shares).all()
+
+
+@pytest.mark.parametrize("mode", ["full", "selective"])
+def test_blocks_that_are_computed_again_are_grounded_alike(mode, processor, samples):
+    inputs = processor.collate_packed(samples)
+    gradients = []
+    for checkpointing in ("none", mode):
+        model = tiny_model().train()
+        checkpoint_activations(model, checkpointing)
+        model(**inputs, grounding_weight=2.0).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-9, rtol=1e-6, msg=name)
 
 
 def test_nothing_is_asked_beyond_what_is_enough():
