@@ -42,7 +42,9 @@ def test_the_training_record_is_the_published_one():
         "from": "human",
         "value": f"<image>\nWhat is it?\nA. a dog\nB. a cat\n{CHOICE_INSTRUCTION}",
     }
-    assert record["conversations"][1] == {"from": "gpt", "value": "B"}
+    assert record["conversations"][1] == {"from": "gpt", "value": "B", "evidence": [[1.0, 2.5]]}
+    unknown = json.loads(record_line(training_record(CHOICE.model_copy(update={"evidence": ()}))))
+    assert unknown["conversations"][1] == {"from": "gpt", "value": "B"}  # the published one says no more
     assert training_record(OPEN).conversations[1].value == "a cat"
 
 

@@ -61,7 +61,7 @@ videos short 2 20000 0.2-0.75 1 2 normal 64 10 & making+=($!)
 videos large 3 6000 0.2-0.75 1 2 normal 128 10 & making+=($!) # as real videos' pictures are: made smaller
 videos mid 4 12000 0.75-4 1 2 dense 64 20 & making+=($!)
 videos far 7 6000 4-15 1 0 normal 64 20 & making+=($!)
-videos long 5 1500 15-60 1 0 normal 64 20 & making+=($!)
+videos long 5 2000 15-60 1 0 normal 64 20 & making+=($!)
 pictures
 train 0 "$@"
 all "${making[@]}"
