@@ -94,21 +94,18 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
         model.model.embed(inputs["input_ids"], visuals, mm_encoder_outputs=features, observe=grounding.observe)
     shares = grounding.shares().tolist()
     assert len(shares) == 3
-    for sample, (of_kept, of_text) in zip((samples[0], samples[2], samples[3]), shares):
+    for sample, share in zip((samples[0], samples[2], samples[3]), shares):
         # Alone, and with the memory it shares.
         owner = samples[3] if sample is samples[3] else samples[0]
         alone = processor.collate_packed([dataclasses.replace(sample, features=owner.features)])
-        kept = alone["visuals"].visual_query_index
-        text = torch.from_numpy(np.setdiff1d(np.arange(len(alone["visuals"].query_index)), kept))
-        for queries, share in ((kept, of_kept), (text, of_text)):
-            mass = AttentionMass(queries, len(sample.layout.memory_index))
-            with torch.no_grad():
-                model.model.embed(
-                    alone["input_ids"], alone["visuals"], mm_encoder_outputs=alone["mm_encoder_outputs"],
-                    observe=mass.observe,
-                )  # fmt: skip
-            expected = float(mass.mass_M[torch.from_numpy(sample.evidence)].sum()) / mass.num_blocks
-            assert share == pytest.approx(expected, rel=1e-5)
+        mass = AttentionMass(alone["visuals"].visual_query_index, len(sample.layout.memory_index))
+        with torch.no_grad():
+            model.model.embed(
+                alone["input_ids"], alone["visuals"], mm_encoder_outputs=alone["mm_encoder_outputs"],
+                observe=mass.observe,
+            )  # fmt: skip
+        expected = float(mass.mass_M[torch.from_numpy(sample.evidence)].sum()) / mass.num_blocks
+        assert share == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_teaches_to_look_there(processor, samples):

@@ -42,8 +42,8 @@ class EvidenceBatch:
     """Where in their memories the R samples of a batch should look whose evidence is known.
 
     Attributes:
-        watching_index: [W] MemAug's queries of these samples.
-        watching_group: [W] 2 r of the kept tokens of sample r, 2 r + 1 of its prompt's text.
+        watching_index: [W] MemAug's queries that are kept tokens of these samples.
+        watching_sample: [W] which of the R samples each belongs to.
         watching_segments: queries of each sample.
         recall_segments: queries of each memory of the batch.
         entry_index: [N] memory entries that are evidence, sample after sample.
@@ -51,7 +51,7 @@ class EvidenceBatch:
     """
 
     watching_index: Tensor
-    watching_group: Tensor
+    watching_sample: Tensor
     watching_segments: Segments
     recall_segments: Segments
     entry_index: Tensor
@@ -152,7 +152,10 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
     queries = [query_layout(sample.is_visual, sample.is_prompt_text, sample.layout) for sample in samples]
     query_lengths = [len(index) for index, _ in queries]
     first_queries = np.cumsum([0, *query_lengths])
-    is_visual_query = [sample.is_visual[index] for sample, (index, _) in zip(samples, queries)]
+    visual_queries = [
+        first + np.flatnonzero(sample.is_visual[index])
+        for first, sample, (index, _) in zip(first_queries, samples, queries)
+    ]
     return VisualBatch(
         memory_index=_join(bank_index(n, layout.memory_index) for n, layout in layouts.items()),
         memory_positions=_join(layout.memory_positions for layout in layouts.values()),
@@ -163,22 +166,19 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
         input_index=_join(sample.first_token + np.flatnonzero(sample.is_visual) for sample in samples),
         query_index=_join(sample.first_token + index for sample, (index, _) in zip(samples, queries)),
         query_positions=_join(positions for _, positions in queries),
-        visual_query_index=_join(first + np.flatnonzero(here) for first, here in zip(first_queries, is_visual_query)),
+        visual_query_index=_join(visual_queries),
         query_segments=Segments(tuple(query_lengths)),
         recall_segments=Segments(tuple(np.add.reduceat(query_lengths, memories).tolist())),
         memory_segments=Segments(tuple(len(layout.memory_index) for layout in layouts.values())),
         resizes=tuple(resizes),
         num_image_tokens=num_image_tokens,
         num_video_tokens=num_video_tokens,
-        evidence=_batch_evidence(samples, owners, first_queries.tolist(), is_visual_query),
+        evidence=_batch_evidence(samples, owners, visual_queries),
     )
 
 
 def _batch_evidence(
-    samples: Sequence[VisualSample],
-    owners: Sequence[int],
-    first_queries: Sequence[int],
-    is_visual_query: Sequence[np.ndarray],
+    samples: Sequence[VisualSample], owners: Sequence[int], visual_queries: Sequence[np.ndarray]
 ) -> EvidenceBatch | None:
     known = [number for number, sample in enumerate(samples) if sample.evidence is not None]
     if not known:
@@ -188,12 +188,13 @@ def _batch_evidence(
     first_entries = dict(zip(memories, np.cumsum([0, *lengths])))
     num_watching = dict.fromkeys(memories, 0)
     for number in known:
-        num_watching[owners[number]] += len(is_visual_query[number])
+        num_watching[owners[number]] += len(visual_queries[number])
     entries = [first_entries[owners[number]] + samples[number].evidence for number in known]
+    sizes = [len(visual_queries[number]) for number in known]
     return EvidenceBatch(
-        watching_index=_join(np.arange(first_queries[number], first_queries[number + 1]) for number in known),
-        watching_group=_join(2 * r + ~is_visual_query[number] for r, number in enumerate(known)),
-        watching_segments=Segments(tuple(len(is_visual_query[number]) for number in known)),
+        watching_index=_join(visual_queries[number] for number in known),
+        watching_sample=torch.from_numpy(np.arange(len(known)).repeat(sizes)),
+        watching_segments=Segments(tuple(sizes)),
         recall_segments=Segments(tuple(num_watching.values())),
         entry_index=_join(entries),
         entry_segments=Segments(tuple(map(len, entries))),

@@ -1,17 +1,15 @@
 """Grounding: teaching MemAug where to look, from moments that are known to show the answer.
 
-A record may tell the moments of the video that it is about (`evidence` of an answer). Of all attention of a sample's
+A record may tell the moments of the video that it is about (`evidence` of an answer). Of all attention of a question's
 kept tokens, in every block and head, some should then fall on them: on the entries of these moments in the memory.
-`hourllava.inference.evidence` measures the same thing when a question is asked. So should some of the prompt's: the
-letter in "which colour had the letter S?" can look for its card at once, while kept tokens must first learn to listen
-to that one word of the prompt, which pays only for who can look already. The paper trains by answers alone; among
-thousands of frames that is a long search.
+`hourllava.inference.evidence` measures the same thing when a question is asked. The paper trains by answers alone;
+among thousands of frames that is a long search.
 
     grounding = Grounding(visuals.evidence, visuals.memory_segments)
     model.recall(embeds, visuals, memory, grounding.observe)
-    loss_R = grounding_loss(grounding.shares()).sum(1)
+    loss_R = grounding_loss(grounding.shares())
 
-Shapes: R samples with evidence, W queries of theirs, Q queries, H heads, E head width.
+Shapes: R samples with evidence, W kept tokens of theirs, Q queries, H heads, E head width.
 """
 
 import torch
@@ -54,17 +52,13 @@ class Grounding:
         self._shares_QH.append((found_WH - everything_WH).exp())
 
     def shares(self) -> Tensor:
-        """[R, 2] share of the attention of a sample's kept tokens, and of its prompt's text; with a gradient.
-
-        A mean over tokens, heads and blocks.
-        """
-        share_W, group_W = torch.stack(self._shares_QH).mean((0, 2)), self.evidence.watching_group
-        total = share_W.new_zeros(2 * len(self.evidence.watching_segments.lengths), 2)
-        counted_W2 = torch.stack([share_W, torch.ones_like(share_W)], 1)
-        sums, counts = total.index_add(0, group_W, counted_W2).unbind(1)
-        return (sums / counts.clamp(min=1)).view(-1, 2)
+        """[R] share of each sample's attention, a mean over its kept tokens, heads and blocks; with a gradient."""
+        share_W = torch.stack(self._shares_QH).mean((0, 2))
+        evidence = self.evidence
+        counts_R = torch.tensor(evidence.watching_segments.lengths, device=share_W.device)
+        return share_W.new_zeros(len(counts_R)).index_add(0, evidence.watching_sample, share_W) / counts_R
 
 
-def grounding_loss(shares: Tensor) -> Tensor:
-    """Negative logarithm of each share, as a part of what is enough: 0 from there on."""
-    return -(shares.clamp(LEAST_SHARE, ENOUGH) / ENOUGH).log()
+def grounding_loss(shares_R: Tensor) -> Tensor:
+    """[R] negative logarithm of the share, as a part of what is enough: 0 from there on."""
+    return -(shares_R.clamp(LEAST_SHARE, ENOUGH) / ENOUGH).log()

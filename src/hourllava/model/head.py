@@ -26,8 +26,7 @@ class HourLlavaOutput(CausalLMOutputWithPast):
 
     Attributes:
         target_losses: [B * L] cross-entropy of each position's prediction, 0 where none is supervised; no gradient.
-        evidence_shares: [R, 2] of the samples that are grounded, the shares of attention that fall on their evidence:
-            of their kept tokens, of their prompts; no gradient.
+        evidence_shares: [R] of the samples that are grounded, the share of attention on their evidence; no gradient.
     """
 
     target_losses: Tensor | None = None

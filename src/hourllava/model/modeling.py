@@ -417,14 +417,14 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             **kwargs,
         )
         hidden_BLD = output.last_hidden_state
-        loss, target_losses_N, shares_R2, logits = None, None, None, None
+        loss, target_losses_N, shares_R, logits = None, None, None, None
         if targets is not None:
             num_targets = targets.weights_N.sum() if num_items_in_batch is None else num_items_in_batch
             target_losses_N = self.lm_head(hidden_BLD.flatten(0, 1), targets)
             total = (target_losses_N * targets.weights_N).sum()
             if grounding is not None:
-                shares_R2 = grounding.shares()
-                total = total + grounding_weight * grounding_loss(shares_R2).sum()
+                shares_R = grounding.shares()
+                total = total + grounding_weight * grounding_loss(shares_R).sum()
             loss = total / torch.as_tensor(num_targets).clamp(min=1)
             if self.training:
                 idle = self._idle_parameters(
@@ -441,7 +441,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             target_losses=None if target_losses_N is None else target_losses_N.detach(),
-            evidence_shares=None if shares_R2 is None else shares_R2.detach(),
+            evidence_shares=None if shares_R is None else shares_R.detach(),
         )
 
     def _idle_parameters(self, has_visuals: bool, has_pixels: bool) -> list[nn.Parameter]:

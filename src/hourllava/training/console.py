@@ -58,7 +58,7 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
         f"waits {logs['data_wait_share']:.0%}",
     ]
     if "evidence_share" in logs:
-        parts.append(f"evidence {logs['evidence_share']:.1%} ({logs['evidence_share_prompts']:.1%} of prompts)")
+        parts.append(f"evidence {logs['evidence_share']:.1%}")
     if "flop_utilisation" in logs:
         parts.append(f"MFU {logs['flop_utilisation']:.0%}")
     if "peak_memory_gb" in logs:

@@ -34,7 +34,7 @@ class Meter:
         self.device = device
         self._losses = torch.zeros(len(MODALITIES), dtype=torch.float64, device=device)
         self._targets = torch.zeros_like(self._losses)
-        self._evidence = torch.zeros(3, dtype=torch.float64, device=device)  # sums of shares, their number
+        self._evidence = torch.zeros(2, dtype=torch.float64, device=device)  # sum of shares, their number
         self.start()
 
     def start(self) -> None:
@@ -66,10 +66,10 @@ class Meter:
         self._losses.index_add_(0, modality_N, losses_N.double())
         self._targets.index_add_(0, modality_N, is_target_N.double())
 
-    def looked(self, shares_R2: Tensor) -> None:
-        """Shares of attention that fell on the evidence of a micro-batch's samples: of kept tokens, of prompts."""
-        self._evidence[:2] += shares_R2.double().sum(0)
-        self._evidence[2] += len(shares_R2)
+    def looked(self, shares_R: Tensor) -> None:
+        """Shares of attention that fell on the evidence of a micro-batch's samples."""
+        self._evidence[0] += shares_R.double().sum()
+        self._evidence[1] += len(shares_R)
 
     def read(self) -> dict[str, float]:
         """Figures since the last reading: rates of all processes together, shares of their time; then starts anew."""
@@ -80,12 +80,12 @@ class Meter:
         totals = torch.cat([self._losses, self._targets, self._evidence, counts.to(self.device)])
         if dist.is_initialized():
             dist.all_reduce(totals)
-        losses, targets, (of_kept, of_prompts, grounded), (samples, tokens, views, flops, waited_seconds, processes) = (
-            part.tolist() for part in totals.split([len(MODALITIES), len(MODALITIES), 3, len(counts)])
+        losses, targets, (shares, grounded), (samples, tokens, views, flops, waited_seconds, processes) = (
+            part.tolist() for part in totals.split([len(MODALITIES), len(MODALITIES), 2, len(counts)])
         )
         figures = {f"loss_{name}": losses[k] / targets[k] for k, name in enumerate(MODALITIES) if targets[k]}
         if grounded:
-            figures |= {"evidence_share": of_kept / grounded, "evidence_share_prompts": of_prompts / grounded}
+            figures["evidence_share"] = shares / grounded
         figures |= {
             "samples_per_second": samples / seconds,
             "tokens_per_second": tokens / seconds,
