@@ -8,7 +8,7 @@ Shapes: S samples with visuals, M memory entries, K kept tokens, Q queries, all 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -156,6 +156,7 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
         first + np.flatnonzero(sample.is_visual[index])
         for first, sample, (index, _) in zip(first_queries, samples, queries)
     ]
+    memory_segments = Segments(tuple(len(layout.memory_index) for layout in layouts.values()))
     return VisualBatch(
         memory_index=_join(bank_index(n, layout.memory_index) for n, layout in layouts.items()),
         memory_positions=_join(layout.memory_positions for layout in layouts.values()),
@@ -169,28 +170,29 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
         visual_query_index=_join(visual_queries),
         query_segments=Segments(tuple(query_lengths)),
         recall_segments=Segments(tuple(np.add.reduceat(query_lengths, memories).tolist())),
-        memory_segments=Segments(tuple(len(layout.memory_index) for layout in layouts.values())),
+        memory_segments=memory_segments,
         resizes=tuple(resizes),
         num_image_tokens=num_image_tokens,
         num_video_tokens=num_video_tokens,
-        evidence=_batch_evidence(samples, owners, visual_queries),
+        evidence=_batch_evidence(samples, owners, visual_queries, dict(zip(memories, memory_segments.offsets))),
     )
 
 
 def _batch_evidence(
-    samples: Sequence[VisualSample], owners: Sequence[int], visual_queries: Sequence[np.ndarray]
+    samples: Sequence[VisualSample],
+    owners: Sequence[int],
+    visual_queries: Sequence[np.ndarray],
+    first_entries: Mapping[int, int],
 ) -> EvidenceBatch | None:
-    known = [number for number, sample in enumerate(samples) if sample.evidence is not None]
+    """What is known of the samples' evidence; `first_entries` says where the memory of each owner starts."""
+    known = {number: sample.evidence for number, sample in enumerate(samples) if sample.evidence is not None}
     if not known:
         return None
-    memories = sorted(set(owners))
-    lengths = [len(samples[number].layout.memory_index) for number in memories]
-    first_entries = dict(zip(memories, np.cumsum([0, *lengths])))
-    num_watching = dict.fromkeys(memories, 0)
-    for number in known:
-        num_watching[owners[number]] += len(visual_queries[number])
-    entries = [first_entries[owners[number]] + samples[number].evidence for number in known]
     sizes = [len(visual_queries[number]) for number in known]
+    num_watching = dict.fromkeys(first_entries, 0)
+    for number, size in zip(known, sizes):
+        num_watching[owners[number]] += size
+    entries = [first_entries[owners[number]] + evidence for number, evidence in known.items()]
     return EvidenceBatch(
         watching_index=_join(visual_queries[number] for number in known),
         watching_sample=torch.from_numpy(np.arange(len(known)).repeat(sizes)),

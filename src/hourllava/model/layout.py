@@ -115,9 +115,7 @@ def video_layout(
     if num_frames < 1:
         raise InputError(f"a video layout needs at least 1 frame, got {num_frames}")
     frame_tokens = config.video_frame_tokens
-    frames = np.arange(num_frames)
-    if num_frames < config.min_video_frames:
-        frames = forget.evenly_spaced(num_frames, config.min_video_frames)
+    frames = _memory_frames(num_frames, config)
     num_memory_frames = len(frames)
     if frame_descriptors_TD is not None:
         frame_descriptors_TD = frame_descriptors_TD[frames]
@@ -156,14 +154,19 @@ def video_entries_at(
         num_frames, config: as for `video_layout`.
         duration_seconds: of the video.
     """
-    frames = np.arange(num_frames)
-    if num_frames < config.min_video_frames:
-        frames = forget.evenly_spaced(num_frames, config.min_video_frames)
+    frames = _memory_frames(num_frames, config)
     times = frames * (duration_seconds / num_frames)
     is_shown = np.zeros(len(frames), bool)
     for start, end in spans_seconds:
         is_shown |= (times >= start) & (times < end)
     return np.flatnonzero(is_shown.repeat(config.video_frame_tokens + 1))
+
+
+def _memory_frames(num_frames: int, config: HourLlavaConfig) -> Indices:
+    """The frame behind each of the memory's frames: few are repeated."""
+    if num_frames < config.min_video_frames:
+        return forget.evenly_spaced(num_frames, config.min_video_frames)
+    return np.arange(num_frames)
 
 
 def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:

@@ -178,7 +178,8 @@ class MemAugCrossAttention(nn.Module):
         return self.o_proj(output.flatten(1))
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # what it does with them is its own affair
+# Not compiled: an observer keeps what it is shown, and there is another one for each batch.
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say what it returns
 def _show(observe: QueryObserver, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
     observe(query_QHE, memory)
 

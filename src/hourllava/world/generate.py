@@ -200,14 +200,14 @@ def _needles(
 
 def _cast(draws: Draws, split: Split, count: int) -> list[CastMember]:
     return [
-        CastMember(name=f"{colour} {shape}", colour=colour, shape=shape, size=draws.pick(SIZES))  # type: ignore[arg-type]
+        CastMember(name=f"{colour} {shape}", colour=colour, shape=shape, size=draws.pick(SIZES))
         for colour, shape in draws.sample(split_pairs(split), count)
     ]
 
 
 def _painted_cast(draws: Draws, count: int) -> list[CastMember]:
     return [
-        CastMember(name=shape, colour=draw_paint(draws), shape=shape, size=draws.pick(SIZES))  # type: ignore[arg-type]
+        CastMember(name=shape, colour=draw_paint(draws), shape=shape, size=draws.pick(SIZES))
         for shape in draws.sample(SHAPES, count)
     ]
 

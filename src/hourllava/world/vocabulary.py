@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (255, 255, 255),
 }
 SHAPES = ("ball", "square", "triangle", "star", "heart", "cross", "moon", "arrow")
-SIZES = ("small", "large")
+SIZES: tuple[Literal["small", "large"], ...] = ("small", "large")
 PLACES = (
     "top left",
     "top centre",
