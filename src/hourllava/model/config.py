@@ -40,13 +40,16 @@ class MemAugConfig:
     """The memory attention (paper section 3.3). Width and heads are the decoder's.
 
     `rotary_fraction` is the part of each head that is rotated by position (0 switches positions off, as in the paper's
-    ablation). `rope_theta=None` takes the decoder's.
+    ablation). `rope_theta=None` takes the decoder's. `normalize_inputs` brings every token, of the memory and of the
+    queries, to a root mean square of 1 before the first block (not in the paper): blocks do not normalise what comes
+    in, and where projected tokens are hundreds of times as long as those of text, what is asked drowns in them.
     """
 
     num_blocks: int = 4
     mlp_ratio: int = 4
     rotary_fraction: float = 0.5
     rope_theta: float | None = None
+    normalize_inputs: bool = False
 
     def __post_init__(self) -> None:
         _require(self.num_blocks >= 0, f"memaug.num_blocks is {self.num_blocks}; it must be 0 (no MemAug) or more")

@@ -233,6 +233,7 @@ class MemAug(nn.Module):
         super().__init__()
         head_width = config.text_config.hidden_size // config.text_config.num_attention_heads
         self.rotary = PartialRotaryEmbedding(head_width, config.memaug.rotary_fraction, config.rope_theta)
+        self.normalizes_inputs = config.memaug.normalize_inputs
         # Any: to mypy the members of a ModuleList are bare modules.
         self.blocks: Any = nn.ModuleList(MemAugBlock(config, self.rotary) for _ in range(config.memaug.num_blocks))
 
@@ -244,7 +245,7 @@ class MemAug(nn.Module):
             index_M: the token behind each memory entry.
             positions_M: rotary position of each memory entry.
         """
-        angles = self.rotary.angles(positions_M)
+        tokens_PD, angles = self._input(tokens_PD), self.rotary.angles(positions_M)
         pairs = [block.cross_attn.keys_values(tokens_PD, index_M, angles) for block in self.blocks]
         return [MemoryKeysValues([key], [value]) for key, value in pairs]
 
@@ -272,7 +273,10 @@ class MemAug(nn.Module):
         Returns:
             [Q, D]
         """
-        angles = self.rotary.angles(positions_Q)
+        x_QD, angles = self._input(x_QD), self.rotary.angles(positions_Q)
         for block, keys_values in zip(self.blocks, memory, strict=True):
             x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments, observe)
         return x_QD
+
+    def _input(self, tokens_ND: Tensor) -> Tensor:
+        return F.rms_norm(tokens_ND, tokens_ND.shape[-1:]) if self.normalizes_inputs else tokens_ND
