@@ -41,7 +41,7 @@ NOT_TRAINED = "nano is not trained yet: its weights are random and these answers
 NEXT = """\
 Now a video of your own:
     hourllava ask holiday.mp4 "What happens?"
-nano is still in training: it knows videos of minutes, hardly an hour, and has seen nothing but MarathonWorld.
+nano has seen nothing but MarathonWorld: it will answer, but mean nothing by it.
 For real video, on a GPU, take a published checkpoint:
     hourllava ask holiday.mp4 "What happens?" --model jylins/hourllava-qwen25-3b-s3"""
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to nano: makes MarathonWorld's training data in data/world, then trains stages 0 to 3 in runs/.
 #
-#     GPUS=2 PROCESSES=30 bash src/hourllava/recipes/hourllava-nano/chain.sh
+#     GPUS=4 PROCESSES=60 bash src/hourllava/recipes/hourllava-nano/chain.sh
 #
 # Stopped at any moment and started again, it goes on; arguments are given to every `hourllava train`. SHARE=100 makes
 # a hundredth of the data, to try it.

@@ -1,0 +1,43 @@
+"""Learning curves of runs: loss on videos, and the share of attention on the evidence, as one figure.
+
+    python benchmarks/learning_curves.py curves.png "stage 2=runs/hourllava-nano-s2/checkpoint-600" ...
+
+Reads `trainer_state.json` of each checkpoint, which holds what was logged up to it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from hourllava.data.figures import MUTED, TOPIC_COLOURS, new_figure, save_figure, styled_axes
+
+PANELS = (("loss_video", "loss on videos", 1.0), ("evidence_share", "attention on the evidence, percent", 100.0))
+
+
+def read_curves(checkpoint: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each figure that was logged."""
+    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    return {key: [(entry["step"], entry[key]) for entry in history if key in entry] for key, _, _ in PANELS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="PNG or SVG")
+    parser.add_argument("runs", nargs="+", metavar="LABEL=CHECKPOINT")
+    options = parser.parse_args()
+    runs = [run.rsplit("=", 1) for run in options.runs]
+    figure = new_figure(11, 4.2)
+    for index, (key, title, factor) in enumerate(PANELS):
+        axes = figure.add_axes((0.06 + 0.5 * index, 0.14, 0.42, 0.72))
+        styled_axes(axes, title)
+        for (label, checkpoint), colour in zip(runs, TOPIC_COLOURS.values()):
+            steps, values = zip(*read_curves(Path(checkpoint))[key])
+            axes.plot(steps, [factor * value for value in values], color=colour, linewidth=2, label=label)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("steps", color=MUTED)
+        axes.legend(frameon=False)
+    print(save_figure(figure, options.out))
+
+
+if __name__ == "__main__":
+    main()
