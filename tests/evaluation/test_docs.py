@@ -38,8 +38,8 @@ def test_the_plan_is_a_plan(tmp_path):
     (tmp_path / "plan.yaml").write_text(blocks("yaml")[0])
     plan = ablations.load_plan(tmp_path / "plan.yaml")
     commands = [step.command for variant in plan.variants for step in ablations.steps_of(plan, variant, 0)]
-    # Nine variants are trained in three stages; fourteen are evaluated twice.
-    assert [sum(command[0] == kind for command in commands) for kind in ("train", "eval")] == [9 * 3, 14 * 2]
+    # Eleven variants are trained in one stage; sixteen are evaluated twice.
+    assert [sum(command[0] == kind for command in commands) for kind in ("train", "eval")] == [11, 16 * 2]
     for kind, recipe, *options in commands:
         if kind == "train":
             load_recipe(recipe, options[1::2])

@@ -164,6 +164,10 @@ class TestWrong:
         with pytest.raises(ConfigError, match="a preset needs a tokenizer"):
             load_recipe(path)
 
+    def test_a_preset_has_no_memaug_to_leave_aside(self):
+        with pytest.raises(ConfigError, match="fresh_memaug goes with a checkpoint"):
+            load_recipe("recipes/hourllava-nano/s0.yaml", ["start.fresh_memaug=true"])
+
     def test_a_missing_setting(self, tmp_path):
         path = write_recipe(tmp_path / "r.yaml", {"out": "x", "start": TINY, "batch": {"samples": 1}})
         with pytest.raises(ConfigError, match=r"data is missing; learning_rates is missing"):

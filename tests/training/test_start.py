@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import save_weights
+from hourllava.model.nano import load_nano
 from hourllava.training.recipe import Start
 from hourllava.training.start import load_start
 from training.runs import TINY
@@ -47,6 +48,23 @@ class TestCheckpoint:
         assert fresh
         assert all(name.startswith("model.memaug.") for name in fresh)
         assert all(torch.equal(state[name], model.state_dict()[name]) for name in state)
+
+    def test_the_model_in_the_package(self):
+        state = load_start(Start(checkpoint="nano"))[0].state_dict()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in load_nano()[0].state_dict().items())
+
+    def test_memaug_may_begin_anew_with_another_number_of_blocks(self, tmp_path):
+        model, processor = load_start(PRESET)
+        save_weights(model.config, {name: tensor + 1 for name, tensor in model.state_dict().items()}, tmp_path)
+        processor.tokenizer.save_pretrained(tmp_path)
+        start = Start(checkpoint=str(tmp_path), fresh_memaug=True, model={"memaug": {"num_blocks": 3}})
+        begun = load_start(start)[0].state_dict()
+        for name, tensor in begun.items():
+            if not name.startswith("model.memaug."):
+                assert torch.equal(tensor, model.state_dict()[name] + 1), name
+            elif "o_proj" in name or "fc2" in name:
+                assert not tensor.any(), name
+        assert any(name.startswith("model.memaug.blocks.2.") for name in begun)
 
     def test_a_checkpoint_that_has_memaug_must_have_all_of_it(self, tmp_path):
         model, processor = load_start(PRESET)

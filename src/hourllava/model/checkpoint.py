@@ -40,6 +40,9 @@ RELEASED_NAMES = (
 )
 """(our prefix, released prefix), the first that fits decides."""
 
+MEMAUG_PREFIXES = ("model.memaug.", "model.vision_resampler.")
+"""In our layout and in the released one."""
+
 RELEASED_MEMAUG_NAMES = (
     (".self_attn.qkv_proj.", ".self_attn.Wqkv."),
     (".self_attn.o_proj.", ".self_attn.Wo."),
@@ -170,6 +173,7 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     config: HourLlavaConfig | None = None,
+    fresh_memaug: bool = False,
 ) -> tuple[HourLlavaForConditionalGeneration, LoadReport]:
     """Load a checkpoint of any layout: ours, the release's, LLaVA-OneVision-SI's.
 
@@ -178,6 +182,7 @@ def load_model(
         dtype: of the weights; as stored if None.
         device: where they go; the CPU if None.
         config: instead of the checkpoint's own, to read it with other settings.
+        fresh_memaug: leave the checkpoint's MemAug aside and make a new one, as after stage 0, which has none.
 
     Returns:
         the model in evaluation mode, and what became of every tensor.
@@ -196,11 +201,14 @@ def load_model(
         del stored_names["lm_head.weight"]  # tied; a copy in the checkpoint says nothing new
         tensors.pop("lm_head.weight", None)
 
-    missing = [key for key, stored in stored_names.items() if stored not in tensors]
-    if released:
-        has_memaug = any(stored.startswith("model.vision_resampler.") for stored in tensors)
+    if fresh_memaug:
+        tensors = {stored: tensor for stored, tensor in tensors.items() if not stored.startswith(MEMAUG_PREFIXES)}
+        has_memaug = False
+    elif released:
+        has_memaug = any(stored.startswith(MEMAUG_PREFIXES) for stored in tensors)
     else:  # stage 0 ends without one
         has_memaug = load_config(folder).memaug.num_blocks > 0
+    missing = [key for key, stored in stored_names.items() if stored not in tensors]
     fresh = [] if has_memaug else [key for key in missing if key.startswith("model.memaug.")]
     lost = sorted(set(missing) - set(fresh))
     if lost:

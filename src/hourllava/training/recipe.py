@@ -53,10 +53,11 @@ class _Section(BaseModel):
 class Start(_Section):
     """Where the weights come from: a checkpoint, or a preset's configuration with random weights.
 
-    Checkpoints are folders, or names on the hub.
+    Checkpoints are folders, names on the hub, or "nano", the model in the package.
     """
 
     checkpoint: str | None = None
+    fresh_memaug: bool = False  # of a checkpoint: its MemAug is left aside, a new one begins
     preset: str | None = None  # name of a shipped configuration
     tokenizer: str | None = None  # of a preset: a folder, or a name on the hub; "nano" for the shipped one
     decoder: str | None = None  # of a preset: checkpoint of a language model in place of random weights
@@ -71,6 +72,8 @@ class Start(_Section):
             raise ValueError("a preset needs a tokenizer, and a checkpoint has its own")
         if self.preset is None and (self.decoder is not None or self.vision_tower is not None):
             raise ValueError("a decoder and a vision_tower go with a preset, and a checkpoint has its own")
+        if self.preset is not None and self.fresh_memaug:
+            raise ValueError("fresh_memaug goes with a checkpoint; a preset's is fresh anyway")
         return self
 
 
