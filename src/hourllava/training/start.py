@@ -60,9 +60,7 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
         with torch.device("meta"):
             return HourLlavaForConditionalGeneration(config), processor
     if checkpoint is not None:
-        model, report = load_model(
-            checkpoint, dtype=torch.float32, config=config, fresh_memaug=start.fresh_memaug
-        )
+        model, report = load_model(checkpoint, dtype=torch.float32, config=config, fresh_memaug=start.fresh_memaug)
         logger.info("%s: %s", start.checkpoint, report)
         return model, processor
     model = HourLlavaForConditionalGeneration(config)
