@@ -1,9 +1,12 @@
 """Trains a recipe as `hourllava train` does; each process notes in OUT/process-RANK.json what it held and computed."""
 
+import atexit
 import functools
 import json
+import os
 import sys
 
+import torch
 from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
 
@@ -51,7 +54,15 @@ def describe(parameter):
     }
 
 
+def end_well():
+    """The last thing that is done; an exception here would not change the exit code."""
+    if torch.distributed.is_initialized():
+        print("the process group is still there", file=sys.stderr, flush=True)
+        os._exit(1)
+
+
 if __name__ == "__main__":
+    atexit.register(end_well)
     training_run.HourLlavaTrainer = Observed
     # Traced and differentiated as for inductor, without waiting for a C++ compiler.
     training_run.compile_layers = functools.partial(compile_layers, backend="aot_eager")

@@ -13,6 +13,7 @@ head; everything else is one unit, because a batch of text on one process uses n
 another process does, and units must be gathered together.
 """
 
+import atexit
 import dataclasses
 import importlib.util
 import os
@@ -91,7 +92,10 @@ def train(recipe: Recipe) -> Path:
         if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
             raise
         raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
-    return trainer.save_final()
+    trained = trainer.save_final()
+    # A process that ends with its group, and gloo's threads, may be aborted (pytorch#190489).
+    atexit.register(PartialState().destroy_process_group)
+    return trained
 
 
 def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
