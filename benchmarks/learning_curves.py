@@ -6,6 +6,7 @@ Reads `trainer_state.json` of each checkpoint, which holds what was logged up to
 """
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -26,13 +27,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="LABEL=CHECKPOINT")
     options = parser.parse_args()
     runs = [run.rsplit("=", 1) for run in options.runs]
+    curves = {label: read_curves(Path(checkpoint)) for label, checkpoint in runs}
     figure = new_figure(11, 4.2)
     for index, (key, title, factor) in enumerate(PANELS):
         axes = figure.add_axes((0.06 + 0.5 * index, 0.14, 0.42, 0.72))
         styled_axes(axes, title)
-        for (label, checkpoint), colour in zip(runs, TOPIC_COLOURS.values()):
-            steps, values = zip(*read_curves(Path(checkpoint))[key])
-            axes.plot(steps, [factor * value for value in values], color=colour, linewidth=2, label=label)
+        for (label, of_run), colour in zip(curves.items(), itertools.cycle(TOPIC_COLOURS.values())):
+            steps, values = [step for step, _ in of_run[key]], [factor * value for _, value in of_run[key]]
+            axes.plot(steps, values, color=colour, linewidth=2, label=label)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps", color=MUTED)
         axes.legend(frameon=False)

@@ -40,6 +40,9 @@ RELEASED_NAMES = (
 )
 """(our prefix, released prefix), the first that fits decides."""
 
+PACKAGED = {"nano": Path(__file__).parent / "nano"}
+"""Checkpoints that come with the library."""
+
 MEMAUG_PREFIXES = ("model.memaug.", "model.vision_resampler.")
 """In our layout and in the released one."""
 
@@ -138,16 +141,16 @@ def released_name(name: str) -> str:
 
 
 def find_checkpoint(name: str | Path, *, weights: bool = True) -> Path:
-    """The folder of a checkpoint: `name` itself, or a download of that name from the Hugging Face hub.
+    """The folder of a checkpoint: one in the package, `name` itself, or a download from the Hugging Face hub.
 
     Args:
-        name: folder, or name on the hub.
+        name: "nano", a folder, or a name on the hub.
         weights: download them too; without them configuration and tokenizer come in a second.
 
     Raises:
         CheckpointError: neither a folder with a `config.json` nor a name that the hub gives (offline, misspelt).
     """
-    folder = Path(name)
+    folder = PACKAGED.get(str(name), Path(name))
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder} holds no config.json; give the folder of a checkpoint")
@@ -209,7 +212,7 @@ def load_model(
     else:  # stage 0 ends without one
         has_memaug = load_config(folder).memaug.num_blocks > 0
     missing = [key for key, stored in stored_names.items() if stored not in tensors]
-    fresh = [] if has_memaug else [key for key in missing if key.startswith("model.memaug.")]
+    fresh = [] if has_memaug else [key for key in missing if key.startswith(MEMAUG_PREFIXES)]
     lost = sorted(set(missing) - set(fresh))
     if lost:
         raise CheckpointError(

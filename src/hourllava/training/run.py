@@ -93,7 +93,8 @@ def train(recipe: Recipe) -> Path:
             raise
         raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
     trained = trainer.save_final()
-    # A process that ends with its group, and gloo's threads, may be aborted (pytorch#190489).
+    # A process that ends with its group, and gloo's threads, may be aborted (pytorch#190489). Not after a failure: to
+    # leave may wait for processes that are gone.
     atexit.register(PartialState().destroy_process_group)
     return trained
 

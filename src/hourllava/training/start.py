@@ -20,7 +20,7 @@ from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import find_checkpoint, load_model, read_tensors
 from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import FOLDER, NANO, nano_tokenizer
+from hourllava.model.nano import NANO, nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.prompt import END, START, special_token_id
 from hourllava.training.recipe import Start
@@ -43,9 +43,8 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
         CheckpointError: no checkpoint there, or its weights do not fit its configuration with the recipe's changes.
         ConfigError: no such preset, a change that is not allowed, or a tokenizer without the ChatML tokens.
     """
-    checkpoint = FOLDER if start.checkpoint == NANO else start.checkpoint
-    if checkpoint is not None:
-        stored = HourLlavaProcessor.from_pretrained(checkpoint)
+    if start.checkpoint is not None:
+        stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
         tokenizer, fields = stored.tokenizer, stored.config.to_dict()
         config = _changed(fields, start.model, lambda: HourLlavaConfig(**merge_settings(fields, start.model)))
     else:
@@ -59,8 +58,10 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
     if meta:
         with torch.device("meta"):
             return HourLlavaForConditionalGeneration(config), processor
-    if checkpoint is not None:
-        model, report = load_model(checkpoint, dtype=torch.float32, config=config, fresh_memaug=start.fresh_memaug)
+    if start.checkpoint is not None:
+        model, report = load_model(
+            start.checkpoint, dtype=torch.float32, config=config, fresh_memaug=start.fresh_memaug
+        )
         logger.info("%s: %s", start.checkpoint, report)
         return model, processor
     model = HourLlavaForConditionalGeneration(config)

@@ -34,11 +34,11 @@ pictures() {
   all "${making[@]}"
 }
 
-videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS QUESTIONS OPTION ...
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
   [ -f "$world/shards/$1/lengths.json" ] && return
   nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions "$9" --no-tables --container reference \
-    --processes "$few" "${@:10}"
+    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables --container reference \
+    --processes "$few" "${@:9}"
   cp -r "$world/$1/videos/." $world/videos
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
   lengths "$1"
@@ -53,15 +53,15 @@ making=()
 about_cards='Object Attribute,Scene Recognition,Key Event Extraction,Object Reasoning,Temporal Reasoning'
 about_actions='Action Recognition,Action Localization,Action Sequence,Action Reasoning,Object Interaction'
 about_actions+=',Object Recognition,Object Permanence'
-videos cards 1 50000 0.02-0.18 1 0 normal 128 20 & making+=($!)
-videos deck 6 16000 0.25-4 4 0 normal 64 20 --needles 12 --tasks "$about_cards" & making+=($!)
-videos acts 8 15000 0.33-1.25 3 0 hard 64 20 --needles 0 --tasks "$about_actions" & making+=($!)
-videos paint 9 10000 0.2-1 1 0 hard 64 20 --needles 0 --painted & making+=($!)
-videos short 2 20000 0.2-0.75 1 1 normal 64 20 & making+=($!)
-videos large 3 6000 0.2-0.75 1 0 normal 128 20 & making+=($!) # as real videos' pictures are: made smaller
-videos mid 4 12000 0.75-4 1 1 dense 64 20 & making+=($!)
-videos far 7 6000 4-15 2 0 normal 64 20 & making+=($!)
-videos long 5 2000 15-60 2 0 normal 64 20 & making+=($!)
+videos cards 1 50000 0.02-0.18 1 0 normal 128 & making+=($!)
+videos deck 6 16000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
+videos acts 8 15000 0.33-1.25 3 0 hard 64 --needles 0 --tasks "$about_actions" & making+=($!)
+videos paint 9 10000 0.2-1 1 0 hard 64 --needles 0 --painted & making+=($!)
+videos short 2 20000 0.2-0.75 1 1 normal 64 & making+=($!)
+videos large 3 6000 0.2-0.75 1 0 normal 128 & making+=($!) # as real videos' pictures are: made smaller
+videos mid 4 12000 0.75-4 1 1 dense 64 & making+=($!)
+videos far 7 6000 4-15 2 0 normal 64 & making+=($!)
+videos long 5 2000 15-60 2 0 normal 64 & making+=($!)
 pictures
 train 0 "$@"
 all "${making[@]}"
