@@ -18,6 +18,7 @@ import dataclasses
 import importlib.util
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,7 @@ def train(recipe: Recipe) -> Path:
             raise
         raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
     trained = trainer.save_final()
-    # A process that ends with its group, and gloo's threads, may be aborted (pytorch#190489). Not after a failure: to
-    # leave may wait for processes that are gone.
-    atexit.register(PartialState().destroy_process_group)
+    atexit.register(leave_processes)  # not after a failure: to leave may wait for processes that are gone
     return trained
 
 
@@ -245,3 +244,14 @@ def join_processes() -> None:
     # The vision tower sees another number of frames in every batch, and cuDNN's attention makes a plan for each: 285 ms
     # a step of nano instead of 123. `packed_attention` asks for it where a plan is worth its time.
     torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def leave_processes() -> None:
+    """End the process group, if there is one, before Python ends.
+
+    gloo's threads drop what they have finished only when they get Python's lock; one that asks for it while Python ends
+    aborts the process (pytorch#190489). The group alone does not wait for them: others hold it, too.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        time.sleep(0.1)  # leaves the lock to them
