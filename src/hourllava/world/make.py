@@ -68,7 +68,7 @@ class MakeSettings(BaseModel):
     questions: int = 1  # of a training record, at most
     captions: int = 0  # descriptions of each video among its questions
     tables: bool = True  # questions.parquet and captions.jsonl, which training does not read
-    version: Literal[3] = 3  # of the generator: other versions give other bytes
+    version: Literal[4] = 4  # of the generator: other versions give other bytes
 
 
 def parse_minutes(text: str) -> tuple[int, int]:
