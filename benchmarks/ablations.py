@@ -3,6 +3,7 @@
     python benchmarks/ablations.py plan.yaml                      # goes on where it was stopped
     python benchmarks/ablations.py plan.yaml --seconds 500        # ends after that time, whatever runs then
     python benchmarks/ablations.py plan.yaml --only baseline --seed 0
+    python benchmarks/ablations.py plan.yaml --devices 0,1,2,3 --at-once 3
 
 A plan:
 
@@ -18,22 +19,27 @@ A plan:
       - {name: no MemAug, set: {start.model.memaug.num_blocks: 0}}
       - {name: memory 25 %, of: baseline, ask: --memory-share 0.25}             # not trained, asked differently
 
-A unit is a variant with a seed: OUT/<variant>-<seed>/stage-K is its training, .../eval-<name> its evaluations. Both go
-on where they were killed, and a unit that is done is not touched again, so the plan may be run in slices of any length,
-and its units on several machines. The table, OUT/table.md, is written anew after every evaluation; it names the number
-of seeds behind each figure, and gives their lowest and highest.
+A unit is a variant with a seed: OUT/<variant>-<seed>/stage-K is its training, .../eval-<name> its evaluations, and
+.../log.txt what both said. They go on where they were killed, and a unit that is done is not touched again, so the plan
+may be run in slices of any length, and its units on several machines. The table, OUT/table.md, is written anew after
+every step; it names the number of seeds behind each figure, and gives their lowest and highest.
 
-Training and evaluation run as `python -m hourllava`, a process each.
+Training and evaluation run as `python -m hourllava`, a process each. A small model's step is bound by the launches of
+its kernels, so several units share a GPU well while their memory fits. A unit that fails does not stop the others.
 """
 
 import argparse
+import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +53,8 @@ from hourllava.evaluation.report import markdown_table
 from hourllava.training.recipe import load_recipe
 
 MEMAUG_PATTERN = "memaug"
+LOG_NAME = "log.txt"
+SECONDS_BETWEEN_LINES = 30
 
 
 class Variant(BaseModel):
@@ -161,44 +169,138 @@ def evaluation_folder(plan: Plan, variant: Variant, seed: int, name: str) -> Pat
     return unit_folder(plan, variant, seed) / f"eval-{name}"
 
 
-def hourllava(arguments: Sequence[str], seconds: float | None) -> bool:
+def hourllava(arguments: Sequence[str], seconds: float | None, device: str | None, log: Path) -> bool:
     """Run a command of the library; False if it was killed because it took longer than `seconds`.
 
+    Args:
+        arguments: of `hourllava`.
+        seconds: it may take.
+        device: number of the GPU it sees; all of them if None.
+        log: gets what it says.
+
     Raises:
-        HourLlavaError: it failed; what it said stands above.
+        HourLlavaError: it failed.
     """
     command = [sys.executable, "-m", "hourllava", *arguments]
-    try:
-        code = subprocess.run(command, check=False, timeout=seconds).returncode
-    except subprocess.TimeoutExpired:
-        return False
-    if code:
-        raise HourLlavaError(f"`hourllava {shlex.join(arguments)}` ended with exit code {code}; see above")
+    environment = os.environ if device is None else os.environ | {"CUDA_VISIBLE_DEVICES": device}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as said:
+        try:
+            run = subprocess.run(command, check=False, timeout=seconds, env=environment, stdout=said, stderr=said)
+        except subprocess.TimeoutExpired:
+            return False
+    if run.returncode:
+        raise HourLlavaError(
+            f"`hourllava {shlex.join(arguments)}` ended with exit code {run.returncode}, see {log}: {last_line(log)}"
+        )
     return True
 
 
-def run_plan(plan: Plan, *, only: str | None = None, seed: int | None = None, seconds: float | None = None) -> bool:
-    """Do what is missing; all variants of a seed before the next seed. False if time ran out before the end."""
-    started = time.monotonic()
-    steps = [
-        step
-        for one in plan.seeds
-        for variant in plan.variants
-        if only in (None, variant.name) and seed in (None, one)
-        for step in steps_of(plan, variant, one)
-    ]
-    for number, step in enumerate(steps, 1):
-        if step.result.exists():
-            continue
-        left = None if seconds is None else seconds - (time.monotonic() - started)
-        if left is not None and left <= 0:
-            return False
-        print(f"[{number}/{len(steps)}] {step.variant.name}, seed {step.seed}: {step.command[0]}", file=sys.stderr)
-        if not hourllava(step.command, left):
-            return False
-        write_table(plan)
+def last_line(log: Path) -> str:
+    """The newest line of a log; a progress bar's newest state."""
+    lines = re.split(r"[\r\n]+", log.read_text(encoding="utf-8", errors="replace").rstrip()) if log.exists() else [""]
+    return lines[-1]
+
+
+class Run:
+    """Does what is missing of some units, several at once.
+
+    Args:
+        plan: they belong to.
+        units: variants with seeds, a trained variant before those that ask its model.
+        seconds: until everything that runs is killed.
+    """
+
+    def __init__(self, plan: Plan, units: Sequence[tuple[Variant, int]], seconds: float | None) -> None:
+        self.plan, self.seconds = plan, seconds
+        self.failures: list[str] = []
+        self._waiting = iter(units)
+        self._total, self._begun = len(units), itertools.count(1)
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._logs: dict[str, Path] = {}  # of what runs now
+        self._trained = {(v.name, seed): threading.Event() for v, seed in units if v.of is None}
+
+    def lane(self, device: str | None) -> bool:
+        """Do one unit after the other; False if time ran out."""
+        while True:
+            with self._lock:
+                variant, seed = next(self._waiting, (None, 0))
+            if variant is None:
+                return True
+            try:
+                if not self._unit(variant, seed, device):
+                    return False
+            except HourLlavaError as error:
+                self.failures.append(str(error))
+            finally:
+                if variant.of is None:
+                    self._trained[variant.name, seed].set()
+
+    def _unit(self, variant: Variant, seed: int, device: str | None) -> bool:
+        asked = self._trained.get((variant.of or "", seed))
+        if asked is not None:
+            asked.wait()
+        name = f"[{next(self._begun)}/{self._total}] {variant.name}, seed {seed}"
+        self._logs[name] = log = unit_folder(self.plan, variant, seed) / LOG_NAME
+        try:
+            for step in steps_of(self.plan, variant, seed):
+                if step.command[0] == "eval" and variant.of is None:
+                    self._trained[variant.name, seed].set()
+                if step.result.exists():
+                    continue
+                left = None if self.seconds is None else self.seconds - (time.monotonic() - self._started)
+                if left is not None and left <= 0:
+                    return False
+                print(f"{name}: {step.command[0]}", file=sys.stderr)
+                if not hourllava(step.command, left, device, log):
+                    return False
+                with self._lock:
+                    write_table(self.plan)
+        finally:
+            del self._logs[name]
+        return True
+
+    def tell(self, finished: threading.Event) -> None:
+        """Print now and then what runs."""
+        while not finished.wait(SECONDS_BETWEEN_LINES):
+            for name, log in list(self._logs.items()):
+                print(f"{name}: {last_line(log)}", file=sys.stderr)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    only: str | None = None,
+    seed: int | None = None,
+    seconds: float | None = None,
+    devices: Sequence[str | None] = (None,),
+    at_once: int = 1,
+) -> bool:
+    """Do what is missing; all variants of a seed before the next seed. False if time ran out before the end.
+
+    Args:
+        plan: to be done.
+        only, seed: a part of it.
+        seconds: until everything that runs is killed.
+        devices: numbers of GPUs; None for whatever there is.
+        at_once: units on each of them.
+
+    Raises:
+        HourLlavaError: some units failed; all others were done.
+    """
+    units = [(v, one) for one in plan.seeds for v in plan.variants if only in (None, v.name) and seed in (None, one)]
+    run = Run(plan, units, seconds)
+    finished = threading.Event()
+    teller = threading.Thread(target=run.tell, args=(finished,), daemon=True)
+    teller.start()
+    with ThreadPoolExecutor(len(devices) * at_once) as lanes:
+        in_time = list(lanes.map(run.lane, [device for _ in range(at_once) for device in devices]))
+    finished.set()
     write_table(plan)
-    return True
+    if run.failures:
+        raise HourLlavaError("; ".join(run.failures))
+    return all(in_time)
 
 
 def write_table(plan: Plan) -> None:
@@ -243,10 +345,19 @@ def main() -> None:
     parser.add_argument("--only", help="one variant")
     parser.add_argument("--seed", type=int, help="one of the seeds")
     parser.add_argument("--seconds", type=float, help="end after that time, whatever runs then")
+    parser.add_argument("--devices", help="numbers of GPUs, such as 0,1; what there is if not given")
+    parser.add_argument("--at-once", type=int, default=1, help="units on each device at the same time")
     arguments = parser.parse_args()
     try:
         plan = load_plan(arguments.plan)
-        done = run_plan(plan, only=arguments.only, seed=arguments.seed, seconds=arguments.seconds)
+        done = run_plan(
+            plan,
+            only=arguments.only,
+            seed=arguments.seed,
+            seconds=arguments.seconds,
+            devices=arguments.devices.split(",") if arguments.devices else (None,),
+            at_once=arguments.at_once,
+        )
     except HourLlavaError as error:
         sys.exit(f"error: {error}")
     print((plan.out / "table.md").read_text(encoding="utf-8") if done else "not done yet: start the command again")

@@ -1,7 +1,8 @@
-"""benchmarks/ablations.py in miniature: two trained variants, one that is only asked differently; killed, gone on."""
+"""benchmarks/ablations.py in miniature: trained variants, one only asked differently; killed, gone on; several at once."""
 
 import importlib.util
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def in_process(ablations, monkeypatch):
     """Commands run here, without a process each; their names are noted."""
     ran = []
 
-    def invoke(arguments, seconds):
+    def invoke(arguments, seconds, device, log):
         ran.append(arguments)
         result = CliRunner().invoke(app, list(arguments))
         if result.exit_code:
@@ -101,10 +102,40 @@ def test_a_model_without_memaug_skips_the_stage_that_trains_nothing_else(ablatio
     assert str(train.result) in evaluation.command
 
 
-def test_a_failed_command_ends_the_plan(ablations):
-    with pytest.raises(HourLlavaError, match="exit code 2"):
-        ablations.hourllava(["train", "there-is-no.yaml"], None)
-    assert not ablations.hourllava(["version"], 0.01)
+def test_a_command_that_fails_says_where_to_look(ablations, tmp_path):
+    log = tmp_path / "unit" / "log.txt"
+    with pytest.raises(HourLlavaError, match=r"exit code 2, see .*log\.txt: .*there-is-no\.yaml"):
+        ablations.hourllava(["train", "there-is-no.yaml"], None, None, log)
+    assert not ablations.hourllava(["version"], 0.01, None, log)
+
+
+def test_units_at_once_share_the_devices_and_wait_for_the_model_they_ask(ablations, tmp_path, monkeypatch):
+    variants = [{"name": "a"}, {"name": "ask a", "of": "a", "ask": "--memory-share 0"}, {"name": "b"}, {"name": "bad"}]
+    settings = {"out": tmp_path, "seeds": [0, 1], "recipes": ["r.yaml"], "evaluations": {"e": "--videos 1"}}
+    plan = ablations.Plan.model_validate(settings | {"variants": variants})
+    together = threading.Barrier(2, timeout=20)
+    ran, devices = [], set()
+
+    def run(arguments, seconds, device, log):
+        variant = log.parent.name
+        if "ask" in variant:
+            assert f"trained {variant.replace('ask-', '')}" in ran
+        if variant.startswith("bad"):
+            raise HourLlavaError(f"{variant} failed")
+        if arguments[0] == "train" and variant in ("a-0", "b-0"):
+            together.wait()
+        ran.append(f"{arguments[0]}ed {variant}")
+        devices.add(device)
+        return True
+
+    monkeypatch.setattr(ablations, "hourllava", run)
+    with pytest.raises(HourLlavaError, match="bad-0 failed; bad-1 failed"):
+        ablations.run_plan(plan, devices=("0", "1"), at_once=2)
+    assert sorted(ran) == sorted(
+        [f"trained {name}-{seed}" for name in "ab" for seed in (0, 1)]
+        + [f"evaled {name}-{seed}" for name in ("a", "b", "ask-a") for seed in (0, 1)]
+    )
+    assert devices == {"0", "1"}
 
 
 @pytest.mark.parametrize(
