@@ -1,4 +1,4 @@
-"""benchmarks/ablations.py in miniature: trained variants, one only asked differently; killed, gone on; several at once."""
+"""benchmarks/ablations.py in miniature: trained variants, one only asked differently; several at once."""
 
 import importlib.util
 import json

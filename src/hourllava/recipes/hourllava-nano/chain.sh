@@ -10,17 +10,7 @@ gpus=${GPUS:-1} processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
 world=data/world
 few=$((processes > 4 ? processes / 4 : 1))
 
-shards() { # NAME RECORDS KIND MEDIA
-  hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
-}
-
-lengths() { # NAME
-  hourllava data lengths "$world/shards/$1" --model nano --questions segments --media $world/videos --processes "$few"
-}
-
-all() { # PROCESS ...: each must have ended well
-  for process in "$@"; do wait "$process"; done
-}
+source "$(dirname "$0")/data.sh"
 
 pictures() {
   [ -f $world/shards/images/lengths.json ] && return
@@ -34,25 +24,12 @@ pictures() {
   all "${making[@]}"
 }
 
-videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
-  [ -f "$world/shards/$1/lengths.json" ] && return
-  nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables --container reference \
-    --processes "$few" "${@:9}"
-  cp -r "$world/$1/videos/." $world/videos
-  shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
-  lengths "$1"
-}
-
 train() { # STAGE OPTION ...
   torchrun --standalone --nproc-per-node "$gpus" -m hourllava train recipes/hourllava-nano/s$1.yaml "${@:2}"
 }
 
 mkdir -p $world/videos
 making=()
-about_cards='Object Attribute,Scene Recognition,Key Event Extraction,Object Reasoning,Temporal Reasoning'
-about_actions='Action Recognition,Action Localization,Action Sequence,Action Reasoning,Object Interaction'
-about_actions+=',Object Recognition,Object Permanence'
 videos cards 1 50000 0.02-0.18 1 0 normal 128 & making+=($!)
 videos deck 6 16000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
 videos acts 8 15000 0.33-1.25 3 0 hard 64 --needles 0 --tasks "$about_actions" & making+=($!)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# What the parts of the method do, on nano: makes data in data/ablations, then runs nano-ablations.yaml.
+#
+#     PROCESSES=60 bash benchmarks/nano-ablations.sh --devices 0,1,2,3 --at-once 3
+#
+# Stopped at any moment and started again, it goes on; arguments are given to ablations.py. SHARE=100 makes a hundredth of
+# the data, to try it; DATA=only stops when the data is there.
+set -euo pipefail
+here=$(dirname "$0")
+processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
+world=data/ablations
+few=$((processes > 4 ? processes / 4 : 1))
+
+source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
+
+several() { # NAME SEED ...: records of 20, 5 and 1 questions, and the same asked in one conversation
+  for questions in 20 5 1; do
+    videos "$1-$questions" "${@:2}"
+    local conversation=$1-$questions-conversation
+    [ $questions = 1 ] || [ -f "$world/shards/$conversation/lengths.json" ] && continue
+    rm -rf "$world/shards/$conversation"
+    cp -r "$world/shards/$1-$questions" "$world/shards/$conversation"
+    rm "$world/shards/$conversation"/lengths.*
+    lengths "$conversation" conversation
+  done
+}
+
+mkdir -p $world/videos
+making=()
+several cards 101 4000 0.02-0.18 1 0 normal 128 & making+=($!)
+several deck 106 5000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
+several short 102 4000 0.2-0.75 1 1 normal 64 & making+=($!)
+several mid 104 3000 0.75-4 1 1 dense 64 & making+=($!)
+several far 107 1500 4-15 2 0 normal 64 & making+=($!)
+all "${making[@]}"
+[ "${DATA:-}" = only ] || python "$here/ablations.py" "$here/nano-ablations.yaml" "$@"

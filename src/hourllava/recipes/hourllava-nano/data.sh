@@ -1,0 +1,28 @@
+# Sourced by scripts that make training data of MarathonWorld: needs $world (a folder), $processes, $few (processes of each
+# of several things made at once) and $share (1; 100 makes a hundredth). What is there already is left alone.
+
+shards() { # NAME RECORDS KIND MEDIA
+  hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
+}
+
+lengths() { # NAME [conversation]
+  hourllava data lengths "$world/shards/$1" --model nano --questions "${2:-segments}" --media $world/videos --processes "$few"
+}
+
+all() { # PROCESS ...: each must have ended well
+  for process in "$@"; do wait "$process"; done
+}
+
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...; $questions in a record
+  [ -f "$world/shards/$1/lengths.json" ] && return
+  nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
+    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions "${questions:-20}" --no-tables --container reference \
+    --processes "$few" "${@:9}"
+  cp -r "$world/$1/videos/." $world/videos
+  shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
+  lengths "$1"
+}
+
+about_cards='Object Attribute,Scene Recognition,Key Event Extraction,Object Reasoning,Temporal Reasoning'
+about_actions='Action Recognition,Action Localization,Action Sequence,Action Reasoning,Object Interaction'
+about_actions+=',Object Recognition,Object Permanence'
