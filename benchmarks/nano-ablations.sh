@@ -25,7 +25,6 @@ several() { # NAME SEED ...: records of 20, 5 and 1 questions, and the same aske
   done
 }
 
-mkdir -p $world/videos
 making=()
 several cards 101 4000 0.02-0.18 1 0 normal 128 & making+=($!)
 several deck 106 5000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)

@@ -28,7 +28,6 @@ train() { # STAGE OPTION ...
   torchrun --standalone --nproc-per-node "$gpus" -m hourllava train recipes/hourllava-nano/s$1.yaml "${@:2}"
 }
 
-mkdir -p $world/videos
 making=()
 videos cards 1 50000 0.02-0.18 1 0 normal 128 & making+=($!)
 videos deck 6 16000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)

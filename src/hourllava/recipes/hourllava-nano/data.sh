@@ -18,7 +18,8 @@ videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION
   nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
     --captions "$6" --difficulty "$7" --size-pixels "$8" --questions "${questions:-20}" --no-tables --container reference \
     --processes "$few" "${@:9}"
-  cp -r "$world/$1/videos/." $world/videos
+  mkdir -p "$world/videos/marathonworld" # two copies at once could both find it missing and then both make it
+  cp -r "$world/$1/videos/." "$world/videos"
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
   lengths "$1"
 }
