@@ -6,23 +6,25 @@
 # Stopped at any moment and started again, it goes on; arguments are given to ablations.py. SHARE=100 makes a hundredth of
 # the data, to try it; DATA=only stops when the data is there.
 set -euo pipefail
-here=$(dirname "$0")
-processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
-world=data/ablations
-few=$((processes > 4 ? processes / 4 : 1))
-
+here=$(dirname "$0") world=data/ablations
 source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
 
-several() { # NAME SEED ...: records of 20, 5 and 1 questions, and the same asked in one conversation
-  for questions in 20 5 1; do
-    videos "$1-$questions" "${@:2}"
-    local conversation=$1-$questions-conversation
-    [ $questions = 1 ] || [ -f "$world/shards/$conversation/lengths.json" ] && continue
-    rm -rf "$world/shards/$conversation"
-    cp -r "$world/shards/$1-$questions" "$world/shards/$conversation"
-    rm "$world/shards/$conversation"/lengths.*
-    lengths "$conversation" conversation
+several() { # NAME SEED ...: records of 20, 5 and 1 questions
+  for number in 20 5 1; do
+    videos "$1-$number" "${@:2}" --questions $number # of an option that is given twice the last one counts
   done
+  conversations "$1-20"
+  conversations "$1-5"
+}
+
+conversations() { # NAME: the same rows, the questions of each asked in one sample
+  local folder=$world/shards/$1-conversation
+  [ -f "$folder/lengths.json" ] && return
+  rm -rf "$folder" "$folder.part"
+  cp -r "$world/shards/$1" "$folder.part"
+  rm "$folder.part"/lengths.*
+  mv "$folder.part" "$folder"
+  lengths "$1-conversation" conversation
 }
 
 making=()

@@ -1,12 +1,14 @@
 """The nano tokenizer: any text comes back, objects stay two tokens."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.prompt import END, START, VISUAL, Turn, tokenize_turns, video_sentence
-from hourllava.world.tokenizer import train_tokenizer, world_texts
+from hourllava.world.tokenizer import train_tokenizer, world_texts, write_nano_tokenizer
 from hourllava.world.vocabulary import COLOURS, SHAPES, split_pairs
 
 TOKENIZER = nano_tokenizer()
@@ -18,17 +20,18 @@ def test_any_text_comes_back(text):
     assert TOKENIZER.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
 
 
-def test_ids_lie_below_that_of_visual_tokens():
-    assert len(TOKENIZER) <= HourLlavaConfig.preset("hourllava-nano").visual_token_id
-    assert TOKENIZER.eos_token == END
-    assert START in TOKENIZER.get_vocab()
-
-
-def test_unseen_combinations_are_made_of_seen_tokens():
+def check_ids_and_objects(tokenizer):
+    assert len(tokenizer) <= HourLlavaConfig.preset("hourllava-nano").visual_token_id
+    assert tokenizer.eos_token == END
+    assert START in tokenizer.get_vocab()
     assert split_pairs("test")
     for colour, shape in split_pairs("test"):
-        assert TOKENIZER.tokenize(f" the {colour} {shape}")[1:] == [f"Ġ{colour}", f"Ġ{shape}"]
-    assert len({TOKENIZER.tokenize(word)[0] for word in (*COLOURS, *SHAPES)}) == len(COLOURS) + len(SHAPES)
+        assert tokenizer.tokenize(f" the {colour} {shape}")[1:] == [f"Ġ{colour}", f"Ġ{shape}"]
+    assert len({tokenizer.tokenize(word)[0] for word in (*COLOURS, *SHAPES)}) == len(COLOURS) + len(SHAPES)
+
+
+def test_ids_lie_below_that_of_visual_tokens_and_unseen_combinations_are_made_of_seen_tokens():
+    check_ids_and_objects(TOKENIZER)
 
 
 def test_a_short_question_is_short():
@@ -43,3 +46,10 @@ def test_the_same_texts_give_the_same_tokenizer():
     made = [train_tokenizer(texts, 700).backend_tokenizer.to_str() for _ in range(2)]
     assert made[0] == made[1]
     assert train_tokenizer(texts, 700).vocab_size <= 700
+
+
+@pytest.mark.slow
+def test_the_command_makes_another_of_its_kind_from_the_texts_of_today(tmp_path):
+    made = write_nano_tokenizer(tmp_path)
+    check_ids_and_objects(made)
+    assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == made.get_vocab()

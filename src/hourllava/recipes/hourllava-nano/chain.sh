@@ -6,10 +6,7 @@
 # Stopped at any moment and started again, it goes on; arguments are given to every `hourllava train`. SHARE=100 makes
 # a hundredth of the data, to try it.
 set -euo pipefail
-gpus=${GPUS:-1} processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
-world=data/world
-few=$((processes > 4 ? processes / 4 : 1))
-
+gpus=${GPUS:-1} world=data/world
 source "$(dirname "$0")/data.sh"
 
 pictures() {

@@ -1,5 +1,7 @@
-# Sourced by scripts that make training data of MarathonWorld: needs $world (a folder), $processes, $few (processes of each
-# of several things made at once) and $share (1; 100 makes a hundredth). What is there already is left alone.
+# Sourced by scripts that make training data of MarathonWorld in the folder $world, with PROCESSES processes; SHARE=100 makes
+# a hundredth of it. What is there already is left alone.
+processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
+few=$((processes > 4 ? processes / 4 : 1)) # of each of several things made at once
 
 shards() { # NAME RECORDS KIND MEDIA
   hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
@@ -13,10 +15,10 @@ all() { # PROCESS ...: each must have ended well
   for process in "$@"; do wait "$process"; done
 }
 
-videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...; $questions in a record
+videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
   [ -f "$world/shards/$1/lengths.json" ] && return
   nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions "${questions:-20}" --no-tables --container reference \
+    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables --container reference \
     --processes "$few" "${@:9}"
   mkdir -p "$world/videos/marathonworld" # two copies at once could both find it missing and then both make it
   cp -r "$world/$1/videos/." "$world/videos"
