@@ -1,4 +1,4 @@
-"""MemAug alone: what the lengths of its inputs' vectors do."""
+"""MemAug alone: what the lengths of its inputs' vectors do, and where they stand."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from conftest import tiny_config, tiny_model
 from hourllava.model.attention import Segments
 from hourllava.model.config import MemAugConfig
+from hourllava.model.memaug import MemoryKeysValues
 
 WIDTH = 32
 QUERIES, TOKENS = 7, 20
@@ -19,10 +20,11 @@ def inputs():
     return [torch.randn(count, WIDTH, generator=generator, dtype=torch.float64) for count in (QUERIES, TOKENS)]
 
 
-def augmented(memaug, queries_QD, tokens_PD):
-    memory = memaug.keys_values(tokens_PD, torch.arange(TOKENS), torch.arange(TOKENS))
+def augmented(memaug, queries_QD, tokens_PD, *, shift=0):
+    """What comes out if all stand `shift` positions further on."""
+    memory = memaug.keys_values(tokens_PD, torch.arange(TOKENS), shift + torch.arange(TOKENS))
     queries, entries = Segments((QUERIES,)), Segments((TOKENS,))
-    return memaug(queries_QD, torch.arange(QUERIES), memory, queries, queries, entries)
+    return memaug(queries_QD, shift + torch.arange(QUERIES), memory, queries, queries, entries)
 
 
 def memaug_of(**settings):
@@ -45,3 +47,29 @@ def test_normalized_inputs_are_those_of_root_mean_square_one(inputs):
     queries, tokens = inputs
     expected = augmented(memaug_of(), *(F.rms_norm(vectors, [WIDTH]) for vectors in inputs))
     torch.testing.assert_close(augmented(memaug_of(normalize_inputs=True), queries, tokens), expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_a_rotated_value_tells_how_far_from_the_query_it_lies(inputs):
+    queries, tokens = inputs
+    same = tokens[:1].expand(TOKENS, -1)  # wherever a block looks it finds the same: only the place can tell
+    attention = memaug_of(rotate_values=True).blocks[0].cross_attn.double()
+    rotary = attention.rotary
+
+    def found(at, query_at):
+        key, value = attention.keys_values(same[:1], torch.zeros(1, dtype=int), rotary.angles(torch.tensor([at])))
+        memory = MemoryKeysValues([key], [value])
+        one = Segments((1,))
+        return attention(queries[:1], rotary.angles(torch.tensor([query_at])), memory, one, one)
+
+    torch.testing.assert_close(found(1005, 1000), found(5, 0), **CLOSE)
+    assert not torch.allclose(found(6, 0), found(5, 0), **CLOSE)
+    attention.rotates_values = False
+    torch.testing.assert_close(found(6, 0), found(5, 0), **CLOSE)
+
+
+@pytest.mark.parametrize("rotate_values", [False, True])
+@torch.no_grad()
+def test_only_distances_count(inputs, rotate_values):
+    memaug = memaug_of(rotate_values=rotate_values)
+    torch.testing.assert_close(augmented(memaug, *inputs, shift=1000), augmented(memaug, *inputs), **CLOSE)

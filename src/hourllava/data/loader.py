@@ -150,14 +150,23 @@ class PlanBatchSampler(Sampler[MicroBatch]):
 
 
 class PackedCollator:
-    """What is left of a micro-batch as one packed row."""
+    """What is left of a micro-batch as one packed row, small memories first.
+
+    Neighbouring small segments share a launch of attention, large ones have their own: best if they do not alternate.
+    """
 
     def __init__(self, collate: Collate) -> None:
         self.collate = collate
 
     def __call__(self, rows: Sequence[Sequence[Sample]]) -> Mapping[str, Any]:
         """Inputs of the model."""
-        return self.collate([sample for samples in rows for sample in samples] or [unsupervised_token()])
+        by_size = sorted(rows, key=_memory_entries)
+        return self.collate([sample for samples in by_size for sample in samples] or [unsupervised_token()])
+
+
+def _memory_entries(samples: Sequence[Sample]) -> int:
+    layout = samples[0].layout if samples else None  # of one row all samples share it
+    return 0 if layout is None else len(layout.memory_index)
 
 
 class PlannedLoader(DataLoader[Any]):

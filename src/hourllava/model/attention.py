@@ -77,7 +77,10 @@ class Segments:
         """[S + 1] int32 offsets on a device, as the kernels want them; copied there once, for all layers."""
         known = self._offsets_by_device
         if device not in known:
-            known[device] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
+            offsets = torch.tensor(self.offsets, dtype=torch.int32)
+            if device.type == "cuda":  # to copy what is not pinned, the device would first finish all it was given
+                offsets = offsets.pin_memory()
+            known[device] = offsets.to(device, non_blocking=True)
         return known[device]
 
 
@@ -108,9 +111,8 @@ def packed_attention(
     # Tokens outside every segment would give silent NaN gradients (pytorch#176793).
     assert query_segments.num_tokens == query_QHE.shape[0]
     assert key_segments.num_tokens == key_KGE.shape[0] == value_KGE.shape[0]
-    runs = _runs(
-        query_segments, key_segments, MIN_SCORES_FOR_SDPA if _fits_varlen(query_QHE) else 0, query_QHE.shape[1]
-    )
+    min_scores = MIN_SCORES_FOR_SDPA if _fits_varlen(query_QHE) else 0
+    runs = _runs(query_segments.lengths, key_segments.lengths, min_scores, query_QHE.shape[1])
     sizes = [(queries.num_tokens, keys.num_tokens) for queries, keys in runs]
     query_sizes, key_sizes = ([size[role] for size in sizes] for role in range(2))
     parts = zip(query_QHE.split(query_sizes), key_KGE.split(key_sizes), value_KGE.split(key_sizes))
@@ -123,15 +125,14 @@ def packed_attention(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
+@functools.lru_cache(maxsize=8)  # every layer asks for the same; what is here has its offsets on the device
 def _runs(
-    query_segments: Segments, key_segments: Segments, min_scores: int, num_heads: int
+    query_lengths: tuple[int, ...], key_lengths: tuple[int, ...], min_scores: int, num_heads: int
 ) -> list[tuple[Segments, Segments]]:
     """Neighbouring small segments together, large ones alone."""
-    if max(query_segments.lengths) * max(key_segments.lengths) * num_heads < min_scores:
-        return [(query_segments, key_segments)]  # with the offsets they have on the device
     runs: list[list[tuple[int, int]]] = []
     was_small = False
-    for num_queries, num_keys in zip(query_segments.lengths, key_segments.lengths):
+    for num_queries, num_keys in zip(query_lengths, key_lengths):
         is_small = num_queries * num_keys * num_heads < min_scores
         if not (is_small and was_small):
             runs.append([])

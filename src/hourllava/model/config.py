@@ -43,6 +43,8 @@ class MemAugConfig:
     ablation). `rope_theta=None` takes the decoder's. `normalize_inputs` brings every token, of the memory and of the
     queries, to a root mean square of 1 before the first block (not in the paper): blocks do not normalise what comes
     in, and where projected tokens are hundreds of times as long as those of text, what is asked drowns in them.
+    `rotate_values` rotates what is looked up, too (not in the paper): by how far it lies from who looks it up. Else
+    position decides where a block looks, but what it brings back does not tell when that was.
     """
 
     num_blocks: int = 4
@@ -50,6 +52,7 @@ class MemAugConfig:
     rotary_fraction: float = 0.5
     rope_theta: float | None = None
     normalize_inputs: bool = False
+    rotate_values: bool = False
 
     def __post_init__(self) -> None:
         _require(self.num_blocks >= 0, f"memaug.num_blocks is {self.num_blocks}; it must be 0 (no MemAug) or more")

@@ -55,8 +55,11 @@ class Grounding:
         """[R] share of each sample's attention, a mean over its kept tokens, heads and blocks; with a gradient."""
         share_W = torch.stack(self._shares_QH).mean((0, 2))
         evidence = self.evidence
-        counts_R = torch.tensor(evidence.watching_segments.lengths, device=share_W.device)
-        return share_W.new_zeros(len(counts_R)).index_add(0, evidence.watching_sample, share_W) / counts_R
+        sums_R = share_W.new_zeros(2, len(evidence.watching_segments.lengths))
+        sums_R, counts_R = sums_R.index_add(
+            1, evidence.watching_sample, torch.stack([share_W, torch.ones_like(share_W)])
+        )
+        return sums_R / counts_R
 
 
 def grounding_loss(shares_R: Tensor) -> Tensor:

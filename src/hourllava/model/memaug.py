@@ -105,6 +105,11 @@ class PartialRotaryEmbedding:
         first, second = rotated.chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
 
+    def rotate_back(self, heads_NHE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """[N, H, E] -> [N, H, E], the inverse of `rotate`."""
+        cos, sin = angles
+        return self.rotate(heads_NHE, (cos, -sin))
+
 
 class ResidualOutput(nn.Linear):
     """Last layer of a branch whose result is added to its input.
@@ -133,12 +138,18 @@ class MemAugSelfAttention(nn.Module):
 
 
 class MemAugCrossAttention(nn.Module):
-    """Full attention from the queries to the memory; `kv_proj` stacks keys, then values."""
+    """Full attention from the queries to the memory; `kv_proj` stacks keys, then values.
 
-    def __init__(self, width: int, num_heads: int, num_groups: int, rotary: PartialRotaryEmbedding) -> None:
+    With `rotates_values` a value comes back rotated by its position minus the query's: rotated by the one when it is
+    made, back by the other when it has been found.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, num_groups: int, rotary: PartialRotaryEmbedding, rotates_values: bool
+    ) -> None:
         super().__init__()
         self.head_width = width // num_heads
-        self.rotary = rotary
+        self.rotary, self.rotates_values = rotary, rotates_values
         self.q_proj = nn.Linear(width, width)
         self.kv_proj = nn.Linear(width, 2 * num_groups * self.head_width)
         self.o_proj = ResidualOutput(width, width)
@@ -151,7 +162,7 @@ class MemAugCrossAttention(nn.Module):
         num_groups = self.kv_proj.out_features // self.head_width // 2
         key_index_MG = index_M[:, None] * (2 * num_groups) + torch.arange(num_groups, device=index_M.device)
         key, value = F.embedding(key_index_MG, heads), F.embedding(key_index_MG + num_groups, heads)
-        return self.rotary.rotate(key, angles), value
+        return self.rotary.rotate(key, angles), self.rotary.rotate(value, angles) if self.rotates_values else value
 
     def queries(self, x_QD: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
         """[Q, D] -> [Q, H, E] rotated queries."""
@@ -175,6 +186,8 @@ class MemAugCrossAttention(nn.Module):
             output = chunked_attention(query, zip(memory.keys, memory.values))
         else:
             output = packed_attention(query, memory.keys[0], memory.values[0], query_segments, memory_segments)
+        if self.rotates_values:
+            output = self.rotary.rotate_back(output, angles)
         return self.o_proj(output.flatten(1))
 
 
@@ -206,7 +219,7 @@ class MemAugBlock(GradientCheckpointingLayer):
         width, num_heads = text.hidden_size, text.num_attention_heads
         num_groups = getattr(text, "num_key_value_heads", None) or num_heads
         self.self_attn = MemAugSelfAttention(width, num_heads, num_groups, rotary)
-        self.cross_attn = MemAugCrossAttention(width, num_heads, num_groups, rotary)
+        self.cross_attn = MemAugCrossAttention(width, num_heads, num_groups, rotary, config.memaug.rotate_values)
         self.mlp = MemAugMlp(width, config.memaug.mlp_ratio * width)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
 

@@ -140,13 +140,14 @@ class HourLlavaTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """This micro-batch's share of the step's mean over tokens, times the processes over which gradients average."""
+        # Copied to the device before it has anything to do: each copy waits until it has done all.
         modality_S = inputs.pop(MODALITIES_KEY)
         targets_L = _targets(inputs).flatten()
+        lengths_S = torch.tensor(inputs["segments"].lengths, device=modality_S.device)
+        modality_L = modality_S.repeat_interleave(lengths_S, output_size=len(targets_L))
         output = model(
             **inputs, grounding_weight=self.recipe.data.grounding_weight, num_items_in_batch=num_items_in_batch
         )
-        lengths_S = torch.tensor(inputs["segments"].lengths, device=modality_S.device)
-        modality_L = modality_S.repeat_interleave(lengths_S, output_size=len(targets_L))
         self.meter.lost(output.target_losses, targets_L != IGNORED_LABEL, modality_L)
         if output.evidence_shares is not None:
             self.meter.looked(output.evidence_shares)
