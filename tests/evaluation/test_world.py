@@ -78,6 +78,19 @@ def test_a_killed_run_goes_on(engine, whole, tmp_path, monkeypatch):
     assert len(watched) == 3  # nothing is left to ask
 
 
+def test_memories_are_shared_by_models_with_the_same_tower(engine, whole, tmp_path, monkeypatch):
+    memories = tmp_path / "memories"
+    list(evaluate_world(engine, "nano", WORLD, tmp_path / "one", memories=memories))
+    assert (tmp_path / "one" / "answers.jsonl").read_bytes() == (whole / "answers.jsonl").read_bytes()
+    assert len(list(memories.iterdir())) == WORLD.videos
+
+    monkeypatch.setattr(HourLlava, "_read", None)  # nothing is watched any more
+    other = HourLlava.from_pretrained("nano")
+    other.model.lm_head.weight.data.roll(1, 0)
+    list(evaluate_world(other, "nano", WORLD, tmp_path / "other", memories=memories))
+    assert len(lines(tmp_path / "other")) == len(lines(whole))
+
+
 def test_other_weights_are_refused(engine, whole):
     weight = engine.model.lm_head.weight
     before = weight.data.clone()
@@ -117,7 +130,7 @@ def test_needles_lie_at_all_depths(engine, tmp_path):
 OPTIONS = {
     "model": "nano", "videos": 1, "minutes": "1", "per_task": 1, "seed": 0, "formats": "both",
     "container": "reference", "world": None, "needles": False, "baselines": True, "memory_share": 1.0,
-    "forgetting": None, "device": None, "dtype": None,
+    "forgetting": None, "memories": None, "device": None, "dtype": None,
 }  # fmt: skip
 
 

@@ -32,6 +32,9 @@ def world(
     baselines: Annotated[bool, typer.Option(help="Also ask with kept frames only, and blind.")] = True,
     memory_share: Annotated[float, typer.Option(help="Of the frames that MemAug finds in the memory.")] = 1.0,
     forgetting: Annotated[str | None, typer.Option(help="Temporal forgetting, if another than trained with.")] = None,
+    memories: Annotated[
+        Path | None, typer.Option(help="Folder of memories, for models with the same vision tower: watched once.")
+    ] = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
 ) -> None:
@@ -52,6 +55,7 @@ def world(
         baselines=baselines,
         memory_share=memory_share,
         forgetting=forgetting,
+        memories=memories,
         device=device,
         dtype=dtype,
     ):

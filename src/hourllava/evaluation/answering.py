@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hourllava.data.records import QuestionRow
 from hourllava.evaluation.cases import Case
 from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
+from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
@@ -42,13 +43,17 @@ def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> d
 
 
 def answer_case(
-    case: Case, done: set[str], engines: Mapping[Condition, HourLlava], max_new_tokens: int
+    case: Case,
+    done: set[str],
+    engines: Mapping[Condition, HourLlava],
+    max_new_tokens: int,
+    cache: MemoryCache | None = None,
 ) -> Iterator[AnsweredQuestion]:
     """Watch a video once and answer what is not in `done`; nothing is watched if there is nothing left to ask."""
     rows = [row for row in case.questions if row.question_id not in done]
     if not rows:
         return
-    memory = engines["video"].watch(case.path, progress=False)
+    memory = engines["video"].watch(case.path, cache=cache, progress=False)
     open_rows = [row for row in rows if row.format == "open"]
     batches = [open_rows[k : k + OPEN_BATCH] for k in range(0, len(open_rows), OPEN_BATCH)]
     batches += [[row] for row in rows if row.format == "choice"]

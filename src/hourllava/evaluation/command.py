@@ -16,7 +16,7 @@ from hourllava.world.needles import FRAME_PIXELS, needle_cases
 def run_world_evaluation(
     out: Path, *, model: str, videos: int, minutes: str, per_task: int, seed: int, formats: str, container: str,
     world: Path | None, needles: bool, baselines: bool, memory_share: float, forgetting: str | None,
-    device: str | None, dtype: str | None,
+    memories: Path | None, device: str | None, dtype: str | None,
 ) -> Iterator[str]:  # fmt: skip
     """Check, load, evaluate; the options of `hourllava eval world`.
 
@@ -39,6 +39,7 @@ def run_world_evaluation(
     return evaluate_world(
         engine, model, asked, out, world=world, baselines=baselines, memory_share=memory_share,
         forgetting=forgetting,  # type: ignore[arg-type]  # checked above
+        memories=memories,
     )  # fmt: skip
 
 

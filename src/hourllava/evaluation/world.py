@@ -26,6 +26,7 @@ from hourllava.evaluation.answering import answer_case, engines_for
 from hourllava.evaluation.cases import NeedleSettings, needle_videos, world_cases
 from hourllava.evaluation.report import table_of
 from hourllava.evaluation.scores import AnsweredQuestion, score
+from hourllava.inference.cache import MemoryCache
 from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import TemporalForgetting
@@ -63,6 +64,7 @@ def evaluate_world(
     baselines: bool = True,
     memory_share: float = 1.0,
     forgetting: TemporalForgetting | None = None,
+    memories: Path | None = None,
 ) -> Iterator[str]:
     """Ask, score, draw.
 
@@ -75,6 +77,7 @@ def evaluate_world(
         baselines: whether to ask without the memory and without the video, too.
         memory_share: of the memory's frames that MemAug finds, see `hourllava.inference.recall.thinned`.
         forgetting: temporal forgetting when asked, if another than trained with.
+        memories: folder of a cache of memories; models whose vision towers are the same share them.
 
     Yields:
         lines for the user.
@@ -98,10 +101,11 @@ def evaluate_world(
     path = out / ANSWERS_NAME
     answered = _read_answers(path)
     done = {one.id for one in answered}
+    cache = None if memories is None else MemoryCache(memories)
     total = sum(len(case.questions) for case in cases)
     with path.open("a", encoding="utf-8") as file, _progress(total, len(done)) as progress:
         for case in cases:
-            for one in answer_case(case, done, engines, settings.max_new_tokens):
+            for one in answer_case(case, done, engines, settings.max_new_tokens, cache):
                 file.write(one.model_dump_json() + "\n")
                 file.flush()
                 answered.append(one)
