@@ -37,7 +37,7 @@ def main() -> None:
             axes.plot(steps, values, color=colour, linewidth=2, label=label)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("steps", color=MUTED)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right")
     print(save_figure(figure, options.out))
 
 

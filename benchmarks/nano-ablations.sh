@@ -28,10 +28,10 @@ conversations() { # NAME: the same rows, the questions of each asked in one samp
 }
 
 making=()
-several cards 101 4000 0.02-0.18 1 0 normal 128 & making+=($!)
-several deck 106 5000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
-several short 102 4000 0.2-0.75 1 1 normal 64 & making+=($!)
-several mid 104 3000 0.75-4 1 1 dense 64 & making+=($!)
-several far 107 1500 4-15 2 0 normal 64 & making+=($!)
+several cards 101 1600 0.02-0.18 1 0 normal 128 & making+=($!)
+several deck 106 2000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
+several short 102 1600 0.2-0.75 1 1 normal 64 & making+=($!)
+several mid 104 1200 0.75-4 1 1 dense 64 & making+=($!)
+several far 107 600 4-15 2 0 normal 64 & making+=($!)
 all "${making[@]}"
 [ "${DATA:-}" = only ] || python "$here/ablations.py" "$here/nano-ablations.yaml" "$@"

@@ -133,7 +133,7 @@ def test_queries_padded_to_a_plan_change_nothing(monkeypatch):
     query, key, value = torch.randn(13, 4, 8), torch.randn(50, 2, 8), torch.randn(50, 2, 8)
     segments = Segments((13,)), Segments((50,))
     expected = packed_attention(query, key, value, *segments)
-    monkeypatch.setattr("hourllava.model.attention.MIN_PAIRS_FOR_CUDNN", 1)
+    monkeypatch.setattr("hourllava.model.attention.MIN_SCORES_FOR_CUDNN", 1)
     with torch.no_grad():
         padded = packed_attention(query, key, value, *segments)
     assert padded.shape == expected.shape

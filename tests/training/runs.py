@@ -36,7 +36,7 @@ TINY = {
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
         },
-        "memaug": {"num_blocks": 2, "normalize_inputs": False},
+        "memaug": {"num_blocks": 2, "normalize_inputs": False, "rotate_values": False},
     },
 }
 

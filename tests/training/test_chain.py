@@ -71,8 +71,8 @@ def test_the_chain_makes_what_its_recipes_read(tmp_path, run_script):
 
 
 def test_ablations_have_the_data_that_their_plan_reads(tmp_path, run_script):
-    measured = run_script(ABLATIONS, SHARE="1000", DATA="only")
-    assert run_script(ABLATIONS, SHARE="1000", DATA="only") == []  # everything is there
+    measured = run_script(ABLATIONS, SHARE="600", DATA="only")
+    assert run_script(ABLATIONS, SHARE="600", DATA="only") == []  # everything is there
     plan = yaml.safe_load(ABLATIONS.with_suffix(".yaml").read_text())
     (recipe,) = plan["recipes"]
     data = load_recipe(recipe).data

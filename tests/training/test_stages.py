@@ -34,6 +34,7 @@ def world(tmp_path_factory):
         "large": "0.25",
         "deck": "0.25",
         "acts": "0.4",
+        "deeds": "0.5",
         "paint": "0.4",
         "mid": "0.5",
         "far": "0.5",

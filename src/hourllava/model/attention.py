@@ -41,8 +41,9 @@ MIN_SCORES_FOR_SDPA = 2**25
 
 # cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape a plan is made first: 60 to 90 ms
 # of CPU time, and 75 to 145 ms for the backward pass. Packed samples all differ in length, so only those get a plan
-# that gain more by it: at 9,000 x 234,000 flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's blocks.
-MIN_PAIRS_FOR_CUDNN = 2**28
+# that gain more by it: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's
+# blocks.
+MIN_SCORES_FOR_CUDNN = 2**32
 QUERIES_OF_A_PLAN = 512
 
 # Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
@@ -149,7 +150,7 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
     num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
     if num_queries == 0:
         return torch.empty_like(query_QHE)
-    worth_planning = num_queries * num_keys >= MIN_PAIRS_FOR_CUDNN
+    worth_planning = num_queries * num_keys * query_QHE.shape[1] >= MIN_SCORES_FOR_CUDNN
     if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
         query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None

@@ -29,12 +29,14 @@ making=()
 videos cards 1 50000 0.02-0.18 1 0 normal 128 & making+=($!)
 videos deck 6 16000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
 videos acts 8 15000 0.33-1.25 3 0 hard 64 --needles 0 --tasks "$about_actions" & making+=($!)
+videos deeds 10 10000 1-6 3 0 hard 64 --needles 0 --tasks "$about_actions" --questions 30 & making+=($!)
 videos paint 9 10000 0.2-1 1 0 hard 64 --needles 0 --painted & making+=($!)
 videos short 2 20000 0.2-0.75 1 1 normal 64 & making+=($!)
 videos large 3 6000 0.2-0.75 1 0 normal 128 & making+=($!) # as real videos' pictures are: made smaller
 videos mid 4 12000 0.75-4 1 1 dense 64 & making+=($!)
-videos far 7 6000 4-15 2 0 normal 64 & making+=($!)
-videos long 5 2000 15-60 2 0 normal 64 & making+=($!)
+# The longer a video, the more is asked while it is there.
+videos far 7 6000 4-15 2 0 normal 64 --questions 40 & making+=($!)
+videos long 5 2000 15-60 3 0 normal 64 --questions 80 & making+=($!)
 pictures
 train 0 "$@"
 all "${making[@]}"
