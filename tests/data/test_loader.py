@@ -9,10 +9,11 @@ import torch
 from accelerate import skip_first_batches
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.loader import Failure, merge_ledgers, planned_loader
+from hourllava.data.loader import Failure, PackedCollator, merge_ledgers, planned_loader
 from hourllava.data.plan import BatchPlan, PlanSettings
 from hourllava.data.streams import Stream
 from hourllava.errors import ConfigError, DataError
+from hourllava.model.layout import video_layout
 from hourllava.model.processor import Sample
 
 NUM_ROWS = 60
@@ -187,3 +188,13 @@ def test_the_trainers_way_to_skip_reads_nothing(tmp_path):
 
     loader = planned_loader(plan, sources, encode_the_rest, collate, ledger_folder=tmp_path, max_failed_share=0.0)
     assert [batch["rows"] for batch in skip_first_batches(loader, 5)] == expected
+
+
+def test_small_memories_come_first_and_the_samples_of_a_row_stay_together():
+    config = tiny_config()
+    layouts = {seconds: video_layout(seconds, config) for seconds in (50, 10, 30)}
+    ids = np.zeros(3, np.int64)
+    rows = [(Sample(ids, ids, ids == 0, layout=layout),) * 2 for layout in layouts.values()]
+    rows += [(), encode((7, 5), 0)]  # a bad sample, and text
+    memories = PackedCollator(lambda samples: {"layouts": [sample.layout for sample in samples]})(rows)["layouts"]
+    assert memories == [None, *(layouts[seconds] for seconds in (10, 10, 30, 30, 50, 50))]

@@ -86,9 +86,10 @@ def test_memories_are_shared_by_models_with_the_same_tower(engine, whole, tmp_pa
 
     monkeypatch.setattr(HourLlava, "_read", None)  # nothing is watched any more
     other = HourLlava.from_pretrained("nano")
-    other.model.lm_head.weight.data.roll(1, 0)
+    weight = other.model.lm_head.weight
+    weight.data = weight.data.roll(1, 0)
     list(evaluate_world(other, "nano", WORLD, tmp_path / "other", memories=memories))
-    assert len(lines(tmp_path / "other")) == len(lines(whole))
+    assert lines(tmp_path / "other") != lines(whole)
 
 
 def test_other_weights_are_refused(engine, whole):

@@ -55,10 +55,9 @@ class Grounding:
         """[R] share of each sample's attention, a mean over its kept tokens, heads and blocks; with a gradient."""
         share_W = torch.stack(self._shares_QH).mean((0, 2))
         evidence = self.evidence
-        sums_R = share_W.new_zeros(2, len(evidence.watching_segments.lengths))
-        sums_R, counts_R = sums_R.index_add(
-            1, evidence.watching_sample, torch.stack([share_W, torch.ones_like(share_W)])
-        )
+        counted_2W = torch.stack([share_W, torch.ones_like(share_W)])
+        nothing_2R = share_W.new_zeros(2, len(evidence.watching_segments.lengths))
+        sums_R, counts_R = nothing_2R.index_add(1, evidence.watching_sample, counted_2W)
         return sums_R / counts_R
 
 
