@@ -1,9 +1,7 @@
 """benchmarks/ablations.py in miniature: trained variants, one only asked differently; several at once."""
 
-import importlib.util
 import json
 import threading
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,16 +10,6 @@ from typer.testing import CliRunner
 from hourllava.cli.main import app
 from hourllava.errors import ConfigError, HourLlavaError
 from training.runs import recipe_of, write_recipe, write_texts, write_videos
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
-
-
-@pytest.fixture(scope="module")
-def ablations():
-    spec = importlib.util.spec_from_file_location("ablations", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """docs/evaluation.md: its commands run, its plans are plans."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -31,10 +30,7 @@ def test_the_commands_run(tmp_path, monkeypatch):
         assert (tmp_path / "out" / "eval" / name).exists(), name
 
 
-def test_plans_are_plans(tmp_path):
-    spec = importlib.util.spec_from_file_location("ablations", ROOT / "benchmarks" / "ablations.py")
-    ablations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(ablations)
+def test_plans_are_plans(ablations, tmp_path):
     (tmp_path / "plan.yaml").write_text(blocks("yaml")[0])
     whole = ROOT / "benchmarks" / "nano-ablations.yaml"
     for path, num_trained, num_evaluated in ((tmp_path / "plan.yaml", 2, 3), (whole, 15, 21 * 2)):

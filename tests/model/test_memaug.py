@@ -52,12 +52,11 @@ def test_normalized_inputs_are_those_of_root_mean_square_one(inputs):
 @torch.no_grad()
 def test_a_rotated_value_tells_how_far_from_the_query_it_lies(inputs):
     queries, tokens = inputs
-    same = tokens[:1].expand(TOKENS, -1)  # wherever a block looks it finds the same: only the place can tell
     attention = memaug_of(rotate_values=True).blocks[0].cross_attn.double()
     rotary = attention.rotary
 
-    def found(at, query_at):
-        key, value = attention.keys_values(same[:1], torch.zeros(1, dtype=int), rotary.angles(torch.tensor([at])))
+    def found(at, query_at):  # a memory of one token, so that attention has no choice
+        key, value = attention.keys_values(tokens[:1], torch.zeros(1, dtype=int), rotary.angles(torch.tensor([at])))
         memory = MemoryKeysValues([key], [value])
         one = Segments((1,))
         return attention(queries[:1], rotary.angles(torch.tensor([query_at])), memory, one, one)

@@ -47,7 +47,7 @@ def answer_case(
     done: set[str],
     engines: Mapping[Condition, HourLlava],
     max_new_tokens: int,
-    cache: MemoryCache | None = None,
+    cache: MemoryCache | None,
 ) -> Iterator[AnsweredQuestion]:
     """Watch a video once and answer what is not in `done`; nothing is watched if there is nothing left to ask."""
     rows = [row for row in case.questions if row.question_id not in done]
