@@ -16,7 +16,6 @@ from hourllava.data.taxonomy import TOPICS
 from hourllava.errors import ConfigError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.evidence import Span
-from hourllava.model.nano import nano_is_trained
 from hourllava.world import demo
 from hourllava.world.generate import generate_script
 from hourllava.world.questions import generate_questions
@@ -102,7 +101,6 @@ def test_the_score_is_what_was_answered_rightly(tmp_path, monkeypatch, num_right
     assert f"{num_right} of 10 right" in text
     assert "Guessing gives 2.5 on average." in text
     assert text.count("RIGHT") == num_right
-    assert demo.NOT_TRAINED not in text  # that is about nano
     assert ("(nothing)" in text) == (num_right < 10)
     with Image.open(tmp_path / "world-8.png") as image:
         pixels = np.asarray(image)
@@ -124,7 +122,6 @@ def test_the_command_of_the_readme(tmp_path, monkeypatch):
     num_asked = len(re.findall(r"^ +(?:RIGHT|wrong) ", first, flags=re.MULTILINE))
     assert f"of {num_asked} right" in first
     assert re.search(r"looked at +0:0\d:\d\d-0:0\d:\d\d \(\d+%\)", first)
-    assert (demo.NOT_TRAINED in first) == (not nano_is_trained())
     assert {path.suffix for path in Path("out/demo").iterdir()} == {".mp4", ".png"}
 
 

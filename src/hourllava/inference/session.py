@@ -20,7 +20,7 @@ from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
-from hourllava.model.nano import NANO, nano_is_trained
+from hourllava.model.nano import NANO
 
 MEMORY_SUFFIX = ".safetensors"
 JSON_FORMAT = 1
@@ -115,7 +115,7 @@ def describe_installation(model_names: list[str]) -> dict[str, Any]:
 
 def _describe_model(name: str) -> str:
     if name == NANO:
-        return f"in the package; {'trained on MarathonWorld' if nano_is_trained() else 'not trained yet'}"
+        return "in the package; trained on MarathonWorld"
     try:
         config = load_config(find_checkpoint(name))
     except CheckpointError as error:

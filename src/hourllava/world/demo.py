@@ -20,12 +20,12 @@ from PIL import Image
 from hourllava.clock import format_clock
 from hourllava.data.atomic import replacing
 from hourllava.errors import ConfigError
+from hourllava.evaluation.scores import is_right
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.inference.session import describe_spans
-from hourllava.model.nano import NANO, nano_is_trained
 from hourllava.world.encode import encode_video
 from hourllava.world.generate import MAX_SECONDS, generate_script
 from hourllava.world.questions import Question, generate_questions
@@ -37,7 +37,6 @@ from hourllava.world.vocabulary import COLOURS, OCCASIONS, PLACES, SCENES
 
 MIN_SECONDS = 60
 MAX_ANSWER_TOKENS = 32
-NOT_TRAINED = "nano is not trained yet: its weights are random and these answers are noise."
 NEXT = """\
 Now a video of your own:
     hourllava ask holiday.mp4 "What happens?"
@@ -92,7 +91,7 @@ class Result:
     @property
     def is_right(self) -> bool:
         """Whether the answer is the truth, word for word; capitals and a full stop do not matter."""
-        return _plain(self.text) == _plain(self.question.answer)
+        return is_right(self.text, self.question.answer)
 
 
 def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: Callable[[str], None]) -> list[Result]:
@@ -118,7 +117,6 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     duration_seconds = round(minutes * 60)
     seed = secrets.randbelow(_MAX_SEED) if seed is None else seed
     video, sheet = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
-    is_noise = model_name == NANO and not nano_is_trained()
 
     engine = HourLlava.from_pretrained(model_name)
     say(f"A new video of {format_clock(duration_seconds)} from seed {seed}; the same again with --seed {seed}.")
@@ -129,8 +127,6 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     memory = engine.watch(video)
     watched = time.perf_counter()
     say(f"Made in {made - started:.0f} s: {video}\nWatched in {watched - made:.0f} s: {memory.num_frames} frames.")
-    if is_noise:
-        say(NOT_TRAINED)
 
     results = []
     for item, question in program_questions(script):
@@ -141,7 +137,7 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
         evidence_sheet(script, results).save(temporary, format="PNG")
     say(
         f"\n{sum(result.is_right for result in results)} of {len(results)} right, in {asked - watched:.0f} s. "
-        f"Guessing gives {expected_by_guessing(results):.1f} on average.{' ' + NOT_TRAINED if is_noise else ''}\n"
+        f"Guessing gives {expected_by_guessing(results):.1f} on average.\n"
         f"What was shown, and what the model looked at: {sheet}\n\n{NEXT}"
     )
     return results
@@ -204,10 +200,6 @@ def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
             f"{number}. {_cut(result.question.question, _TITLE_CHARACTERS)}\n{judged}: {texts[0]}    truth: {texts[1]}"
         )
     return contact_sheet(np.stack(frames), captions, columns=_SHEET_FRAMES, titles=titles)
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).removesuffix(".")
 
 
 def _cut(text: str, length: int) -> str:
