@@ -103,7 +103,7 @@ def exact_matches(
 ) -> list[bool]:
     """Whether all supervised tokens of each sample are the likeliest."""
     inputs = processor.collate_packed(samples).to(model.device)
-    targets = Targets.of(inputs.pop("labels"), None, inputs["segments"])
+    targets = Targets.of(inputs.pop("labels"), None)
     hidden_ND = model.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
     places = targets.places_S
     is_right = torch.ones(len(hidden_ND), dtype=torch.bool, device=hidden_ND.device)

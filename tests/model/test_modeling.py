@@ -1,6 +1,7 @@
 """The whole model: however samples are put together, however it is run, the numbers are the same."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -73,6 +74,15 @@ def test_padded_packed_and_single_samples_give_the_same_logits_and_loss(model, p
         total_tokens += supervised
     torch.testing.assert_close(model(**padded).loss, total_loss / total_tokens, **EXACT)
     torch.testing.assert_close(model(**packed).loss, total_loss / total_tokens, **EXACT)
+
+
+def test_no_sample_predicts_what_the_next_one_begins_with(model, processor):
+    encoded = [processor.encode(conversation) for conversation in conversations()]
+    samples = [dataclasses.replace(sample, labels=sample.input_ids) for sample in encoded]
+    singles = [model(**processor.collate([sample])).loss for sample in samples]
+    lengths = torch.tensor([len(sample.labels) - 1 for sample in samples])  # nothing predicts the first token
+    expected = (torch.stack(singles) * lengths).sum() / lengths.sum()
+    torch.testing.assert_close(model(**processor.collate_packed(samples)).loss, expected, **EXACT)
 
 
 def test_loss_is_the_cross_entropy_of_all_logits(model, processor):

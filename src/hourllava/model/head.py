@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from hourllava.model.attention import Segments, cut_into_chunks
+from hourllava.model.attention import cut_into_chunks
 
 IGNORED_LABEL = -100
 """Label of a token that is not supervised."""
@@ -48,9 +48,9 @@ class Targets:
     places_S: Tensor
 
     @classmethod
-    def of(cls, labels_BL: Tensor, label_weights_BL: Tensor | None, segments: Segments | None) -> "Targets":
+    def of(cls, labels_BL: Tensor, label_weights_BL: Tensor | None) -> "Targets":
         """Best made before a forward pass: a GPU that is asked for the places first finishes all it was given."""
-        ids_BL = next_token_targets(labels_BL, segments)
+        ids_BL = next_token_targets(labels_BL)
         weights_N, ids_N = target_weights(ids_BL, label_weights_BL).flatten(), ids_BL.flatten()
         return cls(ids_N, weights_N, (ids_N != IGNORED_LABEL).nonzero()[:, 0])
 
@@ -106,11 +106,9 @@ def target_weights(targets_BL: Tensor, label_weights_BL: Tensor | None) -> Tenso
     return is_target_BL if label_weights_BL is None else is_target_BL * F.pad(label_weights_BL[:, 1:], (0, 1))
 
 
-def next_token_targets(labels_BL: Tensor, segments: Segments | None = None) -> Tensor:
-    """[B, L] what each position must predict: the label of the next one, -100 at the end of a row or packed sample."""
-    targets = torch.full_like(labels_BL, IGNORED_LABEL)
-    targets[:, :-1] = labels_BL[:, 1:]
-    if segments is not None:
-        last = [end - 1 for end in segments.offsets[1:] if end > 0]
-        targets[:, last] = IGNORED_LABEL
-    return targets
+def next_token_targets(labels_BL: Tensor) -> Tensor:
+    """[B, L] what each position must predict: the label of the next one, -100 at the end of a row.
+
+    At the end of a packed sample, too, if the next one's first label is -100, as `collate_packed` makes it.
+    """
+    return F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED_LABEL)

@@ -391,7 +391,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             num_items_in_batch: supervised tokens (their weight) to take the mean over, if this is part of a larger one.
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache: as in transformers.
             visuals, pixel_values, pixel_values_videos, mm_encoder_outputs, memory: see `HourLlavaModel.embed`.
-            segments: lengths of the samples packed into the one row of the batch.
+            segments: lengths of the samples packed into the one row of the batch; the first label of each must be -100.
             **kwargs: for the decoder.
         """
         targets = grounding = None
@@ -399,7 +399,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             use_cache = bool(use_cache)  # keys and values of a pass that gives a loss are of no use
             if grounding_weight and visuals is not None and visuals.evidence is not None and self.model.memaug.blocks:
                 grounding = Grounding(visuals.evidence, visuals.memory_segments)
-            targets = Targets.of(labels, label_weights, segments)
+            targets = Targets.of(labels, label_weights)
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

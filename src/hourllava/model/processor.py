@@ -370,10 +370,12 @@ class HourLlavaProcessor:
     def collate_packed(self, samples: Sequence[Sample]) -> ModelInputs:
         """One row of samples one after the other, without padding, for training."""
         segments = Segments(tuple(len(sample.input_ids) for sample in samples))
+        labels = np.concatenate([sample.labels for sample in samples])
+        labels[list(segments.offsets[:-1])] = IGNORED_LABEL  # no sample predicts what the next one begins with
         return ModelInputs(
             {
                 "input_ids": torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]))[None],
-                "labels": torch.from_numpy(np.concatenate([sample.labels for sample in samples]))[None],
+                "labels": torch.from_numpy(labels)[None],
                 "segments": segments,
                 **self._visual_inputs(samples, segments.offsets),
             }

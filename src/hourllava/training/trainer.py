@@ -142,7 +142,7 @@ class HourLlavaTrainer(Trainer):
         """This micro-batch's share of the step's mean over tokens, times the processes over which gradients average."""
         # Copied to the device before it has anything to do: each copy waits until it has done all.
         modality_S = inputs.pop(MODALITIES_KEY)
-        targets_L = _targets(inputs).flatten()
+        targets_L = next_token_targets(inputs["labels"]).flatten()
         lengths_S = torch.tensor(inputs["segments"].lengths, device=modality_S.device)
         modality_L = modality_S.repeat_interleave(lengths_S, output_size=len(targets_L))
         output = model(
@@ -268,13 +268,9 @@ class HourLlavaTrainer(Trainer):
         """Nothing: every random choice of a sample follows from its draw's seed."""
 
 
-def _targets(inputs: ModelInputs) -> Tensor:
-    return next_token_targets(inputs["labels"], inputs["segments"])
-
-
 def _weight_of_targets(inputs: ModelInputs) -> Tensor:
     """How many tokens are predicted, or what they weigh together."""
-    return target_weights(_targets(inputs), inputs.get("label_weights")).sum()
+    return target_weights(next_token_targets(inputs["labels"]), inputs.get("label_weights")).sum()
 
 
 def _bare(optimizer: Any) -> torch.optim.Optimizer:

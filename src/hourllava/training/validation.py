@@ -48,7 +48,7 @@ class Validation:
         for _, inputs in zip(range(share), loader):
             inputs = inputs.to(device)
             inputs.pop(MODALITIES_KEY)
-            targets = next_token_targets(inputs["labels"], inputs["segments"])
+            targets = next_token_targets(inputs["labels"])
             totals[0] += model(**inputs).target_losses.sum()
             totals[1] += (targets != IGNORED_LABEL).sum()
         model.train()
