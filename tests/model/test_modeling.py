@@ -15,6 +15,7 @@ from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration, HourLlavaModel
 from hourllava.model.processor import Video
+from hourllava.training.answers import answer_weights
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 
@@ -128,11 +129,11 @@ def test_the_weight_of_an_answer_follows_from_its_length(model, processor):
     assert len(set(lengths.tolist())) > 1
     losses = torch.stack([model(**single).loss for single in singles])
     for power, weights in ((0.0, lengths), (0.5, lengths.sqrt()), (1.0, torch.ones(3))):
-        label_weights = head.answer_weights(packed["labels"], power)
+        label_weights = answer_weights(packed["labels"], power)
         expected = (losses * weights).sum() / weights.sum()
         loss = model(**packed, label_weights=label_weights).loss
         torch.testing.assert_close(loss, expected, atol=0, rtol=1e-6)  # the weights are float32
-    assert not head.answer_weights(torch.full((1, 5), -100), 1.0).any()
+    assert not answer_weights(torch.full((1, 5), -100), 1.0).any()
 
 
 def test_pixels_and_their_features_are_the_same(model, processor):

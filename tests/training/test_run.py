@@ -110,6 +110,20 @@ class TestRun:
             train(Recipe.model_validate(recipe))
             assert losses(tmp_path / questions)[-1] < losses(tmp_path / questions)[0]
 
+    def test_answers_are_noisy_in_training_and_never_in_validation(self, streams, tmp_path):
+        recipe = recipe_of(streams[0], streams[1], out=str(tmp_path))
+        recipe["data"]["answer_noise"] = 0.5
+        prepared = prepare(Recipe.model_validate(recipe | {"validation": {"streams": [streams[1][2]]}}))
+        shares = []
+        for corpus in (prepared.corpus, prepared.validation.corpus):
+            is_true = [
+                inputs["input_ids"][inputs["labels"] != -100] == inputs["labels"][inputs["labels"] != -100]
+                for inputs in islice(corpus.loader(tmp_path / "failures"), 4)
+            ]
+            shares.append(float(torch.cat(is_true).float().mean()))
+        assert 0.3 < shares[0] < 1
+        assert shares[1] == 1
+
     def test_long_answers_count_no_more_than_short_ones(self, streams, tmp_path):
         """The first logged loss, before anything is learnt, is the mean over answers."""
         for weights in ("tokens", "answers"):

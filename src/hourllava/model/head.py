@@ -84,22 +84,6 @@ class LanguageModelHead(nn.Linear):
         return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="none")
 
 
-def answer_weights(labels_1L: Tensor, power: float) -> Tensor:
-    """[1, L] weight of each supervised token: n to the power of -`power` in a stretch (an answer) of n, 0 elsewhere.
-
-    Args:
-        labels_1L: of a packed row.
-        power: 0: all tokens count the same; 1: all answers do; 0.5 lies between ("square averaging", InternVL 2.5).
-    """
-    is_supervised = labels_1L[0] != IGNORED_LABEL
-    starts = is_supervised & ~F.pad(is_supervised[:-1], (1, 0))
-    answer_L = starts.cumsum(0) * is_supervised  # 1, 2, ... in the answers, 0 between them
-    lengths = answer_L.bincount()
-    weights = lengths.clamp(min=1).float() ** -power
-    weights[0] = 0
-    return weights[answer_L][None]
-
-
 def target_weights(targets_BL: Tensor, label_weights_BL: Tensor | None) -> Tensor:
     """[B, L] weight of what each position must predict (`next_token_targets`): 0 if nothing, else the label's or 1."""
     is_target_BL = targets_BL != IGNORED_LABEL

@@ -1,6 +1,7 @@
 """The data of a run: shard folders with their lengths and costs, the batch plan over them, and a loader for a rank."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +17,9 @@ from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
 from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
 from hourllava.data.streams import Stream, micro_batches_for
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.head import answer_weights
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
-from hourllava.training.recipe import BatchRecipe, DataRecipe, LabelWeights, StreamRecipe
+from hourllava.training.answers import answer_weights, with_answer_noise
+from hourllava.training.recipe import BatchRecipe, DataRecipe, LabelWeights
 
 MODALITIES = ("text", "image", "video")
 WEIGHT_POWERS: dict[LabelWeights, float] = {"tokens": 0.0, "square": 0.5, "answers": 1.0}
@@ -55,7 +56,7 @@ class Corpus:
             self.plan,
             self.datasets,
             self.encoder,
-            _Collate(self.encoder.processor, self.recipe.label_weights),
+            _Collate(self.encoder.processor, self.recipe),
             ledger_folder=ledger_folder,
             rank=rank,
             world_size=world_size,
@@ -83,22 +84,25 @@ class Corpus:
 
 
 class _Collate:
-    """Packs samples, weighs their answers and says what each of them looks at."""
+    """Packs samples, weighs their answers, puts noise into them and says what each of them looks at."""
 
-    def __init__(self, processor: HourLlavaProcessor, label_weights: LabelWeights) -> None:
-        self.processor, self.label_weights = processor, label_weights
+    def __init__(self, processor: HourLlavaProcessor, recipe: DataRecipe) -> None:
+        self.processor, self.recipe = processor, recipe
 
     def __call__(self, samples: Sequence[Sample]) -> ModelInputs:
         inputs = self.processor.collate_packed(samples)
-        if self.label_weights != "tokens":
-            inputs["label_weights"] = answer_weights(inputs["labels"], WEIGHT_POWERS[self.label_weights])
+        ids_1L, labels_1L = inputs["input_ids"], inputs["labels"]
+        if self.recipe.label_weights != "tokens":
+            inputs["label_weights"] = answer_weights(labels_1L, WEIGHT_POWERS[self.recipe.label_weights])
+        if self.recipe.answer_noise:
+            seed = zlib.crc32(ids_1L.numpy())  # a row has its noise, whoever reads it and however often
+            inputs["input_ids"] = with_answer_noise(ids_1L, labels_1L, self.recipe.answer_noise, seed)
         seen = ["text" if sample.layout is None else sample.layout.modality for sample in samples]
         inputs[MODALITIES_KEY] = torch.tensor([MODALITIES.index(modality) for modality in seen])
         return inputs
 
 
 def build_corpus(
-    streams: list[StreamRecipe],
     data: DataRecipe,
     batch: BatchRecipe,
     processor: HourLlavaProcessor,
@@ -113,8 +117,7 @@ def build_corpus(
     """Open the folders, measure what has not been measured, and plan.
 
     Args:
-        streams: folders to read; of `data`, or of a validation.
-        data, batch: of the recipe.
+        data, batch: of the recipe, or of its validation.
         processor, config: of the model.
         trained: which parts get gradients, for the costs.
         epochs: the plan covers.
@@ -128,7 +131,7 @@ def build_corpus(
     """
     encoder = RowEncoder(processor, data.media, label_policy=data.labels, questions=data.questions)
     datasets, planned = [], []
-    for stream in streams:
+    for stream in data.streams:
         dataset = MdsDataset(stream.folder)
         name = stream.name or PurePosixPath(stream.folder).name
         lengths = stream_lengths(dataset, encoder, cache, num_processes=max(data.workers, 1))

@@ -96,6 +96,7 @@ class DataRecipe(_Section):
     questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
     labels: LabelPolicy = "answers"
     label_weights: LabelWeights = "tokens"  # what counts alike: tokens or answers; square: between, 1 / sqrt(length)
+    answer_noise: float = Field(default=0, ge=0, le=1)  # share of the answers' tokens taken from other answers
     grounding_weight: float = Field(default=0, ge=0)  # of looking where records say the answer is, against a token
     workers: int = Field(default=4, ge=0)  # loader processes of each rank
     prefetch: Positive = 2  # micro-batches each of them is ahead

@@ -38,7 +38,7 @@ from hourllava.training.checkpoints import FINAL, how_to_go_on, on_main_first
 from hourllava.training.compilation import compile_layers
 from hourllava.training.corpus import Corpus, build_corpus
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, Recipe, recipe_text
+from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, recipe_text
 from hourllava.training.start import load_start
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
@@ -123,11 +123,10 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
     parts = trained_parts(model)
 
     def corpus_of(
-        streams: Any, batch: BatchRecipe, cache: str, epochs: int = 1, max_steps: int | None = None
+        data: DataRecipe, batch: BatchRecipe, cache: str, epochs: int = 1, max_steps: int | None = None
     ) -> Corpus:
         return build_corpus(
-            streams,
-            recipe.data,
+            data,
             batch,
             processor,
             model.config,
@@ -140,15 +139,14 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
 
     schedule = recipe.schedule
     corpus = on_main_first(
-        lambda: corpus_of(recipe.data.streams, recipe.batch, "train", schedule.epochs, schedule.max_steps)
+        lambda: corpus_of(recipe.data, recipe.batch, "train", schedule.epochs, schedule.max_steps)
     )
     validation = None
     if recipe.validation is not None:
-        streams, processes = recipe.validation.streams, num_processes()
-        batch = BatchRecipe(
-            token_budget=recipe.batch.token_budget, tokens=recipe.batch.token_budget, multiple_of=processes
-        )
-        held_out = on_main_first(lambda: corpus_of(streams, batch, "validation"))
+        data = recipe.data.model_copy(update={"streams": recipe.validation.streams, "answer_noise": 0.0})
+        budget, processes = recipe.batch.token_budget, num_processes()
+        batch = BatchRecipe(token_budget=budget, tokens=budget, multiple_of=processes)
+        held_out = on_main_first(lambda: corpus_of(data, batch, "validation"))
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
     return Prepared(recipe, model, groups, corpus, validation)
 
