@@ -138,9 +138,7 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         )
 
     schedule = recipe.schedule
-    corpus = on_main_first(
-        lambda: corpus_of(recipe.data, recipe.batch, "train", schedule.epochs, schedule.max_steps)
-    )
+    corpus = on_main_first(lambda: corpus_of(recipe.data, recipe.batch, "train", schedule.epochs, schedule.max_steps))
     validation = None
     if recipe.validation is not None:
         data = recipe.data.model_copy(update={"streams": recipe.validation.streams, "answer_noise": 0.0})
