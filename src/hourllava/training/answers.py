@@ -43,7 +43,7 @@ def with_answer_noise(input_ids_1L: Tensor, labels_1L: Tensor, share: float, see
     first_S = torch.searchsorted(answer_S, answer_S)  # of each token's answer, among all answers' tokens
     kind_S = length_S * len(answer_L) + torch.arange(len(answer_S)) - first_S
     generator = torch.Generator().manual_seed(seed)
-    order_S = kind_S.argsort(stable=True)
+    order_S = kind_S.argsort(stable=True)  # kind by kind; the donors too, but shuffled within each
     shuffled_S = torch.randperm(len(kind_S), generator=generator)
     donors_S = shuffled_S[kind_S[shuffled_S].argsort(stable=True)]
     is_drawn_S = torch.rand(len(kind_S), generator=generator) < share
