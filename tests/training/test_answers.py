@@ -1,4 +1,4 @@
-"""Noise in the answers that the decoder reads: what changes, what never does, and that only training has it."""
+"""Noise in the answers that the decoder reads: what changes, and what never does."""
 
 import numpy as np
 import pytest
