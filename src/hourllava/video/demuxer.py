@@ -221,6 +221,9 @@ class Demuxer:
         if duration is None and self.container.duration:
             duration = Fraction(self.container.duration, av.time_base)
         rate = self.stream.average_rate or self.stream.guessed_rate
+        start = clock.origin_pts * self.time_base
+        begin = self.container.start_time
+        player_start = start if begin is None else Fraction(begin, av.time_base)
         return VideoInfo(
             path=self.source.location,
             container=self.container.format.name,
@@ -232,7 +235,8 @@ class Demuxer:
             sample_aspect_ratio=float(aspect),
             duration_seconds=float(duration) if duration and self.source.kind is not SourceKind.STREAM else None,
             average_fps=float(rate) if rate else None,
-            start_seconds=float(clock.origin_pts * self.time_base),
+            start_seconds=float(start),
+            player_offset_seconds=max(0.0, float(start - player_start)),
             transfer=transfer_name(frame.color_trc),
             timestamps_derived=self.timestamps_derived,
             is_live=self.source.kind is SourceKind.STREAM or (self.source.kind is SourceKind.URL and not duration),

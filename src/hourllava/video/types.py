@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 class VideoInfo:
     """What a video is, as found by opening it, never by trusting its header alone.
 
-    `width_pixels` and `height_pixels` are as displayed: after rotation and sample aspect ratio. Time 0 is the first
-    picture; `start_seconds` is where the container's own clock puts it (subtitles and audio count from there).
+    `width_pixels` and `height_pixels` are as displayed: after rotation and sample aspect ratio. Three clocks tell the
+    time of a picture. Sample times count from the first picture. A player, and so a subtitle file, counts from the
+    earliest stream of the file: add `player_offset_seconds`. The container counts from anywhere: add `start_seconds`.
     """
 
     path: str
@@ -30,6 +31,7 @@ class VideoInfo:
     transfer: str  # "sdr", "pq" or "hlg"; the last two are tone mapped to 8-bit SDR
     timestamps_derived: bool  # the file has no timestamps: frames are counted and `average_fps` is believed
     is_live: bool  # cannot be reopened or sought: frames come once, in order, as they arrive
+    player_offset_seconds: float = 0.0  # the first picture on the player's clock: 7 if the sound begins 7 s earlier
 
 
 @dataclass(frozen=True)
