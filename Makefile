@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests run in as many processes as there are cores; one thread is enough for each of them.
-test test-slow: export OMP_NUM_THREADS ?= 1
+test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-slow test-gpu check format clean
+.PHONY: help demo test test-slow test-fuzz test-gpu check format clean
 
 help:
 	@echo "make demo       an hour of new video, watched and asked in a minute or two"
 	@echo "make test       the fast tests (CPU)"
 	@echo "make test-slow  the slow tests (CPU)"
+	@echo "make test-fuzz  damaged files of every kind through every door (CPU, some minutes)"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make check      ruff and mypy"
 	@echo "make format     let ruff format and fix"
@@ -37,6 +38,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -n auto -m slow
+
+test-fuzz: $(READY)
+	$(BIN)/pytest -n auto -m fuzz -rP
 
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
