@@ -1,0 +1,48 @@
+"""What the library imports is declared, and what is declared is imported."""
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "src" / "hourllava"
+
+
+def name_of(requirement: str) -> str:
+    for mark in "[<>=!~; ":
+        requirement = requirement.split(mark)[0]
+    return requirement.lower().replace("-", "_")
+
+
+def imported_modules() -> set[str]:
+    """Top-level names of all modules that are imported anywhere, also within functions."""
+    names = set()
+    for path in SOURCES.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names - {"hourllava"}
+
+
+def test_every_imported_package_is_a_dependency_or_in_an_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {name_of(line) for line in project["dependencies"] + extras}
+    distributions = packages_distributions()
+    for module in imported_modules():
+        found = {name.lower().replace("-", "_") for name in distributions.get(module, [module])}
+        assert found & declared, f"{module} is imported, and no dependency or extra of pyproject.toml brings it"
+
+
+def test_every_dependency_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    distributions = packages_distributions()
+    imported = {
+        name.lower().replace("-", "_") for module in imported_modules() for name in distributions.get(module, [])
+    }
+    unused = {name_of(line) for line in project["dependencies"]} - imported
+    assert not unused, f"declared and never imported: {unused}"
