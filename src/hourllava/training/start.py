@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer
 
 from hourllava.errors import CheckpointError, ConfigError
-from hourllava.model.checkpoint import find_checkpoint, load_model, read_tensors
+from hourllava.model.checkpoint import find_checkpoint, load_model
 from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.prompt import END, START, special_token_id
+from hourllava.model.weight_files import read_tensors
 from hourllava.training.recipe import Start
 
 DECODER_NAMES = (("model.language_model.", "model."), ("lm_head.", "lm_head."))
@@ -86,8 +86,8 @@ def _changed(
             raise ConfigError(f"{place} has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     try:
         return make()
-    except (StrictDataclassError, TypeError) as error:
-        raise ConfigError(f"start.model: {' '.join(str(error).split())}") from error
+    except ConfigError as error:
+        raise ConfigError(f"start.model: {error}") from error
 
 
 def _load_tokenizer(name: str) -> Any:
