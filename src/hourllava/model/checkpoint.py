@@ -24,10 +24,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.model.checkpoint_files import read_json, read_tensors
 from hourllava.model.checks import one_line
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.weight_files import read_json, read_tensors
 
 RELEASED_MODEL_TYPES = ("hour_llava_qwen", "llava", "llava_qwen")
 

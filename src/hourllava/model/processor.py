@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerFast
+from transformers import AutoProcessor, BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hourllava.errors import CheckpointError, ConfigError, InputError
+from hourllava.errors import ConfigError, InputError
 from hourllava.model.attention import Segments
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.checkpoint import find_checkpoint, load_config
-from hourllava.model.checks import one_line
+from hourllava.model.checkpoint_files import load_tokenizer
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
 from hourllava.model.layout import VisualLayout, image_layout, tiled_image_layout, video_entries_at, video_layout
@@ -165,7 +165,7 @@ class HourLlavaProcessor:
         """Tokenizer and configuration of a checkpoint of any layout, see `checkpoint.load_model`."""
         folder = find_checkpoint(name, weights=False)
         config = load_config(folder)
-        return cls(_load_tokenizer(folder, config), config)
+        return cls(load_tokenizer(folder, config.text_config), config)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Write the tokenizer and the configuration."""
@@ -462,32 +462,6 @@ class HourLlavaProcessor:
         """Text of an answer's tokens, without special tokens."""
         text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text.strip()
-
-
-def _load_tokenizer(folder: Path, config: HourLlavaConfig) -> Any:
-    """The tokenizer as it was saved.
-
-    `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary and cut text as the decoder's
-    family does, digits and spaces differently from nano's. Code of the folder's own is never run.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    try:
-        if (folder / "tokenizer.json").is_file():
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        else:
-            # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
-            tokenizer = AutoTokenizer.from_pretrained(folder, config=config.text_config, trust_remote_code=False)
-        # Some damage shows only when the tokenizer is used.
-        ids = tokenizer(["a b"], add_special_tokens=False, split_special_tokens=True).input_ids[0]
-        tokenizer.decode(ids, skip_special_tokens=True)
-        _ = (*map(int, ids), len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
-    except Exception as error:  # tokenizers raises bare Exceptions, transformers whatever comes
-        raise CheckpointError(
-            f"the tokenizer in {folder} cannot be used ({one_line(error)}); download it again"
-        ) from error
-    return tokenizer
 
 
 _CONTENT: dict[str, type] = {"text": str, "image": Image.Image, "video": Video}

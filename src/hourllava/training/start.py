@@ -17,12 +17,12 @@ from transformers import AutoTokenizer
 
 from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import find_checkpoint, load_model
+from hourllava.model.checkpoint_files import read_tensors
 from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.prompt import END, START, special_token_id
-from hourllava.model.weight_files import read_tensors
 from hourllava.training.recipe import Start
 
 DECODER_NAMES = (("model.language_model.", "model."), ("lm_head.", "lm_head."))

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's folder: its JSON files and the tensors of its safetensors files, nothing outside it."""
+"""A checkpoint's folder: its JSON files, its tokenizer, the tensors of its safetensors files, nothing outside it."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from hourllava.errors import CheckpointError
 from hourllava.model.checks import one_line
@@ -63,7 +64,7 @@ def _check_inside(path: Path, folder: Path) -> None:
     """
     try:
         real, home = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError) as error:  # links that lead to each other
+    except (OSError, RuntimeError, ValueError) as error:  # links that lead to each other, names of no characters
         raise CheckpointError(f"{path} cannot be followed ({one_line(error)})") from error
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(real.is_relative_to(place) for place in homes):
@@ -83,3 +84,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return content
+
+
+def load_tokenizer(folder: Path, text_config: PreTrainedConfig) -> Any:
+    """The tokenizer as it was saved.
+
+    `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary and cut text as the decoder's
+    family does, digits and spaces differently from nano's. Code of the folder's own is never run.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        else:
+            # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
+            tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config, trust_remote_code=False)
+        # Some damage shows only when the tokenizer is used.
+        ids = tokenizer(["a b"], add_special_tokens=False, split_special_tokens=True).input_ids[0]
+        tokenizer.decode(ids, skip_special_tokens=True)
+        _ = (*map(int, ids), len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
+    except Exception as error:  # tokenizers raises bare Exceptions, transformers whatever comes
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be used ({one_line(error)}); download it again"
+        ) from error
+    return tokenizer
