@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
@@ -146,6 +146,7 @@ def test_records_that_are_none(processor, record):
 HALF_PAIRS = st.characters(categories=["Cs"])
 
 
+@settings(max_examples=30)
 @given(st.text(max_size=80), HALF_PAIRS, st.text(max_size=20), st.sampled_from(["user", "assistant", "system"]))
 def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tokenizer, before, half, after, role):
     processor = HourLlavaProcessor(tokenizer, tiny_config())

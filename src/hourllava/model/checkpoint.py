@@ -24,6 +24,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from torch import Tensor
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.model.backbones import attention_window
 from hourllava.model.checkpoint_files import read_json, read_tensors
 from hourllava.model.checks import one_line
 from hourllava.model.config import HourLlavaConfig
@@ -103,6 +104,9 @@ OWN_FIELDS = (
     "visual_token_id",
     "max_sequence_tokens",
 )
+
+# Fields of a flat config that its layout fixes: what they are without a word, and what else says the same.
+FIXED_TEXT_FIELDS = {"use_sliding_window": (False, None), "rope_scaling": (None, {}), "hidden_act": ("silu",)}
 
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -275,6 +279,12 @@ def released_config(folder: Path) -> HourLlavaConfig:
 
 
 def _from_flat(flat: dict[str, Any], vision: dict[str, Any]) -> HourLlavaConfig:
+    for name, allowed in FIXED_TEXT_FIELDS.items():
+        if flat.get(name, allowed[0]) not in allowed:
+            raise CheckpointError(
+                f"{name} is {flat[name]!r:.80}; in the released layout only {allowed[0]!r} is served, convert the "
+                "checkpoint to our own"
+            )
     text = {key: flat[key] for key in TEXT_FIELDS if key in flat}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": flat.get("rope_theta", 1e6)}
     tiling = re.fullmatch(r"anyres_max_(\d+)", flat.get("image_aspect_ratio") or "")
@@ -296,13 +306,24 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
     """Write a model in the release's layout: flat `config.json` and safetensors with released names.
 
     Raises:
-        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, another token grid.
+        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, one with windows,
+            another token grid.
     """
     config, folder = model.config, Path(folder)
     if config.text_config.model_type != "qwen2":
         raise CheckpointError(
             f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use our own layout"
         )
+    text = config.text_config
+    for name, value, plain in (
+        ("sliding_window", attention_window(text), None),
+        ("rope_type", text.rope_parameters.get("rope_type", "default"), "default"),
+        ("hidden_act", text.hidden_act, "silu"),
+    ):
+        if value != plain:
+            raise CheckpointError(
+                f"the released layout cannot say that {name} is {value}, it would be read as {plain}; use ours"
+            )
     flat = _flat_config(config, model.dtype)
     try:
         read_back = _from_flat(flat, config.vision_config.to_dict())
