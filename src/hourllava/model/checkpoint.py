@@ -106,7 +106,11 @@ OWN_FIELDS = (
 )
 
 # Fields of a flat config that its layout fixes: what they are without a word, and what else says the same.
-FIXED_TEXT_FIELDS = {"use_sliding_window": (False, None), "rope_scaling": (None, {}), "hidden_act": ("silu",)}
+FIXED_TEXT_FIELDS: dict[str, tuple[Any, ...]] = {
+    "use_sliding_window": (False, None),
+    "rope_scaling": (None, {}),
+    "hidden_act": ("silu",),
+}
 
 MAX_SHARD_BYTES = 5 * 10**9
 

@@ -179,8 +179,7 @@ class HourLlavaConfig(PreTrainedConfig):
         self.forgetting = _from_dict(ForgettingConfig, "forgetting", self.forgetting)
         self._check()
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
-        if self.vision_feature_width is None:
-            self.vision_feature_width = self.vision_config.hidden_size
+        self.vision_feature_width = self.vision_feature_width or self.vision_config.hidden_size
         if self.visual_token_id == LAST_VOCABULARY_ROW:
             self.visual_token_id = self.text_config.vocab_size - 1
         self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)

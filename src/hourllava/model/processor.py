@@ -473,7 +473,9 @@ def _role_and_items(message: Any, number: int) -> tuple[Role, Sequence[Mapping[s
     Raises:
         InputError: the message has another form.
     """
-    role, content = (message.get(key) if isinstance(message, Mapping) else None for key in ("role", "content"))
+    given: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
+    role: Any = given.get("role")
+    content: Any = given.get("content")
     if role not in get_args(Role) or (role == "system" and number > 0):
         raise InputError(
             f"message {number} has the role {role!r:.80}; allowed are system (first only), user, assistant"
