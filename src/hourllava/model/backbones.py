@@ -110,6 +110,8 @@ def check_decoder(text_config: PreTrainedConfig) -> None:
     if groups is not None:
         require_whole("text_config.num_key_value_heads", groups, 1, heads)
         require(heads % groups == 0, f"text_config has {heads} heads, not a multiple of its {groups} key/value heads")
+    if getattr(text, "head_dim", None) is not None:
+        require_whole("text_config.head_dim", text.head_dim, 2, MAX_WIDTH)
     for name, off in _SWITCHED_OFF.items():
         value = getattr(text, name, off)
         require(value in (off, None), f"text_config.{name} is {value!r:.80}; only {off} is served here")
