@@ -43,4 +43,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hourllava' has no attribute {name!r}")
+    # Whichever comes first: with it transformers' Auto classes know the configuration, the models and the processor.
+    importlib.import_module("hourllava.model.processor")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -79,16 +79,18 @@ def test_bad_sampling_is_refused(options):
         Sampler(**options)
 
 
-def test_decoders_with_sliding_windows_are_refused():
-    text = {**tiny_config().text_config.to_dict(), "layer_types": ["full_attention", "sliding_attention"]}
-    with pytest.raises(ConfigError, match="all must be full_attention"):
-        Decoder(tiny_model(tiny_config(text_config={**text, "use_sliding_window": True, "sliding_window": 8})))
-
-
 @pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("lengths", [(20,), (20, 9, 14)])
-def test_the_captured_graph_gives_the_same_tokens(lengths):
-    model = tiny_model().float().cuda()
+def test_the_captured_graph_gives_the_same_tokens(lengths, window):
+    text = {
+        "layer_types": ["full_attention", "sliding_attention"],
+        "use_sliding_window": True,
+        "sliding_window": window,
+    }
+    base = tiny_config().text_config.to_dict()
+    config = tiny_config(text_config={**base, **text} if window else base)
+    model = tiny_model(config).float().cuda()
     decoder = Decoder(model)
     for seed in range(3):
         embeds, mask = (part.cuda() for part in prompts(model, lengths, seed))

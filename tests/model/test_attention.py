@@ -37,19 +37,77 @@ def test_packed_attention_stays_within_its_segment(lengths, causal):
     torch.testing.assert_close(output, expected)
 
 
+@pytest.mark.parametrize("window", [1, 3, 7, 20])
+def test_a_window_hides_what_lies_further_back(monkeypatch, window):
+    """Against a mask written out, with blocks of queries shorter than, as long as and longer than the window."""
+    query_lengths, key_lengths = (9, 1, 6), (9, 5, 13)
+    query, key, value = tensors(sum(query_lengths), sum(key_lengths))
+    expected = []
+    parts = zip(query.split(query_lengths), key.split(key_lengths), value.split(key_lengths))
+    for one_query, one_key, one_value in parts:
+        own = torch.arange(len(one_query)) + len(one_key) - len(one_query)
+        distance = own[:, None] - torch.arange(len(one_key))
+        output = torch.nn.functional.scaled_dot_product_attention(
+            *(part.transpose(0, 1)[None] for part in (one_query, one_key, one_value)),
+            attn_mask=(distance >= 0) & (distance < window),
+            enable_gqa=True,
+        )
+        expected.append(output[0].transpose(0, 1))
+    for num_queries in (2, 3, 1024):
+        monkeypatch.setattr(attention, "QUERIES_OF_A_WINDOW", num_queries)
+        segments = Segments(query_lengths), Segments(key_lengths)
+        output = packed_attention(query, key, value, *segments, causal=True, window=window)
+        torch.testing.assert_close(output, torch.cat(expected))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [1, 3, 700])
+def test_kernels_know_windows(window):
+    """Small segments together and a large one alone, in half precision, against the plain formula."""
+    lengths = (40, 17, 3000, 5)
+    query, key, value = (part.cuda().bfloat16() for part in tensors(sum(lengths), sum(lengths)))
+    segments = Segments(lengths)
+    output = packed_attention(query, key, value, segments, segments, causal=True, window=window)
+    plain = packed_attention(
+        *(part.float().cpu() for part in (query, key, value)), segments, segments, causal=True, window=window
+    )
+    torch.testing.assert_close(output.float().cpu(), plain, atol=0.03, rtol=0.03)
+
+
+def test_offsets_made_in_inference_mode_serve_training():
+    """Kernels of a later training step save the offsets, which stay with the segments."""
+
+    class Saving(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, offsets):
+            ctx.save_for_backward(offsets)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * 2, None
+
+    segments = Segments((2, 3))
+    with torch.inference_mode():
+        assert segments.offsets_on(torch.device("cpu")).tolist() == [0, 2, 5]
+    x = torch.ones(2, requires_grad=True)
+    Saving.apply(x, segments.offsets_on(torch.device("cpu"))).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_small_segments_go_together_and_large_ones_alone(monkeypatch, causal):
     """The order that comes out, with plain formulas in place of the CUDA kernels."""
     together, alone = [], []
 
-    def varlen(query, key, value, query_segments, key_segments, *, causal, scale):
+    def varlen(query, key, value, query_segments, key_segments, *, causal, window, scale):
         together.append(query_segments.lengths)
         parts = zip(
             *(part.split(s.lengths) for part, s in zip((query, key, value), (query_segments, *[key_segments] * 2)))
         )
         return torch.cat([naive(*part, causal=causal) for part in parts])
 
-    def one_segment(query, key, value, causal, scale):
+    def one_segment(query, key, value, causal, window, scale):
         alone.append(len(query))
         return naive(query, key, value, causal=causal)
 

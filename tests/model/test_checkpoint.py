@@ -1,6 +1,7 @@
 """Published checkpoints: every name and shape, both ways, and what a damaged one gets."""
 
 import json
+import random
 import shutil
 
 import pytest
@@ -8,16 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_config, tiny_model
-from hourllava.errors import CheckpointError
+from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import (
     OWN_FIELDS,
     export_released,
     find_checkpoint,
+    load_config,
     load_model,
     released_name,
 )
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.processor import HourLlavaProcessor
 
 
 def released_shapes(width, layers, heads, groups, mlp, vocab, tied):
@@ -214,6 +217,27 @@ def break_missing_shard(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def break_index(folder):
+    (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
+
+
+def break_index_types(folder):
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
+
+
+def break_dtype(folder):
+    edit(folder, lambda tensors: tensors.update({"model.norm.weight": torch.zeros(32, dtype=torch.int64)}))
+
+
+def break_nesting(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+
+
+def break_encoding(folder):
+    path = folder / "config.json"
+    path.write_bytes(path.read_bytes().replace(b"model_type", b"model\xff_type"))
+
+
 def break_config(folder):
     (folder / "config.json").write_text("{")
 
@@ -237,6 +261,11 @@ def break_type(folder):
         (break_no_weights, "holds no weights"),
         (break_truncated, "is damaged or cut short .* download it again"),
         (break_missing_shard, "model-00002.safetensors is named in the index but missing"),
+        (break_index, "must hold a weight_map from tensors to file names"),
+        (break_index_types, "must hold a weight_map from tensors to file names"),
+        (break_dtype, r"model.norm.weight is of type torch.int64 .* must be floating-point"),
+        (break_nesting, "cannot be read as JSON"),
+        (break_encoding, "cannot be read as JSON"),
         (break_config, "cannot be read as JSON"),
         (break_no_config, "holds no config.json"),
         (break_type, "holds a 'bert' model; allowed are hourllava, hour_llava_qwen"),
@@ -252,9 +281,182 @@ def test_damage_is_told_in_one_line(tmp_path, damage, complaint):
 
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    for name in ("no/such-model", "no/such/folder", "/no such folder"):
-        with pytest.raises(CheckpointError, match="there is no folder"):
+    odd = ("n" * 300, "n" * 5000, "a/" * 3000, "a\0b", "a\udcc3b", "a\nb")
+    for name in ("no/such-model", "no/such/folder", "/no such folder", *odd):
+        with pytest.raises(CheckpointError, match="there is no folder") as caught:
             find_checkpoint(name)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/tmp/secret.safetensors", "sub/a.safetensors", "..", ""])
+def test_an_index_names_files_beside_it_only(tmp_path, name):
+    folder = copy_released(tmp_path)
+    shutil.copy(folder / "model.safetensors", tmp_path / "secret.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="weights lie beside their index, in no folder"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_links_lead_out_of_a_folder_only_in_the_hubs_cache(tmp_path, indexed):
+    folder = copy_released(tmp_path)
+    outside = tmp_path / "elsewhere" / "weights.safetensors"
+    outside.parent.mkdir()
+    (folder / "model.safetensors").rename(outside)
+    (folder / "model.safetensors").symlink_to(outside)
+    if indexed:
+        names = dict.fromkeys(load_file(outside), "model.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(CheckpointError, match="is a link out of its folder"):
+        load_model(folder)
+
+    # The layout of huggingface_hub's cache: every file is a link to its content.
+    cache = tmp_path / "hub" / "models--a--b"
+    snapshot, blobs = cache / "snapshots" / "0123abcd", cache / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        shutil.copy(path.resolve(), blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+    assert load_model(snapshot)[1].loaded
+    linked = tmp_path / "linked"  # a link to the whole folder is no way out of it
+    linked.symlink_to(snapshot)
+    assert load_model(linked)[1].loaded
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors").symlink_to(outside)
+    with pytest.raises(CheckpointError, match="is a link out of its folder"):
+        load_model(snapshot)
+
+
+ODD_VALUES = (None, -1, 0, 2**31, 10**30, 0.5, -1.5, float("nan"), float("inf"), "x", "", True, [], [1], {}, {"a": 1})
+
+
+def places(content, place=()):
+    """Where the fields of a nested dictionary are."""
+    for key, value in content.items():
+        yield (*place, key)
+        if isinstance(value, dict):
+            yield from places(value, (*place, key))
+
+
+@pytest.mark.parametrize("num_values", [3, pytest.param(len(ODD_VALUES), marks=pytest.mark.slow)])
+def test_any_value_of_any_field_of_a_configuration_is_taken_or_refused_in_one_line(tmp_path, num_values):
+    tiny_model().float().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    whole = json.loads(path.read_text())
+    draw, refused = random.Random(0), set()
+    for place in places(whole):
+        for value in draw.sample(ODD_VALUES, num_values):
+            changed = json.loads(json.dumps(whole))
+            part = changed
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = value
+            path.write_text(json.dumps(changed))
+            if refusal(lambda: load_config(tmp_path)) is not None:
+                refused.add(place)
+    assert {("video_grid",), ("memaug", "rope_theta"), ("text_config", "rms_norm_eps"), ("image_std",)} <= refused
+
+
+@pytest.mark.parametrize("num_mutants", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("layout", ["ours", "released"])
+def test_damaged_folders_are_read_or_refused_in_one_line(tmp_path, layout, num_mutants):
+    """Each file cut, emptied, with bytes flipped, with fields left out; seeded."""
+    whole, folder = tmp_path / "whole", tmp_path / "mutant"
+    if layout == "released":
+        shutil.copytree(GOLDEN / "tiny_pixels", whole)
+    else:
+        tiny_model().float().save_pretrained(whole, max_shard_size="200KB")
+    shutil.copytree(GOLDEN / "chat" / "tokenizer", whole, dirs_exist_ok=True)
+    files = sorted(path.name for path in whole.iterdir())
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} < set(files)
+    refused = 0
+    for number in range(num_mutants):
+        draw = random.Random(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        path = folder / files[number % len(files)]
+        damage(path, draw)
+        error = refusal(lambda: (load_model(folder), HourLlavaProcessor.from_pretrained(folder)))
+        refused += error is not None
+    assert refused > num_mutants / 4
+
+
+def refusal(call):
+    """The message of one line with which a call refuses; None if it does not. Anything else fails the test."""
+    try:
+        call()
+    except CheckpointError as error:
+        message = str(error)
+    else:
+        return None
+    assert "\n" not in message
+    return message
+
+
+def damage(path, draw):
+    content = bytearray(path.read_bytes())
+    kind = draw.choice(["cut", "empty", "flip", "field"])
+    if kind == "field" and path.suffix == ".json":
+        fields = json.loads(content)
+        place = draw.choice(sorted(fields))
+        value = draw.choice([*ODD_VALUES, "remove"])
+        if value == "remove":
+            del fields[place]
+        else:
+            fields[place] = value
+        path.write_text(json.dumps(fields))
+        return
+    if kind == "cut":
+        content = content[: draw.randrange(len(content))]
+    elif kind == "empty":
+        content = bytearray()
+    else:
+        for _ in range(4):
+            content[draw.randrange(min(len(content), 4000))] = draw.randrange(256)
+    path.write_bytes(content)
+
+
+def test_code_in_a_folder_is_never_asked_for(tmp_path):
+    """Without tokenizer.json transformers would ask whether to run the folder's code."""
+    folder = copy_released(tmp_path)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"})
+    )
+    edit_config(folder, auto_map={"AutoConfig": "evil.Evil"})
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(CheckpointError, match=r"the tokenizer in .* cannot be used") as caught:
+        HourLlavaProcessor.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_misspelt_settings_are_refused_and_old_configurations_load(tmp_path):
+    for name, meant in [("video_gird", "video_grid"), ("max_image_tile", "max_image_tiles"), ("memaugs", "memaug")]:
+        with pytest.raises(ConfigError, match=f"has no setting {name}; did you mean {meant}"):
+            tiny_config(**{name: 3})
+    with pytest.raises(ConfigError, match=r"has no setting faces; known are .*video_grid"):
+        tiny_config(faces=3)
+    for part, name, meant in [
+        ("text_config", "hiden_size", "hidden_size"),
+        ("text_config", "num_hidden_layer", "num_hidden_layers"),
+        ("vision_config", "patchsize", "patch_size"),
+    ]:
+        fields = {**tiny_config().to_dict()[part], name: 64}
+        with pytest.raises(ConfigError, match=f"{part} has no setting {name}; did you mean {meant}"):
+            tiny_config(**{part: fields})
+    # What transformers has written into configurations, of this and of earlier versions, and what published ones hold.
+    old = {
+        **{"_attn_implementation_autoset": True, "torch_dtype": "bfloat16", "use_bfloat16": False, "pruned_heads": {}},
+        **{"is_decoder": False, "temperature": 1.0, "max_length": 20, "tie_encoder_decoder": False, "prefix": None},
+        **{"output_attentions": False, "_name_or_path": "a/b", "bos_token_id": None, "use_cache": True},
+        **{"auto_map": {"AutoConfig": "x.Y"}, "num_labels": 2, "quantization_config": None},
+    }
+    config = HourLlavaConfig.from_dict({**tiny_config().to_dict(), **old})
+    assert config.video_grid == 4
+    text = {**tiny_config().text_config.to_dict(), "rope_interleaved": False, "is_llama_config": True}
+    assert tiny_config(text_config=text).text_config.hidden_size == 32
 
 
 def test_what_the_released_layout_cannot_say_is_not_exported(tmp_path):
@@ -269,3 +471,28 @@ def test_what_the_released_layout_cannot_say_is_not_exported(tmp_path):
     )
     with pytest.raises(CheckpointError, match="holds a qwen2 decoder only, not 'llama'"):
         export_released(tiny_model(config), tmp_path)
+    for fields, name in [
+        ({"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention"] * 2}, "sliding_window"),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}}, "rope_type"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+    ]:
+        config = tiny_config(text_config={**tiny_config().text_config.to_dict(), **fields})
+        with pytest.raises(CheckpointError, match=f"cannot say that {name} is"):
+            export_released(tiny_model(config), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"use_sliding_window": True, "sliding_window": 8},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+        {"hidden_act": "gelu"},
+    ],
+)
+def test_a_flat_config_that_says_more_than_is_read_is_refused(tmp_path, fields):
+    folder = copy_released(tmp_path)
+    edit_config(folder, **fields)
+    with pytest.raises(CheckpointError, match=f"{next(iter(fields))} is .* in the released layout only"):
+        load_model(folder)
+    edit_config(folder, use_sliding_window=False, rope_scaling=None, hidden_act="silu", sliding_window=131072)
+    assert load_model(folder)[1].loaded

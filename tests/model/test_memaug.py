@@ -1,5 +1,6 @@
 """MemAug alone: what the lengths of its inputs' vectors do, and where they stand."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from conftest import tiny_config, tiny_model
 from hourllava.model.attention import Segments
 from hourllava.model.config import MemAugConfig
-from hourllava.model.memaug import MemoryKeysValues
+from hourllava.model.memaug import MemoryKeysValues, PartialRotaryEmbedding
 
 WIDTH = 32
 QUERIES, TOKENS = 7, 20
@@ -47,6 +48,22 @@ def test_normalized_inputs_are_those_of_root_mean_square_one(inputs):
     queries, tokens = inputs
     expected = augmented(memaug_of(), *(F.rms_norm(vectors, [WIDTH]) for vectors in inputs))
     torch.testing.assert_close(augmented(memaug_of(normalize_inputs=True), queries, tokens), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("hours", [0, 1, 8, 24, 100])
+@pytest.mark.parametrize("base", [1e4, 1e6])
+def test_angles_are_exact_wherever_an_entry_stands(hours, base):
+    """Against numpy in float64, and neighbours as far apart as at the start: 64 tokens and a newline a second."""
+    rotary = PartialRotaryEmbedding(128, 0.5, base)
+    first = hours * 3600 * 65
+    cos, sin = rotary.angles(torch.arange(first, first + 200))
+    assert cos.dtype == sin.dtype == torch.float32
+    frequencies = base ** -(np.arange(0, 64, 2) / 64)
+    expected = np.arange(first, first + 200, dtype=np.float64)[:, None] * frequencies
+    np.testing.assert_allclose(cos[:, 0].numpy(), np.cos(expected), atol=1e-6, rtol=0)
+    np.testing.assert_allclose(sin[:, 0].numpy(), np.sin(expected), atol=1e-6, rtol=0)
+    steps = torch.complex(cos[1:, 0], sin[1:, 0]) * torch.complex(cos[:-1, 0], -sin[:-1, 0])
+    np.testing.assert_allclose(steps.numpy(), np.exp(1j * frequencies)[None].repeat(199, 0), atol=1e-6, rtol=0)
 
 
 @torch.no_grad()

@@ -207,6 +207,19 @@ def test_generate_for_a_batch_equals_one_at_a_time(model, processor):
         assert torch.equal(together[row : row + 1], alone)
 
 
+def test_a_generated_token_is_text_even_where_it_has_the_id_of_visual_tokens(model, processor):
+    """A vocabulary may be full: SmolLM2 has a word in its last row."""
+    always = copy.deepcopy(model)
+    for parameter in always.lm_head.parameters():
+        torch.nn.init.zeros_(parameter)
+    always.lm_head.weight.data[always.config.visual_token_id] = 1.0
+    always.model.language_model.norm.register_forward_hook(lambda module, args, output: torch.ones_like(output))
+    inputs = processor([conversations(None)[0]], add_generation_prompt=True)
+    for use_cache in (True, False):
+        tokens = generate(always, inputs, use_cache=use_cache)
+        assert tokens.tolist() == [[always.config.visual_token_id] * 8]
+
+
 def test_generate_several_sequences_and_beams(model, processor):
     inputs = processor([conversations(None)[0]], add_generation_prompt=True)
     best = generate(model, inputs, num_beams=3, num_return_sequences=2)

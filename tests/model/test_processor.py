@@ -1,13 +1,17 @@
 """The processor: places for visuals, layouts and pixels that belong together."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
 
 from conftest import GOLDEN, tiny_config, tiny_model
-from hourllava.errors import InputError
+from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
 from hourllava.model.nano import nano_tokenizer
@@ -103,11 +107,82 @@ def test_a_question_longer_than_the_context(tokenizer):
         (ask(video(), video()), "2 videos, 0 images"),
         (ask(video(), image()), "1 videos, 1 images"),
         (ask({"type": "audio"}), "type 'audio'"),
+        ([], "a conversation is a list of messages, at least one"),
+        ([{"role": "tool", "content": "x"}], "message 0 has the role 'tool'; allowed are system"),
+        ([{"role": None, "content": "x"}], "message 0 has the role None"),
+        ([{"content": "x"}], "message 0 has the role None"),
+        (["Hello"], "message 0 has the role None"),
+        ([*ask(), {"role": "system", "content": "x"}], "message 1 has the role 'system'; .*first only"),
+        ([{"role": "user", "content": None}], "message 0 has the content None; it must be a text, or a list"),
+        ([{"role": "user"}], "message 0 has the content None"),
+        ([{"role": "user", "content": 5}], "message 0 has the content 5"),
+        ([{"role": "user", "content": ["x"]}], "content of type None"),
+        (ask({"type": "text", "text": None}), "gives its text as NoneType; it must be builtins.str"),
+        (ask({"type": "image", "image": "a.jpg"}), "gives its image as str; it must be PIL.Image.Image"),
+        (ask({"type": "video", "video": "a.mp4"}), "gives its video as str; it must be .*Video"),
+        ([{"role": "assistant", "content": [{"type": "image", "image": PICTURE}]}], "only the user shows something"),
     ],
 )
 def test_conversations_that_the_model_cannot_take(processor, messages, complaint):
     with pytest.raises(InputError, match=complaint):
         processor([messages])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_conversation(processor, packed):
+    with pytest.raises(InputError, match="there is no conversation"):
+        processor([], packed=packed)
+    for wrong in ("Hello", ask(), {"role": "user", "content": "Hello"}):
+        with pytest.raises(InputError, match="give a list of conversations, each of them a list of messages"):
+            processor(wrong, packed=packed)
+
+
+@pytest.mark.parametrize("record", [[], ["Hello"], [None], [{"from": "human", "value": None}], [{"from": "x"}]])
+def test_records_that_are_none(processor, record):
+    with pytest.raises(InputError, match="turn"):
+        processor.encode_record(record)
+
+
+HALF_PAIRS = st.characters(categories=["Cs"])
+
+
+@settings(max_examples=30)
+@given(st.text(max_size=80), HALF_PAIRS, st.text(max_size=20), st.sampled_from(["user", "assistant", "system"]))
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tokenizer, before, half, after, role):
+    processor = HourLlavaProcessor(tokenizer, tiny_config())
+    messages = [{"role": role, "content": before + half + after}, *ask()]
+    with pytest.raises(InputError, match=rf"half a surrogate pair \(U\+{ord(half):04X}\) at character") as caught:
+        processor.encode(messages)
+    assert "\n" not in str(caught.value)
+    record = [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": before + half}]
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        processor.encode_record(record)
+
+
+@given(st.text(max_size=80))
+def test_every_text_of_whole_characters_is_taken(tokenizer, text):
+    processor = HourLlavaProcessor(tokenizer, tiny_config())
+    assert len(processor.encode([{"role": "user", "content": text}]).input_ids) > 8
+
+
+def test_an_answer_ends_with_its_turn_or_its_text_never_with_token_0(tokenizer):
+    """A tokenizer without tokens for padding and for the end of a text has made the first of its words stop answers."""
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    bare = copy.deepcopy(tokenizer)
+    bare.pad_token = bare.eos_token = None
+    processor = HourLlavaProcessor(bare, tiny_config())
+    assert (processor.pad_token_id, processor.stop_ids) == (end, (end,))
+    own = copy.deepcopy(tokenizer)
+    own.pad_token, own.eos_token = None, "!"
+    processor = HourLlavaProcessor(own, tiny_config())
+    mark = own.convert_tokens_to_ids("!")
+    assert (processor.pad_token_id, set(processor.stop_ids)) == (mark, {mark, end})
+
+
+def test_a_tokenizer_of_a_larger_vocabulary(tokenizer):
+    small = tiny_config(text_config={**tiny_config().text_config.to_dict(), "vocab_size": 100})
+    with pytest.raises(ConfigError, match=rf"has {len(tokenizer)} tokens but the decoder's vocabulary only 100 rows"):
+        HourLlavaProcessor(tokenizer, small)
 
 
 def test_records_whose_visuals_do_not_fit(processor):

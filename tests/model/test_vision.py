@@ -76,13 +76,6 @@ def test_pooling_is_bilinear():
         pool_features(torch.randn(2, 60, 5), 8)
 
 
-def test_towers_that_are_none():
-    with pytest.raises(ConfigError, match="patch-token tower"):
-        build_vision_tower(tiny_config(vision_config={"model_type": "vit", "image_size": 24, "patch_size": 4}))
-    with pytest.raises(ConfigError, match="which transformers does not know"):
-        tiny_config(vision_config={"model_type": "no_such_tower"})
-
-
 @pytest.mark.parametrize(
     ("field", "complaint"),
     [

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from hourllava.errors import ConfigError
+from hourllava.model.backbones import attention_window
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Buffers grow in steps of so many slots: few different graphs, and little attention to slots not yet used.
@@ -63,6 +65,7 @@ class StepBuffers:
         self.positions = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
         # Added to the scores: 0 for slots that are seen, -inf for those that are not.
         self.bias = torch.full((num_rows, 1, 1, slots), -torch.inf, dtype=keys[0].dtype, device=device)
+        self.window = attention_window(model.config.text_config)
         self.logits = torch.zeros(num_rows, model.config.text_config.vocab_size, dtype=keys[0].dtype, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
@@ -91,12 +94,17 @@ class StepBuffers:
 
     def _run(self) -> None:
         self.bias.index_fill_(3, self.cache.slot, 0.0)
+        windows = {}
+        if self.window is not None:  # layers with a window see the last slots only
+            slots = torch.arange(self.num_slots, device=self.bias.device)
+            windows["window_mask"] = self.bias.masked_fill(slots <= self.cache.slot - self.window, -torch.inf)
         hidden = self.model.model.language_model(
             inputs_embeds=self.model.get_input_embeddings()(self.tokens),
             attention_mask=self.bias,
             position_ids=self.positions,
             past_key_values=self.cache,
             use_cache=True,
+            **windows,
         ).last_hidden_state
         self.logits.copy_(self.model.lm_head(hidden[:, -1]))
         self.cache.slot += 1
@@ -119,18 +127,9 @@ class Decoder:
 
     Args:
         model: in evaluation mode.
-
-    Raises:
-        ConfigError: its decoder does not attend to everything before; use the model's `generate`.
     """
 
     def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
-        layer_types = set(getattr(model.config.text_config, "layer_types", None) or ())
-        if not layer_types <= {"full_attention"}:
-            raise ConfigError(
-                f"the decoder has layers of type {', '.join(sorted(layer_types))}; here all must be full_attention. "
-                "Use the model's own generate()"
-            )
         self.model = model
         self._buffers: StepBuffers | None = None
 
@@ -148,6 +147,7 @@ class Decoder:
             inputs_embeds=embeds_BLD,
             attention_mask=attention_mask if padded else None,
             position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0) if padded else None,
+            past_key_values=DynamicCache(),  # of layers with a window, too, it keeps all keys
             use_cache=True,
             logits_to_keep=1,
         )

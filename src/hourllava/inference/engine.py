@@ -39,7 +39,6 @@ from hourllava.model.memaug import ProjectedMemory
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor, Video
-from hourllava.model.prompt import END
 from hourllava.model.vision import frame_pixels
 from hourllava.video import FrameReader, read_frames, source_digest
 
@@ -301,7 +300,6 @@ class HourLlava:
         if on_text is not None and len(questions) != 1:
             raise InputError(f"text can be streamed for one question at a time, got {len(questions)}")
         prompt = self._prompt(memory, questions, subtitles, subtitle_tokens, history)
-        end = self.processor.tokenizer.convert_tokens_to_ids(END)
         rows: list[list[int]] = [[] for _ in questions]
         written = ""
         first_token_seconds = 0.0
@@ -309,7 +307,7 @@ class HourLlava:
             self._decoder,
             prompt.embeds,
             prompt.attention_mask,
-            stop_ids=(end, self.processor.pad_token_id),
+            stop_ids=self.processor.stop_ids,
             max_new_tokens=max_new_tokens,
             sampler=Sampler(temperature, top_p, seed),
         )

@@ -1,4 +1,4 @@
-"""The one attention function: packed segments, grouped-query heads, full or causal.
+"""The one attention function: packed segments, grouped-query heads, full or causal, through a window too.
 
 MemAug and the decoder both come here. Large segments are attended one by one with SDPA, the fastest kernel for them
 (575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); small neighbours, on CUDA in half
@@ -50,6 +50,10 @@ QUERIES_OF_A_PLAN = 512
 # MiB.
 MAX_REFERENCE_SCORES = 64 * 2**20
 
+# Queries that attend through a sliding window together: their mask has this many rows, and few more columns than the
+# window.
+QUERIES_OF_A_WINDOW = 1024
+
 
 @dataclasses.dataclass  # not frozen: torch 2.11 compiles functions anew when a field of a frozen argument has changed
 class Segments:
@@ -78,10 +82,12 @@ class Segments:
         """[S + 1] int32 offsets on a device, as the kernels want them; copied there once, for all layers."""
         known = self._offsets_by_device
         if device not in known:
-            offsets = torch.tensor(self.offsets, dtype=torch.int32)
-            if device.type == "cuda":  # to copy what is not pinned, the device would first finish all it was given
-                offsets = offsets.pin_memory()
-            known[device] = offsets.to(device, non_blocking=True)
+            # They stay for later batches: tensors made in inference mode could not be saved for a backward pass.
+            with torch.inference_mode(False):
+                offsets = torch.tensor(self.offsets, dtype=torch.int32)
+                if device.type == "cuda":  # a copy from unpinned memory waits for all queued GPU work
+                    offsets = offsets.pin_memory()
+                known[device] = offsets.to(device, non_blocking=True)
         return known[device]
 
 
@@ -94,6 +100,7 @@ def packed_attention(
     key_segments: Segments,
     *,
     causal: bool = False,
+    window: int | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """Attention within each pair of segments.
@@ -103,11 +110,13 @@ def packed_attention(
         key_KGE, value_KGE: keys and values of all segments.
         query_segments, key_segments: their lengths, pair by pair; an empty key segment needs an empty query segment.
         causal: a query sees the keys up to its own place, counted from the ends of both segments.
+        window: with `causal`, a query sees only the last so many of these keys; all of them if None.
         scale: of the scores; 1 / sqrt(E) if None.
 
     Returns:
         [Q, H, E]
     """
+    assert window is None or causal, "a window ends at the query's own place"
     assert len(query_segments.lengths) == len(key_segments.lengths)
     # Tokens outside every segment would give silent NaN gradients (pytorch#176793).
     assert query_segments.num_tokens == query_QHE.shape[0]
@@ -118,9 +127,9 @@ def packed_attention(
     query_sizes, key_sizes = ([size[role] for size in sizes] for role in range(2))
     parts = zip(query_QHE.split(query_sizes), key_KGE.split(key_sizes), value_KGE.split(key_sizes))
     outputs = [
-        _one_segment(*part, causal, scale)
+        _one_segment(*part, causal, window, scale)
         if len(run[0].lengths) == 1
-        else _varlen(*part, *run, causal=causal, scale=scale)
+        else _varlen(*part, *run, causal=causal, window=window, scale=scale)
         for part, run in zip(parts, runs)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -146,10 +155,14 @@ def _fits_varlen(query_QHE: Tensor) -> bool:
     return query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16)
 
 
-def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: bool, scale: float | None) -> Tensor:
+def _one_segment(
+    query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: bool, window: int | None, scale: float | None
+) -> Tensor:
     num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
     if num_queries == 0:
         return torch.empty_like(query_QHE)
+    if window is not None and window < num_keys:
+        return _windowed_segment(query_QHE, key_KGE, value_KGE, window, scale)
     worth_planning = num_queries * num_keys * query_QHE.shape[1] >= MIN_SCORES_FOR_CUDNN
     if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
         query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
@@ -165,6 +178,28 @@ def _one_segment(query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: 
             enable_gqa=True,
         )
     return output_1HQE[0].transpose(0, 1)[:num_queries]
+
+
+def _windowed_segment(
+    query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, window: int, scale: float | None
+) -> Tensor:
+    """Causal attention of one segment through a sliding window; a mask of all its queries and keys is never made."""
+    num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
+    outputs = []
+    for chunk in cut_into_chunks(num_queries, QUERIES_OF_A_WINDOW):
+        own_Q = torch.arange(chunk.start, chunk.stop, device=query_QHE.device) + (num_keys - num_queries)
+        keys = slice(max(0, chunk.start + num_keys - num_queries - window + 1), chunk.stop + num_keys - num_queries)
+        distance_QK = own_Q[:, None] - torch.arange(keys.start, keys.stop, device=query_QHE.device)
+        output_1HQE = F.scaled_dot_product_attention(
+            query_QHE[chunk].transpose(0, 1)[None],
+            key_KGE[keys].transpose(0, 1)[None],
+            value_KGE[keys].transpose(0, 1)[None],
+            attn_mask=(distance_QK >= 0) & (distance_QK < window),
+            scale=scale,
+            enable_gqa=True,
+        )
+        outputs.append(output_1HQE[0].transpose(0, 1))
+    return torch.cat(outputs)
 
 
 @contextlib.contextmanager
@@ -186,6 +221,7 @@ def _varlen(
     key_segments: Segments,
     *,
     causal: bool = False,
+    window: int | None = None,
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Any:
@@ -201,7 +237,7 @@ def _varlen(
         key_segments.offsets_on(key_KGE.device),
         max(query_segments.lengths),
         max(key_segments.lengths),
-        window_size=(-1, 0) if causal else (-1, -1),
+        window_size=(-1 if window is None else window - 1, 0 if causal else -1),
         scale=scale,
         return_aux=AuxRequest(lse=True) if return_lse else None,
         **options,
@@ -300,6 +336,8 @@ def decoder_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     segments: Segments | None = None,
+    sliding_window: int | None = None,
+    window_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers' decoders call: packed causal attention if `segments` came along, their own SDPA otherwise.
@@ -311,22 +349,30 @@ def decoder_attention(
         attention_mask: mask that transformers made; not looked at with `segments`.
         scaling: of the scores.
         segments: of the packed sequence.
+        sliding_window: how many of the last tokens a layer sees; families without windows do not give it.
+        window_mask: with fixed buffers, the mask of layers with a window instead of `attention_mask`, which is made
+            for all others.
         **kwargs: anything else a decoder passes on.
 
     Returns:
         [B, Q, H, E] and None.
     """
     extras = [name for name in ("softcap", "position_bias", "cache") if kwargs.get(name) is not None]
-    if segments is None and query.shape[2] == 1 and not extras and not torch.is_grad_enabled():
+    if extras:  # SDPA would leave them out without a word
+        raise InputError(f"the decoder's layers ask for {', '.join(extras)}, which is not served here")
+    if sliding_window is not None and window_mask is not None:
+        attention_mask = window_mask
+    if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
         return _one_token(query, key, value, attention_mask, scaling), None
     if segments is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return output, None
-    if extras:
-        raise InputError(f"packed samples need a decoder without {', '.join(extras)}; pad the batch instead")
     # Under autocast, rotary positions leave queries and keys in float32.
     query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
-    return packed_attention(query_QHE, key_KGE, value_KGE, segments, segments, causal=True, scale=scaling)[None], None
+    output_QHE = packed_attention(
+        query_QHE, key_KGE, value_KGE, segments, segments, causal=True, window=sliding_window, scale=scaling
+    )
+    return output_QHE[None], None
 
 
 def _one_token(

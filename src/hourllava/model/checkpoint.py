@@ -2,7 +2,8 @@
 
 The release (`jylins/hourllava-*`) and LLaVA-OneVision-SI keep everything in one flat `config.json` and name their
 tensors after their own classes. `RELEASED_NAMES` is the whole difference in names; shapes are the same. What a folder
-is, its `model_type` says, never the look of its path. Pickled weights are refused.
+is, its `model_type` says, never the look of its path. Pickled weights are refused. Whatever else is wrong with a folder
+is a `CheckpointError`.
 
     hourllava names                           released names
     model.language_model.layers.0...          model.layers.0...
@@ -20,10 +21,12 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.model.backbones import attention_window
+from hourllava.model.checkpoint_files import read_json, read_tensors
+from hourllava.model.checks import one_line
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -102,6 +105,13 @@ OWN_FIELDS = (
     "max_sequence_tokens",
 )
 
+# Fields of a flat config that its layout fixes: what they are without a word, and what else says the same.
+FIXED_TEXT_FIELDS: dict[str, tuple[Any, ...]] = {
+    "use_sliding_window": (False, None),
+    "rope_scaling": (None, {}),
+    "hidden_act": ("silu",),
+}
+
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -151,23 +161,23 @@ def find_checkpoint(name: str | Path, *, weights: bool = True) -> Path:
         CheckpointError: neither a folder with a `config.json` nor a name that the hub gives (offline, misspelt).
     """
     folder = PACKAGED.get(str(name), Path(name))
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder} holds no config.json; give the folder of a checkpoint")
-        return folder
     try:
+        if folder.is_dir():
+            if not (folder / "config.json").is_file():
+                raise CheckpointError(f"{folder} holds no config.json; give the folder of a checkpoint")
+            return folder
         patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
         return Path(snapshot_download(str(name), allow_patterns=patterns))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"there is no folder {str(name)!r}, and the hub did not give a model of that name "
+            f"there is no folder {str(name)!r:.120}, and the hub did not give a model of that name "
             f"({type(error).__name__}); check the spelling, or the network"
         ) from error
 
 
 def is_released_layout(folder: Path) -> bool:
     """Whether a folder holds the release's flat layout; its `model_type` says so."""
-    return _read_json(folder / "config.json").get("model_type") in RELEASED_MODEL_TYPES
+    return read_json(folder / "config.json").get("model_type") in RELEASED_MODEL_TYPES
 
 
 def load_model(
@@ -197,8 +207,7 @@ def load_model(
     config = config or load_config(folder)
     released = is_released_layout(folder)
     tensors = read_tensors(folder)
-    with torch.device("meta"):
-        expected = {key: value.shape for key, value in HourLlavaForConditionalGeneration(config).state_dict().items()}
+    expected = _expected_shapes(config, folder)
     stored_names = {key: released_name(key) if released else key for key in expected}
     if config.tie_word_embeddings:
         del stored_names["lm_head.weight"]  # tied; a copy in the checkpoint says nothing new
@@ -229,6 +238,8 @@ def load_model(
                 f"{stored} has shape {list(tensor.shape)} in {folder}, but the configuration makes it "
                 f"{list(expected[key])}; weights and configuration belong to different models"
             )
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{stored} is of type {tensor.dtype} in {folder}; weights must be floating-point")
         state[key] = tensor
     model = HourLlavaForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype or _common_dtype(state.values())
@@ -236,6 +247,15 @@ def load_model(
     model.config.name_or_path = ""  # transformers writes "None" there
     report = LoadReport(tuple(state), tuple(fresh), tuple(sorted(tensors)))
     return model.to(device or "cpu").eval(), report
+
+
+def _expected_shapes(config: HourLlavaConfig, folder: Path) -> dict[str, torch.Size]:
+    """Every tensor that the configuration asks for, by our name."""
+    try:
+        with torch.device("meta"):
+            return {key: value.shape for key, value in HourLlavaForConditionalGeneration(config).state_dict().items()}
+    except Exception as error:  # transformers' modules raise whatever comes of an odd setting
+        raise CheckpointError(f"the configuration of {folder} makes no model ({one_line(error)})") from error
 
 
 def released_config(folder: Path) -> HourLlavaConfig:
@@ -246,10 +266,12 @@ def released_config(folder: Path) -> HourLlavaConfig:
     Raises:
         CheckpointError: a tower that is neither known nor described.
     """
-    flat = _read_json(folder / "config.json")
+    flat = read_json(folder / "config.json")
     tower = flat.get("mm_vision_tower")
+    if tower is not None and not isinstance(tower, str):
+        raise CheckpointError(f"{folder} names the vision tower {tower!r:.80}; it must be a text")
     if (folder / "vision_config.json").is_file():
-        vision = {"model_type": "siglip_vision_model", **_read_json(folder / "vision_config.json")}
+        vision = {"model_type": "siglip_vision_model", **read_json(folder / "vision_config.json")}
     elif tower in VISION_TOWERS:
         vision = dict(VISION_TOWERS[tower])
     else:
@@ -261,6 +283,12 @@ def released_config(folder: Path) -> HourLlavaConfig:
 
 
 def _from_flat(flat: dict[str, Any], vision: dict[str, Any]) -> HourLlavaConfig:
+    for name, allowed in FIXED_TEXT_FIELDS.items():
+        if flat.get(name, allowed[0]) not in allowed:
+            raise CheckpointError(
+                f"{name} is {flat[name]!r:.80}; in the released layout only {allowed[0]!r} is served, convert the "
+                "checkpoint to our own"
+            )
     text = {key: flat[key] for key in TEXT_FIELDS if key in flat}
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": flat.get("rope_theta", 1e6)}
     tiling = re.fullmatch(r"anyres_max_(\d+)", flat.get("image_aspect_ratio") or "")
@@ -282,13 +310,24 @@ def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path
     """Write a model in the release's layout: flat `config.json` and safetensors with released names.
 
     Raises:
-        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, another token grid.
+        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, one with windows,
+            another token grid.
     """
     config, folder = model.config, Path(folder)
     if config.text_config.model_type != "qwen2":
         raise CheckpointError(
             f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use our own layout"
         )
+    text = config.text_config
+    for name, value, plain in (
+        ("sliding_window", attention_window(text), None),
+        ("rope_type", text.rope_parameters.get("rope_type", "default"), "default"),
+        ("hidden_act", text.hidden_act, "silu"),
+    ):
+        if value != plain:
+            raise CheckpointError(
+                f"the released layout cannot say that {name} is {value}, it would be read as {plain}; use ours"
+            )
     flat = _flat_config(config, model.dtype)
     try:
         read_back = _from_flat(flat, config.vision_config.to_dict())
@@ -323,13 +362,21 @@ def save_weights(
     """
     _write_tensors(config, state, folder, max_shard_bytes)
     dtype = _common_dtype(state.values())
-    _write_json(folder / "config.json", {**config.to_dict(), "dtype": str(dtype).removeprefix("torch.")})
+    _write_json(folder / "config.json", {**config.to_dict(), **_written_fields(dtype)})
 
 
 def _write_tensors(config: HourLlavaConfig, state: Mapping[str, Tensor], folder: Path, max_shard_bytes: int) -> None:
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     kept = {name: tensor.contiguous() for name, tensor in state.items() if name not in tied}
     save_torch_state_dict(kept, folder, max_shard_size=max_shard_bytes, safe_serialization=True)
+
+
+def _written_fields(dtype: torch.dtype) -> dict[str, Any]:
+    """What transformers' own `save_pretrained` adds to a configuration."""
+    return {
+        "architectures": [HourLlavaForConditionalGeneration.__name__],
+        "dtype": str(dtype).removeprefix("torch."),
+    }
 
 
 def _flat_config(config: HourLlavaConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -359,66 +406,29 @@ def _flat_config(config: HourLlavaConfig, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors files, mapped into memory, not copied.
-
-    Raises:
-        CheckpointError: no safetensors, a shard missing or damaged, or pickled weights only.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = [folder / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in (".bin", ".pt", ".pth")]
-        if pickles:
-            raise CheckpointError(
-                f"{folder} holds pickled weights only ({pickles[0]}), which can run any code when read; "
-                "convert them to safetensors where you trust them"
-            )
-        raise CheckpointError(f"{folder} holds no weights (*.safetensors)")
-    tensors: dict[str, Tensor] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                tensors.update({name: file.get_tensor(name) for name in names})
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{path} is named in the index but missing; download it again") from error
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged or cut short ({error}); download it again") from error
-    return tensors
-
-
 def load_config(folder: Path) -> HourLlavaConfig:
     """The configuration in a checkpoint's folder, of any layout.
 
     Raises:
-        CheckpointError: it is of another kind of model.
+        CheckpointError: it is of another kind of model, or holds what is not allowed.
     """
-    model_type = _read_json(folder / "config.json").get("model_type")
-    if model_type in RELEASED_MODEL_TYPES:
-        return released_config(folder)
-    if model_type != HourLlavaConfig.model_type:
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in (HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES):
         allowed = ", ".join((HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES))
-        raise CheckpointError(f"{folder} holds a {model_type!r} model; allowed are {allowed}")
-    config: HourLlavaConfig = HourLlavaConfig.from_pretrained(folder)
+        raise CheckpointError(f"{folder} holds a {model_type!r:.80} model; allowed are {allowed}")
+    try:
+        if model_type in RELEASED_MODEL_TYPES:
+            return released_config(folder)
+        config: HourLlavaConfig = HourLlavaConfig.from_pretrained(folder)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers raises whatever comes of an odd setting
+        raise CheckpointError(f"{folder / 'config.json'}: {one_line(error)}") from error
     return config
 
 
 def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
     return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}); download it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return content
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

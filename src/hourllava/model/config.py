@@ -1,19 +1,33 @@
 """Configuration of an Hour-LLaVA model.
 
-A decoder (`text_config`: any decoder-only causal language model of transformers) and a vision tower (`vision_config`:
-any patch-token vision model) are named, not built in; the published pairs are the JSON files in `presets/`. What is
-ours - the memory, forgetting, MemAug, image tiling - has typed fields with units, checked when the config is made.
+A decoder (`text_config`) and a vision tower (`vision_config`) are named, not built in: any of the families in
+`hourllava.model.backbones`. The published pairs are the JSON files in `presets/`. What is ours - the memory,
+forgetting, MemAug, image tiling - has typed fields with units, checked when the config is made.
 """
 
 import dataclasses
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from transformers import AutoConfig, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hourllava.errors import ConfigError
+from hourllava.model.backbones import (
+    DECODERS,
+    MAX_IMAGE_PIXELS,
+    MAX_WIDTH,
+    VISION_FAMILIES,
+    check_decoder,
+    check_vision_tower,
+    require_family,
+    text_rope_theta,
+)
+from hourllava.model.checks import one_line, require, require_choice, require_flag, require_number, require_whole
 
 SpatialForgetting = Literal["random", "uniform"]
 TemporalForgetting = Literal["uniform", "random", "keyframe", "question"]
@@ -23,16 +37,6 @@ TemporalForgetting = Literal["uniform", "random", "keyframe", "question"]
 LAST_VOCABULARY_ROW = -1
 
 _Section = TypeVar("_Section")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_choice(name: str, value: str, choices: Any) -> None:
-    allowed = get_args(choices)
-    _require(value in allowed, f"{name} is {value!r}; choose one of {', '.join(allowed)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +59,17 @@ class MemAugConfig:
     rotate_values: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.num_blocks >= 0, f"memaug.num_blocks is {self.num_blocks}; it must be 0 (no MemAug) or more")
-        _require(self.mlp_ratio >= 1, f"memaug.mlp_ratio is {self.mlp_ratio}; it must be at least 1")
-        _require(
+        require_whole("memaug.num_blocks", self.num_blocks, 0, 512)  # 0: no MemAug
+        require_whole("memaug.mlp_ratio", self.mlp_ratio, 1, 512)
+        require_number("memaug.rotary_fraction", self.rotary_fraction)
+        require(
             0.0 <= self.rotary_fraction <= 1.0,
             f"memaug.rotary_fraction is {self.rotary_fraction}; it must lie between 0 and 1",
         )
+        if self.rope_theta is not None:
+            require_number("memaug.rope_theta", self.rope_theta, above=0)
+        for name in ("normalize_inputs", "rotate_values"):
+            require_flag(f"memaug.{name}", getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +86,35 @@ class ForgettingConfig:
     max_kept_frames: int = 512
 
     def __post_init__(self) -> None:
-        _require_choice("forgetting.spatial", self.spatial, SpatialForgetting)
-        _require_choice("forgetting.temporal", self.temporal, TemporalForgetting)
+        require_choice("forgetting.spatial", self.spatial, get_args(SpatialForgetting))
+        require_choice("forgetting.temporal", self.temporal, get_args(TemporalForgetting))
         for name in ("spatial_keep_ratio", "temporal_keep_ratio"):
             ratio = getattr(self, name)
-            _require(0.0 < ratio <= 1.0, f"forgetting.{name} is {ratio}; it must lie above 0 and not above 1")
-        _require(self.max_kept_frames >= 1, f"forgetting.max_kept_frames is {self.max_kept_frames}; at least 1")
+            require_number(f"forgetting.{name}", ratio)
+            require(0.0 < ratio <= 1.0, f"forgetting.{name} is {ratio}; it must lie above 0 and not above 1")
+        require_whole("forgetting.max_kept_frames", self.max_kept_frames, 1, 2**31 - 1)
+
+
+# Names that transformers writes into configurations, or reads from those of earlier versions, besides its fields.
+_TRANSFORMERS_NAMES = {
+    *(field.name for field in dataclasses.fields(PreTrainedConfig)),
+    *GenerationConfig().to_dict(),
+    *("add_cross_attention", "attn_implementation", "auto_map", "bad_words_ids", "begin_suppress_tokens"),
+    *("bos_token_id", "cross_attention_hidden_size", "decoder_start_token_id", "eos_token_id"),
+    *("experts_implementation", "finetuning_task", "is_decoder", "model_type", "name_or_path", "num_labels"),
+    *("output_attentions", "pad_token_id", "per_layer_config", "prefix", "pruned_heads", "quantization_config"),
+    *("remove_invalid_values", "sep_token_id", "suppress_tokens", "task_specific_params", "tf_legacy_loss"),
+    *("tie_encoder_decoder", "tokenizer_class", "torch_dtype", "torchscript", "use_bfloat16", "use_cache"),
+}
+
+# Most of a sequence, a picture or a vocabulary that a setting may speak of: more is a mistake.
+_MAX_TOKENS = 2**31 - 1
+_MOST = {
+    "min_video_frames": 100_000,
+    "max_image_tiles": 100,
+    "max_image_grid_tiles": 10_000,
+    "max_sequence_tokens": _MAX_TOKENS,
+}
 
 
 class HourLlavaConfig(PreTrainedConfig):
@@ -127,44 +159,67 @@ class HourLlavaConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Turn nested dictionaries into their classes and check every field of ours."""
+        """Turn nested dictionaries into their classes and check every field.
+
+        Raises:
+            ConfigError: a name that is neither ours nor transformers', a value that is not allowed, or a decoder or
+                tower of a family that is not verified.
+        """
+        own = {field.name for field in dataclasses.fields(self)}  # transformers' common fields among them
+        unknown = sorted(name for name in kwargs if not name.startswith("_") and name not in _TRANSFORMERS_NAMES)
+        if unknown:
+            meant = _resembling(unknown[0], own)
+            raise ConfigError(
+                f"the configuration has no setting {', '.join(unknown)}"
+                + (f"; did you mean {meant}?" if meant else f"; known are {', '.join(sorted(own))}")
+            )
         self.text_config = _sub_config("text_config", self.text_config)
         self.vision_config = _sub_config("vision_config", self.vision_config)
         self.memaug = _from_dict(MemAugConfig, "memaug", self.memaug)
         self.forgetting = _from_dict(ForgettingConfig, "forgetting", self.forgetting)
+        self._check()
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
         self.vision_feature_width = self.vision_feature_width or self.vision_config.hidden_size
         if self.visual_token_id == LAST_VOCABULARY_ROW:
             self.visual_token_id = self.text_config.vocab_size - 1
         self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)
-        super().__post_init__(**kwargs)
-        self._check()
+        try:
+            super().__post_init__(**kwargs)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a dtype, a label, an old setting
+            raise ConfigError(f"the configuration is not one of transformers: {one_line(error)}") from error
 
     def _check(self) -> None:
         text, vision = self.text_config, self.vision_config
+        check_decoder(text)
+        check_vision_tower(vision)
         num_layers = vision.num_hidden_layers
-        _require(
-            text.hidden_size % text.num_attention_heads == 0,
-            f"text_config.hidden_size {text.hidden_size} is not a multiple of its {text.num_attention_heads} heads",
+        is_whole = isinstance(self.vision_feature_layer, int) and not isinstance(self.vision_feature_layer, bool)
+        require(
+            is_whole and -num_layers <= self.vision_feature_layer <= -1,
+            f"vision_feature_layer is {self.vision_feature_layer!r:.80}; the tower has {num_layers} layers, so it must "
+            f"lie between {-num_layers} and -1",
         )
-        _require(
-            -num_layers <= self.vision_feature_layer <= -1,
-            f"vision_feature_layer is {self.vision_feature_layer}; the tower has {num_layers} layers, so it must lie "
-            f"between {-num_layers} and -1",
-        )
-        _require(
-            vision.image_size >= vision.patch_size,
-            f"vision_config.image_size {vision.image_size} is smaller than its patch size {vision.patch_size}",
-        )
-        _require(
-            1 <= self.video_grid <= self.patch_grid,
+        require_whole("video_grid", self.video_grid, 1, MAX_IMAGE_PIXELS)
+        require(
+            self.video_grid <= self.patch_grid,
             f"video_grid is {self.video_grid}; it must lie between 1 and the tower's {self.patch_grid} patches a side",
         )
-        for name in ("min_video_frames", "max_image_tiles", "max_image_grid_tiles", "max_sequence_tokens"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} is {value}; it must be at least 1")
-        for name in ("image_mean", "image_std"):
-            _require(len(getattr(self, name)) == 3, f"{name} needs three numbers, got {getattr(self, name)!r}")
+        for name, most in _MOST.items():
+            require_whole(name, getattr(self, name), 1, most)
+        require_whole("visual_token_id", self.visual_token_id, -_MAX_TOKENS, _MAX_TOKENS)
+        if self.vision_feature_width is not None:
+            require_whole("vision_feature_width", self.vision_feature_width, 1, MAX_WIDTH)
+        require(
+            self.vision_tower_name is None or isinstance(self.vision_tower_name, str),
+            f"vision_tower_name is {self.vision_tower_name!r:.80}; it must be a text",
+        )
+        for name, above in (("image_mean", None), ("image_std", 0.0)):
+            values = getattr(self, name)
+            is_triple = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 3
+            require(is_triple, f"{name} needs three numbers, got {values!r:.80}")
+            for value in values:
+                require_number(name, value, above=above)
+        _ = self.rope_theta  # the decoder names it, or MemAug's own settings do
 
     @property
     def patch_grid(self) -> int:
@@ -206,7 +261,7 @@ class HourLlavaConfig(PreTrainedConfig):
         """
         folder = resources.files("hourllava.model") / "presets"
         known = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
-        _require(name in known, f"there is no preset {name!r}; choose one of {', '.join(known)}")
+        require(name in known, f"there is no preset {name!r}; choose one of {', '.join(known)}")
         return cls(**merge_settings(json.loads((folder / f"{name}.json").read_text()), overrides))
 
 
@@ -219,31 +274,47 @@ def merge_settings(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[s
     return merged
 
 
-def text_rope_theta(text_config: PreTrainedConfig) -> float:
-    """The decoder's rotary base; 10000 for decoders that name none."""
-    parameters = getattr(text_config, "rope_parameters", None) or {}
-    return float(parameters.get("rope_theta", 10000.0))
-
-
 def _sub_config(name: str, value: dict[str, Any] | PreTrainedConfig | None) -> PreTrainedConfig:
     default_type = {"text_config": "qwen2", "vision_config": "siglip_vision_model"}[name]
     if isinstance(value, PreTrainedConfig):
         return value
+    require(value is None or isinstance(value, Mapping), f"{name} is {value!r:.80}; it must be a mapping of settings")
     fields = dict(value or {})
     model_type = fields.pop("model_type", default_type)
+    families = tuple(DECODERS) if name == "text_config" else VISION_FAMILIES
+    require_family(name, model_type, families)
+    kind = CONFIG_MAPPING[model_type]
+    known = {name for family in families for name in _names(CONFIG_MAPPING[family])} | _TRANSFORMERS_NAMES
+    for field in fields:
+        # Published configurations hold more than their class knows, so only what looks misspelt is refused.
+        meant = None if field in known else _resembling(str(field), _names(kind))
+        require(meant is None, f"{name} has no setting {field}; did you mean {meant}?")
+    require(
+        not fields.get("per_layer_config"), f"{name}.per_layer_config is set; only layers that are alike are served"
+    )
     try:
-        return AutoConfig.for_model(model_type, **fields)
-    except ValueError as error:
-        raise ConfigError(f"{name} names model_type {model_type!r}, which transformers does not know") from error
+        return kind(**fields)
+    except (StrictDataclassError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: {one_line(error)}") from error
+
+
+def _names(kind: type[PreTrainedConfig]) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)} | set(kind.attribute_map)
+
+
+def _resembling(name: str, known: Collection[str]) -> str | None:
+    """The known name that differs from a misspelt one in a letter or two."""
+    return next(iter(difflib.get_close_matches(name, known, 1, cutoff=0.85)), None)
 
 
 def _from_dict(kind: type[_Section], name: str, value: Any) -> _Section:
     if isinstance(value, kind):
         return value
+    require(value is None or isinstance(value, Mapping), f"{name} is {value!r:.80}; it must be a mapping of settings")
     fields = dict(value or {})
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(fields) - known)
-    _require(not unknown, f"{name} has no setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    unknown = sorted(map(str, set(fields) - known))
+    require(not unknown, f"{name} has no setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return kind(**fields)
 
 

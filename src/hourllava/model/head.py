@@ -4,6 +4,7 @@ Shapes: N tokens, B rows, L tokens of a row, D width, V vocabulary.
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hourllava.model.attention import cut_into_chunks
+from hourllava.model.backbones import DECODERS
 
 IGNORED_LABEL = -100
 """Label of a token that is not supervised."""
@@ -59,12 +61,20 @@ class LanguageModelHead(nn.Linear):
     """Hidden states to logits, or straight to losses without ever holding all logits.
 
     The loss lives here, not beside it, because under FSDP only this module's own forward sees its whole weight.
+
+    Args:
+        text_config: of the decoder, whose family may add a bias or multiply the logits.
     """
+
+    def __init__(self, text_config: Any) -> None:
+        family = DECODERS[text_config.model_type]
+        super().__init__(text_config.hidden_size, text_config.vocab_size, bias=family.has_head_bias)
+        self.logit_factor = float(family.logit_factor(text_config))
 
     def forward(self, hidden_ND: Tensor, targets: Targets | None = None) -> Tensor:
         """[..., D] -> [..., V] logits; with targets: [N] float32 cross-entropies, 0 where nothing is supervised."""
         if targets is None:
-            return super().forward(hidden_ND)
+            return self._logits(hidden_ND)
         targets_N, places_S = targets.ids_N, targets.places_S
         losses_N = torch.zeros(
             len(targets_N), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device
@@ -78,8 +88,12 @@ class LanguageModelHead(nn.Linear):
         ]
         return losses_N.index_put((places_S,), torch.cat(chunks))
 
-    def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def _logits(self, hidden_ND: Tensor) -> Tensor:
         logits = super().forward(hidden_ND)
+        return logits if self.logit_factor == 1.0 else logits * self.logit_factor
+
+    def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        logits = self._logits(hidden_ND)
         loss_dtype = torch.promote_types(logits.dtype, torch.float32)
         return F.cross_entropy(logits.to(loss_dtype), targets_N, reduction="none")
 

@@ -12,6 +12,7 @@ E head width, R rotated part of it.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -89,11 +90,19 @@ class PartialRotaryEmbedding:
         self.base = base
 
     def angles(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [N, 1, R / 2], float32: positions of an hour do not fit into bf16."""
+        """Cosine and sine [N, 1, R / 2], float32, of angles in float64.
+
+        A day has positions up to 6 million. There float32 tells angles apart to 0.25 rad only, by which neighbours
+        would differ at random; float64 to 1e-9.
+        """
+        device = positions_N.device
+        if device.type == "mps":  # which has no float64
+            positions_N = positions_N.cpu()
         # Computed anew each time, not a buffer: it survives the meta device and every cast of the model.
-        steps = torch.arange(0, self.num_base_steps, 2, dtype=torch.float32, device=positions_N.device)
+        steps = torch.arange(0, self.num_base_steps, 2, dtype=torch.float64, device=positions_N.device)
         frequencies = 1.0 / self.base ** (steps / max(self.num_base_steps, 1))
-        angles = positions_N.float()[:, None, None] * frequencies
+        angles = positions_N.double()[:, None, None] * frequencies
+        angles = (angles % (2 * math.pi)).float().to(device)
         return angles.cos(), angles.sin()
 
     def rotate(self, heads_NHE: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:

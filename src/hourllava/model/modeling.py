@@ -310,8 +310,6 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         if segments is not None:
             tokens = input_ids if input_ids is not None else inputs_embeds
             assert tokens is not None
-            if "sliding_attention" in (getattr(self.config.text_config, "layer_types", None) or ()):
-                raise InputError("packed samples need a decoder without sliding-window layers; pad the batch instead")
             position_ids, attention_mask = packed_positions(tokens, segments)
             kwargs["segments"] = segments
         if inputs_embeds is None:
@@ -342,7 +340,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
     def __init__(self, config: HourLlavaConfig) -> None:
         super().__init__(config)
         self.model = HourLlavaModel(config)
-        self.lm_head = LanguageModelHead(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = LanguageModelHead(config.text_config)
         embedding = self.model.get_input_embeddings()
         name = next(name for name, module in self.model.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"model.{name}.weight"}
@@ -494,7 +492,10 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
         use_cache: bool = True,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """transformers' step; without a cache every step needs the augmented prompt again, not only the first."""
+        """transformers' step; without a cache every step needs the augmented prompt again, not only the first.
+
+        A token that was generated is text, also where a vocabulary has a word of its own for `visual_token_id`.
+        """
         if inputs_embeds is not None and not is_first_iteration and not use_cache:
             new_ids = input_ids[:, inputs_embeds.shape[1] :]
             inputs_embeds = torch.cat([inputs_embeds, self.get_input_embeddings()(new_ids)], dim=1)
@@ -506,6 +507,9 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             use_cache=use_cache,
             **kwargs,
         )
+        if prepared.get("inputs_embeds") is None and not is_first_iteration:
+            prepared["inputs_embeds"] = self.get_input_embeddings()(prepared["input_ids"])
+            prepared["input_ids"] = None
         return prepared
 
 

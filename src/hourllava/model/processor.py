@@ -12,28 +12,33 @@ memory the caller already has; the processor neither reads files nor runs the vi
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, AutoTokenizer, BatchFeature, PreTrainedTokenizerFast
+from transformers import AutoProcessor, BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hourllava.errors import InputError
+from hourllava.errors import ConfigError, InputError
 from hourllava.model.attention import Segments
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.checkpoint import find_checkpoint, load_config
+from hourllava.model.checkpoint_files import load_tokenizer
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
 from hourllava.model.layout import VisualLayout, image_layout, tiled_image_layout, video_entries_at, video_layout
 from hourllava.model.prompt import (
+    END,
     LabelPolicy,
+    Role,
     Turn,
     VisualMark,
+    special_token_id,
     tokenize_turns,
     turns_from_record,
     user_turn,
@@ -129,20 +134,38 @@ class HourLlavaProcessor:
     Args:
         tokenizer: with the ChatML tokens.
         config: of the model.
+
+    Attributes:
+        pad_token_id: fills rows up; without a token of its own, the one that ends a text or a turn.
+
+    Raises:
+        ConfigError: the tokenizer has more tokens than the decoder, or neither a token for padding nor ChatML's.
     """
 
     def __init__(self, tokenizer: Any, config: HourLlavaConfig) -> None:
+        rows = config.text_config.vocab_size
+        if len(tokenizer) > rows:
+            raise ConfigError(
+                f"the tokenizer has {len(tokenizer)} tokens but the decoder's vocabulary only {rows} rows; they belong "
+                "to different models"
+            )
         self.tokenizer = tokenizer
         self.config = config
-        pad = tokenizer.pad_token_id
-        self.pad_token_id = int(tokenizer.eos_token_id or 0) if pad is None else int(pad)
+        own = [token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None]
+        self.pad_token_id = int(own[0]) if own else special_token_id(tokenizer, END)
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer: the end of a turn, and of a text where the tokenizer has such a token."""
+        own = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
+        return tuple({special_token_id(self.tokenizer, END), *(int(token) for token in own if token is not None)})
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **kwargs: Any) -> Self:
         """Tokenizer and configuration of a checkpoint of any layout, see `checkpoint.load_model`."""
         folder = find_checkpoint(name, weights=False)
         config = load_config(folder)
-        return cls(_load_tokenizer(folder, config), config)
+        return cls(load_tokenizer(folder, config.text_config), config)
 
     def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
         """Write the tokenizer and the configuration."""
@@ -170,7 +193,12 @@ class HourLlavaProcessor:
 
         Returns:
             what the model's `forward` and `generate` take.
+
+        Raises:
+            InputError: no conversation, or one that `encode` refuses.
         """
+        if isinstance(conversations, (str, Mapping)) or any(isinstance(one, (str, Mapping)) for one in conversations):
+            raise InputError("give a list of conversations, each of them a list of messages")
         samples = [
             self.encode(messages, add_generation_prompt=add_generation_prompt, label_policy=label_policy, seed=seed)
             for messages in conversations
@@ -198,29 +226,29 @@ class HourLlavaProcessor:
             seed: of random forgetting.
 
         Raises:
-            InputError: unknown content, several videos, a video beside images, or more tokens than the model takes.
+            InputError: no message, an unknown role or content, several videos, a video beside images, or more tokens
+                than the model takes.
         """
+        if isinstance(messages, (str, Mapping)) or not messages:
+            raise InputError(f"a conversation is a list of messages, at least one; got {messages!r:.80}")
         turns: list[Turn] = []
         images: list[Image.Image] = []
         videos: list[Video] = []
-        for message in messages:
-            role, content = message["role"], message["content"]
-            items: Sequence[Any] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for number, message in enumerate(messages):
+            role, items = _role_and_items(message, number)
             texts, num_visuals = [], 0
             for item in items:
-                kind = item.get("type")
+                kind = item["type"]
                 if kind == "text":
                     texts.append(item["text"])
-                elif kind == "image":
+                    continue
+                num_visuals += 1
+                if kind == "image":
                     images.append(item["image"])
-                    num_visuals += 1
-                elif kind == "video":
+                else:
                     video: Video = item["video"]
                     videos.append(video)
-                    num_visuals += 1
                     texts.insert(0, video_sentence(video.duration_seconds, video.num_frames))
-                else:
-                    raise InputError(f"message content of type {kind!r}; allowed are text, image and video")
             text = "\n".join(texts)
             turns.append(user_turn(num_visuals, text) if role == "user" else Turn(role, (text,)))
         return self._encode_turns(
@@ -348,7 +376,13 @@ class HourLlavaProcessor:
         return num_images == 1 and self.config.max_image_tiles > 1
 
     def collate(self, samples: Sequence[Sample], *, for_generation: bool = False) -> ModelInputs:
-        """A padded batch: on the left, without labels, for generation; on the right for training."""
+        """A padded batch: on the left, without labels, for generation; on the right for training.
+
+        Raises:
+            InputError: there is no sample.
+        """
+        if not samples:
+            raise InputError("there is no conversation; give at least one")
         length = max(len(sample.input_ids) for sample in samples)
         padding = [length - len(sample.input_ids) for sample in samples]
 
@@ -368,7 +402,13 @@ class HourLlavaProcessor:
         return ModelInputs(inputs)
 
     def collate_packed(self, samples: Sequence[Sample]) -> ModelInputs:
-        """One row of samples one after the other, without padding, for training."""
+        """One row of samples one after the other, without padding, for training.
+
+        Raises:
+            InputError: there is no sample.
+        """
+        if not samples:
+            raise InputError("there is no conversation; give at least one")
         segments = Segments(tuple(len(sample.input_ids) for sample in samples))
         labels = np.concatenate([sample.labels for sample in samples])
         labels[list(segments.offsets[:-1])] = IGNORED_LABEL  # no sample predicts what the next one begins with
@@ -424,16 +464,39 @@ class HourLlavaProcessor:
         return text.strip()
 
 
-def _load_tokenizer(folder: Path, config: HourLlavaConfig) -> Any:
-    """The tokenizer as it was saved.
+_CONTENT: dict[str, type] = {"text": str, "image": Image.Image, "video": Video}
 
-    `tokenizer.json` says everything, but AutoTokenizer would take only its vocabulary and cut text as the decoder's
-    family does, digits and spaces differently from nano's.
+
+def _role_and_items(message: Any, number: int) -> tuple[Role, Sequence[Mapping[str, Any]]]:
+    """A chat message's role and the items of its content, each of a known type.
+
+    Raises:
+        InputError: the message has another form.
     """
-    if (folder / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast.from_pretrained(folder)
-    # With the decoder's config given, transformers does not look at config.json, whose type it may not know.
-    return AutoTokenizer.from_pretrained(folder, config=config.text_config)
+    given: Mapping[str, Any] = message if isinstance(message, Mapping) else {}
+    role: Any = given.get("role")
+    content: Any = given.get("content")
+    if role not in get_args(Role) or (role == "system" and number > 0):
+        raise InputError(
+            f"message {number} has the role {role!r:.80}; allowed are system (first only), user, assistant"
+        )
+    if isinstance(content, str):
+        return role, [{"type": "text", "text": content}]
+    if not isinstance(content, Sequence):
+        raise InputError(f"message {number} has the content {content!r:.80}; it must be a text, or a list of items")
+    for item in content:
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if not isinstance(kind, str) or kind not in _CONTENT:
+            raise InputError(f"message content of type {kind!r:.80}; allowed are text, image and video")
+        if not isinstance(item.get(kind), _CONTENT[kind]):
+            wanted = _CONTENT[kind]
+            raise InputError(
+                f"message {number} gives its {kind} as {type(item.get(kind)).__name__}; it must be "
+                f"{wanted.__module__}.{wanted.__name__}"
+            )
+        if kind != "text" and role != "user":
+            raise InputError(f"message {number} is of the {role} and holds a {kind}; only the user shows something")
+    return role, content
 
 
 def _with_sentence(turn: Turn, sentence: str) -> Turn:

@@ -5,7 +5,8 @@
     <|im_start|>assistant\\nThe cooking.<|im_end|>\\n
 
 Text is never searched for special tokens: `<|im_end|>` or `<image>` typed by a user stay text. Only training records in
-LLaVA's format, where `<image>` is the format's own mark, are split at it.
+LLaVA's format, where `<image>` is the format's own mark, are split at it. Half a surrogate pair, which Python makes of
+bytes that are no UTF-8 and JSON of half an escape, is no character: such a text is refused, never changed.
 
 Label policies: `answers` supervises answers and the `<|im_end|>` after them; `llava` is the release's, which supervises
 the assistant's whole turn and, everywhere else, `<|im_start|>`, `<|im_end|>` and the newline token.
@@ -74,10 +75,14 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]]) -> list[Turn]:
     A lone `<image>` in a turn is moved to its start; opening turns that are not the user's are dropped.
 
     Raises:
-        InputError: a turn without the two keys, or of an unknown speaker.
+        InputError: no turn, a turn without the two keys, or of an unknown speaker.
     """
     turns = []
+    if not conversations:
+        raise InputError("the record holds no turn; it needs a question and an answer")
     for number, entry in enumerate(conversations):
+        if not isinstance(entry, Mapping):
+            raise InputError(f"turn {number} must be a mapping with 'from' and 'value', got {entry!r:.80}")
         speaker, text = entry.get("from"), entry.get("value")
         role = _RECORD_ROLES.get(str(speaker))
         if role is None or not isinstance(text, str):
@@ -117,7 +122,7 @@ def tokenize_turns(
 
     Raises:
         ConfigError: the tokenizer lacks a special token, or the policy is unknown.
-        InputError: a text holds the visual token.
+        InputError: a text holds the visual token, or half a surrogate pair.
     """
     if label_policy not in get_args(LabelPolicy):
         raise ConfigError(f"label_policy is {label_policy!r}; choose one of {', '.join(get_args(LabelPolicy))}")
@@ -126,6 +131,8 @@ def tokenize_turns(
         turns = [Turn("system", (SYSTEM_PROMPT,)), *turns]
     opening = "assistant\n"
     spans = [_texts_between_visuals(turn) for turn in turns]
+    for text in (text for texts in spans for text in texts):
+        check_text(text)
     headers = {f"{turn.role}\n" for turn in turns}
     # The tokenizer is called once: a call costs 80 us, whatever it is given.
     ids_of = _plain_ids(tokenizer, {"\n", opening, *headers, *(text for texts in spans for text in texts)})
@@ -159,6 +166,23 @@ def tokenize_turns(
     if input_ids.count(visual_token_id) != num_visuals:
         raise InputError(f"a text of the conversation contains token {visual_token_id}, which stands for visuals")
     return TokenizedPrompt(input_ids, labels)
+
+
+def check_text(text: str) -> None:
+    """Refuse a text that holds half a surrogate pair, which no tokenizer takes.
+
+    Raises:
+        InputError: it does; the message says where.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text holds half a surrogate pair (U+{ord(text[error.start]):04X}) at character {error.start}, which "
+            "is no character; give the text as UTF-8"
+        ) from error
 
 
 def special_token_id(tokenizer: Any, token: str) -> int:

@@ -1,7 +1,8 @@
 """The vision tower and what is done to pixels before it and to features after it.
 
-Any patch-token vision model of transformers serves. Layers after `vision_feature_layer` are not built, the final norm
-and the pooling head are not applied: the features are the bare hidden states, as the release takes them from SigLIP.
+Patch-token models of the families in `hourllava.model.backbones` serve. Layers after `vision_feature_layer` are not
+built, the final norm and the pooling head are not applied: the features are the bare hidden states, as the release
+takes them from SigLIP.
 
 Shapes: N images or frames, g patches along a side, P patches, C tower width, D decoder width.
 """
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from hourllava.errors import ConfigError, InputError
+from hourllava.errors import InputError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import best_tile_grid
 
@@ -37,11 +38,7 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
     vision_config.vision_use_head = False  # SigLIP's; other towers do not look at it
     tower = AutoModel.from_config(vision_config)
     final_norm = getattr(tower, "post_layernorm", None)
-    if not isinstance(final_norm, nn.LayerNorm):
-        raise ConfigError(
-            f"vision_config names {vision_config.model_type!r}; a patch-token tower with a final post_layernorm is "
-            "needed, such as siglip_vision_model or clip_vision_model"
-        )
+    assert isinstance(final_norm, nn.LayerNorm), "every verified family has one"
     tower.post_layernorm = BypassedLayerNorm(final_norm.normalized_shape, eps=final_norm.eps).requires_grad_(False)
     return tower
 

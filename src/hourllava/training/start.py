@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer
 
 from hourllava.errors import CheckpointError, ConfigError
-from hourllava.model.checkpoint import find_checkpoint, load_model, read_tensors
+from hourllava.model.checkpoint import find_checkpoint, load_model
+from hourllava.model.checkpoint_files import read_tensors
 from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, nano_tokenizer
@@ -86,8 +86,8 @@ def _changed(
             raise ConfigError(f"{place} has no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
     try:
         return make()
-    except (StrictDataclassError, TypeError) as error:
-        raise ConfigError(f"start.model: {' '.join(str(error).split())}") from error
+    except ConfigError as error:
+        raise ConfigError(f"start.model: {error}") from error
 
 
 def _load_tokenizer(name: str) -> Any:
