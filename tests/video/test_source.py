@@ -9,7 +9,8 @@ from PIL import Image
 
 from hourllava.errors import VideoError
 from hourllava.video import probe, read_frames, source_digest
-from hourllava.video.source import DIGEST_BLOCK_BYTES, DIGEST_BLOCKS, frame_files
+from hourllava.video.identity import DIGEST_BLOCK_BYTES, DIGEST_BLOCKS
+from hourllava.video.source import frame_files
 from video.clips import number_of, write_clip
 
 
