@@ -17,7 +17,6 @@ import hashlib
 import json
 import logging
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,7 +191,8 @@ class MemoryCache:
         return sorted(files)
 
     def _evict(self, keep: Path) -> None:
-        _use_present_times(self._files())
+        with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
+            _set_back_from_future(self._files(), keep.stat().st_mtime)
         files = self._files()
         excess_bytes = sum(num_bytes for _, num_bytes, _ in files) - self.max_bytes
         for _, num_bytes, path in files:
@@ -203,9 +203,8 @@ class MemoryCache:
                 excess_bytes -= num_bytes
 
 
-def _use_present_times(files: list[tuple[float, int, Path]]) -> None:
-    """Entries used in the future, by a clock that was ahead, were used just now, in their order: they age from here."""
-    now_seconds = time.time()
+def _set_back_from_future(files: list[tuple[float, int, Path]], now_seconds: float) -> None:
+    """Entries used in the future, by a clock that was ahead, were used just before now, in their order: they age on."""
     ahead = [path for last_used_seconds, _, path in files if last_used_seconds > now_seconds]
     for i, path in enumerate(ahead):
         seconds = now_seconds - 0.001 * (len(ahead) - i)

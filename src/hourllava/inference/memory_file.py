@@ -141,8 +141,7 @@ def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             fields = _fields(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, fields  # noqa: SIM118  # not a dictionary
     except (OSError, SafetensorError, RuntimeError) as error:
-        # A file removed while it is opened is a plain RuntimeError of the mapping.
-        reason = error if os.path.exists(path) else FileNotFoundError(str(path))  # noqa: PTH110 - False for any name
+        reason = _why_unreadable(path, error)
         raise _unreadable(path, reason) from reason
 
 
@@ -157,8 +156,7 @@ def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
             fields = _fields(path, file.metadata())
             return file.get_slice("features").get_shape()[0], fields
     except (OSError, SafetensorError, RuntimeError) as error:
-        # A file removed while it is opened is a plain RuntimeError of the mapping.
-        reason = error if os.path.exists(path) else FileNotFoundError(str(path))  # noqa: PTH110 - False for any name
+        reason = _why_unreadable(path, error)
         raise _unreadable(path, reason) from reason
 
 
@@ -229,6 +227,18 @@ def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
             "the video again, or read the file with the version of hourllava that wrote it"
         )
     return fields
+
+
+def _why_unreadable(path: Path, error: Exception) -> Exception:
+    """Safetensors calls every file missing that it cannot open; one removed meanwhile is an error of its mapping."""
+    if not os.path.exists(path):  # noqa: PTH110 - False for a name that no file can have
+        return FileNotFoundError(str(path))
+    if isinstance(error, FileNotFoundError):
+        try:
+            path.open("rb").close()
+        except OSError as reason:
+            return reason
+    return error
 
 
 def _unreadable(path: Path, error: Exception) -> MemoryFileError:

@@ -41,20 +41,20 @@ class Address:
 
 
 def hide_secrets(text: str) -> str:
-    """An address of any scheme, well formed or not, as it may be shown; other text as it is."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*://)(.*)", text, flags=re.DOTALL)
-    if match is None:
+    """An address of any scheme, well formed or not, as it may be shown; other text as it is.
+
+    Where it cannot be told what is a password, such as one with a raw slash in it, nothing but the scheme is shown.
+    """
+    match = re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/+", text)
+    if match is None or match[0].lower().startswith("file:"):
         return text
-    scheme, rest = match[1], match[2]
-    if scheme.lower() == "file://":
-        return text
-    rest, *query = re.split(r"[?#]", rest, maxsplit=1)
-    authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
-    # A password with a raw "/" ends the authority: no port then, and an "@" further on.
-    if "@" not in authority and re.search(r":(?!\d*$)", host.rpartition("]")[2]) and "@" in rest + "".join(query):
-        host, slash, path = "...", "", ""
-    return f"{scheme}{host}{slash}{path}{'?...' if query else ''}"
+    before, rest = text[: match.end()], text[match.end() :]
+    shown, mark, _ = rest.partition(next(iter(re.findall(r"[?#]", rest)), "?"))
+    authority, slash, path = shown.partition("/")
+    behind_authority = rest[len(authority) :]
+    if "@" in behind_authority and ":" in rest[: rest.rindex("@")]:
+        return f"{before}..."
+    return f"{before}{authority.rpartition('@')[2]}{slash}{path}{'?...' if mark else ''}"
 
 
 def parse_address(text: str) -> Address:
