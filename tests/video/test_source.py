@@ -162,6 +162,16 @@ def test_the_formats_are_those_of_the_docs_and_lie_in_one_file():
     assert not set(FORMATS) & (naming_others | scripts_and_text)
 
 
+def test_a_folder_takes_no_scripts_for_pictures(tmp_path):
+    """Pillow tells a format by the content, and runs Ghostscript for PostScript."""
+    (tmp_path / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    with pytest.raises(VideoError, match="cannot be read as a picture"):
+        probe(tmp_path)
+    for number, name in enumerate(("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"), start=1):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png", format=name)
+    assert probe(tmp_path).duration_seconds == 8
+
+
 def test_a_movie_whose_pictures_lie_in_another_file_is_refused(tmp_path):
     """A QuickTime alias to another file: FFmpeg would open it with `enable_drefs`."""
     data = write_clip(tmp_path / "a.mov", 20).read_bytes()

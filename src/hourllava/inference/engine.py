@@ -44,6 +44,7 @@ from hourllava.model.prompt import END
 from hourllava.model.vision import frame_pixels
 from hourllava.video import FrameReader, read_frames, shown_name, source_state
 from hourllava.video.reader import check_sampling
+from hourllava.video.source import SourceKind
 
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_SUBTITLE_TOKENS = 2048
@@ -163,6 +164,8 @@ class HourLlava:
             key = cache.key(state.digest, fps, self.encoder, start_seconds, end_seconds)
             cached = cache.get(key)
             if cached is not None:
+                if state.source.kind is not SourceKind.URL:
+                    state.is_unchanged()  # raises: it would be the memory of another file than is there now
                 return cached
         elif cache is not None:
             logger.warning("the memory is not kept: nothing tells which content %s holds", state.source.location)
@@ -177,8 +180,10 @@ class HourLlava:
                 f"{'its end' if end_seconds is None else f'{end_seconds:g} s'}; choose another part"
             )
         if state.digest is not None and not state.is_unchanged():
-            memory.source, key = Source(source.name, None), None
-            logger.warning("the memory is not kept: %s grew or changed while it was read", source.name)
+            memory.source = Source(source.name, None)
+            if key is not None:
+                logger.warning("the memory is not kept: %s grew or changed while it was read", source.name)
+            key = None
         if cache is not None and key is not None:
             try:
                 cache.put(key, memory)

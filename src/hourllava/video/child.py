@@ -20,10 +20,12 @@ from hourllava.video.source import Source
 PIPE_BYTES = 1 << 20
 STDERR_BYTES = 1 << 16  # the end of what a child said that is looked at
 
+_NO_MEMORY = "memory ran out: free memory, or use fewer processes"
+
 # How a child was ended, for its message.
-_SIGNALS = {
-    signal.SIGKILL: "it was killed, most likely because memory ran out: free memory, or use fewer processes",
-    signal.SIGABRT: "it gave up, most likely because memory ran out: free memory, or convert the file",
+_SIGNALS: dict[int, str] = {
+    signal.SIGKILL: f"it was killed, most likely because {_NO_MEMORY}",
+    signal.SIGABRT: f"it gave up, most likely because {_NO_MEMORY}",
     signal.SIGTERM: "something else on this machine ended it: retry",
     signal.SIGINT: "something else on this machine ended it: retry",
     signal.SIGHUP: "something else on this machine ended it: retry",
@@ -106,13 +108,14 @@ class Child:
     def _death(self) -> str:
         code = self._process.wait()
         if code < 0:
-            kind = signal.Signals(-code) if -code in set(signal.Signals) else None
-            name = f", {kind.name}" if kind else ""
-            how = f"signal {-code}{name}): {_SIGNALS.get(kind, _CRASHED) if kind else _CRASHED}"
+            name = next((f", {kind.name}" for kind in signal.Signals if kind == -code), "")
+            how = f"signal {-code}{name}): {_SIGNALS.get(-code, _CRASHED)}"
         else:
             self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - STDERR_BYTES))
             lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-            how = f"{lines[-1] if lines else f'exit code {code}'}): convert the file and retry"
+            reason = lines[-1] if lines else f"exit code {code}"
+            is_memory = "MemoryError" in reason or "Cannot allocate memory" in reason
+            how = f"{reason}): {_NO_MEMORY if is_memory else 'convert the file and retry'}"
         return f"{self._source.location}: the decoding process ended unexpectedly ({how}"
 
     def kill(self) -> None:

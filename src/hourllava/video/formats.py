@@ -31,6 +31,9 @@ FORMATS = CONTAINERS + RAW_STREAMS + PICTURES + SOUND
 
 PLAYLIST_FORMATS = ("concat", "dash", "hls", "imf", "webvtt")  # with `allow_playlists`; webvtt: subtitles beside HLS
 
+# Of the pictures of a folder, whatever their suffix: Pillow would run Ghostscript for an EPS file named .png.
+PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
 _PLAYLIST_NAMES = {
     **{"concat": "ffconcat", "dash": "DASH", "hls": "HLS", "imf": "IMF", "sdp": "SDP"},
     **{"rtsp": "RTSP", "webm_dash_manifest": "DASH", "vobsub": "VobSub", "mlv": "Magic Lantern in several files"},

@@ -57,7 +57,11 @@ class SourceState:
                 return _address_stamp(self.source) == self.stamp
             except VideoError:
                 return False
-        now = _folder_stamp(self.source) if self.source.kind is SourceKind.FOLDER else _file_stamp(self.source)
+        try:
+            is_folder = self.source.kind is SourceKind.FOLDER
+            now = _folder_stamp(_pictures(Path(self.source.location))) if is_folder else _file_stamp(self.source)
+        except OSError:  # gone, or a picture of it
+            now = None
         if now == self.stamp:
             return True
         if isinstance(now, tuple) and isinstance(self.stamp, tuple):
@@ -103,8 +107,9 @@ def source_state(
                 return SourceState(resolved, None)
             digest.update(f"{parse_address(resolved.opened).request_url}\n{stamp}".encode())
         elif resolved.kind is SourceKind.FOLDER:
-            stamp = _folder_stamp(resolved)
-            _hash_folder(Path(resolved.location), digest)
+            pictures = _pictures(Path(resolved.location))
+            stamp = _folder_stamp(pictures)
+            _hash_folder(pictures, digest)
         else:
             stamp = _file_stamp(resolved)
             _hash_file(Path(resolved.location), digest)
@@ -140,25 +145,23 @@ def _file_stamp(source: Source) -> tuple[int, ...] | None:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _folder_stamp(source: Source) -> str | None:
+def _pictures(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    return [(path, path.stat()) for path in frame_files(folder)]
+
+
+def _folder_stamp(pictures: list[tuple[Path, os.stat_result]]) -> str:
     digest = hashlib.sha256()
-    try:
-        for path in frame_files(Path(source.location)):
-            status = path.stat()
-            numbers = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
-            digest.update(os.fsencode(path.name) + b"\n" + numbers.encode() + b"\n")
-    except FileNotFoundError:
-        return None
+    for path, status in pictures:
+        numbers = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+        digest.update(os.fsencode(path.name) + b"\n" + numbers.encode() + b"\n")
     return digest.hexdigest()
 
 
-def _hash_folder(folder: Path, digest: hashlib._Hash) -> None:
-    files = [(path, path.stat()) for path in frame_files(folder)]
-    is_large = len(files) > DIGEST_PICTURES or (
-        sum(status.st_size for _, status in files) > DIGEST_BLOCKS * DIGEST_BLOCK_BYTES
-    )
-    stride = max(1, len(files) // DIGEST_BLOCKS) if is_large else 1
-    for i, (path, status) in enumerate(files):
+def _hash_folder(pictures: list[tuple[Path, os.stat_result]], digest: hashlib._Hash) -> None:
+    num_bytes = sum(status.st_size for _, status in pictures)
+    is_large = len(pictures) > DIGEST_PICTURES or num_bytes > DIGEST_BLOCKS * DIGEST_BLOCK_BYTES
+    stride = max(1, len(pictures) // DIGEST_BLOCKS) if is_large else 1
+    for i, (path, status) in enumerate(pictures):
         digest.update(os.fsencode(path.name) + f"\n{status.st_size}\n".encode())
         if is_large:
             digest.update(f"{status.st_mtime_ns}\n".encode())

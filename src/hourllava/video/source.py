@@ -82,11 +82,14 @@ class Source:
 
 
 def shown_name(source: str | os.PathLike[str]) -> str:
-    """A source as it may be shown, kept and logged: an address without its secrets, a long name cut in the middle."""
-    text = hide_secrets(os.fsdecode(source))
-    if len(text) > SHOWN_LETTERS:
-        text = f"{text[: SHOWN_LETTERS // 2]}...{text[-SHOWN_LETTERS // 2 :]}"
-    return text
+    """A source as it may be shown, kept and logged: an address without its secrets."""
+    return hide_secrets(os.fsdecode(source))
+
+
+def _short(text: str) -> str:
+    """A name for a message: a long one is cut in the middle."""
+    half = SHOWN_LETTERS // 2
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:half]}...{text[-half:]}"
 
 
 def resolve_source(
@@ -104,7 +107,7 @@ def resolve_source(
         raise VideoError(f"{source!r} is no name of a video: give a path or an address as text") from error
     if not text.strip():
         raise VideoError("the name of the video is empty: give the path of a video file or of a folder of frames")
-    shown = shown_name(text)
+    shown = _short(shown_name(text))
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         name = scheme[1].lower()
         if name in ("http", "https"):
@@ -136,9 +139,9 @@ def _path_of_file_address(text: str) -> str:
     try:
         parts = urlsplit(text)
     except ValueError as error:
-        raise VideoError(f"{shown_name(text)} is no valid address: give the path of a video file") from error
+        raise VideoError(f"{_short(text)} is no valid address: give the path of a video file") from error
     if parts.netloc not in ("", "localhost"):
-        raise VideoError(f"{shown_name(text)} names the host {parts.netloc}: file:// addresses must be of this machine")
+        raise VideoError(f"a file:// address names the host {parts.hostname!r}: it must be of this machine")
     return unquote(parts.path)
 
 
