@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import numbers
 import os
+import reprlib
 import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -111,7 +112,7 @@ def read_frames(
         try:
             height, width = size_pixels
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"size_pixels is {size_pixels!r}: give (height, width)") from error
+            raise ConfigError(f"size_pixels is {reprlib.repr(size_pixels)}: give (height, width)") from error
         _check_numbers(whole=True, height=height, width=width)
         if not all(1 <= side <= 16384 for side in size_pixels):
             raise ConfigError(f"size_pixels is {size_pixels}, each side must be 1 to 16384: give (height, width)")
@@ -147,7 +148,7 @@ def check_sampling(fps: float, start_seconds: float = 0.0, end_seconds: float | 
 def _check_numbers(*, whole: bool = False, **values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, numbers.Integral if whole else numbers.Real):
-            raise ConfigError(f"{name} is {value!r}, it must be a {'whole ' if whole else ''}number")
+            raise ConfigError(f"{name} is {reprlib.repr(value)}, it must be a {'whole ' if whole else ''}number")
         try:
             float(value)
         except OverflowError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -104,7 +105,7 @@ def resolve_source(
     try:
         text = os.fsdecode(source)
     except TypeError as error:
-        raise VideoError(f"{source!r} is no name of a video: give a path or an address as text") from error
+        raise VideoError(f"{reprlib.repr(source)} is no name of a video: give a path or an address as text") from error
     if not text.strip():
         raise VideoError("the name of the video is empty: give the path of a video file or of a folder of frames")
     shown = _short(shown_name(text))
@@ -175,7 +176,7 @@ def descriptor_of(path: str) -> int | None:
         folder, name = os.path.split(path)
         folder = os.path.realpath(folder)
         is_own = folder == "/dev/fd" or re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder)
-        if is_own and name.isdecimal():
+        if is_own and re.fullmatch(r"[0-9]{1,9}", name):
             return int(name)
         try:
             path = os.path.join(folder, os.readlink(path))  # noqa: PTH115, PTH118 - a link may hold no valid path
