@@ -2,6 +2,9 @@
 
 import inspect
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hourllava import errors
 
 
@@ -12,3 +15,12 @@ def test_exit_codes_are_distinct_and_not_taken_by_the_shell():
     assert len(set(codes)) == len(codes)
     assert all(0 < code < 126 for code in codes)
     assert all(c.__doc__ for c in classes)
+
+
+@given(st.text(), st.sampled_from([errors.HourLlavaError, errors.ConfigError, errors.VideoError, errors.InputError]))
+def test_messages_are_one_line_whatever_names_stand_in_them(text, error):
+    message = str(error(f"{text}: no such file"))
+    assert message.splitlines() == [message]
+    assert message.endswith(": no such file")
+    if text.isprintable():
+        assert message.startswith(text)

@@ -4,11 +4,24 @@ Every message says what was got, what is allowed and what to do next, on one lin
 exits with the class's `exit_code`. Broken invariants of our own are `assert`s, never one of these.
 """
 
+import re
+
+# Line ends and other control characters, those of Unicode among them: file names may hold any.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """A text on one line: control characters are written as Python writes them, such as \\n."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
 
 class HourLlavaError(Exception):
     """Base of everything this library raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(HourLlavaError, ValueError):

@@ -1,4 +1,5 @@
 import contextlib
+import fcntl
 import itertools
 import logging
 import os
@@ -7,15 +8,25 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from hourllava.errors import ConfigError, MemoryFileError
+from conftest import tiny_config, tiny_model
+from hourllava.data.mds_reader import MdsDataset
+from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
+from hourllava.inference import devices
 from hourllava.inference.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
+from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
+from hourllava.inference.session import describe_installation
+from hourllava.model.processor import HourLlavaProcessor
+from hourllava.video import identity
+from video.clips import write_clip
 
 ENCODER = EncoderIdentity("a" * 64, feature_width=6, grid=2)
 
@@ -141,7 +152,7 @@ def test_clearing_frees_what_it_says(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_processes_are_removed_when_old(tmp_path: Path) -> None:
     cache = MemoryCache(tmp_path)
-    for name, age_seconds in (("old", 4000), ("young", 10)):
+    for name, age_seconds in (("old", 4000), ("abandoned", 30), ("young", 1)):
         folder = tmp_path / f".{name}.memory.safetensors.x1.unfinished"
         folder.mkdir()
         (folder / ".tmpAbc").write_bytes(b"half")
@@ -150,6 +161,193 @@ def test_leftovers_of_killed_processes_are_removed_when_old(tmp_path: Path) -> N
     cache.put("a", make_memory())
     assert {path.name.split(".")[1] for path in tmp_path.glob(".*")} == {"young"}
     assert keys(cache) == ["a"]
+
+
+def test_a_folder_that_is_being_written_is_not_removed(tmp_path: Path) -> None:
+    cache = MemoryCache(tmp_path)
+    folder = tmp_path / ".a.memory.safetensors.x1.unfinished"
+    folder.mkdir()
+    os.utime(folder, (time.time() - 100,) * 2)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the process that writes it
+    cache.put("a", make_memory())
+    assert folder.exists()
+    os.close(descriptor)  # as the kernel does when that process is killed
+    cache.put("a", make_memory())
+    assert not folder.exists()
+
+
+def test_what_a_killed_process_left_beside_a_saved_memory_goes_with_the_next(tmp_path: Path) -> None:
+    for name in ("talk.safetensors", "other.safetensors"):
+        (tmp_path / f".{name}.x1.unfinished").mkdir()
+        os.utime(tmp_path / f".{name}.x1.unfinished", (time.time() - 60,) * 2)
+    make_memory().save(tmp_path / "talk.safetensors")
+    assert {path.name for path in tmp_path.iterdir()} == {"talk.safetensors", ".other.safetensors.x1.unfinished"}
+
+
+def test_entries_of_a_clock_that_was_ahead_age_from_now(tmp_path: Path) -> None:
+    """They keep their order among each other, and later ones outlive them."""
+    cache = MemoryCache(tmp_path, max_bytes=3 * FILE_BYTES)
+    for age, key in enumerate("abc"):
+        cache.put(key, make_memory())
+        set_last_used(cache, key, time.time() + 86400 * (1 + age))
+    for new, expected in (("d", "bcd"), ("e", "cde"), ("f", "def")):
+        cache.put(new, make_memory())
+        assert set(keys(cache)) == set(expected)
+
+
+def test_clearing_says_what_it_cannot_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = MemoryCache(tmp_path)
+    for key in "ab":
+        cache.put(key, make_memory())
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith("a"):
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(MemoryFileError, match=r"1 memories in .* cannot be removed \(Permission denied\), 0\.0 MB"):
+        cache.clear()
+    assert keys(cache) == ["a"]
+
+
+def test_an_entry_that_cannot_be_opened_now_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = MemoryCache(tmp_path)
+    cache.put("a", make_memory())
+    for error in (OSError(24, "Too many open files"), RuntimeError("unable to mmap"), MemoryError()):
+
+        def fail(*arguments: object, error: Exception = error, **options: object) -> None:
+            raise error
+
+        monkeypatch.setattr("hourllava.inference.memory_file.safe_open", fail)
+        caplog.clear()
+        assert cache.get("a") is None
+        assert "is not used" in caplog.text
+        monkeypatch.undo()
+    assert cache.get("a") is not None
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_a_user_without_a_home_has_no_cache(
+    home: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.setattr("hourllava.folders.pwd.getpwuid", unknown)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    cache = MemoryCache()
+    assert cache.folder is None
+    assert "no home folder" in caplog.text
+    assert cache.get("a") is None
+    assert not cache.put("a", make_memory())
+    assert cache.entries() == []
+    assert cache.clear() == 0
+    assert describe_installation([])["cache"]["folder"] is None
+    assert len(MdsDataset([])) == 0
+
+
+@pytest.fixture
+def watching(tokenizer: Any) -> HourLlava:
+    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
+
+
+@pytest.mark.parametrize("change", ["replaced while hashed", "replaced before it is read", "grown"])
+def test_nothing_is_kept_of_a_file_that_changes_on_the_way(
+    watching: HourLlava, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_clip(tmp_path / "clip.ts", num_frames=30, fps=10)
+    other = write_clip(tmp_path / "other.ts", num_frames=50, fps=10)
+    cache = MemoryCache(tmp_path / "cache")
+    hash_file = identity._hash_file
+
+    def hash_and_change(path: Path, digest: Any) -> None:
+        if change == "replaced while hashed":
+            with path.open("rb") as opened:
+                other.replace(path)
+                digest.update(opened.read())
+            return
+        hash_file(path, digest)
+        if change == "grown":
+            path.write_bytes(path.read_bytes() + other.read_bytes())
+        else:
+            other.replace(path)
+
+    monkeypatch.setattr(identity, "_hash_file", hash_and_change)
+    if change == "grown":
+        memory = watching.watch(clip, cache=cache, progress=False)
+        assert memory.source.digest is None
+    else:
+        with pytest.raises(VideoError, match="changed while it was read"):
+            watching.watch(clip, cache=cache, progress=False)
+    assert cache.entries() == []
+
+
+def test_watching_refuses_wrong_types_in_one_line(watching: HourLlava, tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=10, fps=10)
+    wrong: list[dict[str, Any]] = [{"fps": "1"}, {"fps": None}, {"start_seconds": "0"}, {"end_seconds": []}]
+    for arguments in wrong:
+        with pytest.raises(ConfigError, match=next(iter(arguments))):
+            watching.watch(clip, cache=MemoryCache(tmp_path / "cache"), progress=False, **arguments)
+    for video in (None, 3, "", b""):
+        with pytest.raises(VideoError):
+            watching.watch(video, progress=False)  # type: ignore[arg-type]
+
+
+def test_a_forked_process_computes_with_one_thread_or_refuses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    threads = [4]
+    monkeypatch.setattr(devices.torch, "get_num_threads", lambda: threads[0])
+    monkeypatch.setattr(devices.torch, "set_num_threads", lambda count: threads.__setitem__(0, count))
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
+    check_fork(os.getpid(), cpu)
+    assert threads == [4]  # not forked
+    parent = os.getpid() - 1
+    monkeypatch.setattr(devices, "_checked_process", parent)
+    with pytest.raises(InputError, match="spawn"):
+        check_fork(parent, gpu)
+    check_fork(parent, cpu)
+    assert threads == [1]
+    assert "spawn" in caplog.text
+    caplog.clear()
+    check_fork(parent, cpu)
+    assert caplog.text == ""  # said once
+
+
+FORK = """
+    import multiprocessing, sys, torch
+    from hourllava.inference.engine import HourLlava
+    torch.set_num_threads(2)
+    model = HourLlava.from_pretrained("nano")
+    memory = model.watch(sys.argv[1], progress=False)
+    first = model.ask(memory, "What?", max_new_tokens=4).text
+
+    def again():
+        assert model.ask(memory, "What?", max_new_tokens=4).text == first
+        assert model.watch(sys.argv[1], progress=False).num_frames == memory.num_frames
+
+    process = multiprocessing.get_context("fork").Process(target=again)
+    process.start()
+    process.join(100)
+    code = process.exitcode
+    process.kill()
+    sys.exit("it hangs" if code is None else code)
+"""
+
+
+@pytest.mark.slow
+def test_a_forked_process_watches_and_asks(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=30, fps=10)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(FORK), str(clip)], check=True, env=environment, timeout=300)
 
 
 def test_an_evicted_memory_stays_readable_for_who_has_it(tmp_path: Path) -> None:

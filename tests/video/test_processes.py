@@ -1,6 +1,8 @@
 """Child processes: none is left behind, none prints, none is waited for without end."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,7 +121,72 @@ def test_watchdog_stops_a_child_that_hangs(tmp_path):
     assert own_decoders() == []
 
 
-def test_crash_of_a_child_is_an_error(clip):
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (signal.SIGSEGV, r"signal 11, SIGSEGV\): FFmpeg crashed on this file: convert"),
+        (signal.SIGKILL, r"signal 9, SIGKILL\): it was killed, most likely because memory ran out"),
+        (signal.SIGABRT, r"signal 6, SIGABRT\): it gave up, most likely because memory ran out"),
+        (signal.SIGTERM, r"signal 15, SIGTERM\): something else on this machine ended it"),
+    ],
+)
+def test_crash_of_a_child_is_an_error(clip, how, says):
+    with read_frames(clip, num_processes=1, batch_frames=1) as reader:
+        os.kill(own_decoders()[0], how)
+        with pytest.raises(VideoError, match=says):
+            list(reader)
+
+
+@contextlib.contextmanager
+def limited_files(num_files):
+    """At most so many open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < num_files:
+        pytest.skip(f"this user may not open {num_files} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num_files, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_descriptors_than_select_takes(clip):
+    with limited_files(1400), contextlib.ExitStack() as opened:
+        for _ in range(1100):
+            opened.enter_context(Path(os.devnull).open("rb"))
+        with read_frames(clip, num_processes=1, end_seconds=5) as reader:
+            assert sum(len(batch) for batch in reader) == 5
+
+
+def test_too_few_descriptors_are_an_error_or_fewer_processes(clip, caplog):
+    """With every number of descriptors that are left: a clear error, or the right frames, and nothing is left open."""
+    results = set()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for left in range(14):
+        with limited_files(200), contextlib.ExitStack() as opened:
+            held = []
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(opened.enter_context(Path(os.devnull).open("rb")))
+            for file in held[len(held) - left :]:
+                file.close()
+            try:
+                with read_frames(clip, num_processes=2) as reader:
+                    results.add(sum(len(batch) for batch in reader))
+            except VideoError as error:
+                results.add("Too many open files" in str(error))
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert results == {True, 150}
+    assert "1 instead of 2 processes decode" in caplog.text
+    assert own_decoders() == []
+
+
+def test_no_place_for_temporary_files_and_no_room_for_large_pipes(clip, monkeypatch):
+    def refuse(*arguments, **options):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("hourllava.video.child.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("hourllava.video.child.fcntl.F_SETPIPE_SZ", -1)  # the kernel refuses
+    with read_frames(clip, num_processes=1, end_seconds=5) as reader:
+        assert sum(len(batch) for batch in reader) == 5
     with read_frames(clip, num_processes=1, batch_frames=1) as reader:
         os.kill(own_decoders()[0], signal.SIGSEGV)
         with pytest.raises(VideoError, match="signal 11"):

@@ -27,10 +27,12 @@ def ask(
     device: options.Device = None,
     dtype: options.Dtype = None,
     allow_network: options.AllowNetwork = False,
+    allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
     from hourllava.inference.session import JSON_FORMAT, describe_spans, open_memory
     from hourllava.inference.subtitles import read_subtitles
+    from hourllava.video import shown_name
 
     cues = read_subtitles(subtitles) if subtitles else []
     engine, memory = open_memory(
@@ -43,6 +45,7 @@ def ask(
         end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
+        allow_playlists=allow_playlists,
     )
     if option:
         answers = [engine.choose(memory, question, option, subtitles=cues) for question in questions]
@@ -54,7 +57,7 @@ def ask(
         texts = [answer.text for answer in answers]
     if as_json:
         described = [answer.to_dict() for answer in answers]
-        typer.echo(json.dumps({"format": JSON_FORMAT, "file": file, "model": model, "answers": described}))
+        typer.echo(json.dumps({"format": JSON_FORMAT, "file": shown_name(file), "model": model, "answers": described}))
         return
     for answer, text in zip(answers, texts):
         if len(answers) > 1:

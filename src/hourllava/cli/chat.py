@@ -22,6 +22,7 @@ def chat(
     device: options.Device = None,
     dtype: options.Dtype = None,
     allow_network: options.AllowNetwork = False,
+    allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
     import json
@@ -40,6 +41,7 @@ def chat(
         end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
+        allow_playlists=allow_playlists,
     )
     conversation = engine.chat(memory)
     prompt = "> " if sys.stdin.isatty() else ""

@@ -27,4 +27,7 @@ def info(
         typer.echo(f"{'' if number else 'models':<14}{name}: {text}")
     cache = described["cache"]
     size = f"{cache['num_bytes'] / 1e9:.2f} of at most {cache['max_bytes'] / 1e9:.0f} GB"
+    if cache["folder"] is None:
+        typer.echo(f"{'cache':<14}none: this user has no home folder")
+        return
     typer.echo(f"{'cache':<14}{cache['num_memories']} memories, {size}, in {cache['folder']}")

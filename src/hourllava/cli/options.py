@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Video, folder of frames, or a saved memory (*.safetensors).")
+    str, typer.Argument(metavar="FILE", help="Video, - for standard input, folder of frames, or a saved memory.")
 ]
 Model = Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")]
 Fps = Annotated[float, typer.Option(help="Frames a second to watch.")]
@@ -16,6 +16,9 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill 
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
 AllowNetwork = Annotated[bool, typer.Option("--allow-network", help="Let FILE be an http(s) address.")]
+AllowPlaylists = Annotated[
+    bool, typer.Option("--allow-playlists", help="Let FILE be a playlist, which names other files.")
+]
 Subtitles = Annotated[str | None, typer.Option(help="Subtitle file (.srt, .vtt) to read along.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)]
 Temperature = Annotated[float, typer.Option(help="0: always the likeliest token; higher: more chance.")]

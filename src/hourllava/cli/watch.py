@@ -21,6 +21,7 @@ def watch(
     device: options.Device = None,
     dtype: options.Dtype = None,
     allow_network: options.AllowNetwork = False,
+    allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Watch a video once; `ask` and `chat` then find its memory in the cache."""
     from hourllava.inference.session import describe_memory, open_memory
@@ -35,6 +36,7 @@ def watch(
         end=to,
         use_cache=not no_cache,
         allow_network=allow_network,
+        allow_playlists=allow_playlists,
     )
     if save is not None:
         memory.save(save)

@@ -25,7 +25,7 @@ from hourllava.data.tower import Tower, load_tower
 from hourllava.errors import HourLlavaError, InputError, VideoError
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.forgetting import evenly_spaced
-from hourllava.video import probe, read_frames, source_digest
+from hourllava.video import probe, read_frames, source_state
 
 READ_FRAMES = 16
 MAX_UNWRITTEN = 2
@@ -221,12 +221,16 @@ def _decode_all(
         while not stopping.is_set() and (item := next_video()) is not None:
             video, out = item
             try:
-                digest = source_digest(video)
-                if is_made(out, settings, digest):
+                state = source_state(video)
+                if state.digest is None:
+                    raise VideoError(f"{video} can be read once only, so it has no digest: save it to a file")
+                if is_made(out, settings, state.digest):
                     pieces.put(Finished(str(video), kept=True))
                     continue
-                job = _Job(video, out, digest)
+                job = _Job(video, out, state.digest)
                 _decode(job, settings, image_pixels, pieces, stopping)
+                if not state.is_unchanged():
+                    raise VideoError(f"{video} grew while it was read: wait until it is complete, then retry")
                 pieces.put((job, _End()))
             except HourLlavaError as error:
                 pieces.put(Finished(str(video), reason=str(error)))

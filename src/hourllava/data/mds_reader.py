@@ -30,8 +30,9 @@ from hourllava.data.mds_format import (
     parse_index,
     parse_lengths,
 )
-from hourllava.data.mds_remote import default_cache_folder, join, local_shard, read_bytes
+from hourllava.data.mds_remote import join, local_shard, read_bytes
 from hourllava.errors import DataError
+from hourllava.folders import user_cache_folder
 
 _OPEN_SHARDS = 256
 _MAX_REPORTED = 5
@@ -137,7 +138,7 @@ class MdsDataset:
     """
 
     def __init__(self, sources: str | Path | Sequence[str | Path], *, cache_folder: Path | None = None) -> None:
-        self._cache_folder = cache_folder or default_cache_folder()
+        self._cache_folder = cache_folder or user_cache_folder("shards")
         self._sources: list[_Source] = []
         self._shards: list[tuple[str, ShardInfo]] = []  # (folder, entry)
         for source in [sources] if isinstance(sources, str | Path) else sources:

@@ -7,7 +7,6 @@ import bz2
 import gzip
 import hashlib
 import importlib
-import os
 import posixpath
 import threading
 from collections.abc import Callable
@@ -25,13 +24,6 @@ _FETCHING = threading.Lock()  # threads of one process share the name of the tem
 def is_remote(source: str) -> bool:
     """Whether a folder or file is named by an address and not by a path."""
     return "://" in source
-
-
-def default_cache_folder() -> Path:
-    """`hourllava/shards` in $XDG_CACHE_HOME or ~/.cache."""
-    # The XDG specification: an empty or relative setting counts as none.
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "hourllava" / "shards"
 
 
 def join(folder: str, basename: str) -> str:
@@ -55,7 +47,7 @@ def read_bytes(source: str) -> bytes:
             raise DataError(f"{source} cannot be read: {error}; check the connection") from error
 
 
-def local_shard(folder: str, shard: ShardInfo, cache_folder: Path) -> Path:
+def local_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> Path:
     """The path of a shard's uncompressed file: in its folder if it lies there, else in the cache, fetched if needed.
 
     Raises:
@@ -67,6 +59,10 @@ def local_shard(folder: str, shard: ShardInfo, cache_folder: Path) -> Path:
     source = join(folder, shard.stored.basename)
     # A shard written again has another size or hash, and so another name here.
     key = hashlib.sha256(f"{source}\n{shard.model_dump_json()}".encode()).hexdigest()[:32]
+    if cache_folder is None:
+        raise DataError(
+            f"{source} must be copied to a cache folder, and this user has no home folder; set HOME or XDG_CACHE_HOME"
+        )
     path = cache_folder / f"{key}.mds"
     with _FETCHING:
         if not path.exists():

@@ -8,6 +8,8 @@ process has it open stays readable for that one.
     cache = MemoryCache()
     key = cache.key(source_digest("lecture.mp4"), 1.0, encoder_identity(model))
     memory = cache.get(key)  # None: watch the video, then cache.put(key, memory)
+
+A video without a digest (a pipe, a playlist, an address whose content the server does not identify) is not kept.
 """
 
 import contextlib
@@ -15,22 +17,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from hourllava.errors import ConfigError, MemoryFileError
+from hourllava.folders import user_cache_folder
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory
-from hourllava.inference.memory_file import FORMAT_VERSION, UNFINISHED_SUFFIX, read_fields
+from hourllava.inference.memory_file import FORMAT_VERSION, read_fields, remove_unfinished
 
 DEFAULT_MAX_BYTES = 20 * 10**9  # some 38 hours at 1 FPS
 _SIZE_VARIABLE = "HOURLLAVA_CACHE_BYTES"
 _SUFFIX = ".memory.safetensors"
 
-# A file being written changes all the time, but for the last flush; one this old was left by a killed process.
-_UNFINISHED_FOR_SECONDS = 900.0
+# Part of every key: grows when a video is read in another way than before, so that what was kept is watched again.
+# 2: playlists and addresses without a date or tag are not kept, and files are compared before and after.
+_READING_VERSION = 2
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class MemoryCache:
     """Memories on the disk, least recently used ones removed first.
 
     Args:
-        folder: made when first written to; by default `hourllava/memories` in $XDG_CACHE_HOME or ~/.cache.
+        folder: made when first written to; by default `hourllava/memories` in $XDG_CACHE_HOME or ~/.cache. A user who
+            has no home and names no folder has no cache: nothing is kept, and a warning says so.
         max_bytes: the most the memories may take together; by default $HOURLLAVA_CACHE_BYTES or 20 GB.
 
     Raises:
@@ -59,7 +62,9 @@ class MemoryCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> None:
-        self.folder = _default_folder() if folder is None else Path(folder)
+        self.folder = user_cache_folder("memories") if folder is None else Path(folder)
+        if self.folder is None:
+            _log.warning("memories are not kept: this user has no home folder; set HOME or XDG_CACHE_HOME to keep them")
         self.max_bytes = _default_max_bytes() if max_bytes is None else max_bytes
         if self.max_bytes < 0:
             raise ConfigError(f"a cache of {self.max_bytes} bytes cannot be; give 0 (nothing is kept) or more")
@@ -81,21 +86,30 @@ class MemoryCache:
             start_seconds, end_seconds: part that was watched; None stands for the video's own end.
         """
         end = None if end_seconds is None else float(end_seconds)
-        identity = [FORMAT_VERSION, digest, float(fps), encoder.digest, float(start_seconds), end]
+        identity = [FORMAT_VERSION, _READING_VERSION, digest, float(fps), encoder.digest, float(start_seconds), end]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]
 
     def get(self, key: str) -> Memory | None:
         """The memory of that name, now the most recently used; None if it is not here.
 
-        A damaged entry is removed, with a warning in the log.
+        A damaged entry is removed, with a warning in the log; one that cannot be opened now stays, with a warning.
         """
         path = self._path(key)
+        if path is None:
+            return None
         try:
             memory = Memory.load(path)
         except MemoryFileError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            if isinstance(error.__cause__, OSError | RuntimeError):  # no descriptor, no room to map it, no permission
+                _log.warning("a cached memory is not used: %s", error)
+            else:
                 _log.warning("a cached memory is removed: %s", error)
                 _remove(path)
+            return None
+        except MemoryError:
+            _log.warning("a cached memory is not used: there is no room to map %s", path)
             return None
         with contextlib.suppress(OSError):  # another user's cache can be read but not touched
             os.utime(path)
@@ -105,12 +119,13 @@ class MemoryCache:
         """Store a memory, then remove the least recently used others until all fit.
 
         Returns:
-            False if the memory alone is larger than the cache; it is not stored then.
+            False if the memory alone is larger than the cache, or there is no cache; it is not stored then.
 
         Raises:
             MemoryFileError: the folder cannot be written to, or the disk is full.
         """
-        if memory.num_bytes > self.max_bytes:
+        path = self._path(key)
+        if self.folder is None or path is None or memory.num_bytes > self.max_bytes:
             return False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,8 +134,7 @@ class MemoryCache:
                 f"the cache folder {self.folder} cannot be made ({error.strerror or error}); set XDG_CACHE_HOME to a "
                 "folder you may write to"
             ) from error
-        self._remove_unfinished()
-        path = self._path(key)
+        remove_unfinished(self.folder)
         memory.save(path)
         self._evict(keep=path)
         return True
@@ -143,23 +157,42 @@ class MemoryCache:
 
         Returns:
             bytes freed
-        """
-        self._remove_unfinished()
-        return sum(num_bytes for _, num_bytes, path in self._files() if _remove(path))
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
+        Raises:
+            MemoryFileError: some may not be removed; the others are.
+        """
+        if self.folder is None:
+            return 0
+        remove_unfinished(self.folder)
+        freed_bytes, kept = 0, []
+        for _, num_bytes, path in self._files():
+            reason = _remove(path)
+            if reason is None:
+                freed_bytes += num_bytes
+            elif not isinstance(reason, FileNotFoundError):
+                kept.append(reason)
+        if kept:
+            raise MemoryFileError(
+                f"{len(kept)} memories in {self.folder} cannot be removed ({kept[0].strerror or kept[0]}), "
+                f"{freed_bytes / 1e6:.1f} MB were freed; change the permissions of the folder"
+            )
+        return freed_bytes
+
+    def _path(self, key: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{key}{_SUFFIX}"
 
     def _files(self) -> list[tuple[float, int, Path]]:
         """(last used, bytes, path) of each memory, the least recently used first."""
-        files = []
-        for path in self.folder.glob(f"*{_SUFFIX}"):
+        files: list[tuple[float, int, Path]] = []
+        for path in () if self.folder is None else self.folder.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
                 status = path.stat()
                 files.append((status.st_mtime, status.st_size, path))
         return sorted(files)
 
     def _evict(self, keep: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
+            _set_back_from_future(self._files(), keep.stat().st_mtime)
         files = self._files()
         excess_bytes = sum(num_bytes for _, num_bytes, _ in files) - self.max_bytes
         for _, num_bytes, path in files:
@@ -169,27 +202,23 @@ class MemoryCache:
                 _remove(path)
                 excess_bytes -= num_bytes
 
-    def _remove_unfinished(self) -> None:
-        for folder in self.folder.glob(f".*{UNFINISHED_SUFFIX}"):
-            with contextlib.suppress(OSError):  # just finished, or another user's
-                changed_seconds = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
-                if changed_seconds < time.time() - _UNFINISHED_FOR_SECONDS:
-                    shutil.rmtree(folder, ignore_errors=True)
+
+def _set_back_from_future(files: list[tuple[float, int, Path]], now_seconds: float) -> None:
+    """Entries used in the future, by a clock that was ahead, were used just before now, in their order: they age on."""
+    ahead = [path for last_used_seconds, _, path in files if last_used_seconds > now_seconds]
+    for i, path in enumerate(ahead):
+        seconds = now_seconds - 0.001 * (len(ahead) - i)
+        with contextlib.suppress(OSError):  # another user's, or removed meanwhile
+            os.utime(path, (seconds, seconds))
 
 
-def _remove(path: Path) -> bool:
-    """Whether this call has removed the file; one that may not be removed stays."""
+def _remove(path: Path) -> OSError | None:
+    """Remove a file; why it stays, if it does."""
     try:
         path.unlink()
-    except OSError:
-        return False
-    return True
-
-
-def _default_folder() -> Path:
-    # The XDG specification: an empty or relative setting counts as none.
-    configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "hourllava" / "memories"
+    except OSError as error:
+        return error
+    return None
 
 
 def _default_max_bytes() -> int:

@@ -1,8 +1,44 @@
 """Where a model runs and in which dtype."""
 
+import logging
+import os
+
 import torch
 
-from hourllava.errors import ConfigError
+from hourllava.errors import ConfigError, InputError
+
+_log = logging.getLogger(__name__)
+_checked_process = os.getpid()
+
+
+def check_fork(made_in_process: int, device: torch.device) -> None:
+    """Call before torch computes: a forked process waits for ever for the threads that its parent's torch had.
+
+    On the CPU it therefore computes with one thread, and a warning says so once. A GPU does not survive a fork.
+
+    Args:
+        made_in_process: id of the process that loaded the model.
+        device: of the model.
+
+    Raises:
+        InputError: the model is on a GPU and was loaded before the fork.
+    """
+    global _checked_process
+    process = os.getpid()
+    if process != made_in_process and device.type != "cpu":
+        raise InputError(
+            f"this process was forked after the model was loaded onto {device}, which does not survive a fork: start"
+            " processes with multiprocessing's 'spawn', and load the model in each"
+        )
+    if process == _checked_process:
+        return
+    _checked_process = process
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        _log.warning(
+            "this process was forked, and torch's threads do not survive a fork: it computes with one thread; start"
+            " processes with multiprocessing's 'spawn' to use more"
+        )
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:

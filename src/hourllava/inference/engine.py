@@ -12,6 +12,7 @@ repeatable: the same question on the same memory gives the same answer.
 import dataclasses
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.chat import Chat
 from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
-from hourllava.inference.devices import usable_device, usable_dtype
+from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.evidence import AttentionMass, Span, spans_of
 from hourllava.inference.memory import Memory, Source
@@ -40,7 +41,9 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor, Video
 from hourllava.model.vision import frame_pixels
-from hourllava.video import FrameReader, read_frames, source_digest
+from hourllava.video import FrameReader, read_frames, shown_name, source_state
+from hourllava.video.reader import check_sampling
+from hourllava.video.source import SourceKind
 
 DEFAULT_MAX_NEW_TOKENS = 512
 DEFAULT_SUBTITLE_TOKENS = 2048
@@ -76,6 +79,7 @@ class HourLlava:
         self.memory_share = memory_share
         self._decoder = Decoder(model)
         self._ready: ReadyMemory | None = None
+        self._process = os.getpid()
 
     @classmethod
     def from_pretrained(
@@ -98,6 +102,7 @@ class HourLlava:
         """
         device = usable_device(device)
         dtype = usable_dtype(dtype, device)
+        check_fork(os.getpid(), device)
         if str(name) == NANO:
             return cls(*load_nano(device=device, dtype=dtype))
         model, _ = load_model(name, device=device, dtype=dtype)
@@ -106,6 +111,7 @@ class HourLlava:
     @functools.cached_property
     def encoder(self) -> EncoderIdentity:
         """What makes this model's features; memories of another encoder are refused."""
+        check_fork(self._process, self.model.device)
         return encoder_identity(self.model.model)
 
     # ------------------------------------------------------------------------------------------------ watching
@@ -120,42 +126,63 @@ class HourLlava:
         memory: Memory | None = None,
         cache: MemoryCache | None = None,
         allow_network: bool = False,
+        allow_playlists: bool = False,
         progress: bool = True,
     ) -> Memory:
         """Remember a video: decode, encode, keep.
 
         Args:
-            video: a file FFmpeg reads, a folder of numbered frames, or a URL.
+            video: a video file (docs/sources.md lists the formats), a folder of numbered frames, `-` for standard
+                input, or a URL.
             fps: frames a second.
             start_seconds, end_seconds: the part to watch; all of it by default.
             memory: of an earlier, shorter state of the same video: only what is new is watched and appended.
-            cache: look there first, and leave the memory there.
+            cache: look there first, and leave the memory there. A pipe, a playlist, and an address whose server gives
+                neither date nor tag have no identity and are not kept.
             allow_network: whether a URL may be opened.
+            allow_playlists: whether a playlist may be opened, a file that names other files or addresses.
             progress: show a progress bar on stderr.
 
         Raises:
             VideoError: the video cannot be read, holds nothing in that part, or changed while it was read.
             MemoryFileError: `memory` is of another encoder or frame rate.
         """
-        digest = source_digest(video, allow_network=allow_network)
+        check_sampling(fps, start_seconds, end_seconds)
+        # Before anything is read: what is kept under this digest must be of the content that was hashed.
+        state = source_state(
+            video,
+            allow_network=allow_network,
+            allow_playlists=allow_playlists,
+            ask_server=cache is not None and memory is None,
+        )
         key = None
         if memory is not None:
             memory.check_fits(self.encoder, fps=fps)
             start_seconds = float(memory.sample_seconds[-1]) + 0.5 / fps
-        elif cache is not None:
-            key = cache.key(digest, fps, self.encoder, start_seconds, end_seconds)
+        elif cache is not None and state.digest is not None:
+            key = cache.key(state.digest, fps, self.encoder, start_seconds, end_seconds)
             cached = cache.get(key)
             if cached is not None:
+                if state.source.kind is not SourceKind.URL:
+                    state.is_unchanged()  # raises: it would be the memory of another file than is there now
                 return cached
-        source = Source(str(video), digest)
-        for longer in self._read(video, fps, start_seconds, end_seconds, memory, source, allow_network, progress):
+        elif cache is not None:
+            logger.warning("the memory is not kept: nothing tells which content %s holds", state.source.location)
+        source = Source(shown_name(video), state.digest)
+        may_open = {"allow_network": allow_network, "allow_playlists": allow_playlists}
+        for longer in self._read(video, fps, start_seconds, end_seconds, memory, source, may_open, progress):
             memory = longer
             memory.source = source
         if memory is None:
             raise VideoError(
-                f"{video} shows nothing from {start_seconds:g} s to "
+                f"{shown_name(video)} shows nothing from {start_seconds:g} s to "
                 f"{'its end' if end_seconds is None else f'{end_seconds:g} s'}; choose another part"
             )
+        if state.digest is not None and not state.is_unchanged():
+            memory.source = Source(source.name, None)
+            if key is not None:
+                logger.warning("the memory is not kept: %s grew or changed while it was read", source.name)
+            key = None
         if cache is not None and key is not None:
             try:
                 cache.put(key, memory)
@@ -164,21 +191,28 @@ class HourLlava:
         return memory
 
     def follow(
-        self, video: str | Path, *, fps: float = 1.0, allow_network: bool = False, progress: bool = False
+        self,
+        video: str | Path,
+        *,
+        fps: float = 1.0,
+        allow_network: bool = False,
+        allow_playlists: bool = False,
+        progress: bool = False,
     ) -> Iterator[Memory]:
         """Watch a live source or a long file, giving the growing memory after every batch: it can be asked at any time.
 
         Args:
             video: as for `watch`.
             fps: frames a second.
-            allow_network: whether a URL may be opened.
+            allow_network, allow_playlists: as for `watch`.
             progress: show a progress bar on stderr.
 
         Yields:
             the same memory, a little longer each time.
         """
-        source = Source(str(video), None)
-        yield from self._read(video, fps, 0.0, None, None, source, allow_network, progress)
+        source = Source(shown_name(video), None)
+        may_open = {"allow_network": allow_network, "allow_playlists": allow_playlists}
+        yield from self._read(video, fps, 0.0, None, None, source, may_open, progress)
 
     def remember_frames(
         self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], *, duration_seconds: float | None = None
@@ -208,7 +242,7 @@ class HourLlava:
         end_seconds: float | None,
         memory: Memory | None,
         source: Source,
-        allow_network: bool,
+        may_open: dict[str, bool],
         progress: bool,
     ) -> Iterator[Memory]:
         """Frames in batches, encoded and appended to `memory` (made with the first batch), which is given each time."""
@@ -219,7 +253,7 @@ class HourLlava:
             start_seconds=start_seconds,
             end_seconds=end_seconds,
             size_pixels=(size, size),
-            allow_network=allow_network,
+            **may_open,
         )
         with reader, self._progress_bar(reader, fps, start_seconds, end_seconds, progress) as bar:
             for batch in reader:
@@ -256,6 +290,7 @@ class HourLlava:
     @torch.inference_mode()
     def _encode(self, frames_NHW3: Tensor) -> Tensor:
         """uint8 frames -> [N, grid * grid, C] pooled features on the CPU, in bfloat16 as memories keep them."""
+        check_fork(self._process, self.model.device)
         pixels = frame_pixels(frames_NHW3.to(self.model.device), self.model.config)
         features: Tensor = self.model.model.get_video_features(pixels).pooler_output
         return features.bfloat16().cpu()
@@ -397,6 +432,7 @@ class HourLlava:
         history: History,
     ) -> "Prompt":
         """Embedded prompts of the questions, augmented from the memory, and their evidence."""
+        check_fork(self._process, self.model.device)
         for question in questions:
             if not question.strip():
                 raise InputError("the question is empty; ask something")

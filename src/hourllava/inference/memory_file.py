@@ -6,11 +6,16 @@ opens in milliseconds, a day (12 GB) too, and pages come from the disk when they
 long a file must be, so one that was cut short is refused unread; flipped bits in the features are not noticed.
 """
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import pickle
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,11 @@ FORMAT_VERSION = 1
 
 UNFINISHED_SUFFIX = ".unfinished"
 """Ends the name of the folder in which a file is written; one is left behind only by a process that was killed."""
+
+# A folder of this age that nobody has locked was left behind: a young one may not have been locked yet. On file systems
+# without locks a file being written still changes all the time, but for the last flush.
+_UNLOCKED_FOR_SECONDS = 10.0
+_UNFINISHED_FOR_SECONDS = 900.0
 
 _METADATA_KEY = "hourllava_memory"
 
@@ -58,8 +68,12 @@ def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, 
     """
     metadata = {_METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **fields})}
     try:
+        remove_unfinished(path.parent, path.name)
         # In a folder of its own, because safetensors writes under further names that are its own choice.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX) as folder:
+        with (
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX) as folder,
+            _locked(folder),
+        ):
             unfinished = Path(folder, "memory")
             unfinished.touch()
             mode = unfinished.stat().st_mode  # as the user's umask has it; safetensors would allow the owner only
@@ -75,6 +89,47 @@ def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, 
         ) from error
 
 
+def remove_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove what processes that were killed while writing have left in a folder.
+
+    Args:
+        folder: where memories are kept.
+        name: of the memory file; None for all.
+    """
+    for left in folder.glob(f".*{UNFINISHED_SUFFIX}"):
+        if name is not None and not left.name.startswith(f".{name}."):
+            continue
+        with contextlib.suppress(OSError):  # just finished, or another user's
+            changed_seconds = max(path.stat().st_mtime for path in (left, *left.iterdir()))
+            age_seconds = time.time() - changed_seconds
+            if age_seconds > _UNFINISHED_FOR_SECONDS or (age_seconds > _UNLOCKED_FOR_SECONDS and _is_abandoned(left)):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """While it lasts, other processes see that the folder is in use; the kernel ends it with this process."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no process holds the lock of a folder; False where the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All of a memory file: tensors mapped into memory, and the fields given to `write_memory_file`.
 
@@ -86,8 +141,7 @@ def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             fields = _fields(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, fields  # noqa: SIM118  # not a dictionary
     except (OSError, SafetensorError, RuntimeError) as error:
-        # A file removed while it is opened is a plain RuntimeError of the mapping.
-        reason = error if path.exists() else FileNotFoundError(str(path))
+        reason = _why_unreadable(path, error)
         raise _unreadable(path, reason) from reason
 
 
@@ -102,8 +156,7 @@ def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
             fields = _fields(path, file.metadata())
             return file.get_slice("features").get_shape()[0], fields
     except (OSError, SafetensorError, RuntimeError) as error:
-        # A file removed while it is opened is a plain RuntimeError of the mapping.
-        reason = error if path.exists() else FileNotFoundError(str(path))
+        reason = _why_unreadable(path, error)
         raise _unreadable(path, reason) from reason
 
 
@@ -174,6 +227,18 @@ def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
             "the video again, or read the file with the version of hourllava that wrote it"
         )
     return fields
+
+
+def _why_unreadable(path: Path, error: Exception) -> Exception:
+    """Safetensors calls every file missing that it cannot open; one removed meanwhile is an error of its mapping."""
+    if not os.path.exists(path):  # noqa: PTH110 - False for a name that no file can have
+        return FileNotFoundError(str(path))
+    if isinstance(error, FileNotFoundError):
+        try:
+            path.open("rb").close()
+        except OSError as reason:
+            return reason
+    return error
 
 
 def _unreadable(path: Path, error: Exception) -> MemoryFileError:

@@ -21,6 +21,7 @@ from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.nano import NANO
+from hourllava.video import shown_name
 
 MEMORY_SUFFIX = ".safetensors"
 JSON_FORMAT = 1
@@ -38,13 +39,14 @@ def open_memory(
     end: str | None = None,
     use_cache: bool = True,
     allow_network: bool = False,
+    allow_playlists: bool = False,
 ) -> tuple[HourLlava, Memory]:
     """A model, and the memory of a video (from the cache if it is there) or the saved memory that `file` is.
 
     Args:
         file: video or memory.
         model_name, device, dtype: see `HourLlava.from_pretrained`.
-        fps, allow_network: see `HourLlava.watch`.
+        fps, allow_network, allow_playlists: see `HourLlava.watch`.
         start, end: part of the video, as people write times.
         use_cache: whether to use and fill the cache.
     """
@@ -62,6 +64,7 @@ def open_memory(
         end_seconds=end_seconds,
         cache=cache,
         allow_network=allow_network,
+        allow_playlists=allow_playlists,
     )
     return model, memory
 
@@ -70,7 +73,7 @@ def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
     """Plain data of a memory, the form of `hourllava watch --json`."""
     return {
         "format": JSON_FORMAT,
-        "file": file,
+        "file": shown_name(file),
         "num_frames": memory.num_frames,
         "fps": memory.fps,
         "start_seconds": float(memory.timestamps_seconds[0]),
@@ -105,7 +108,7 @@ def describe_installation(model_names: list[str]) -> dict[str, Any]:
         ],
         "models": {name: _describe_model(name) for name in model_names},
         "cache": {
-            "folder": str(cache.folder),
+            "folder": None if cache.folder is None else str(cache.folder),
             "num_memories": len(entries),
             "num_bytes": sum(entry.num_bytes for entry in entries),
             "max_bytes": cache.max_bytes,

@@ -1,7 +1,19 @@
 """Reading videos: frames at k / fps with their real presentation times, in bounded memory, whatever the file."""
 
+from hourllava.video.identity import SourceState, source_digest, source_state
 from hourllava.video.reader import FrameReader, probe, read_frames
-from hourllava.video.source import source_digest
+from hourllava.video.source import shown_name
 from hourllava.video.types import FrameBatch, Gap, VideoInfo
 
-__all__ = ["FrameBatch", "FrameReader", "Gap", "VideoInfo", "probe", "read_frames", "source_digest"]
+__all__ = [
+    "FrameBatch",
+    "FrameReader",
+    "Gap",
+    "SourceState",
+    "VideoInfo",
+    "probe",
+    "read_frames",
+    "shown_name",
+    "source_digest",
+    "source_state",
+]

@@ -18,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from hourllava.errors import VideoError
+from hourllava.video.formats import why_refused
 from hourllava.video.picture import orientation, transfer_name
 from hourllava.video.source import URL_TIMEOUT_SECONDS, Source, SourceKind
 from hourllava.video.timeline import Clock
@@ -245,17 +246,36 @@ class Demuxer:
 
 def _open_container(source: Source) -> InputContainer:
     timeout = (URL_TIMEOUT_SECONDS, URL_TIMEOUT_SECONDS) if source.kind is SourceKind.URL else None
+    options = {
+        "protocol_whitelist": source.protocols,
+        "format_whitelist": source.formats,
+        "pattern_type": "none",  # a picture's name is read as it is: "p%d.png" is one file
+        "enable_drefs": "0",  # QuickTime reference movies keep their pictures in other files
+    }
+    # FFmpeg tells only its log which format it takes a file for.
+    av.logging.set_level(av.logging.ERROR)
     try:
-        options = {"protocol_whitelist": source.protocols}
-        # Titles in another encoding than UTF-8 are common, and no reason to refuse a video.
-        return av.open(source.ffmpeg_url, options=options, timeout=timeout, metadata_errors="replace")
+        with av.logging.Capture():
+            # Titles in another encoding than UTF-8 are common, and no reason to refuse a video.
+            return av.open(source.ffmpeg_url, options=options, timeout=timeout, metadata_errors="replace")
     except (av.FFmpegError, OSError, ValueError) as error:
+        reason = _why_not_opened(source, error)
+        raise VideoError(f"{source.location} cannot be opened: {reason}") from error
+    finally:
+        av.logging.set_level(None)
+
+
+def _why_not_opened(source: Source, error: Exception) -> str:
+    _, format_name, text = getattr(error, "log", None) or (0, "", "")
+    if text.startswith("Format not on whitelist"):
+        return why_refused(format_name)
+    if source.kind is SourceKind.FILE and _lacks_mp4_index(Path(source.location)):
+        reason = "its index (the moov box) is missing: it was cut short or is still being written"
+    elif isinstance(error, av.InvalidDataError):
         reason = "it is no video in a format FFmpeg reads"
-        if source.kind is SourceKind.FILE and _lacks_mp4_index(Path(source.location)):
-            reason = "its index (the moov box) is missing: it was cut short or is still being written"
-        elif not isinstance(error, av.InvalidDataError):
-            reason = str(getattr(error, "strerror", None) or error)
-        raise VideoError(f"{source.location} cannot be opened: {reason}; give a complete video file") from error
+    else:
+        reason = getattr(error, "strerror", None) or type(error).__name__  # its text may quote a password
+    return f"{reason}; give a complete video file"
 
 
 def _lacks_mp4_index(path: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hourllava.errors import VideoError
+from hourllava.video.formats import PILLOW_FORMATS
 from hourllava.video.picture import PictureArray
 from hourllava.video.source import Source, frame_files
 from hourllava.video.timeline import MAX_DENOMINATOR, SampleGrid
@@ -77,7 +78,7 @@ class FrameFolder:
 
 def _open_picture(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with Image.open(path, formats=PILLOW_FORMATS) as file:
             picture = ImageOps.exif_transpose(file)
             if "A" in picture.getbands() or "transparency" in picture.info:
                 rgba = picture.convert("RGBA")

@@ -3,7 +3,7 @@
 Decoding in processes rather than threads: a child that hangs can be killed, a crash of FFmpeg is an error message, and
 time segments of one video use every core. Pictures come through pipes, which bound themselves: a child that is 64 MiB
 ahead waits. A 384x384 picture costs 0.26 ms that way, 2 % of decoding it, so there is no shared memory to leak. Needs
-POSIX (`select` on pipes).
+POSIX (`poll` on pipes).
 
     with read_frames("lecture.mp4", fps=1, size_pixels=(384, 384)) as reader:
         for batch in reader:
@@ -13,16 +13,12 @@ POSIX (`select` on pipes).
 
 from __future__ import annotations
 
-import contextlib
-import json
+import logging
+import numbers
 import os
-import select
-import subprocess
-import sys
-import tempfile
+import reprlib
 import weakref
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -30,7 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourllava.errors import ConfigError, VideoError
-from hourllava.video.source import Source, SourceKind, resolve_source
+from hourllava.video.child import Child
+from hourllava.video.identity import SourceState
+from hourllava.video.source import Source, resolve_source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import FrameBatch, Gap, VideoInfo
 
@@ -38,16 +36,19 @@ PathLike = str | os.PathLike[str]
 Picture = NDArray[np.uint8]
 
 TIMEOUT_SECONDS = 60.0
+MAX_TIMEOUT_SECONDS = 10**6
 BATCH_FRAMES = 32
 MAX_PROCESSES = 16
 LIVE_WAIT_SECONDS = 0.2  # a live source's batch is given when nothing more came for this long
-PIPE_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 def probe(
     source: PathLike,
     *,
     allow_network: bool = False,
+    allow_playlists: bool = False,
     folder_fps: float = 1.0,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VideoInfo:
@@ -57,7 +58,12 @@ def probe(
         VideoError: it cannot be opened, holds no picture, or does not answer for `timeout_seconds`.
     """
     with read_frames(
-        source, allow_network=allow_network, folder_fps=folder_fps, timeout_seconds=timeout_seconds, num_processes=1
+        source,
+        allow_network=allow_network,
+        allow_playlists=allow_playlists,
+        folder_fps=folder_fps,
+        timeout_seconds=timeout_seconds,
+        num_processes=1,
     ) as reader:
         return reader.info
 
@@ -73,12 +79,14 @@ def read_frames(
     batch_frames: int = BATCH_FRAMES,
     timeout_seconds: float = TIMEOUT_SECONDS,
     allow_network: bool = False,
+    allow_playlists: bool = False,
     folder_fps: float = 1.0,
 ) -> FrameReader:
     """Frames of a video at k / fps: what is on screen at that presentation time, 0 = the first picture.
 
     Args:
-        source: A video file, a folder of numbered frames, `file://`, or `http(s)://` if the network is allowed.
+        source: A video file, a folder of numbered frames, `-` for standard input, `file://`, or `http(s)://` if the
+            network is allowed.
         fps: Samples per second.
         start_seconds: First sample time wanted; the samples stay multiples of 1 / fps. Files are sought, addresses and
             pipes are read from their beginning.
@@ -88,23 +96,34 @@ def read_frames(
         batch_frames: Most frames in a batch.
         timeout_seconds: A child that gives no sign of life for so long is killed.
         allow_network: Whether http(s) addresses may be opened.
+        allow_playlists: Whether playlists may be opened: files that name other files or addresses.
         folder_fps: Pictures per second that a folder of frames stands for.
 
     Raises:
         VideoError: the source cannot be opened or holds no picture.
-        ConfigError: an argument is outside what is allowed.
+        ConfigError: an argument is outside what is allowed, or of a wrong type.
     """
-    SampleGrid.of(fps, start_seconds, end_seconds)
-    if size_pixels is not None and not all(1 <= side <= 16384 for side in size_pixels):
-        raise ConfigError(f"size_pixels is {size_pixels}, each side must be 1 to 16384: give (height, width)")
+    check_sampling(fps, start_seconds, end_seconds)
+    _check_numbers(timeout_seconds=timeout_seconds, folder_fps=folder_fps)
+    _check_numbers(whole=True, batch_frames=batch_frames)
+    if num_processes is not None:
+        _check_numbers(whole=True, num_processes=num_processes)
+    if size_pixels is not None:
+        try:
+            height, width = size_pixels
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"size_pixels is {reprlib.repr(size_pixels)}: give (height, width)") from error
+        _check_numbers(whole=True, height=height, width=width)
+        if not all(1 <= side <= 16384 for side in size_pixels):
+            raise ConfigError(f"size_pixels is {size_pixels}, each side must be 1 to 16384: give (height, width)")
     if batch_frames < 1 or (num_processes is not None and num_processes < 1):
         raise ConfigError(f"batch_frames ({batch_frames}) and num_processes ({num_processes}) must be 1 or more")
-    if not (timeout_seconds > 0 and 0 < folder_fps <= 1000):
-        raise ConfigError(f"timeout_seconds ({timeout_seconds}) and folder_fps ({folder_fps}) must be above 0")
-    resolved = resolve_source(source, allow_network=allow_network)
+    if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
+        raise ConfigError(f"timeout_seconds is {timeout_seconds}, it must be above 0 and at most {MAX_TIMEOUT_SECONDS}")
+    if not 0 < folder_fps <= 1000:
+        raise ConfigError(f"folder_fps is {folder_fps}, it must be above 0 and at most 1000")
+    resolved = resolve_source(source, allow_network=allow_network, allow_playlists=allow_playlists)
     request = {
-        "kind": resolved.kind,
-        "location": resolved.location,
         "fps": float(fps),
         "start_seconds": float(start_seconds),
         "end_seconds": None if end_seconds is None else float(end_seconds),
@@ -112,6 +131,28 @@ def read_frames(
         "folder_fps": float(folder_fps),
     }
     return FrameReader(resolved, request, num_processes, batch_frames, timeout_seconds)
+
+
+def check_sampling(fps: float, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
+    """Check what is to be sampled.
+
+    Raises:
+        ConfigError: a value is no number, or outside what is allowed.
+    """
+    _check_numbers(fps=fps, start_seconds=start_seconds)
+    if end_seconds is not None:
+        _check_numbers(end_seconds=end_seconds)
+    SampleGrid.of(fps, start_seconds, end_seconds)
+
+
+def _check_numbers(*, whole: bool = False, **values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, numbers.Integral if whole else numbers.Real):
+            raise ConfigError(f"{name} is {reprlib.repr(value)}, it must be a {'whole ' if whole else ''}number")
+        try:
+            float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{name} is too large") from error
 
 
 class FrameReader:
@@ -137,10 +178,10 @@ class FrameReader:
         self._gaps: list[Gap] = []
         self.num_frames = 0
         self.position_seconds = 0.0
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
         # Also runs at interpreter exit, so that a reader left open leaves no process.
         self._finalizer = weakref.finalize(self, _kill_all, self._children)
-        self._stamp = _file_stamp(source)
+        self._state = SourceState.of(source)
         try:
             self._start(request, num_processes)
         except BaseException:
@@ -150,16 +191,25 @@ class FrameReader:
         self._picture: Picture | None = None  # the last one: repeated samples come without
 
     def _start(self, request: dict[str, Any], num_processes: int | None) -> None:
-        first = _Child(request, self._source, self._timeout_seconds)
+        first = Child(request, self._source, self._timeout_seconds)
         self._children.append(first)
         message = first.receive()
         self.info = VideoInfo(**message["info"])
         self._num_segments: int = message["num_segments"]
         self._shape = (*(request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
         count = max(1, min(num_processes or usable_cores(), self._num_segments, MAX_PROCESSES))
-        self._children.extend(_Child(request, self._source, self._timeout_seconds) for _ in range(count - 1))
+        self._start_further(count, request)
         for i, child in enumerate(self._children):
-            child.send({"first": i, "step": count})
+            child.send({"first": i, "step": len(self._children)})
+
+    def _start_further(self, count: int, request: dict[str, Any]) -> None:
+        """Further children are a wish: the frames do not depend on their number."""
+        while len(self._children) < count:
+            try:
+                self._children.append(Child(request, self._source, self._timeout_seconds))
+            except VideoError as error:
+                _log.warning("%d instead of %d processes decode: %s", len(self._children), count, error)
+                return
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -209,7 +259,7 @@ class FrameReader:
                 self._gaps.append(Gap(**message["gap"]))
             elif message["type"] == "segment":
                 self._segment += 1
-                self._check_unchanged()
+                self._state.is_unchanged()  # raises if two videos were mixed; a file that grows may be read on
             elif message["type"] == "frame":
                 if "num_bytes" in message:
                     self._picture = np.empty(self._shape, np.uint8)
@@ -220,104 +270,13 @@ class FrameReader:
             raise StopIteration
         return _batch(pending)
 
-    def _check_unchanged(self) -> None:
-        """A file may grow while it is read (a recording); any other change mixes two videos."""
-        before, now = self._stamp, _file_stamp(self._source)
-        if before is None or now == before:
-            return
-        if now is None or now[0] != before[0] or now[1] <= before[1]:
-            raise VideoError(
-                f"{self._source.location} changed while it was read: wait until it is complete, then retry"
-            )
-
-
-class _Child:
-    """One decoding process and its pipes."""
-
-    def __init__(self, request: dict[str, Any], source: Source, timeout_seconds: float):
-        self._source = source
-        self._timeout_seconds = timeout_seconds
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by kill()
-        # -P and PYTHONPATH: the child imports from where the parent does, and from nowhere else. A new session: Ctrl-C
-        # in the terminal reaches the parent only, which ends the child.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", "from hourllava.video.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            start_new_session=True,
-            pipesize=PIPE_BYTES,
-            bufsize=0,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self.send(request)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a line; a child that is gone is noticed when its answer is read."""
-        with contextlib.suppress(BrokenPipeError):
-            self._stdin.write(json.dumps(message).encode() + b"\n")
-
-    def is_ready(self, wait_seconds: float) -> bool:
-        """Whether something can be read within a time."""
-        return bool(select.select([self._stdout], [], [], wait_seconds)[0])
-
-    def receive(self) -> dict[str, Any]:
-        """The next message that is not a mere sign of life.
-
-        Raises:
-            VideoError: the child says so, is silent for too long, or is gone.
-        """
-        while True:
-            length = bytearray(4)
-            self.receive_into(memoryview(length))
-            text = bytearray(int.from_bytes(length))
-            self.receive_into(memoryview(text))
-            message: dict[str, Any] = json.loads(text)
-            if message["type"] == "error":
-                raise VideoError(message["message"])
-            if message["type"] != "alive":
-                return message
-
-    def receive_into(self, view: memoryview) -> None:
-        """Fill a buffer."""
-        while view.nbytes:
-            if not self.is_ready(self._timeout_seconds):
-                raise VideoError(
-                    f"{self._source.location}: decoding gave no sign of life for {self._timeout_seconds:g} s and was"
-                    " stopped: the file or its storage hangs; convert or copy it, or raise timeout_seconds"
-                )
-            count = self._stdout.readinto(view)  # type: ignore[attr-defined]  # unbuffered, so a FileIO
-            if not count:
-                raise VideoError(self._death())
-            view = view[count:]
-
-    def _death(self) -> str:
-        code = self._process.wait()
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        reason = f"signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
-        return (
-            f"{self._source.location}: the decoding process ended unexpectedly ({reason}): convert the file and retry"
-        )
-
-    def kill(self) -> None:
-        """End the process and close the pipes."""
-        self._process.kill()
-        self._process.wait()
-        for file in (self._stdin, self._stdout, self._stderr):
-            with contextlib.suppress(BrokenPipeError):
-                file.close()
-
 
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _kill_all(children: list[_Child]) -> None:
+def _kill_all(children: list[Child]) -> None:
     while children:
         children.pop().kill()
 
@@ -328,14 +287,3 @@ def _batch(pending: Sequence[tuple[float, float, Picture]]) -> FrameBatch:
         sample_seconds=np.array([sample for sample, _, _ in pending]),
         timestamps_seconds=np.array([seconds for _, seconds, _ in pending]),
     )
-
-
-def _file_stamp(source: Source) -> tuple[int, int, int] | None:
-    """Inode, length and time of change of a file; None for other sources, or if it is gone."""
-    if source.kind is not SourceKind.FILE:
-        return None
-    try:
-        status = Path(source.location).stat()
-    except FileNotFoundError:
-        return None
-    return (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -1,38 +1,39 @@
-"""What may be opened: files, folders of numbered frames, and addresses where the caller allows the network.
+"""What may be opened: files, folders of numbered frames, pipes, and addresses where the caller allows the network.
 
-A playlist inside a file can name other files and addresses. FFmpeg's protocol whitelist keeps a local file from
-reaching the network, and an address from reaching local files.
+A playlist names other files and addresses. Playlists are refused unless the caller allows them, and FFmpeg's protocol
+whitelist then keeps a local one from reaching the network, and one at an address from reaching local files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+import reprlib
 import stat
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from hourllava.errors import VideoError
+from hourllava.video.address import TIMEOUT_SECONDS, hide_secrets, parse_address
+from hourllava.video.formats import FORMATS, HEAD_BYTES, PLAYLIST_FORMATS, describe_playlist, playlist_name
 
 REFERENCE_SUFFIX = ".world.json"
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LOCAL_PROTOCOLS = "file,crypto,data"
 NETWORK_PROTOCOLS = "http,https,tcp,tls,crypto,data"
-DIGEST_BLOCK_BYTES = 1 << 20
-DIGEST_BLOCKS = 256
-URL_TIMEOUT_SECONDS = 30
+URL_TIMEOUT_SECONDS = TIMEOUT_SECONDS
+SHOWN_LETTERS = 200  # most of a name in a message
 
 
 class SourceKind(StrEnum):
     """How a source is read."""
 
     FILE = "file"
-    STREAM = "stream"  # a named pipe or device: cannot be read twice
+    STREAM = "stream"  # a named pipe, a descriptor or a device: cannot be read twice
     FOLDER = "folder"
     REFERENCE = "reference"  # to a MarathonWorld video
     URL = "url"
@@ -40,111 +41,181 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """A checked source: `location` is an absolute path or an http(s) address."""
+    """A checked source.
+
+    Attributes:
+        kind: How it is read.
+        location: An absolute path, or an http(s) address without its secrets: what messages show.
+        opened: What FFmpeg opens where that differs: the whole address, the path of a descriptor.
+        is_playlist: Whether it may name other sources: allowed by the caller, and a local file looks like one.
+        descriptor: The open descriptor of this process that a stream is read from.
+    """
 
     kind: SourceKind
     location: str
+    opened: str = field(default="", repr=False)
+    is_playlist: bool = False
+    descriptor: int | None = None
 
     @property
     def ffmpeg_url(self) -> str:
         """Name for FFmpeg; a path is marked as one, or "a:b.mp4" would be taken for protocol a."""
-        return self.location if self.kind is SourceKind.URL else f"file:{self.location}"
+        return (self.opened or self.location) if self.kind is SourceKind.URL else f"file:{self.opened or self.location}"
 
     @property
     def protocols(self) -> str:
         """FFmpeg's protocol whitelist for this source and everything nested in it."""
         return NETWORK_PROTOCOLS if self.kind is SourceKind.URL else LOCAL_PROTOCOLS
 
+    @property
+    def formats(self) -> str:
+        """FFmpeg's format whitelist for this source and everything nested in it."""
+        return ",".join(FORMATS + PLAYLIST_FORMATS if self.is_playlist else FORMATS)
 
-def resolve_source(source: str | os.PathLike[str], *, allow_network: bool = False) -> Source:
-    """Check that a source may be opened and exists.
+    def as_message(self) -> dict[str, Any]:
+        """Plain data for the child process; `from_message` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Self:
+        """The source that `as_message` was called on."""
+        return cls(**{**message, "kind": SourceKind(message["kind"])})
+
+
+def shown_name(source: str | os.PathLike[str]) -> str:
+    """A source as it may be shown, kept and logged: an address without its secrets."""
+    return hide_secrets(os.fsdecode(source))
+
+
+def _short(text: str) -> str:
+    """A name for a message: a long one is cut in the middle."""
+    half = SHOWN_LETTERS // 2
+    return text if len(text) <= SHOWN_LETTERS else f"{text[:half]}...{text[-half:]}"
+
+
+def resolve_source(
+    source: str | os.PathLike[str], *, allow_network: bool = False, allow_playlists: bool = False
+) -> Source:
+    """Check that a source may be opened and exists. `-` is standard input.
 
     Raises:
-        VideoError: no such file, a folder without pictures, an address while the network is not allowed.
+        VideoError: no such file, a folder without pictures, an address while the network is not allowed, a playlist
+            while playlists are not.
     """
-    text = os.fspath(source)
+    try:
+        text = os.fsdecode(source)
+    except TypeError as error:
+        raise VideoError(f"{reprlib.repr(source)} is no name of a video: give a path or an address as text") from error
+    if not text.strip():
+        raise VideoError("the name of the video is empty: give the path of a video file or of a folder of frames")
+    shown = _short(shown_name(text))
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text):
         name = scheme[1].lower()
         if name in ("http", "https"):
             if not allow_network:
-                raise VideoError(f"{text} is on the network, which is off: pass allow_network=True, or download it")
-            return Source(SourceKind.URL, text)
+                raise VideoError(f"{shown} is on the network, which is off: pass allow_network=True, or download it")
+            address = parse_address(text)
+            return Source(SourceKind.URL, address.shown, address.full, is_playlist=allow_playlists)
         if name != "file":
-            raise VideoError(f"{text}: {name}:// is not supported: give a path, file://, http:// or https://")
-        parts = urlsplit(text)
-        if parts.netloc not in ("", "localhost"):
-            raise VideoError(f"{text} names the host {parts.netloc}: file:// addresses must be of this machine")
-        text = unquote(parts.path)
-    path = Path(text).absolute()
+            raise VideoError(f"{shown}: {name}:// is not supported: give a path, file://, http:// or https://")
+        text = _path_of_file_address(text)
+    if text == "-":
+        text = "/dev/stdin"
     try:
-        mode = path.stat().st_mode
+        path = Path(text).absolute()
+        descriptor = descriptor_of(str(path))
+        status = path.stat() if descriptor is None else os.fstat(descriptor)
+        if descriptor is not None:
+            named = _name_of_descriptor(descriptor, status)
+            if named is None:
+                return _opened_stream(text, descriptor)
+            path = named
+        return _resolve_path(path, shown, status.st_mode, allow_playlists)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
-        raise VideoError(f"{text}: {reason}: give the path of a video file or of a folder of frames") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
+        raise VideoError(f"{shown}: {reason}: give the path of a video file or of a folder of frames") from error
+
+
+def _path_of_file_address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise VideoError(f"{_short(text)} is no valid address: give the path of a video file") from error
+    if parts.netloc not in ("", "localhost"):
+        raise VideoError(f"a file:// address names the host {parts.hostname!r}: it must be of this machine")
+    return unquote(parts.path)
+
+
+def _resolve_path(path: Path, shown: str, mode: int, allow_playlists: bool) -> Source:
     if stat.S_ISDIR(mode):
-        if not frame_files(path):
+        if next(_pictures(path), None) is None:
             allowed = " ".join(sorted(IMAGE_SUFFIXES))
-            raise VideoError(f"{text} is a folder without pictures: give a video file, or frames named *{allowed}")
+            raise VideoError(f"{shown} is a folder without pictures: give a video file, or frames named *{allowed}")
         return Source(SourceKind.FOLDER, str(path))
     if not stat.S_ISREG(mode):
         return Source(SourceKind.STREAM, str(path))
     if not os.access(path, os.R_OK):
-        raise VideoError(f"{text} may not be read by this user: change its permissions")
+        raise VideoError(f"{shown} may not be read by this user: change its permissions")
     if path.stat().st_size == 0:
-        raise VideoError(f"{text} is empty (0 bytes): copy or record it again")
-    return Source(SourceKind.REFERENCE if path.name.endswith(REFERENCE_SUFFIX) else SourceKind.FILE, str(path))
+        raise VideoError(f"{shown} is empty (0 bytes): copy or record it again")
+    if path.name.endswith(REFERENCE_SUFFIX):
+        return Source(SourceKind.REFERENCE, str(path))
+    with path.open("rb") as file:
+        playlist = playlist_name(file.read(HEAD_BYTES))
+    if playlist and not allow_playlists:
+        raise VideoError(f"{shown} cannot be opened: {describe_playlist(playlist)}")
+    return Source(SourceKind.FILE, str(path), is_playlist=playlist is not None)
+
+
+def descriptor_of(path: str) -> int | None:
+    """The open descriptor of this process that a path stands for, such as 0 for /dev/stdin; None for other paths.
+
+    A decoding process has descriptors of its own under the same names.
+    """
+    for _ in range(40):  # as many links as the kernel follows
+        folder, name = os.path.split(path)
+        folder = os.path.realpath(folder)
+        is_own = folder == "/dev/fd" or re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder)
+        if is_own and re.fullmatch(r"[0-9]{1,9}", name):
+            return int(name)
+        try:
+            path = os.path.join(folder, os.readlink(path))  # noqa: PTH115, PTH118 - a link may hold no valid path
+        except OSError:
+            return None
+    return None
+
+
+def _name_of_descriptor(descriptor: int, status: os.stat_result) -> Path | None:
+    """The file or folder that a descriptor has open, if it still has a name."""
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        return None
+    try:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        return path if os.path.samestat(path.stat(), status) else None
+    except OSError:
+        return None
+
+
+def _opened_stream(text: str, descriptor: int) -> Source:
+    if os.isatty(descriptor):
+        raise VideoError(f"{text} is a terminal: give the path of a video, or send one with < or |")
+    return Source(SourceKind.STREAM, text, f"/dev/fd/{descriptor}", descriptor=descriptor)
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The pictures of a folder, in natural order of their names (frame2 before frame10)."""
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(pictures, key=lambda path: [_natural(part) for part in re.split(r"(\d+)", path.name)])
+    names = sorted((entry.name for entry in _pictures(folder)), key=_natural_key)
+    return [folder / name for name in names]
 
 
-def _natural(part: str) -> tuple[int, str]:
-    return (int(part), "") if part.isdecimal() else (-1, part)
+def _pictures(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The pictures of a folder, in no order; hidden files count too."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():  # noqa: PTH122 - fast
+                yield entry
 
 
-def source_digest(source: str | os.PathLike[str], *, allow_network: bool = False) -> str:
-    """Identity of a source's content: "sha256:" and 64 hexadecimal digits.
-
-    A file up to 256 MiB is hashed whole. Of a larger one its length and 256 blocks of 1 MiB are hashed, evenly spread,
-    the first and last included, so that the cost stays below a second: any other recording, cut, re-encoding or
-    appended picture changes it; an edit of single bytes between the blocks does not. A folder is hashed by the names
-    and the contents of its frames; an address by itself with the length, date and tag the server gives for it.
-
-    Raises:
-        VideoError: the source cannot be opened.
-    """
-    resolved = resolve_source(source, allow_network=allow_network)
-    digest = hashlib.sha256()
-    try:
-        if resolved.kind is SourceKind.URL:
-            request = urllib.request.Request(resolved.location, method="HEAD")
-            with urllib.request.urlopen(request, timeout=URL_TIMEOUT_SECONDS) as response:
-                headers = [response.headers.get(name, "") for name in ("Content-Length", "Last-Modified", "ETag")]
-            digest.update("\n".join([resolved.location, *headers]).encode())
-        elif resolved.kind is SourceKind.FOLDER:
-            for path in frame_files(Path(resolved.location)):
-                digest.update(f"{path.name}\n{path.stat().st_size}\n".encode())
-                digest.update(path.read_bytes())
-        elif resolved.kind in (SourceKind.FILE, SourceKind.REFERENCE):
-            _hash_file(Path(resolved.location), digest)
-        else:
-            raise VideoError(f"{resolved.location} can be read once only, so it has no digest: save it to a file")
-    except (OSError, urllib.error.URLError) as error:
-        raise VideoError(f"{resolved.location} cannot be read: {error}: check that it is there and readable") from error
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _hash_file(path: Path, digest: hashlib._Hash) -> None:
-    with path.open("rb") as file:
-        num_bytes = os.fstat(file.fileno()).st_size
-        digest.update(f"{num_bytes}\n".encode())
-        if num_bytes <= DIGEST_BLOCKS * DIGEST_BLOCK_BYTES:
-            while block := file.read(DIGEST_BLOCK_BYTES):
-                digest.update(block)
-            return
-        for i in range(DIGEST_BLOCKS):
-            file.seek((num_bytes - DIGEST_BLOCK_BYTES) * i // (DIGEST_BLOCKS - 1))
-            digest.update(file.read(DIGEST_BLOCK_BYTES))
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

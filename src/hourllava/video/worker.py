@@ -109,7 +109,7 @@ def main() -> None:
 def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
     plan: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(stdin, plan), daemon=True).start()
-    source = Source(SourceKind(request["kind"]), request["location"])
+    source = Source.from_message(request["source"])
     grid = SampleGrid.of(request["fps"], request["start_seconds"], request["end_seconds"])
     size_pixels = tuple(request["size_pixels"]) if request["size_pixels"] else None
     if source.kind is SourceKind.FOLDER:

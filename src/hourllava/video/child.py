@@ -1,0 +1,161 @@
+"""A decoding process as its parent sees it: how it is started, its pipes, and why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from typing import IO, Any
+
+from hourllava.errors import VideoError
+from hourllava.video.source import Source
+
+PIPE_BYTES = 1 << 20
+STDERR_BYTES = 1 << 16  # the end of what a child said that is looked at
+
+_NO_MEMORY = "memory ran out: free memory, or use fewer processes"
+
+# How a child was ended, for its message.
+_SIGNALS: dict[int, str] = {
+    signal.SIGKILL: f"it was killed, most likely because {_NO_MEMORY}",
+    signal.SIGABRT: f"it gave up, most likely because {_NO_MEMORY}",
+    signal.SIGTERM: "something else on this machine ended it: retry",
+    signal.SIGINT: "something else on this machine ended it: retry",
+    signal.SIGHUP: "something else on this machine ended it: retry",
+    signal.SIGXCPU: "its limit of CPU time was reached: raise the limit (ulimit -t)",
+    signal.SIGXFSZ: "its limit of file size was reached: raise the limit (ulimit -f)",
+}
+_CRASHED = "FFmpeg crashed on this file: convert the file and retry"
+
+
+class Child:
+    """One decoding process and its pipes.
+
+    Raises:
+        VideoError: no further process can be started.
+    """
+
+    def __init__(self, request: dict[str, Any], source: Source, timeout_seconds: float):
+        self._source = source
+        self._timeout_seconds = timeout_seconds
+        try:
+            self._stderr = _scratch_file()
+            with contextlib.ExitStack() as on_failure:
+                on_failure.callback(self._stderr.close)
+                self._process, opened = _start_process(source, self._stderr)
+                on_failure.pop_all()
+        except OSError as error:
+            raise VideoError(
+                f"{source.location}: no decoding process can be started ({error.strerror or error}): close files or"
+                " other programs, or raise the limits of this user (ulimit -n, -u, -v)"
+            ) from error
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        # A wish: the kernel refuses once a user's pipes take 64 MiB, and the small ones do as well.
+        with contextlib.suppress(OSError, AttributeError):  # AttributeError: no such call outside Linux
+            fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._poll = select.poll()  # select() takes no descriptors from 1,024 up
+        self._poll.register(self._stdout, select.POLLIN)
+        self.send({**request, "source": opened.as_message()})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a line; a child that is gone is noticed when its answer is read."""
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.write(json.dumps(message).encode() + b"\n")
+
+    def is_ready(self, wait_seconds: float) -> bool:
+        """Whether something can be read within a time."""
+        return bool(self._poll.poll(wait_seconds * 1000))
+
+    def receive(self) -> dict[str, Any]:
+        """The next message that is not a mere sign of life.
+
+        Raises:
+            VideoError: the child says so, is silent for too long, or is gone.
+        """
+        while True:
+            length = bytearray(4)
+            self.receive_into(memoryview(length))
+            text = bytearray(int.from_bytes(length))
+            self.receive_into(memoryview(text))
+            message: dict[str, Any] = json.loads(text)
+            if message["type"] == "error":
+                raise VideoError(message["message"])
+            if message["type"] != "alive":
+                return message
+
+    def receive_into(self, view: memoryview) -> None:
+        """Fill a buffer."""
+        while view.nbytes:
+            if not self.is_ready(self._timeout_seconds):
+                raise VideoError(
+                    f"{self._source.location}: decoding gave no sign of life for {self._timeout_seconds:g} s and was"
+                    " stopped: the file or its storage hangs; convert or copy it, or raise timeout_seconds"
+                )
+            count = self._stdout.readinto(view)  # type: ignore[attr-defined]  # unbuffered, so a FileIO
+            if not count:
+                raise VideoError(self._death())
+            view = view[count:]
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            name = next((f", {kind.name}" for kind in signal.Signals if kind == -code), "")
+            how = f"signal {-code}{name}): {_SIGNALS.get(-code, _CRASHED)}"
+        else:
+            self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - STDERR_BYTES))
+            lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+            reason = lines[-1] if lines else f"exit code {code}"
+            is_memory = "MemoryError" in reason or "Cannot allocate memory" in reason
+            how = f"{reason}): {_NO_MEMORY if is_memory else 'convert the file and retry'}"
+        return f"{self._source.location}: the decoding process ended unexpectedly ({how}"
+
+    def kill(self) -> None:
+        """End the process and close the pipes."""
+        self._process.kill()
+        self._process.wait()
+        for file in (self._stdin, self._stdout, self._stderr):
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
+
+
+def _scratch_file() -> IO[bytes]:
+    """For what a child says on stderr; nothing is kept of it where there is no place for temporary files."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")  # noqa: PTH123 - closed by the child's kill()
+
+
+def _start_process(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[bytes], Source]:
+    """A child, and the source as it finds it there."""
+    descriptor = None
+    if source.descriptor is not None:
+        # Under a number of its own: 0 is the pipe of requests there.
+        descriptor = os.dup(source.descriptor)
+        source = replace(source, opened=f"/dev/fd/{descriptor}", descriptor=descriptor)
+    try:
+        # -P and PYTHONPATH: the child imports from where the parent does, and from nowhere else. A new session: Ctrl-C
+        # in the terminal reaches the parent only, which ends the child.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", "from hourllava.video.worker import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            start_new_session=True,
+            pass_fds=() if descriptor is None else (descriptor,),
+            bufsize=0,
+        )
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+    return process, source
