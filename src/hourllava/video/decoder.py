@@ -195,5 +195,5 @@ class SampledVideo:
             yield from screen.feed(None)
             yield from screen.finish(self._video.end_pts)
             self._last_end_pts = screen.end_pts
-        if screen.is_done and most < last:
+        if screen.next_sample >= most:
             raise self._too_many()

@@ -41,6 +41,7 @@ FAR_FUTURE_SECONDS = 10**7
 # containers a hole is a pause, of up to an hour.
 JUMPING_CONTAINERS = frozenset({"mpeg", "mpegts"})
 JUMP_SECONDS, MAX_HOLE_SECONDS = 10, 3600
+SLOW_PACKETS = 8  # a clock that jumps forward more often than at every eighth picture does not jump: pictures are rare
 
 
 class Demuxer:
@@ -67,6 +68,7 @@ class Demuxer:
         self._slots: list[int] = []  # AVI: the times of its packets, empty ones left out
         self._delay_packets = 0  # how many packets the decoder takes before it gives the first picture
         self.timestamps_derived = False
+        self._is_slow = False  # whether many seconds between pictures are its rhythm
         self._is_single = False  # whether it has one picture only
         self._open()
         self.first_frames: list[VideoFrame] = []  # already decoded, for sources that cannot be read twice
@@ -89,7 +91,7 @@ class Demuxer:
             raise VideoError(f"{self.source.location}: its video stream has no time base: convert it to mp4 or mkv")
         self.time_base: Fraction = self.stream.time_base
         self._has_dts = self.container.format.name in JUMPING_CONTAINERS
-        hole_seconds = JUMP_SECONDS if self._has_dts else MAX_HOLE_SECONDS
+        hole_seconds = JUMP_SECONDS if self._has_dts and not self._is_slow else MAX_HOLE_SECONDS
         ends_by_dts = self.codec.name in ("mpeg1video", "mpeg2video")
         # None where packets come in any order: then nothing can be told from their order.
         self._clock_map: ClockMap | None = ClockMap(self.time_base, self.frame_ticks, hole_seconds, ends_by_dts)
@@ -165,7 +167,7 @@ class Demuxer:
 
     def seek_start(self) -> None:
         """Move to the first packet, by opening the file again where seeking fails."""
-        if not self.seek(self.clock.origin_pts - round(10 / self.time_base)):
+        if not self.seek(self._begin_dts - round(10 / self.time_base)):
             self._reopen()
             self._clock_map = None
 
@@ -246,6 +248,11 @@ class Demuxer:
             if self.timestamps_derived and packet.dts is not None:
                 self._slots.append(packet.dts)
                 slots_end = packet.dts + (packet.duration or 1)
+        num_forward = sum(jump.ticks > 0 for jump in self.jumps)
+        if num_forward * SLOW_PACKETS > num_packets and not self._is_slow:
+            self._is_slow = True
+            self._scan()
+            return
         self._is_single = num_packets == 1
         if self._slots:
             last_pts = self.derived_pts(len(self._slots) - 1)
@@ -309,7 +316,10 @@ class Demuxer:
     def _probe(self) -> tuple[Clock, VideoInfo]:
         earliest: int | None = None
         is_damaged = False
+        begin_dts = None
         for number, packet in enumerate(self.packets()):
+            if begin_dts is None:
+                begin_dts = packet.dts
             if packet.pts is not None and not packet.is_discard and (earliest is None or packet.pts < earliest):
                 earliest = packet.pts
             try:
@@ -339,6 +349,7 @@ class Demuxer:
         origin = first_pts or 0
         if is_damaged and earliest is not None:
             origin = min(origin, earliest)  # what damage took from the beginning still counts as time
+        self._begin_dts = min(origin, begin_dts if begin_dts is not None else origin)
         clock = Clock(self.time_base, origin)
         return clock, self._describe(frame, clock)
 

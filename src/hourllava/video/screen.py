@@ -61,6 +61,11 @@ class Screen:
         """Whether every sample was given."""
         return self._next >= self._last
 
+    @property
+    def next_sample(self) -> int:
+        """The first sample not yet given."""
+        return self._next
+
     def pending_pts(self, until_pts: int) -> list[int]:
         """Timestamps of the samples still to be given, up to the first one at or after `until_pts`."""
         pending: list[int] = []
