@@ -179,8 +179,8 @@ def test_pictures_that_are_too_large(tmp_path, size):
 
 
 def test_pixels_too_wide(tmp_path):
-    path = write_clip(tmp_path / "wide.mp4", 1, width=640, height=480, sample_aspect_ratio=Fraction(500, 1))
-    with pytest.raises(VideoError, match="320000 x 480 pixels"):
+    path = write_clip(tmp_path / "wide.mp4", 1, width=4096, height=480, sample_aspect_ratio=Fraction(60, 1))
+    with pytest.raises(VideoError, match="245760 x 480 pixels"):
         probe(path)
 
 

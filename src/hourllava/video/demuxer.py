@@ -64,6 +64,7 @@ class Demuxer:
         self._heartbeat = heartbeat
         self.damaged_reads = 0
         self._landings: dict[int, int] = {}  # keyframe: a time to seek to that comes out before it
+        self._clock_map: ClockMap | None = None
         self._corrections: dict[int, int] = {}  # by packet, of times beside a jump of the clock
         self._slots: list[int] = []  # AVI: the times of its packets, empty ones left out
         self._delay_packets = 0  # how many packets the decoder takes before it gives the first picture
@@ -94,7 +95,7 @@ class Demuxer:
         hole_seconds = JUMP_SECONDS if self._has_dts and not self._is_slow else MAX_HOLE_SECONDS
         ends_by_dts = self.codec.name in ("mpeg1video", "mpeg2video")
         # None where packets come in any order: then nothing can be told from their order.
-        self._clock_map: ClockMap | None = ClockMap(self.time_base, self.frame_ticks, hole_seconds, ends_by_dts)
+        self._clock_map = ClockMap(self.time_base, self.frame_ticks, hole_seconds, ends_by_dts)
 
     @property
     def can_seek(self) -> bool:

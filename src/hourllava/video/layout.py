@@ -49,12 +49,12 @@ def cropping(path: Path) -> Crop:
                         sides[CROPS[name]] = _number(file, start, end)
                 return Crop(*sides)
             return NO_CROP
-        for name, start, end in _sample_entries(file):
+        for kind, start, end in _sample_entries(file):
             width, height = (int.from_bytes(_read(file, start + at, 2)) for at in (24, 26))
             for box, body, body_end in _boxes(file, start + VISUAL_ENTRY_BYTES, end):
                 if box == b"clap" and body_end - body >= 32:
                     return _aperture(_read(file, body, 32), width, height)
-            if name != b"mp4a":
+            if kind != b"jpeg":  # a chapter's picture track
                 break
     return NO_CROP
 
