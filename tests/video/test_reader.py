@@ -95,7 +95,10 @@ def test_any_number_of_processes_gives_the_same(tmp_path, gop, is_open, suffix):
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
 def test_every_packet_is_read_about_once(tmp_path, suffix):
-    """MPEG-TS lands behind the keyframe asked for; looking for it once read a file 30 times over."""
+    """MPEG-TS lands behind the keyframe asked for; looking for it once read a file 30 times over.
+
+    It has no index, so all packets are read once more, before, to see that its clock is steady.
+    """
     path = write_clip(tmp_path / f"clip.{suffix}", 3000, 10, options={"g": "50"})
     num_packets = 0
 
@@ -107,7 +110,8 @@ def test_every_packet_is_read_about_once(tmp_path, suffix):
     assert samples.num_segments == 5
     shown = [item for index in range(5) for item in samples.segment(index)]
     assert [item.sample for item in shown] == list(range(300))
-    assert 3000 < num_packets < 6000
+    num_looks = 1 if suffix == "mp4" else 2
+    assert num_looks * 3000 < num_packets < num_looks * 3000 + 3000
 
 
 def test_keyframe_flags_that_lie(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hourllava.video.timeline import REORDER_PACKETS, Action, Clock, SampleGrid, plan_packets
+from hourllava.video.timeline import REORDER_PACKETS, Action, Clock, ClockMap, SampleGrid, plan_packets
 
 rates = st.fractions(Fraction(1, 100), 240, max_denominator=1001)
 time_bases = st.sampled_from([Fraction(1, n) for n in (1, 25, 1000, 12800, 90000)])
@@ -98,3 +98,41 @@ def test_missing_timestamps_turn_economy_off():
 def test_impossible_rates(fps):
     with pytest.raises(ValueError, match="fps"):
         SampleGrid.of(fps)
+
+
+@given(st.lists(st.tuples(streams(), st.integers(-(10**6), 10**6)), min_size=1, max_size=4), st.booleans())
+def test_clock_map_joins_recordings(parts, has_dts):
+    """Each part's first picture is shown where the last one of the part before ends; a single part stays as it is."""
+    clock_map = ClockMap(Fraction(1, 250), 10, 10)
+    begins, expected = None, []
+    mapped = []
+    for (pts, is_key), start in parts:
+        dts = [sorted(pts)[0] - 40 + 10 * i for i in range(len(pts))]
+        jumped = begins is not None
+        begins = start if begins is None else begins
+        for i, value in enumerate(pts):
+            clock_map.add(start + value, start + dts[i] if has_dts else None, 10, is_key[i])
+            mapped.append(start + value + clock_map.offset_ticks)
+        expected += [begins + value - (pts[0] if jumped else 0) for value in pts]
+        begins = max(expected) + 10
+    if len(parts) == 1:
+        assert clock_map.jumps == []
+        assert mapped == expected
+    assert clock_map.end_pts is not None
+    assert all(
+        jump.ticks > 10 * 250 or jump.ticks < 0 for jump in clock_map.jumps
+    )  # what is neither far ahead nor back is a pause
+    if len(clock_map.jumps) == len(parts) - 1:
+        assert mapped == expected
+
+
+@given(streams(), st.integers(2000, 10**6), st.integers(-(10**6), -2000))
+def test_clock_map_follows_a_clock_far_ahead_and_far_back(stream, ahead, back):
+    pts, is_key = stream
+    for change in (ahead + 2500, back):
+        clock_map = ClockMap(Fraction(1, 250), 10, 10)
+        for shift in (0, change + max(pts)) if change > 0 else (0, change - max(pts)):
+            for value, key in zip(pts, is_key):
+                clock_map.add(value + shift, None, 10, key)
+        assert len(clock_map.jumps) == 1
+        assert clock_map.end_pts == 2 * (max(pts) + 10) - pts[0]

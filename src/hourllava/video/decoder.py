@@ -14,6 +14,7 @@ from dataclasses import replace
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from hourllava.errors import VideoError
 from hourllava.video.demuxer import Demuxer
 from hourllava.video.screen import Screen, Shown, StartsTooLateError
 from hourllava.video.timeline import REORDER_PACKETS, Action, SampleGrid, plan_packets
@@ -22,6 +23,7 @@ from hourllava.video.types import Gap, VideoInfo
 SEGMENT_SECONDS = 60  # 60 frames of 384x384 are 27 MB: what a process may be ahead of the reader
 BLOCK_PACKETS = 256  # planned at once: with its look-ahead more than the 250 of x264's longest group of pictures
 BLOCK_BYTES = 16 << 20
+MAX_SAMPLES = 1_000_000  # of one reading: 11 days at 1 fps; only a lying file, or a wrong fps, has more
 # Codecs in which a picture marked as no reference is referred to by nothing. HEVC is not among them: its sub-layer
 # non-reference pictures may serve higher temporal sub-layers. Nor is MPEG-4 part 2: AVI packs two pictures in a packet.
 DISPOSABLE_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video"})
@@ -45,6 +47,8 @@ class SampledVideo:
         if demuxer.end_pts is not None:
             stop = self._clock.first_sample(grid, demuxer.end_pts)
             self._stop = stop if grid.stop is None else min(stop, grid.stop)
+            if self._stop - grid.first > MAX_SAMPLES:
+                raise self._too_many()
 
     @property
     def info(self) -> VideoInfo:
@@ -62,12 +66,22 @@ class SampledVideo:
 
     def segment(self, index: int) -> Iterator[Shown | Gap]:
         """Samples of a segment in order, and the gaps met in it."""
+        self._last_end_pts = self._video.end_pts
         yield from self._samples_of(index)
-        if index + 1 == self.num_segments and self._video.end_pts is not None and self._grid.stop is None:
-            indexed_end_pts = self._video.indexed_end_pts
-            if indexed_end_pts is not None and indexed_end_pts > self._video.end_pts:
-                start, end = self._clock.seconds(self._video.end_pts), self._clock.seconds(indexed_end_pts)
+        end_pts = self._last_end_pts
+        if index + 1 < self.num_segments or end_pts is None:
+            return
+        if self._grid.stop is None or self._grid.stop > self._clock.first_sample(self._grid, end_pts):
+            promised_end_pts = self._video.promised_end_pts(end_pts)
+            if promised_end_pts is not None:
+                start, end = self._clock.seconds(end_pts), self._clock.seconds(promised_end_pts)
                 yield Gap(start, end, "the file was cut short")
+
+    def _too_many(self) -> VideoError:
+        return VideoError(
+            f"{self._video.source.location} gives more than {MAX_SAMPLES:,} samples at {float(self._grid.fps):g} fps:"
+            " its times are wrong, or fps is too high; lower fps, or read a part (start_seconds, end_seconds)"
+        )
 
     def _samples_of(self, index: int) -> Iterator[Shown | Gap]:
         if not self._video.can_seek or self._video.end_pts is None:
@@ -166,7 +180,8 @@ class SampledVideo:
     def _read_on(self) -> Iterator[Shown | Gap]:
         """Everything from the first frame, for sources read in one go."""
         last = self._stop if self._stop is not None else 1 << 62
-        screen = Screen(self._video, self._grid, self._grid.first, last, None)
+        most = 1 << 62 if self._video.info.is_live else self._grid.first + MAX_SAMPLES
+        screen = Screen(self._video, self._grid, self._grid.first, min(last, most), None)
         if self._video.can_seek:  # a file whose end could not be found
             self._video.seek_start()
         else:
@@ -175,6 +190,10 @@ class SampledVideo:
         for packet in self._video.packets():
             yield from screen.feed(packet)
             if screen.is_done:
-                return
-        yield from screen.feed(None)
-        yield from screen.finish(None)
+                break
+        else:
+            yield from screen.feed(None)
+            yield from screen.finish(self._video.end_pts)
+            self._last_end_pts = screen.end_pts
+        if screen.next_sample >= most:
+            raise self._too_many()

@@ -2,6 +2,10 @@
 
 `container.decode()` and `container.demux()` stop at the first damaged packet; here demuxing is taken up again behind it
 and decoding is per packet, so that damage costs its neighbourhood only. All of it runs in a child process (worker.py).
+
+A file without an index may hold several recordings, joined: its clock restarts. Only reading all packets can tell, so
+that is done once, before anything is decoded: 0.3 s (Matroska) to 0.5 s (MPEG-TS) of an hour whose decoding
+takes 64 s. A file with such a clock is then read from its start by one process.
 """
 
 from __future__ import annotations
@@ -19,9 +23,11 @@ from av.video.stream import VideoStream
 
 from hourllava.errors import VideoError
 from hourllava.video.formats import why_refused
-from hourllava.video.picture import orientation, transfer_name
+from hourllava.video.layout import NO_CROP, cropping, is_cut_short
+from hourllava.video.picture import MAX_PICTURE_PIXELS, check_size, orientation, transfer_name
+from hourllava.video.refusal import lacks_mp4_index, why_no_picture
 from hourllava.video.source import URL_TIMEOUT_SECONDS, Source, SourceKind
-from hourllava.video.timeline import Clock
+from hourllava.video.timeline import Clock, ClockMap, Jump
 from hourllava.video.types import VideoInfo
 
 # Codecs whose keyframes begin decoding afresh. Others (gif, apng, screen codecs) are read from their start.
@@ -32,6 +38,11 @@ RANDOM_ACCESS_CODECS = {
 MAX_DAMAGED_READS = 64  # in a row; then the rest is taken for lost
 DEFAULT_FPS = Fraction(25)  # for raw streams that name no rate, as FFmpeg assumes
 FAR_FUTURE_SECONDS = 10**7
+# Their clocks are made to jump (FFmpeg's AVFMT_TS_DISCONT, and its threshold), and they have decoding times. In other
+# containers a hole is a pause, of up to an hour.
+JUMPING_CONTAINERS = frozenset({"mpeg", "mpegts"})
+JUMP_SECONDS, MAX_HOLE_SECONDS = 10, 3600
+SLOW_PACKETS = 8  # a clock that jumps forward more often than at every eighth picture does not jump: pictures are rare
 
 
 class Demuxer:
@@ -40,36 +51,63 @@ class Demuxer:
     Args:
         source: What to open.
         heartbeat: Called for every packet, to show that the process is alive.
+        steady_end_pts: What another process found: the clock is steady, and this is `end_pts`. None: find out.
+
+    Attributes:
+        end_pts: Timestamp at which the last frame's display ends; None where only reading on can tell.
 
     Raises:
         VideoError: the source is no video, or holds no picture that can be decoded.
     """
 
-    def __init__(self, source: Source, heartbeat: Callable[[], None]):
+    def __init__(self, source: Source, heartbeat: Callable[[], None], steady_end_pts: int | None = None):
         self.source = source
         self._heartbeat = heartbeat
         self.damaged_reads = 0
         self._landings: dict[int, int] = {}  # keyframe: a time to seek to that comes out before it
+        self._clock_map: ClockMap | None = None
+        self._corrections: dict[int, int] = {}  # by packet, of times beside a jump of the clock
+        self._slots: list[int] = []  # AVI: the times of its packets, empty ones left out
+        self._delay_packets = 0  # how many packets the decoder takes before it gives the first picture
+        self.timestamps_derived = False
+        self._is_slow = False  # whether many seconds between pictures are its rhythm
+        self._is_single = False  # whether it has one picture only
         self._open()
         self.first_frames: list[VideoFrame] = []  # already decoded, for sources that cannot be read twice
         self.clock, self.info = self._probe()
-        # Timestamp at which the last frame's display ends; None where only reading on can tell.
-        self.end_pts = self._find_end() if self.can_seek else None
+        self.is_steady = True  # until a scan finds otherwise
+        self.end_pts: int | None = None
+        if steady_end_pts is not None:
+            self._clock_map, self.end_pts = None, steady_end_pts
+        elif self.source.kind is SourceKind.FILE:
+            self._find_end()
 
     def _open(self) -> None:
         self.container = _open_container(self.source)
         self.stream = _main_video_stream(self.container, self.source)
         self.codec = self.stream.codec_context
+        self.codec.options = {"max_pixels": str(MAX_PICTURE_PIXELS)}
+        check_size(self.codec.width, self.codec.height, self.source.location)
         self.codec.thread_count = 1  # threads gained nothing here and can deadlock beside PyTorch (PyAV#1962)
         if self.stream.time_base is None:
             raise VideoError(f"{self.source.location}: its video stream has no time base: convert it to mp4 or mkv")
         self.time_base: Fraction = self.stream.time_base
+        self._has_dts = self.container.format.name in JUMPING_CONTAINERS
+        hole_seconds = JUMP_SECONDS if self._has_dts and not self._is_slow else MAX_HOLE_SECONDS
+        ends_by_dts = self.codec.name in ("mpeg1video", "mpeg2video")
+        # None where packets come in any order: then nothing can be told from their order.
+        self._clock_map = ClockMap(self.time_base, self.frame_ticks, hole_seconds, ends_by_dts)
 
     @property
     def can_seek(self) -> bool:
         """Whether segments of it can be decoded on their own."""
-        is_file = self.source.kind is SourceKind.FILE
+        is_file = self.source.kind is SourceKind.FILE and self.is_steady
         return is_file and not self.timestamps_derived and self.codec.name in RANDOM_ACCESS_CODECS
+
+    @property
+    def jumps(self) -> list[Jump]:
+        """Where the file's clock restarted or jumped, in what was read."""
+        return self._clock_map.jumps if self._clock_map is not None else []
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Packets of the stream from the present position to the end, in decoding order, past damage."""
@@ -80,11 +118,28 @@ class Demuxer:
                     self._heartbeat()
                     if packet.size:
                         failures = 0
+                        if self._clock_map is not None:
+                            self._place(packet, self._clock_map)
                         yield packet
                 return
+            except IndexError:  # PyAV's, for a packet of a stream that appeared after opening: that packet is not ours
+                self._heartbeat()
             except (av.FFmpegError, OSError):  # PyAV turns some codes (EIO) into plain OSErrors
                 failures += 1
                 self.damaged_reads += 1
+
+    def _place(self, packet: Packet[VideoStream], clock_map: ClockMap) -> None:
+        """Carry a packet's timestamps over the jumps of the file's clock."""
+        if packet.is_discard:
+            return
+        clock_map.add(packet.pts, packet.dts if self._has_dts else None, packet.duration, packet.is_keyframe)
+        correction = self._corrections.get(clock_map.num_packets - 1)
+        if correction is not None:
+            packet.pts = correction
+        elif clock_map.offset_ticks and packet.pts is not None:
+            packet.pts += clock_map.offset_ticks
+        if clock_map.offset_ticks and packet.dts is not None:
+            packet.dts += clock_map.offset_ticks
 
     def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Frames that a packet brings out of the decoder; None brings out the rest and resets the decoder.
@@ -114,9 +169,15 @@ class Demuxer:
 
     def seek_start(self) -> None:
         """Move to the first packet, by opening the file again where seeking fails."""
-        if not self.seek(self.clock.origin_pts - round(10 / self.time_base)):
-            self.container.close()
-            self._open()
+        if not self.seek(self._begin_dts - round(10 / self.time_base)):
+            self._reopen()
+            self._clock_map = None
+
+    def _reopen(self) -> None:
+        self.container.close()
+        self._open()
+        if self.timestamps_derived:
+            self._clock_map = None
 
     def keyframe_before(self, pts: int) -> int:
         """Timestamp of the last keyframe at or before `pts`; the start of the video if there is none.
@@ -142,15 +203,89 @@ class Demuxer:
             target, step = target - step, step * 4
         return self.clock.origin_pts
 
-    @property
-    def indexed_end_pts(self) -> int | None:
-        """Time of the last packet that an mp4's index promises; None for other containers."""
-        entries = self.stream.index_entries
-        if not self.container.format.name.startswith("mov,") or not len(entries):
-            return None
-        return entries[len(entries) - 1].timestamp
+    def promised_end_pts(self, end_pts: int) -> int | None:
+        """Where a video that ends at `end_pts` should end, if its file was cut short; None if it was not.
 
-    def _find_end(self) -> int | None:
+        An mp4's index names its last packet. Other containers say how many bytes they have; how long the video is by
+        their header is believed only if bytes are missing, because headers lie about time.
+        """
+        if self._is_mp4:
+            entries = self.stream.index_entries
+            last_pts = entries[len(entries) - 1].timestamp if len(entries) else end_pts
+            if last_pts > end_pts:
+                return last_pts
+        if self.source.kind is not SourceKind.FILE or not is_cut_short(Path(self.source.location)):
+            return None
+        duration = self.info.duration_seconds or 0
+        return max(end_pts + self.frame_ticks, self.clock.origin_pts + round(duration / self.time_base))
+
+    @property
+    def _is_mp4(self) -> bool:
+        return self.container.format.name.startswith("mov,")
+
+    def _find_end(self) -> None:
+        """Find where the video ends, and whether its clock is steady."""
+        is_avi = self.container.format.name == "avi"
+        if self.timestamps_derived and not is_avi:
+            return
+        if self.can_seek and (is_avi or self._is_mp4):
+            self._clock_map = None
+            self.end_pts = self._tail_end()
+        else:
+            self._scan()
+        frame_end_pts = self.clock.origin_pts + self.frame_ticks
+        if self._is_single and self.container.duration and self.container.streams.audio:
+            # A still with sound: players show it as long as the sound lasts.
+            end_seconds = Fraction(self.container.duration, av.time_base)
+            self.end_pts = max(
+                self.end_pts or frame_end_pts, self.clock.origin_pts + round(end_seconds / self.time_base)
+            )
+
+    def _scan(self) -> None:
+        """Read all packets: the end, and for AVI the slots of its pictures; begin again if the clock is not steady."""
+        self._reopen()
+        clock_map = self._clock_map
+        slots_end = num_packets = 0
+        for num_packets, packet in enumerate(self.packets(), 1):  # noqa: B007 - its last value counts
+            if self.timestamps_derived and packet.dts is not None:
+                self._slots.append(packet.dts)
+                slots_end = packet.dts + (packet.duration or 1)
+        num_forward = sum(jump.ticks > 0 for jump in self.jumps)
+        if num_forward * SLOW_PACKETS > num_packets and not self._is_slow:
+            self._is_slow = True
+            self._scan()
+            return
+        self._is_single = num_packets == 1
+        if self._slots:
+            last_pts = self.derived_pts(len(self._slots) - 1)
+            self.end_pts = max(self.clock.origin_pts + slots_end - self._slots[0], last_pts + self.frame_ticks)
+        elif clock_map is not None:
+            self.end_pts = clock_map.end_pts
+            self._corrections = clock_map.corrections
+            self.is_steady = not clock_map.jumps
+        if self.end_pts is not None and self.end_pts <= self.clock.origin_pts:
+            self.end_pts = None
+        if not self.can_seek:
+            self._reopen()
+            self.first_frames = []
+        else:
+            self._clock_map = None
+
+    def derived_pts(self, number: int) -> int:
+        """Timestamp of the picture shown as the `number`-th, in a file that does not say it.
+
+        An AVI gives every packet a slot in decoding order, and empty packets hold the picture. So the pictures, in the
+        order in which they are shown, have the slots of the packets that bring them out of the decoder.
+        """
+        if not self._slots:
+            return self.clock.origin_pts + round(number / self.frame_rate / self.time_base)
+        delay = min(self._delay_packets, len(self._slots) - 1)
+        beyond = max(0, number + delay - len(self._slots) + 1)  # brought out by the end: in the rhythm of the last ones
+        rhythm = self._slots[-1] - self._slots[-2] if len(self._slots) > 1 else self.frame_ticks
+        slot = self._slots[number + delay - beyond] + beyond * rhythm
+        return self.clock.origin_pts + slot - self._slots[delay]
+
+    def _tail_end(self) -> int | None:
         """Read the tail for the end of the last frame's display; headers lie, and a growing file's is out of date."""
         header_end = (self.stream.start_time or 0) + (self.stream.duration or 0)
         for target in (self.clock.origin_pts + round(FAR_FUTURE_SECONDS / self.time_base), header_end, None):
@@ -166,6 +301,7 @@ class Demuxer:
                     last, previous, duration = packet.pts, last, packet.duration
                     end = last + (duration or (last - previous if previous is not None else self.frame_ticks))
             if end is not None and end > self.clock.origin_pts:
+                self._is_single = last == self.clock.origin_pts
                 return end
         return None
 
@@ -182,29 +318,40 @@ class Demuxer:
     def _probe(self) -> tuple[Clock, VideoInfo]:
         earliest: int | None = None
         is_damaged = False
-        for packet in self.packets():
+        begin_dts = None
+        for number, packet in enumerate(self.packets()):
+            if begin_dts is None:
+                begin_dts = packet.dts
             if packet.pts is not None and not packet.is_discard and (earliest is None or packet.pts < earliest):
                 earliest = packet.pts
             try:
                 self.first_frames = self.decode(packet)
+            except MemoryError:  # FFmpeg's is an FFmpegError too
+                raise
             except av.FFmpegError:
                 is_damaged = True
             if self.first_frames:
+                self._delay_packets = number
                 break
         else:
             self.first_frames = self.decode(None)
         if not self.first_frames:
             raise VideoError(
-                f"{self.source.location} holds no picture that can be decoded: it is damaged, get it again"
+                f"{self.source.location} holds no picture that can be decoded: {why_no_picture(self.source)}"
             )
         frame = self.first_frames[0]
         first_pts = frame.pts if frame.pts is not None else frame.dts
         # AVI has no presentation times. FFmpeg makes them from the packets' order: wrong where frames are reordered.
-        is_reordered = self.codec.name in ("h264", "hevc") and self.container.format.name == "avi"
-        self.timestamps_derived = first_pts is None or is_reordered
+        can_reorder = self.codec.name in ("h264", "hevc") or self.codec.has_b_frames
+        if self.container.format.name == "avi" and can_reorder:
+            first_pts = None
+        self.timestamps_derived = first_pts is None
+        if self.timestamps_derived:
+            self._clock_map = None
         origin = first_pts or 0
         if is_damaged and earliest is not None:
             origin = min(origin, earliest)  # what damage took from the beginning still counts as time
+        self._begin_dts = min(origin, begin_dts if begin_dts is not None else origin)
         clock = Clock(self.time_base, origin)
         return clock, self._describe(frame, clock)
 
@@ -213,11 +360,16 @@ class Demuxer:
         aspect = self.stream.sample_aspect_ratio
         if not aspect or aspect < 0:
             aspect = Fraction(1)
-        width, height = frame.width, frame.height
+        self.crop = cropping(Path(self.source.location)) if self.source.kind is SourceKind.FILE else NO_CROP
+        width = frame.width - self.crop.left - self.crop.right
+        height = frame.height - self.crop.top - self.crop.bottom
+        if width < 1 or height < 1:
+            self.crop, width, height = NO_CROP, frame.width, frame.height
         if aspect > 1:  # pixels are stretched, never squeezed: no detail is lost
             width = round(width * aspect)
         else:
             height = round(height / aspect)
+        check_size(width, height, self.source.location)
         duration = self.stream.duration * self.time_base if self.stream.duration else None
         if duration is None and self.container.duration:
             duration = Fraction(self.container.duration, av.time_base)
@@ -251,6 +403,7 @@ def _open_container(source: Source) -> InputContainer:
         "format_whitelist": source.formats,
         "pattern_type": "none",  # a picture's name is read as it is: "p%d.png" is one file
         "enable_drefs": "0",  # QuickTime reference movies keep their pictures in other files
+        "max_pixels": str(MAX_PICTURE_PIXELS),
     }
     # FFmpeg tells only its log which format it takes a file for.
     av.logging.set_level(av.logging.ERROR)
@@ -269,7 +422,7 @@ def _why_not_opened(source: Source, error: Exception) -> str:
     _, format_name, text = getattr(error, "log", None) or (0, "", "")
     if text.startswith("Format not on whitelist"):
         return why_refused(format_name)
-    if source.kind is SourceKind.FILE and _lacks_mp4_index(Path(source.location)):
+    if source.kind is SourceKind.FILE and lacks_mp4_index(Path(source.location)):
         reason = "its index (the moov box) is missing: it was cut short or is still being written"
     elif isinstance(error, av.InvalidDataError):
         reason = "it is no video in a format FFmpeg reads"
@@ -278,27 +431,12 @@ def _why_not_opened(source: Source, error: Exception) -> str:
     return f"{reason}; give a complete video file"
 
 
-def _lacks_mp4_index(path: Path) -> bool:
-    """Whether a file begins as mp4 or mov and has no moov box, walking its top-level boxes."""
-    boxes: set[bytes] = set()
-    with path.open("rb") as file:
-        while len(header := file.read(16)) >= 8:
-            num_bytes = int.from_bytes(header[:4])
-            boxes.add(header[4:8])
-            if not boxes & {b"ftyp", b"mdat", b"wide", b"free", b"skip"}:
-                return False
-            if num_bytes == 1:
-                num_bytes = int.from_bytes(header[8:16])
-            if num_bytes < 8:  # 0: to the end of the file; else broken
-                break
-            file.seek(num_bytes - len(header), 1)
-    return bool(boxes & {b"ftyp", b"mdat"}) and b"moov" not in boxes
-
-
 def _main_video_stream(container: InputContainer, source: Source) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        covers = container.streams.video
+        kinds = ", ".join(sorted({stream.type for stream in container.streams if stream not in covers})) or "nothing"
+        kinds += " and a cover picture" if covers else ""
         container.close()
         raise VideoError(f"{source.location} has no video stream, only {kinds}: give a file with pictures")
     best = container.streams.best("video")

@@ -6,6 +6,7 @@ do it too, but took 1.2 s per frame of 64x48 (docs/log.md). Transparent pixels a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
@@ -15,16 +16,35 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from hourllava.errors import VideoError
+from hourllava.video.layout import NO_CROP, Crop
+
 PictureArray = NDArray[np.uint8]
 Orientation = tuple[bool, bool, bool]  # swap the axes, then mirror left-right, then mirror top-bottom
 
 UPRIGHT: Orientation = (False, False, False)
+# 8192 x 8192, twice 8K video. A file of 20 kB can claim any size; so a decoding process stays below 1 GB on a still.
+MAX_PICTURE_PIXELS = 1 << 26
+STRIP_PIXELS = 1 << 21  # converted at once where a pixel takes many bytes on the way
 BT709, UNSPECIFIED_MATRIX, PQ, HLG, BT2020_PRIMARIES = 1, 2, 16, 18, 9  # ITU-T H.273
 HD_HEIGHT_PIXELS = 720  # untagged video of this height or more is BT.709 by all players' custom, below it BT.601
 PEAK_NITS, WHITE_NITS = 1000.0, 203.0  # ITU-R BT.2408: mastering peak taken, and the level of diffuse white
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
+
+
+def check_size(width_pixels: int, height_pixels: int, location: str) -> None:
+    """Refuse pictures that are too large to be decoded in bounded memory.
+
+    Raises:
+        VideoError: more than `MAX_PICTURE_PIXELS` pixels.
+    """
+    if width_pixels * height_pixels > MAX_PICTURE_PIXELS:
+        raise VideoError(
+            f"{location} has pictures of {width_pixels} x {height_pixels} pixels, at most {MAX_PICTURE_PIXELS:,} in all"
+            " are read: scale it down"
+        )
 
 
 def transfer_name(transfer: int) -> Literal["sdr", "pq", "hlg"]:
@@ -53,16 +73,18 @@ class Painter:
     Args:
         width_pixels: Width of every picture it gives.
         height_pixels: Height of every picture it gives.
+        crop: What to take off the coded picture.
     """
 
-    def __init__(self, width_pixels: int, height_pixels: int):
+    def __init__(self, width_pixels: int, height_pixels: int, crop: Crop = NO_CROP):
         self._size = (width_pixels, height_pixels)
+        self._crop = crop
         self._reformatter = VideoReformatter()  # kept: it holds swscale's tables
 
     def paint(self, frame: VideoFrame) -> PictureArray:
         """Upright RGB picture, uint8 [height, width, 3], resized exactly as `PIL.Image.resize(..., BICUBIC)`."""
         (swap, mirror_x, mirror_y), _ = orientation(frame)
-        picture = self._rgb(frame)
+        picture = self._cropped(self._rgb(frame))
         if swap:
             picture = picture.transpose(1, 0, 2)
         if mirror_x:
@@ -74,15 +96,21 @@ class Painter:
             picture = np.asarray(Image.fromarray(picture).resize(self._size, Image.Resampling.BICUBIC))
         return picture
 
+    def _cropped(self, picture: PictureArray) -> PictureArray:
+        height, width = picture.shape[:2]
+        crop = self._crop
+        inside = picture[crop.top : height - crop.bottom, crop.left : width - crop.right]
+        return inside if inside.size else picture  # a later picture may be smaller than the crop
+
     def _rgb(self, frame: VideoFrame) -> PictureArray:
         if frame.colorspace not in (0, 1, 4, 5, 6, 7, 8, 9, 10):  # unspecified, or one that swscale refuses
             frame.colorspace = BT709 if frame.height >= HD_HEIGHT_PIXELS else 5
         if transfer_name(frame.color_trc) != "sdr":
-            return tone_map(self._convert(frame, "rgb48le"), frame.color_trc, frame.color_primaries)
+            wide = self._convert(frame, "rgb48le")
+            trc, primaries = frame.color_trc, frame.color_primaries
+            return _in_strips(lambda strip: tone_map(strip, trc, primaries), wide)
         if any(component.is_alpha for component in frame.format.components) or frame.format.name == "pal8":
-            rgba = self._convert(frame, "rgba").astype(np.uint16)
-            opaque: PictureArray = ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
-            return opaque
+            return _in_strips(_over_black, self._convert(frame, "rgba"))
         picture: PictureArray = self._convert(frame, "rgb24")
         return picture
 
@@ -91,6 +119,24 @@ class Painter:
         # FULL_CHR_H_INT: without it 10-bit video came out 1.6 of 255 too dark; 8-bit 4:2:0 does not change.
         flags = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
         return self._reformatter.reformat(frame, format=pixel_format, interpolation=flags, threads=1).to_ndarray()
+
+
+def _in_strips(convert: Callable[[Any], PictureArray], picture: Any) -> PictureArray:
+    """Convert a picture [H, W, C] to RGB, some rows at a time, so that steps in between take little memory."""
+    height, width = picture.shape[:2]
+    rows = max(1, STRIP_PIXELS // width)
+    if height <= rows:
+        return convert(picture)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        rgb[top : top + rows] = convert(picture[top : top + rows])
+    return rgb
+
+
+def _over_black(rgba: PictureArray) -> PictureArray:
+    wide = rgba.astype(np.uint16)
+    opaque: PictureArray = ((wide[..., :3] * wide[..., 3:] + 127) // 255).astype(np.uint8)
+    return opaque
 
 
 def tone_map(rgb: NDArray[np.uint16], transfer: int, primaries: int) -> PictureArray:

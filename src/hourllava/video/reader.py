@@ -197,6 +197,7 @@ class FrameReader:
         self.info = VideoInfo(**message["info"])
         self._num_segments: int = message["num_segments"]
         self._shape = (*(request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
+        request = {**request, "steady_end_pts": message.get("steady_end_pts")}  # the others need not look again
         count = max(1, min(num_processes or usable_cores(), self._num_segments, MAX_PROCESSES))
         self._start_further(count, request)
         for i, child in enumerate(self._children):
@@ -217,8 +218,9 @@ class FrameReader:
         joined: list[Gap] = []
         for gap in sorted(self._gaps, key=lambda gap: gap.start_seconds):
             if joined and gap.start_seconds <= joined[-1].end_seconds:
-                end = max(joined[-1].end_seconds, gap.end_seconds)
-                joined[-1] = Gap(joined[-1].start_seconds, end, joined[-1].reason)
+                end, reason = max(joined[-1].end_seconds, gap.end_seconds), joined[-1].reason
+                reason = reason if gap.reason in reason else f"{reason}; {gap.reason}"
+                joined[-1] = Gap(joined[-1].start_seconds, end, reason)
             else:
                 joined.append(gap)
         return tuple(joined)

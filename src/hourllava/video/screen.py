@@ -44,7 +44,7 @@ class Screen:
     def __init__(self, video: Demuxer, grid: SampleGrid, first: int, last: int, begins_pts: int | None):
         self._video, self._clock, self._grid = video, video.clock, grid
         self._next, self._last = first, last
-        self._next_pts = self._clock.pts(grid, first)
+        self._first_pts = self._next_pts = self._clock.pts(grid, first)
         # Where decoding begins afresh: there must come an intra picture of this time, else what follows is not whole.
         self.begins_pts = begins_pts
         self._frame: VideoFrame | None = None
@@ -52,12 +52,19 @@ class Screen:
         self._packet_pts: int | None = None
         self._num_frames = 0
         self._damaged_reads = video.damaged_reads
+        self._num_jumps = 0
+        self.end_pts: int | None = None  # after finish(): where the display of the last picture ends
         self._gap: tuple[int, str] | None = None  # start and reason
 
     @property
     def is_done(self) -> bool:
         """Whether every sample was given."""
         return self._next >= self._last
+
+    @property
+    def next_sample(self) -> int:
+        """The first sample not yet given."""
+        return self._next
 
     def pending_pts(self, until_pts: int) -> list[int]:
         """Timestamps of the samples still to be given, up to the first one at or after `until_pts`."""
@@ -74,12 +81,15 @@ class Screen:
             if self._video.damaged_reads > self._damaged_reads:
                 self._damaged_reads = self._video.damaged_reads
                 self._damage(self._packet_pts, "unreadable data")
+            yield from self._new_jumps()
             if packet.pts is not None:
                 self._packet_pts = packet.pts
             if packet.is_corrupt:
                 self._damage(packet.pts, "lost data")
         try:
             frames = self._video.decode(packet)
+        except MemoryError:  # FFmpeg's is an FFmpegError too
+            raise
         except av.FFmpegError:
             self._damage(packet.pts if packet is not None else None, "damaged picture")
             return
@@ -90,7 +100,9 @@ class Screen:
         for frame in frames:
             pts = self._pts(frame)
             if self._frame is not None and pts <= self._frame_pts:
-                continue  # timestamps that go back: the picture on screen stays
+                if pts < self._frame_pts:  # less than a jump of the clock
+                    self._damage(self._frame_pts, "pictures out of order")
+                continue  # the picture on screen stays
             if self.begins_pts is not None and pts >= self.begins_pts:
                 if pts > self.begins_pts or frame.pict_type != PictureType.I:
                     raise StartsTooLateError
@@ -105,6 +117,7 @@ class Screen:
 
     def finish(self, end_pts: int | None) -> Iterator[Shown | Gap]:
         """No more packets: show the last frame to the end (None: for as long as it says, or the one before did)."""
+        yield from self._new_jumps()
         if self._frame is None:
             if self.begins_pts is not None:
                 raise StartsTooLateError
@@ -114,6 +127,7 @@ class Screen:
             self._last = min(self._last, max(1, self._clock.first_sample(self._grid, end_pts)))
         if self._gap is not None:
             yield self._close_gap(max(end_pts, self._gap[0] + self._video.frame_ticks))
+        self.end_pts = end_pts
         yield from self._give_until(None)
 
     def _give_until(self, pts: int | None) -> Iterator[Shown]:
@@ -129,9 +143,17 @@ class Screen:
         if pts is not None and not self._video.timestamps_derived:
             return pts
         if self._video.timestamps_derived:
-            seconds = (self._num_frames - 1) / self._video.frame_rate
-            return self._clock.origin_pts + round(seconds / self._video.time_base)
+            return self._video.derived_pts(self._num_frames - 1)
         return self._frame_pts + self._video.frame_ticks
+
+    def _new_jumps(self) -> Iterator[Gap]:
+        """A gap without length for every jump of the clock: nothing is lost, but the times are not the file's."""
+        for jump in self._video.jumps[self._num_jumps :]:
+            self._num_jumps += 1
+            if jump.at_pts >= self._first_pts:
+                seconds = self._clock.seconds(jump.at_pts)
+                change = float(jump.ticks * self._clock.time_base)
+                yield Gap(seconds, seconds, f"the file's clock jumps by {change:+.1f} s, time is counted on")
 
     def _damage(self, pts: int | None, reason: str) -> None:
         start = pts if pts is not None else self._frame_pts

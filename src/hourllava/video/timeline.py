@@ -9,6 +9,7 @@ tick, because the container rounded the frames' times to ticks too: frame 2 of a
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from hourllava.errors import ConfigError
 MAX_DENOMINATOR = 1_000_000  # floats such as 29.97 or 0.1 mean the decimal fraction they were written as
 REORDER_PACKETS = 32  # H.264 and HEVC reorder at most 16 frames, here counted as 32 fields
 MIN_DROPPED_PACKETS = 8  # restarting the decoder for less gains nothing
+DTS_BACK_SECONDS = 0.1  # decoding times never go back; FFmpeg's own tolerance
+BACK_SECONDS = 10  # no reordering of pictures is this deep: a clock that goes back by more has jumped
+KEYFRAME_BACK_FRAMES = 4  # a keyframe is shown after all before it; files that call B pictures keyframes err by less
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,105 @@ class Clock:
     def seconds(self, pts: int) -> float:
         """Time of a timestamp in seconds; 0 = the first picture."""
         return float((pts - self.origin_pts) * self.time_base)
+
+
+@dataclass(frozen=True)
+class Jump:
+    """A place where a file's clock restarts or jumps."""
+
+    at_pts: int  # mapped: where the last picture before it ends and the first one after it begins
+    ticks: int  # how far the file's clock moves there; negative: back
+
+
+class ClockMap:
+    """Carries timestamps over the places where a file's clock restarts or jumps, packet by packet in decoding order.
+
+    What follows a jump is shown where the display of the last picture before it ends, as FFmpeg's own tools do.
+
+    Args:
+        time_base: Seconds of a tick.
+        frame_ticks: How long a picture lasts if its packet does not say.
+        max_hole_seconds: A clock that goes forward by more, without a picture, has jumped.
+        ends_by_dts: FFmpeg made the presentation time of the last packet before a jump from what follows the jump
+            (MPEG-1 and 2), so that the end is reckoned from decoding times.
+
+    Attributes:
+        offset_ticks: What to add to the timestamps of the packet looked at last.
+        end_pts: Mapped time at which the display of the latest picture ends; None before the first.
+        num_packets: How many packets were looked at.
+        jumps: The jumps met so far.
+        corrections: Mapped times, by number of the packet, of pictures that would be shown behind a jump they precede.
+    """
+
+    def __init__(self, time_base: Fraction, frame_ticks: int, max_hole_seconds: float, ends_by_dts: bool = False):
+        self.offset_ticks = 0
+        self.end_pts: int | None = None
+        self.num_packets = 0
+        self.jumps: list[Jump] = []
+        self.corrections: dict[int, int] = {}
+        self._frame_ticks = frame_ticks
+        self._hole_ticks = max(round(max_hole_seconds / time_base), 4 * frame_ticks)
+        self._back_ticks = max(round(BACK_SECONDS / time_base), REORDER_PACKETS * frame_ticks)
+        self._dts_back_ticks = max(round(DTS_BACK_SECONDS / time_base), frame_ticks)
+        self._ends_by_dts = ends_by_dts
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the section before a jump. Times of a section are as the file has them."""
+        self._latest_pts: int | None = None
+        self._latest_packet = 0
+        self._latest_dts: int | None = None
+        self._delay_ticks = 0  # of the section's first picture, from decoding to showing
+        self._recent: list[int] = []  # heap of the latest timestamps
+
+    def add(self, pts: int | None, dts: int | None, duration_ticks: int | None, is_key: bool) -> None:
+        """Look at the next packet; `dts` None where the file has no decoding times of its own."""
+        self.num_packets += 1
+        ticks = duration_ticks or self._frame_ticks
+        if self.end_pts is not None and self._jumps_to(pts, dts, is_key):
+            to_pts = pts if pts is not None else dts
+            assert to_pts is not None
+            self.jumps.append(Jump(self.end_pts, to_pts + self.offset_ticks - self.end_pts))
+            if self._latest_pts is not None and self._latest_pts + self.offset_ticks >= self.end_pts:
+                self.corrections[self._latest_packet] = self.end_pts - ticks
+            self.offset_ticks = self.end_pts - to_pts
+            self._begin()
+        if pts is None:
+            if self._latest_pts is not None:
+                self._latest_pts += ticks
+                self.end_pts = self._latest_pts + self.offset_ticks + ticks
+            if self._latest_dts is not None:
+                self._latest_dts += ticks
+            return
+        step = duration_ticks or (pts - self._latest_pts if self._latest_pts is not None else 0) or self._frame_ticks
+        if self._latest_dts is None and dts is not None:
+            self._delay_ticks = pts - dts
+        if self._latest_pts is None or pts > self._latest_pts:
+            self._latest_pts, self._latest_packet = pts, self.num_packets - 1
+            if dts is None or not self._ends_by_dts:
+                self.end_pts = pts + self.offset_ticks + step
+        if dts is not None:
+            self._latest_dts = dts
+            if self._ends_by_dts:
+                self.end_pts = dts + self._delay_ticks + self.offset_ticks + ticks
+        heapq.heappush(self._recent, pts)
+        if len(self._recent) > REORDER_PACKETS:
+            heapq.heappop(self._recent)
+
+    def _jumps_to(self, pts: int | None, dts: int | None, is_key: bool) -> bool:
+        assert self.end_pts is not None
+        if dts is not None and self._latest_dts is not None:
+            forward_ticks = dts - self._latest_dts
+            return forward_ticks > self._hole_ticks or -forward_ticks > self._dts_back_ticks
+        if pts is None or self._latest_pts is None:
+            return False
+        if pts + self.offset_ticks - self.end_pts > self._hole_ticks:
+            return True
+        back_ticks = self._latest_pts - pts
+        # A picture cannot be shown before one that more pictures than a decoder may reorder are shown after.
+        is_out_of_reach = len(self._recent) == REORDER_PACKETS and pts < self._recent[0]
+        is_early_key = is_key and back_ticks > KEYFRAME_BACK_FRAMES * self._frame_ticks
+        return is_out_of_reach or is_early_key or back_ticks > self._back_ticks
 
 
 class Action(IntEnum):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class VideoInfo:
     """What a video is, as found by opening it, never by trusting its header alone.
 
-    `width_pixels` and `height_pixels` are as displayed: after rotation and sample aspect ratio. Three clocks tell the
-    time of a picture. Sample times count from the first picture. A player, and so a subtitle file, counts from the
+    `width_pixels` and `height_pixels` are as displayed: after crop, rotation and sample aspect ratio. Three clocks tell
+    the time of a picture. Sample times count from the first picture. A player, and so a subtitle file, counts from the
     earliest stream of the file: add `player_offset_seconds`. The container counts from anywhere: add `start_seconds`.
     """
 
@@ -41,7 +41,8 @@ class FrameBatch:
     Attributes:
         frames: uint8 [N, H, W, 3], RGB.
         sample_seconds: float64 [N], the asked times k / fps, 0 = the first picture.
-        timestamps_seconds: float64 [N], presentation time of the picture that is on screen at that time.
+        timestamps_seconds: float64 [N], presentation time of the picture that is on screen at that time; equal ones
+            in a row mean the same picture.
     """
 
     frames: NDArray[np.uint8]
@@ -56,7 +57,8 @@ class FrameBatch:
 class Gap:
     """A stretch in which damage cost pictures, to the next keyframe that is whole.
 
-    Samples in it show the last picture before it, or what the decoder made of the damaged ones.
+    Samples in it show the last picture before it, or what the decoder made of the damaged ones. A gap without length
+    tells of a jump of the file's clock, which costs no picture.
     """
 
     start_seconds: float

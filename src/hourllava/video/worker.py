@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from hourllava.errors import HourLlavaError
@@ -24,6 +25,7 @@ from hourllava.video.demuxer import Demuxer
 from hourllava.video.folder import FrameFolder
 from hourllava.video.picture import Painter, PictureArray
 from hourllava.video.source import Source, SourceKind
+from hourllava.video.still import PictureFile, is_picture_file
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import Gap, VideoInfo
 
@@ -98,12 +100,25 @@ def main() -> None:
     stdout = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints may come between the messages
     outbox = _Outbox(stdout)
+    request = json.loads(stdin.readline())
     try:
-        _serve(json.loads(stdin.readline()), stdin, outbox)
+        _serve(request, stdin, outbox)
     except HourLlavaError as error:
         outbox.send({"type": "error", "message": str(error)})
+    except Exception as error:  # noqa: BLE001 - the process's border: nobody else can tell the parent
+        outbox.send({"type": "error", "message": _unforeseen(error, request["location"])})
     outbox.close()
     os._exit(0)  # not by the interpreter's end, which would wait for the thread that reads stdin
+
+
+def _unforeseen(error: Exception, location: str) -> str:
+    """One line for an exception that no rule of ours foresees."""
+    if isinstance(error, MemoryError):
+        return (
+            f"{location}: memory ran out while it was decoded: free some, lower num_processes, or scale the video down"
+        )
+    text = " ".join(str(error).split())
+    return f"{location}: decoding failed ({type(error).__name__}: {text}): convert the file to mp4 and retry"
 
 
 def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
@@ -120,12 +135,22 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
 
         _serve_pictures(RenderedVideo(source, float(grid.fps)), grid, size_pixels, plan, outbox)
         return
-    video = Demuxer(source, outbox.alive)
+    if source.kind is SourceKind.FILE and is_picture_file(Path(source.location)):
+        _serve_pictures(PictureFile(source), grid, size_pixels, plan, outbox)
+        return
+    video = Demuxer(source, outbox.alive, request.get("steady_end_pts"))
     samples = SampledVideo(video, grid)
-    outbox.send({"type": "info", "info": asdict(samples.info), "num_segments": samples.num_segments})
+    outbox.send(
+        {
+            "type": "info",
+            "info": asdict(samples.info),
+            "num_segments": samples.num_segments,
+            "steady_end_pts": video.end_pts if video.can_seek else None,
+        }
+    )
     part = plan.get()
     height, width = size_pixels or (video.info.height_pixels, video.info.width_pixels)
-    painter = Painter(width, height)
+    painter = Painter(width, height, video.crop)
     for segment in range(part["first"], samples.num_segments, part["step"]):
         last_frame = None
         for item in samples.segment(segment):

@@ -1,0 +1,283 @@
+"""What files say of themselves beside their pictures: length, crop, encryption, tiles, size; and faults of a child."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from hourllava.errors import VideoError
+from hourllava.video import probe, read_frames
+from hourllava.video.demuxer import Demuxer
+from hourllava.video.layout import Crop, cropping, is_cut_short, is_encrypted, tiled_picture_kind
+from hourllava.video.source import resolve_source
+from hourllava.video.worker import _unforeseen
+from video.clips import board, number_of, silence, write_clip
+
+
+def write_any(path):
+    """A clip of 60 frames in the format that the suffix names."""
+    if path.suffix in (".gif", ".png", ".webp"):
+        pictures = [Image.fromarray(board(i)) for i in range(60)]
+        options = {} if path.suffix == ".png" else {"save_all": True, "append_images": pictures[1:], "duration": 100}
+        pictures[0].save(path, **options)
+        return path
+    codec = {".webm": "libvpx", ".avi": "mpeg4"}.get(path.suffix, "libx264")
+    return write_clip(path, 60, 10, width=320, height=240, codec=codec, options={"g": "10"})
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "avi", "gif", "png", "webp", "mp4"])
+def test_a_file_that_lacks_bytes(tmp_path, suffix):
+    path = write_any(tmp_path / f"clip.{suffix}")
+    data = path.read_bytes()
+    assert not is_cut_short(path)
+    for length in (len(data) * 3 // 4, len(data) - 1):
+        path.write_bytes(data[:length])
+        assert is_cut_short(path)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "avi", "gif"])
+def test_half_a_file_is_a_gap_at_its_end(tmp_path, suffix):
+    path = write_any(tmp_path / f"clip.{suffix}")
+    with read_frames(path, num_processes=1) as reader:
+        assert sum(len(batch) for batch in reader) == 6
+    assert reader.gaps == ()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with read_frames(path, num_processes=1) as reader:
+        num_frames = sum(len(batch) for batch in reader)
+    assert 2 <= num_frames < 6
+    gap = reader.gaps[-1]
+    assert "cut short" in gap.reason
+    assert gap.start_seconds <= num_frames
+    assert gap.end_seconds == pytest.approx(6, abs=0.2) or suffix in ("avi", "gif")  # FFmpeg does not tell it
+
+
+def test_a_recording_that_grows_is_not_cut_short(tmp_path):
+    for suffix, options in (("mkv", {"live": "1"}), ("ts", {}), ("flv", {"flvflags": "no_duration_filesize"})):
+        path = write_clip(tmp_path / f"clip.{suffix}", 60, 10, container_options=options)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+        assert not is_cut_short(path)
+
+
+def insert_box(data, parents, box):
+    """An mp4 with a box put at the end of the last of `parents`; the index must be behind the media."""
+    data = bytearray(data)
+    starts = [data.rindex(name) - 4 for name in parents]
+    end = starts[-1] + int.from_bytes(data[starts[-1] : starts[-1] + 4])
+    for start in starts:
+        size = int.from_bytes(data[start : start + 4]) + len(box)
+        data[start : start + 4] = size.to_bytes(4)
+    return bytes(data[:end]) + box + bytes(data[end:])
+
+
+@pytest.mark.parametrize("rotation", [None, 90])
+def test_mp4_crop(tmp_path, rotation):
+    """96 x 72 of 128 x 96, moved by 8 to the right and 4 up: 24 pixels off the left, 8 off the right, 8 and 16 off."""
+    path = write_clip(tmp_path / "clip.mp4", 3, width=128, height=96, rotation=rotation)
+    with read_frames(path) as reader:
+        whole = next(reader).frames[0]
+    numbers = (96, 1, 72, 1, 8, 1, -4, 1)
+    clap = (40).to_bytes(4) + b"clap" + b"".join(n.to_bytes(4, signed=True) for n in numbers)
+    parents = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+    path.write_bytes(insert_box(path.read_bytes(), parents, clap))
+    assert cropping(path) == Crop(24, 8, 8, 16)
+    with read_frames(path) as reader:
+        frame = next(reader).frames[0]
+        info = reader.info
+    if rotation:
+        whole = np.rot90(whole, -1)
+        frame, size = np.rot90(frame, -1), (72, 96)
+    else:
+        size = (96, 72)
+    assert (info.width_pixels, info.height_pixels) == size
+    np.testing.assert_array_equal(frame, whole[8:80, 24:120])
+
+
+def ebml(name, body):
+    """A Matroska element."""
+    id_bytes = name.to_bytes((name.bit_length() + 7) // 8)
+    return id_bytes + (len(body) | 1 << 28).to_bytes(4) + body
+
+
+def matroska(*track):
+    tracks = ebml(0x1654AE6B, ebml(0xAE, ebml(0x83, b"\x02")) + ebml(0xAE, ebml(0x83, b"\x01") + b"".join(track)))
+    return ebml(0x1A45DFA3, ebml(0x4282, b"matroska")) + ebml(0x18538067, ebml(0x1549A966, b"") + tracks)
+
+
+def test_matroska_crop_and_encryption(tmp_path):
+    path = tmp_path / "head.mkv"
+    sides = ebml(0x54CC, b"\x08") + ebml(0x54DD, b"\x01\x00") + ebml(0x54BB, b"\x02") + ebml(0x54AA, b"\x04")
+    path.write_bytes(matroska(ebml(0xE0, ebml(0xB0, b"\x40") + sides)))
+    assert cropping(path) == Crop(left=8, right=256, top=2, bottom=4)
+    assert not is_encrypted(path)
+    path.write_bytes(matroska(ebml(0x6D80, ebml(0x6240, ebml(0x5035, b"")))))
+    assert is_encrypted(path)
+    assert cropping(path) == Crop()
+
+
+def test_encrypted_files_are_called_so(tmp_path):
+    key = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "a7e61c373e219033c21091fa607bf3b8"}
+    options = {"encryption_scheme": "cenc-aes-ctr", **key}
+    path = write_clip(tmp_path / "cenc.mp4", 20, container_options=options)
+    with pytest.raises(VideoError, match="is encrypted"):
+        probe(path)
+    path = write_clip(tmp_path / "scrambled.ts", 40, 10)
+    data = bytearray(path.read_bytes())
+    for at in range(0, len(data), 188):
+        if (int.from_bytes(data[at + 1 : at + 3]) & 0x1FFF) == 256:
+            data[at + 3] |= 0x80
+            data[at + 20 : at + 188] = bytes(value ^ 0xA5 for value in data[at + 20 : at + 188])
+    path.write_bytes(data)
+    assert is_encrypted(path)
+
+
+def test_a_song_with_a_cover(tmp_path):
+    picture = io.BytesIO()
+    Image.fromarray(board(1)).save(picture, "PNG")
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as output:
+        sound = output.add_stream("aac", rate=48000)
+        cover = output.add_stream("png")
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "gray"
+        cover.disposition = av.stream.Disposition.attached_pic
+        output.start_encoding()
+        packet = av.Packet(picture.getvalue())
+        packet.stream, packet.pts, packet.dts = cover, 0, 0
+        output.mux(packet)
+        output.mux(sound.encode(silence(48000)))
+        output.mux(sound.encode(None))
+    with pytest.raises(VideoError, match="no video stream, only audio and a cover picture"):
+        probe(path)
+
+
+def png(width, height, depth=1):
+    """A black PNG of any size in a few kilobytes."""
+
+    def chunk(name, body):
+        return len(body).to_bytes(4) + name + body + zlib.crc32(name + body).to_bytes(4)
+
+    compressor = zlib.compressobj(9)
+    row = bytes(1 + width * depth // 8)
+    body = b"".join(compressor.compress(row) for _ in range(height)) + compressor.flush()
+    head = width.to_bytes(4) + height.to_bytes(4) + bytes([depth, 0, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(13000, 13000), (8200, 8200), (16384, 4200)])
+def test_pictures_that_are_too_large(tmp_path, size):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(*size))
+    with pytest.raises(VideoError, match=rf"{size[0]} x {size[1]} pixels, at most 67,108,864"):
+        probe(path)
+
+
+def test_pixels_too_wide(tmp_path):
+    path = write_clip(tmp_path / "wide.mp4", 1, width=4096, height=480, sample_aspect_ratio=Fraction(60, 1))
+    with pytest.raises(VideoError, match="245760 x 480 pixels"):
+        probe(path)
+
+
+def test_animated_webp(tmp_path):
+    durations = [500, 1000, 700, 10]
+    pictures = [Image.fromarray(board(i)) for i in range(4)]
+    path = tmp_path / "clip.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, lossless=True)
+    with read_frames(path, fps=2, size_pixels=(96, 128), num_processes=1) as reader:
+        batch = next(reader)
+    assert [number_of(frame) for frame in batch.frames] == [0, 1, 1, 2, 2]
+    assert list(batch.timestamps_seconds) == [0, 0.5, 0.5, 1.5, 1.5]
+    assert reader.info.duration_seconds == 2.3  # the last one is shown for 100 ms, as browsers do
+    assert batch.frames.shape == (5, 96, 128, 3)
+
+
+def box(name, body):
+    return (8 + len(body)).to_bytes(4) + name + body
+
+
+@pytest.mark.parametrize("kind", [b"grid", b"iovl", b"hvc1"])
+def test_heic_of_tiles_is_refused_by_name(tmp_path, kind):
+    items = [box(b"infe", bytes([2, 0, 0, 0, 0, number, 0, 0]) + name) for number, name in ((1, b"hvc1"), (2, kind))]
+    meta = box(b"pitm", bytes([0, 0, 0, 0, 0, 2])) + box(b"iinf", bytes([0, 0, 0, 0, 0, 2]) + b"".join(items))
+    path = tmp_path / "phone.heic"
+    path.write_bytes(box(b"ftyp", b"heic\0\0\0\0mif1heic") + box(b"meta", bytes(4) + meta))
+    if kind == b"hvc1":
+        assert tiled_picture_kind(path) is None
+        return
+    with pytest.raises(VideoError, match="HEIC picture made of tiles"):
+        probe(path)
+
+
+@pytest.mark.skipif(shutil.which("avifenc") is None, reason="makes its file with avifenc, of libavif")
+def test_avif_of_tiles_is_put_together(tmp_path):
+    Image.fromarray(board(0b101101, 512, 384)).save(tmp_path / "whole.png")
+    command = ["avifenc", "-j", "1", "-s", "10", "--grid", "2x2", "whole.png", "grid.avif"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    with read_frames(tmp_path / "grid.avif") as reader:
+        frames = next(reader).frames
+    assert frames.shape == (1, 384, 512, 3)
+    assert number_of(frames[0]) == 0b101101
+
+
+def test_unknown_streams_on_the_way_are_passed_over(tmp_path):
+    """PyAV raises IndexError for a packet of a stream that appeared after the file was opened."""
+    path = write_clip(tmp_path / "clip.ts", 50, 10)
+    video = Demuxer(resolve_source(path), lambda: None)
+
+    class Later:
+        def __init__(self, container):
+            self.container = container
+            self.num_calls = 0
+
+        def demux(self, stream):
+            self.num_calls += 1
+            for number, packet in enumerate(self.container.demux(stream)):
+                yield packet
+                if number == 10 and self.num_calls < 100:
+                    raise IndexError("list index out of range")
+
+    video.seek_start()
+    later = video.container = Later(video.container)
+    assert sum(1 for _ in video.packets()) == 50
+    assert later.num_calls > 1
+    assert video.damaged_reads == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("two\nlines"), "KeyError"),
+        (MemoryError(), "memory ran out"),
+        (av.error.MemoryError(12, "Cannot allocate memory"), "memory ran out"),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_unforeseen_errors_are_one_line(error, words):
+    message = _unforeseen(error, "clip.mp4")
+    assert words in message
+    assert message.startswith("clip.mp4: ")
+    assert "\n" not in message
+
+
+def test_a_child_passes_every_error_on(tmp_path):
+    """It used to be ended by the interpreter with SIGABRT."""
+    program = "import hourllava.video.worker as w\nw.Demuxer = lambda *_: 1 / 0\nw.main()"
+    path = write_clip(tmp_path / "clip.mp4", 1)
+    request = {"source": resolve_source(path).as_message(), "fps": 1.0, "start_seconds": 0.0, "end_seconds": None}
+    request |= {"size_pixels": None, "folder_fps": 1.0}
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(json.dumps(request).encode() + b"\n")
+    child.stdin.flush()  # left open, as a reader does
+    answer = child.stdout.read()
+    child.stdin.close()
+    child.stdout.close()
+    assert child.wait() == 0
+    assert "ZeroDivisionError: division by zero" in json.loads(answer[4:])["message"]
