@@ -194,7 +194,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
 
 
 def test_two_writers_of_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.mds_writer._LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0.1)
     with ShardWriter(tmp_path, {"a": "str"}), pytest.raises(DataError, match="another process"):
         ShardWriter(tmp_path, {"a": "str"})
     assert ShardWriter(tmp_path, {"a": "str"}).finished

@@ -50,9 +50,7 @@ def lock_folder(folder: Path, name: str = LOCK_NAME, *, wait_seconds: float | No
     try:
         yield
     finally:
-        path.unlink(
-            missing_ok=True
-        )  # before the flock goes: a process that waits for it looks whether the file is gone
+        path.unlink(missing_ok=True)  # before the flock goes: who gets it next looks whether the file is there
         os.close(descriptor)
 
 

@@ -1,11 +1,15 @@
-"""A picture file to the upright 8-bit RGB picture that a viewer shows: pictures of records, frames of a folder.
+"""A picture file to the picture that a viewer shows, upright, 8-bit RGB: pictures of records, frames of a folder.
 
-EXIF orientation      turned upright
-transparency          over white, as on a page; video frames are shown over black, as players do
-16 bits a sample      the upper 8 of them
-32-bit grey, float    scaled by the smallest range that holds all values, see `_TOPS`; outside of them an error
-several pictures      the first
-more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (89 million)    an error: a file of 20 kB may hold 0.5 GB of one colour
+What a file says is done in one way for both:
+
+    EXIF orientation      turned upright
+    transparency          over white, as on a page; video frames are shown over black, as players do
+    16 bits a sample      the upper 8 of them
+    32-bit grey, float    scaled by the smallest range that holds all values, see `_TOPS`; outside of them an error
+    several pictures      the first
+    too many pixels       an error, from `PIL.Image.MAX_IMAGE_PIXELS` (89 million) on
+
+Without the last one a PNG of 20 kB takes gigabytes: 169 million black pixels.
 """
 
 import struct
