@@ -12,6 +12,7 @@ What a file says is done in one way for both:
 Without the last one a PNG of 20 kB takes gigabytes: 169 million black pixels.
 """
 
+import io
 import struct
 import warnings
 from pathlib import Path
@@ -41,9 +42,13 @@ PICTURE_ERRORS = (
 def open_picture(file: Path | IO[bytes]) -> Image.Image:
     """Open a picture, without decoding it; a context manager, as of `PIL.Image.open`.
 
+    A path's bytes are read first: Pillow maps an uncompressed grey TIFF by its turned size and mixes up its rows.
+
     Raises:
         PICTURE_ERRORS: it is none, damaged, or too large.
     """
+    if isinstance(file, Path):
+        file = io.BytesIO(file.read_bytes())
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many
         return Image.open(file)
