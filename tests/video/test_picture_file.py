@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from hourllava.data.sharding import _jpeg
 from hourllava.errors import DataError, VideoError
 from hourllava.video import read_frames
+from hourllava.video.folder import _open_picture
 from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (64, 1))
@@ -131,6 +132,7 @@ def test_pictures_are_upright(mode, orientation, ending, tmp_path):
     assert is_copied == (ending == "jpg" and mode == "RGB" and orientation == 1)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_damaged_orientation_costs_nothing_but_itself(tmp_path):
     picture = Image.fromarray(RAMP).convert("RGB")
     picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
@@ -148,8 +150,5 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
                 open_picture(tmp_path / name)
             with pytest.raises(DataError, match=f"{name} has more than {limit} pixels"):
                 _jpeg(name, tmp_path)
-        with (
-            pytest.raises(VideoError, match=r"a\.png cannot be read as a picture"),
-            read_frames(tmp_path, fps=1.0) as frames,
-        ):
-            list(frames)
+        with pytest.raises(VideoError, match=r"a\.png cannot be read as a picture"):
+            _open_picture(tmp_path / "a.png")  # here: a reader decodes in a process of its own

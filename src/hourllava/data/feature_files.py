@@ -161,7 +161,10 @@ def load_features(path: Path) -> Memory:
     if path.suffix == ".pt":
         return Memory.load_released(path)
     if not path.name.endswith(".int8.safetensors"):
-        return Memory.load(path)
+        try:
+            return Memory.load(path)
+        except OverflowError as error:  # a number that is no float
+            raise damaged(path, error) from error
     tensors, fields = read_memory_file(path)
     _check_shapes(path, tensors)
     try:
