@@ -10,6 +10,7 @@ import random
 import struct
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +189,17 @@ def test_a_shard_larger_than_the_cache_is_refused(store, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=f"bytes, the shard cache 100; raise {LIMIT}"):
         read_all("counted://a", tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix == ".mds"]
+
+
+def test_a_user_without_a_home(store, tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert read_all(store / "a", None) == list(range(12))  # nothing is to be cached
+    with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
+        read_all("counted://a", None)
 
 
 PROMISED = 50_000_000

@@ -53,10 +53,19 @@ class LocalShard:
 
 
 def default_cache_folder() -> Path:
-    """`hourllava/shards` in $XDG_CACHE_HOME or ~/.cache."""
+    """`hourllava/shards` in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        ConfigError: neither is known: a user without a home.
+    """
     # The XDG specification: an empty or relative setting counts as none.
     configured = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (configured if configured.is_absolute() else Path.home() / ".cache") / "hourllava" / "shards"
+    try:
+        return (configured if configured.is_absolute() else Path.home() / ".cache") / "hourllava" / "shards"
+    except RuntimeError as error:
+        raise ConfigError(
+            "this user has no home folder for the cache of shards; set XDG_CACHE_HOME to a folder that you may write to"
+        ) from error
 
 
 def max_cache_bytes(folder: Path) -> int:
@@ -78,12 +87,12 @@ def is_cached(folder: str, shard: ShardInfo) -> bool:
     return shard.zip_data is not None or is_remote(folder)
 
 
-def open_shard(folder: str, shard: ShardInfo, cache_folder: Path) -> LocalShard:
+def open_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> LocalShard:
     """Open a shard's uncompressed file: in its folder if it lies there, else in the cache, fetched if needed.
 
     Raises:
         DataError: it cannot be opened, fetched or decompressed, or is not what the index says (checked when fetched).
-        ConfigError: as `max_cache_bytes`.
+        ConfigError: as `max_cache_bytes`, `default_cache_folder`.
     """
     if not is_cached(folder, shard):
         path = shard_path(Path(folder), shard.raw_data.basename)
@@ -97,7 +106,7 @@ def open_shard(folder: str, shard: ShardInfo, cache_folder: Path) -> LocalShard:
     source = join(folder, stored) if is_remote(folder) else str(shard_path(Path(folder), stored))
     # A shard written again has another size or hash, and so another name here.
     key = hashlib.sha256(f"{source}\n{shard.model_dump_json()}".encode()).hexdigest()[:32]
-    path = cache_folder / f"{key}.mds"
+    path = (cache_folder or default_cache_folder()) / f"{key}.mds"
     file = _open_held(path, shard.raw_data.bytes)
     if file is None:
         try:

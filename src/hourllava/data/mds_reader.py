@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hourllava.data.mds_cache import LocalShard, default_cache_folder, is_cached, open_shard
+from hourllava.data.mds_cache import LocalShard, is_cached, open_shard
 from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
 from hourllava.data.mds_format import (
     INDEX_NAME,
@@ -134,7 +134,7 @@ class MdsDataset:
     """
 
     def __init__(self, sources: str | Path | Sequence[str | Path], *, cache_folder: Path | None = None) -> None:
-        self._cache_folder = cache_folder or default_cache_folder()
+        self._cache_folder = cache_folder
         self._sources: list[_Source] = []
         self._shards: list[tuple[str, ShardInfo]] = []  # (folder, entry)
         for source in [sources] if isinstance(sources, str | Path) else sources:
@@ -237,7 +237,7 @@ class MdsDataset:
             raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")
 
 
-def _open_reader(shards: Sequence[tuple[str, ShardInfo]], cache_folder: Path, number: int) -> ShardReader:
+def _open_reader(shards: Sequence[tuple[str, ShardInfo]], cache_folder: Path | None, number: int) -> ShardReader:
     folder, shard = shards[number]
     local = open_shard(folder, shard, cache_folder)
     try:

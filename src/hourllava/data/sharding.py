@@ -105,9 +105,8 @@ class KnownFile:
         Raises:
             DataError: it cannot be used.
         """
-        state = _state(path)
-        records = RecordFile(path)
-        return cls(records, file_digest(path), state)
+        state, digest = _state(path), file_digest(path)  # before: a change from now on is noticed
+        return cls(RecordFile(path), digest, state)
 
     def check_unchanged(self) -> None:
         """Check that the file is as it was when it was looked through.
