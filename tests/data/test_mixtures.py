@@ -163,9 +163,11 @@ def test_mixtures_that_are_none(place, value, words, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "[]", "3", '{"streams": []}', '{"streams": {}}', '{"streams": {"a": 1}}', '{"streams": [{"folder": 3}]}',
+        "", "{", "[]", "3", '{"streams": []}', '{"streams": {}}', '{"streams": {"a": 1}}',
+        '{"streams": [{"folder": 3}]}',
         '{"streams": [{"folder": ""}]}', '{"streams": [{"folder": "0"}], "media_root": 5}', "[" * 100_000, "\udcff",
     ],
+    ids=lambda text: ascii(text[:30]),
 )  # fmt: skip
 def test_a_list_of_streams_that_is_damaged(text, tmp_path):
     (tmp_path / "streams.json").write_bytes(text.encode("utf-8", "surrogateescape"))
