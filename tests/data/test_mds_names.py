@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.shard_rows import video_rows, write
 from hourllava.data.lengths import _load
-from hourllava.data.mds_format import parse_lengths
+from hourllava.data.mds_format import check_table, parse_index, parse_lengths
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_remote import join
@@ -109,6 +109,33 @@ def test_an_index_of_many_large_promises(tmp_path):
     shard["raw_data"]["bytes"] = 2**32 - 1
     (folder / "index.json").write_text(json.dumps({"version": 2, "shards": [shard] * 1000}))
     refused(folder, "promises 1000000000000 samples; at most")
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 3, 4, 7, 8, 16, 1000])
+def test_a_table_is_checked_in_pieces_of_any_size(piece_bytes, tmp_path):
+    folder = write(tmp_path / "a", video_rows(30))
+    (shard,) = parse_index((folder / "index.json").read_bytes(), "index")
+    right = (folder / "shard.00000.mds").read_bytes()[: shard.head_bytes]
+
+    def check(table):
+        asked = []
+        pieces = (asked.append(k) or table[k : k + piece_bytes] for k in range(0, len(table), piece_bytes))
+        try:
+            check_table(pieces, shard, "s")
+        finally:
+            check.last = asked[-1] if asked else 0
+
+    check(right)
+    numbers = np.frombuffer(right, "<u4")
+    for place, value in ((0, 29), (1, 0), (1, shard.head_bytes - 1), (15, 2**32 - 1), (15, 0), (31, 7), (31, 2**31)):
+        wrong = numbers.copy()
+        wrong[place] = value
+        with pytest.raises(DataError, match="write the shard again"):
+            check(wrong.tobytes())
+        assert check.last <= 4 * place + 8  # what follows is not read
+    for cut in (0, 3, 4, 50, len(right) - 1):
+        with pytest.raises(DataError, match="write the shard again"):
+            check(right[:cut])
 
 
 def saved(lengths):

@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ _SIZE_VARIABLE = "HOURLLAVA_SHARD_CACHE_BYTES"
 _FETCH_WAIT_SECONDS = 600.0  # for another process that fetches a shard; then this one fetches it, too
 _LEFT_AFTER_SECONDS = 3600.0  # a file that is being fetched changes all the time; one this old was left behind
 _REMOVED_WAIT_SECONDS = 0.01
+_TABLE_PIECE_BYTES = 1 << 22
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -163,7 +164,7 @@ def _fetch(source: str, shard: ShardInfo, path: Path) -> IO[bytes]:
             packed.unlink(missing_ok=True)
         file = temporary.open("rb")
         try:
-            check_table(file.read(shard.head_bytes), shard, source)
+            check_table(_table(file, shard), shard, source)
         except DataError:
             file.close()
             raise
@@ -178,15 +179,21 @@ def _unpack(packed: Path, path: Path, shard: ShardInfo, source: str) -> None:
     open_packed, errors = _decompressor(shard.compression or "")
     try:
         with packed.open("rb") as file, open_packed(file) as plain, path.open("wb") as out:
-            head = b""
-            while len(head) < shard.head_bytes and (piece := plain.read(shard.head_bytes - len(head))):
-                head += piece
-            check_table(head, shard, source)
-            out.write(head)
-            copy_at_most(plain, out, shard.raw_data.bytes + 1 - len(head))
+            check_table(_table(plain, shard, out), shard, source)
+            copy_at_most(plain, out, shard.raw_data.bytes + 1 - shard.head_bytes)
     except errors as error:
         raise DataError(f"{source} cannot be decompressed: {reason_of(error)}; copy or write it again") from error
     _check(path, shard.raw_data, source)
+
+
+def _table(file: IO[bytes], shard: ShardInfo, out: IO[bytes] | None = None) -> Iterator[bytes]:
+    """The pieces of a shard's table of samples, each copied to `out` before it is given."""
+    missing_bytes = shard.head_bytes
+    while missing_bytes and (piece := file.read(min(_TABLE_PIECE_BYTES, missing_bytes))):
+        if out is not None:
+            out.write(piece)
+        missing_bytes -= len(piece)
+        yield piece
 
 
 def _check(path: Path, info: FileInfo, source: str) -> None:

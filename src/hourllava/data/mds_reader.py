@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from hourllava.errors import DataError
 
 _OPEN_SHARDS, _OPEN_CACHED_SHARDS = 256, 32
 _MAX_REPORTED = 5
+_TABLE_PIECE_BYTES = 1 << 22
 _OFFSETS = struct.Struct("<2I")  # where a row begins and ends
 
 
@@ -57,7 +58,8 @@ class ShardReader:
                 self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             except (OSError, ValueError) as error:  # ValueError: an empty file
                 raise DataError(f"{local.path} cannot be opened: {error}; write the shard again") from error
-        check_table(self._data[: shard.head_bytes], shard, str(local.path))
+        edges = [*range(0, shard.head_bytes, _TABLE_PIECE_BYTES), shard.head_bytes]
+        check_table((self._data[begin:end] for begin, end in pairwise(edges)), shard, str(local.path))
         self._coders = [find_coder(encoding) for encoding in shard.column_encodings]
         self._sizes_format = struct.Struct(f"<{sum(size is None for size in shard.column_sizes)}I")
 

@@ -40,7 +40,7 @@ def run_folder(out: Path, settings_name: str, settings: BaseModel, folders: Sequ
 
 
 def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: Sequence[Path]) -> None:
-    """Make `out` and its folders, or find them as a run with the same settings left them; `run_folder` holds it, too.
+    """Make `out` and its folders, or find them as a run with the same settings left them. A run uses `run_folder`.
 
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files.
