@@ -13,14 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_model
-from hourllava.data.feature_files import load_features, quantize
-from hourllava.data.feature_items import find_items, parse_shard
+from hourllava.data.feature_files import feature_size, load_features, quantize
+from hourllava.data.feature_items import find_items, hold_shard, parse_shard
 from hourllava.data.features import make_features, run_features
 from hourllava.data.tower import Tower, load_tower
-from hourllava.errors import CheckpointError, ConfigError, DataError, MemoryFileError
+from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
 from hourllava.inference.encoder import encoder_identity
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory
+from hourllava.inference.memory_file import write_memory_file
 from hourllava.model.checkpoint import load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower
@@ -387,3 +388,129 @@ def test_a_ray_cluster_makes_the_same_files(videos, made, tmp_path, monkeypatch)
     assert (report.num_made, len(report.failures)) == (5, 2)
     assert (again.num_made, again.num_kept) == (0, 5)
     assert content(tmp_path / "out") == content(made[0])
+
+
+def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_path, monkeypatch):
+    """As if the process had been killed: nothing that it would do on its way out is done."""
+    from hourllava.data import feature_worker
+
+    class KilledError(Exception):
+        pass
+
+    decode, order = feature_worker._decode, []
+
+    def deadly(job, *rest):
+        order.append(job.video.name)
+        if job.video.name == "0.mp4":
+            raise KilledError
+        decode(job, *rest)
+
+    monkeypatch.setattr(feature_worker, "_decode", deadly)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            make(videos / "s", tmp_path, decoders=1)
+    assert order == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "0.mp4"]
+    report = make(videos / "s", tmp_path, decoders=1)
+    assert (report.num_made, report.num_kept) == (0, 4)
+    ((video, reason),) = report.failures
+    assert Path(video).name == "0.mp4"
+    assert "2 runs were killed while they read it" in reason
+    assert "2 runs were killed" in report.ledger.read_text()
+    assert len(order) == 6
+    monkeypatch.setattr(feature_worker, "_decode", decode)
+    os.utime(videos / "s/0.mp4")  # converted, or exchanged
+    assert make(videos / "s", tmp_path, decoders=1).num_made == 1
+    assert not list(tmp_path.rglob("*.attempt"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryFileError("the disk is full")])
+def test_a_run_that_ends_in_order_suspects_no_video(error, videos, tmp_path, monkeypatch):
+    from hourllava.data import feature_worker
+
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr(feature_worker, "write_features", failing)
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        make(videos / "s", tmp_path)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.attempt"))
+    assert make(videos / "s", tmp_path).num_made == 5
+
+
+@pytest.mark.parametrize(
+    ("shards", "refused"), [(((0, 1), (0, 1)), True), (((0, 2), (0, 3)), True), (((0, 2), (1, 2)), False)]
+)
+def test_two_runs_at_once_make_no_video_twice(shards, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    first, second = shards
+    said = ""
+    with hold_shard(tmp_path, first):
+        try:
+            with hold_shard(tmp_path, second):
+                pass
+        except DataError as error:
+            said = str(error)
+    assert ("is being written by another process" in said) == refused
+    with hold_shard(tmp_path, second):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+FIELDS = {
+    "fps": 1.0, "duration_seconds": 3.0, "source": {"name": "a", "digest": "0"},
+    "encoder": {"digest": "d", "feature_width": 8, "grid": 2}, "gaps": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shapes", "fields"),
+    [
+        (".safetensors", {"features": (3, 32)}, {}),
+        (".safetensors", {"features": (96,)}, {}),
+        (".safetensors", {"features": ()}, {}),
+        (".safetensors", {"features": (3, 2, 2, 8)}, {}),
+        (".safetensors", {"features": (3, 0, 8)}, {}),
+        (".safetensors", {"features": (3, 4, 0)}, {}),
+        (".safetensors", {"features": None}, {}),
+        (".safetensors", {"timestamps_seconds": (2,)}, {}),
+        (".safetensors", {"sample_seconds": None}, {}),
+        (".safetensors", {}, {"duration_seconds": 10**400}),
+        (".safetensors", {}, {"duration_seconds": float("nan")}),
+        (".safetensors", {}, {"duration_seconds": -1.0}),
+        (".safetensors", {}, {"duration_seconds": [3]}),
+        (".int8.safetensors", {"scales": None}, {}),
+        (".int8.safetensors", {"scales": (3,)}, {}),
+        (".int8.safetensors", {"scales": (1, 1)}, {}),
+        (".int8.safetensors", {"features": (3, 32)}, {}),
+        (".int8.safetensors", {}, {"encoder": {"digest": "d", "feature_width": 9, "grid": 2}}),
+        (".int8.safetensors", {}, {"source": "a"}),
+    ],
+)
+def test_feature_files_of_another_shape_are_one_line(suffix, shapes, fields, tmp_path):
+    is_int8 = suffix.startswith(".int8")
+    right = {"features": (3, 4, 8), "timestamps_seconds": (3,), "sample_seconds": (3,)}
+    right |= {"scales": (3, 4)} if is_int8 else {}
+    kinds = {"features": torch.int8 if is_int8 else torch.bfloat16, "scales": torch.float32}
+
+    def write(shapes, fields):
+        tensors = {
+            name: torch.zeros(shape, dtype=kinds.get(name, torch.float64))
+            for name, shape in (right | shapes).items() if shape is not None
+        }  # fmt: skip
+        if tensors.get("sample_seconds") is not None:
+            tensors["sample_seconds"] = torch.arange(3, dtype=torch.float64)
+        write_memory_file(path, tensors, FIELDS | fields)
+
+    path = tmp_path / f"a{suffix}"
+    write(shapes, fields)
+    with pytest.raises((MemoryFileError, InputError)) as caught:
+        load_features(path)
+    assert "\n" not in str(caught.value)
+    if shapes or "duration_seconds" in fields:
+        with pytest.raises(MemoryFileError) as caught:
+            feature_size(path)
+        assert "\n" not in str(caught.value)
+    write({}, {})
+    assert feature_size(path) == ((3, 4, 8), 3.0)
+    assert len(load_features(path)) == 3

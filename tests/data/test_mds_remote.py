@@ -13,6 +13,12 @@ from hourllava.data.mds_reader import MdsDataset
 from hourllava.errors import DataError
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr("hourllava.data.mds_remote._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("hourllava.data.mds_cache._said", set())
+
+
 @pytest.fixture
 def memory():
     """An empty file system in memory, behind `memory://`."""

@@ -11,7 +11,7 @@ from data.shard_rows import contents
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
 from hourllava.data.mixtures import Sampling, parse_part, published_mixture, read_mixture
-from hourllava.data.shard_run import merge_stage, run_merge
+from hourllava.data.shard_run import merge_stage, run_merge, stage_media_root, stream_folders
 from hourllava.errors import ConfigError, DataError
 
 
@@ -158,6 +158,32 @@ def test_mixtures_that_are_none(place, value, words, tmp_path):
     for name in ("broken.json", "gone.json"):
         with pytest.raises(ConfigError, match=name):
             read_mixture(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "3", '{"streams": []}', '{"streams": {}}', '{"streams": {"a": 1}}',
+        '{"streams": [{"folder": 3}]}',
+        '{"streams": [{"folder": ""}]}', '{"streams": [{"folder": "0"}], "media_root": 5}', "[" * 100_000, "\udcff",
+    ],
+    ids=lambda text: ascii(text[:30]),
+)  # fmt: skip
+def test_a_list_of_streams_that_is_damaged(text, tmp_path):
+    (tmp_path / "streams.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    for read in (stream_folders, stage_media_root):
+        with pytest.raises(DataError, match=r"streams\.json cannot be read") as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_stage_knows_its_media(tmp_path):
+    (tmp_path / "streams.json").write_text('{"streams": [{"folder": "0"}], "media_root": "../data"}')
+    assert stream_folders(tmp_path) == [tmp_path / "0"]
+    assert stage_media_root(tmp_path) == tmp_path / "../data"
+    (tmp_path / "streams.json").write_text('{"streams": [{"folder": "0"}]}')
+    assert stage_media_root(tmp_path) is None
+    assert stage_media_root(tmp_path / "elsewhere") is None
 
 
 KILLED = """

@@ -162,6 +162,87 @@ def test_run_again_changes_nothing(prepared, tmp_path):
     assert contents(root) == before
 
 
+def own_mixture(root, files, *, kind="image", questions_per_record=None):
+    source = {"kind": kind, "media": "m", "questions_per_record": questions_per_record, "files": files}
+    stages = {"s1": {"streams": {"0": ["own_part0"]}}}
+    path = root / "own.json"
+    path.write_text(json.dumps({"parts": 1, "sources": {"own": source}, "stages": stages}))
+    return read_mixture(path)
+
+
+def prepare(root, mixture):
+    return list(prepare_stage(PrepareSettings("s1", root, root / "out", mixture)))
+
+
+def ids_of(root):
+    return [row["text"]["id"] for row in MdsDataset(root / "out/hourllava_s1/0")]
+
+
+def films(root, names):
+    """Records of one question each about films of their own, which are there."""
+    (root / "m").mkdir(exist_ok=True)
+    for name in names:
+        (root / "m" / f"{name}.mp4").write_bytes(b"film")
+    return [{"id": name, "video": f"{name}.mp4", "conversations": turns(f"{name}?")} for name in names]
+
+
+def test_files_that_differ_in_their_ending_are_two(tmp_path):
+    save(tmp_path / "part.json", films(tmp_path, "ab"))
+    save(tmp_path / "part.jsonl", films(tmp_path, "cd"))
+    files = {"part.json": "all", "part.jsonl": "all"}
+    prepare(tmp_path, own_mixture(tmp_path, files, kind="video", questions_per_record=5))
+    rows = list(MdsDataset(tmp_path / "out/hourllava_s1/0"))
+    assert sorted(row["video"] for row in rows) == [f"m/{name}.mp4" for name in "abcd"]
+    assert {row["text"]["source"] for row in rows} == {"part"}
+
+
+@pytest.mark.parametrize("questions_per_record", [None, 5])
+def test_a_changed_file_of_equal_size_and_date_is_refused(questions_per_record, tmp_path):
+    path = tmp_path / "a.json"
+    save(path, films(tmp_path, "ab"))
+    mixture = own_mixture(tmp_path, {"a.json": "all"}, kind="video", questions_per_record=questions_per_record)
+    said, times = prepare(tmp_path, mixture), path.stat()
+    assert prepare(tmp_path, mixture) == said
+    path.write_text(path.read_text().replace('"yes"', '"not"'))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(DataError, match="holds shards of other records or settings"):
+        prepare(tmp_path, mixture)
+    shutil.rmtree(tmp_path / "out" / "own_part0")
+    prepare(tmp_path, mixture)
+    assert {row["text"]["conversations"][1]["value"] for row in MdsDataset(tmp_path / "out/hourllava_s1/0")} == {"not"}
+
+
+def test_a_root_told_in_two_ways_is_one(tmp_path, monkeypatch):
+    save(tmp_path / "a.json", films(tmp_path, "ab"))
+    prepare(tmp_path, own_mixture(tmp_path, {"a.json": "all"}, kind="video"))
+    before = contents(tmp_path / "out" / "own_part0")
+    monkeypatch.chdir(tmp_path)
+    prepare(Path(), read_mixture(Path("own.json")))
+    assert contents(tmp_path / "out" / "own_part0") == before
+
+
+def test_a_file_that_is_not_grouped_is_told_each_time(tmp_path):
+    records = films(tmp_path, "abc")
+    records[1]["conversations"] += turns("And then?", marks=0)
+    save(tmp_path / "a.json", records)
+    mixture = own_mixture(tmp_path, {"a.json": "all"}, kind="video", questions_per_record=5)
+    for _ in range(2):
+        (line,) = [line for line in prepare(tmp_path, mixture) if "not grouped" in line]
+        assert line == (
+            "records: a.json: not grouped by 5: 1 of its records ask several questions, record 2 is the first"
+        )
+
+
+def test_a_stage_without_a_sample_is_an_error(tmp_path):
+    save(tmp_path / "a.json", [{"id": "a", "video": "gone.mp4", "conversations": turns("?")}])
+    mixture = own_mixture(tmp_path, {"a.json": "all"}, kind="video")
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match=r"stream 0 of stage s1 holds no sample: 1 records .*; why: .*skipped\.jsonl"
+        ):
+            prepare(tmp_path, mixture)
+
+
 def test_what_cannot_be_used_is_left_out_and_counted(raw, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(raw, root)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 
 from cli_support import COMMAND, environment, hourllava
 from data.shard_rows import contents
+from hourllava.data import sharding
+from hourllava.data.locks import lock_folder
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
 from hourllava.data.mixtures import Sampling, published_mixture
@@ -193,8 +196,68 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         ShardWriter(tmp_path / "out" / "0", {"a": "str"})
 
 
+@pytest.mark.parametrize("name", ["records.json", "records.jsonl"])
+def test_a_run_is_told_by_what_its_files_hold(name, tmp_path, monkeypatch):
+    """A changed file is another run, also of equal size and date; an equal file is the same one, wherever it lies."""
+    records = video_records(tmp_path / "media", 6, text="right")
+    path = tmp_path / "one" / name
+
+    def run(path, **options):
+        chosen = {"kind": "video", "media_root": tmp_path / "media", **options}
+        return shard_records(ShardSettings(files=((path, ALL),), **chosen), tmp_path / "out")
+
+    def write(path, records):
+        path.parent.mkdir(exist_ok=True)
+        lines = [json.dumps(record) for record in records]
+        path.write_text("\n".join(lines) if name.endswith("l") else "[" + ",".join(lines) + "]")
+        return path
+
+    run(write(path, records))
+    before, times = contents(tmp_path / "out"), path.stat()
+    changed = json.loads(json.dumps(records).replace("right", "wrong"))
+    write(path, changed)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    with pytest.raises(DataError, match="holds shards of other records or settings") as caught:
+        run(path)
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path / "out") == before
+    run(write(tmp_path / "two" / name, records))  # elsewhere
+    monkeypatch.chdir(tmp_path)
+    run(Path("two") / name, media_root=Path("media"))  # and told otherwise
+    assert contents(tmp_path / "out") == before
+    assert str(tmp_path) not in (tmp_path / "out" / "settings.json").read_text()
+    with pytest.raises(DataError, match="other records"):  # its name is in the rows
+        run(write(tmp_path / "one" / f"renamed{path.suffix}", records))
+
+
+def test_a_file_that_changes_under_the_run_is_told(tmp_path, monkeypatch):
+    records = video_records(tmp_path / "media", 4)
+    path = save(tmp_path / "records.json", records)
+    merge = sharding.KnownFile.check_unchanged
+
+    def change_first(self):
+        save(path, records[:3])
+        merge(self)
+
+    monkeypatch.setattr(sharding.KnownFile, "check_unchanged", change_first)
+    chosen = ShardSettings(files=((path, ALL),), kind="video", media_root=tmp_path / "media")
+    with pytest.raises(DataError, match="changed while it was read"):
+        shard_records(chosen, tmp_path / "out")
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_two_runs_of_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    records = video_records(tmp_path / "media", 2)
+    (tmp_path / "out").mkdir()
+    with lock_folder(tmp_path / "out"), pytest.raises(DataError, match="another process"):
+        shard(tmp_path, records, "video")
+    assert shard(tmp_path, records, "video").num_samples == 2
+
+
 def test_two_writers_of_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.mds_writer._LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0.1)
     with ShardWriter(tmp_path, {"a": "str"}), pytest.raises(DataError, match="another process"):
         ShardWriter(tmp_path, {"a": "str"})
     assert ShardWriter(tmp_path, {"a": "str"}).finished
@@ -366,6 +429,12 @@ def test_a_published_list_from_its_files(tmp_path):
     numbers = [int(row["text"]["id"].split()[-1]) for row in MdsDataset(tmp_path / "out")]
     assert numbers == [3, 13, 8, 3, 13]
     assert MdsDataset(tmp_path / "out")[0]["text"]["source"].startswith("magpie_pro_qwen2")
+
+
+def test_a_folder_without_a_sample_is_an_error(tmp_path):
+    path = save(tmp_path / "a.json", [{"id": "a", "video": "gone.mp4", "conversations": turns()}] * 3)
+    with pytest.raises(DataError, match=r"holds no sample: all 3 records were skipped; reasons: .*skipped\.jsonl"):
+        run_shard(**options(tmp_path, [str(path)], kind="video"))
 
 
 def test_options_that_do_not_go_together(tmp_path):

@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from hourllava.data.locks import lock_folder
 from hourllava.data.records import LoadReport, iterate_questions
-from hourllava.errors import ConfigError, VideoError
+from hourllava.errors import ConfigError, DataError, VideoError
+from hourllava.video import read_frames
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.make import MakeSettings, make_world
 from hourllava.world.reference import Reference, load_reference, read_reference, render_reference
+from hourllava.world.script import GENERATOR
 
 REFERENCE = Reference(
     seed=5, duration_seconds=40, split="test", density=DIFFICULTIES["hard"], needles=3, size_pixels=64
@@ -49,6 +52,44 @@ def test_what_is_no_reference_gets_one_clear_line(tmp_path, text, words):
     assert "\n" not in str(caught.value)
     with pytest.raises(VideoError, match="cannot be read"):
         load_reference(tmp_path / "missing.world.json")
+
+
+@pytest.mark.parametrize("name", ["0123456789abcdef", "", "x" * 500, None])
+def test_references_of_another_generator_are_refused(name, tmp_path):
+    fields = json.loads(REFERENCE.model_dump_json()) | {"generator": name}
+    if name is None:
+        del fields["generator"]
+    with pytest.raises(VideoError, match=r"by another generator .*; make it again with hourllava world make") as caught:
+        load_reference(write(tmp_path, json.dumps(fields)))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    with (
+        pytest.raises(VideoError, match="another generator"),
+        read_frames(tmp_path / "a.world.json", fps=1.0) as frames,
+    ):
+        list(frames)
+
+
+def test_a_data_set_of_another_generator_is_another_one(tmp_path):
+    settings = MakeSettings(videos=1, min_seconds=4, max_seconds=4, per_task=1, container="reference")
+    make_world(settings, tmp_path, processes=1)
+    path = tmp_path / "marathonworld.json"
+    path.write_text(path.read_text().replace(GENERATOR, "0123456789abcdef"))
+    with pytest.raises(ConfigError, match="other settings"):
+        make_world(settings, tmp_path, processes=1)
+
+
+def test_two_runs_in_one_folder_and_an_empty_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    settings = MakeSettings(videos=2, min_seconds=4, max_seconds=4, per_task=1, container="reference")
+    with lock_folder(tmp_path), pytest.raises(DataError, match="another process"):
+        make_world(settings, tmp_path, processes=1)
+    make_world(settings, tmp_path, processes=1)
+    path = tmp_path / "videos/marathonworld/train-0-00001.world.json"
+    whole = path.read_bytes()
+    path.write_bytes(b"")  # as a power cut leaves it
+    make_world(settings, tmp_path, processes=1)
+    assert path.read_bytes() == whole
 
 
 def test_a_data_set_of_references_is_that_of_videos_without_the_videos(tmp_path):

@@ -69,7 +69,10 @@ def merge(
 def lengths(
     folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
     model: Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")],
-    media: Annotated[Path, typer.Option(help="The rows' video paths are relative to this folder.")] = Path("data"),
+    media: Annotated[
+        Path | None,
+        typer.Option(help="The rows' video paths are relative to it; by default to the stage's own, or 'data'."),
+    ] = None,
     questions: Annotated[str, typer.Option(help="conversation, or segments: each question apart.")] = "conversation",
     processes: Annotated[int | None, typer.Option(help="Measuring; by default one for each CPU.", min=1)] = None,
 ) -> None:

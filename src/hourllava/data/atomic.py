@@ -1,29 +1,55 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, also after a power cut."""
 
+import errno
+import glob
 import os
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+_CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF})  # some network file systems
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
 
-    The name holds the process id: a second process that makes the same file neither reads nor cuts this one's.
+    The temporary name is drawn for each call: two processes that make the same file, on one machine or on two, neither
+    read nor cut each other's.
+
+    Args:
+        path: the file to make or to replace.
+        durable: wait until file and name are on the disk. Without, a power cut may leave an empty file: for thousands
+            of small files that a run makes again if they are empty.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         yield temporary
+        if durable:
+            flush_to_disk(temporary)
         temporary.replace(path)
+        if durable:
+            flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's bytes, or the names in a folder, are on the disk; nothing where the file system cannot."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed processes left of making these files; none may be making them now."""
+    """Remove what killed processes left of making these files; none may be making them now: hold a lock."""
     for name in names:
-        for leftover in folder.glob(f"{name}.*{TEMPORARY_SUFFIX}"):
+        for leftover in folder.glob(f"{glob.escape(name)}.*{TEMPORARY_SUFFIX}"):
             leftover.unlink(missing_ok=True)

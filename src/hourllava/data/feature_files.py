@@ -7,6 +7,7 @@
 Released files name neither video nor encoder: the folder's `features.json` does for all of them, see `check_folder`.
 """
 
+import math
 import pickle
 import zipfile
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from hourllava.data.atomic import replacing
-from hourllava.errors import DataError, MemoryFileError
+from hourllava.errors import DataError, InputError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
 from hourllava.inference.memory_file import (
@@ -160,14 +161,18 @@ def load_features(path: Path) -> Memory:
     if path.suffix == ".pt":
         return Memory.load_released(path)
     if not path.name.endswith(".int8.safetensors"):
-        return Memory.load(path)
+        try:
+            return Memory.load(path)
+        except OverflowError as error:  # a number that is no float
+            raise damaged(path, error) from error
     tensors, fields = read_memory_file(path)
+    _check_shapes(path, tensors)
     try:
         fields["source"] = Source(**fields["source"])
         fields["encoder"] = EncoderIdentity(**fields["encoder"])
         times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
         return Memory(tensors["features"].bfloat16() * tensors["scales"].bfloat16()[..., None], *times, **fields)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, InputError) as error:
         raise damaged(path, error) from error
 
 
@@ -182,12 +187,35 @@ def feature_size(path: Path) -> tuple[tuple[int, int, int], float]:
         num_frames = num_released_frames(len(features), duration_seconds)
     else:
         tensors, fields = read_memory_file(path)
+        _check_shapes(path, tensors)
+        features, num_frames = tensors["features"], len(tensors["features"])
         try:
-            features, duration_seconds = tensors["features"], float(fields["duration_seconds"])
-            num_frames = len(features)
-        except (KeyError, TypeError, ValueError) as error:
+            duration_seconds = float(fields["duration_seconds"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise damaged(path, error) from error
+        if not (math.isfinite(duration_seconds) and duration_seconds >= 0):
+            raise damaged(path, f"a video of {duration_seconds} seconds")
     return (num_frames, *features.shape[1:]), duration_seconds
+
+
+def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Check that a feature file holds features [frames, tokens, width], their times and, for int8, their scales.
+
+    Raises:
+        MemoryFileError: it does not.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    shape = shapes.get("features", ())
+    if len(shape) != 3 or 0 in shape[1:]:
+        raise damaged(path, f"its features are {list(shape)}, not [frames, tokens, width]")
+    wanted: dict[str, tuple[int, ...]] = {"timestamps_seconds": shape[:1], "sample_seconds": shape[:1]}
+    if path.name.endswith(".int8.safetensors"):
+        wanted["scales"] = shape[:2]
+    for name, right in wanted.items():
+        if shapes.get(name) != right:
+            raise damaged(path, f"its {name} are {list(shapes.get(name, ()))}, not {list(right)}")
+    if tensors["features"].is_floating_point() == ("scales" in wanted):
+        raise damaged(path, f"its features are {tensors['features'].dtype}")
 
 
 def quantize(features_TPC: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -1,14 +1,26 @@
-"""Which videos a run of feature pre-extraction is about, and where their features go."""
+"""Which videos a run of feature pre-extraction is about, where their features go, and which of them killed a run.
 
+A video that is being read has a file `.NAME.attempt` beside the place of its features. One that is still there when a
+run begins is of a run that was killed then, perhaps by this video (its frames may not fit into memory). Such videos
+come last, one at a time; one that was being read when two runs were killed is not tried again.
+"""
+
+import json
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hourllava.data.atomic import TEMPORARY_SUFFIX
+from hourllava.data.locks import lock_folder
 from hourllava.data.media import VIDEO_SUFFIXES, feature_name
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.memory_file import UNFINISHED_SUFFIX
+
+MAX_ATTEMPTS = 2
+_LOCK = re.compile(r"\.features-(\d+)-of-(\d+)\.lock")
 
 
 @dataclass(frozen=True)
@@ -78,3 +90,58 @@ def remove_unfinished(places: Sequence[Path]) -> None:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.name.endswith(TEMPORARY_SUFFIX) and path.name.rsplit(".", 2)[0] in ours:
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hold_shard(out: Path, shard: tuple[int, int]) -> Iterator[None]:
+    """Hold shard i of n of a folder of features: other runs may make other shards of n, but none the same videos.
+
+    Raises:
+        DataError: another run does.
+        OSError: the folder cannot be written to.
+    """
+    index, count = shard
+    with lock_folder(out, f".features-{index}-of-{count}.lock"):
+        for path in out.glob(".features-*.lock"):
+            match = _LOCK.fullmatch(path.name)
+            if match is not None and int(match[2]) != count:
+                with lock_folder(out, path.name):  # left by a killed run, or a DataError
+                    pass
+        yield
+
+
+def num_attempts(item: Item) -> int:
+    """How many runs were killed while they read this video, as it is now."""
+    with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        noted = json.loads(_attempt_path(item.out).read_bytes())
+        if noted["video"] == _state(item.video):
+            return int(noted["attempts"])
+    return 0
+
+
+def note_attempts(item: Item, count: int) -> None:
+    """Note that so many runs may have been killed by a video; nothing for none."""
+    path = _attempt_path(item.out)
+    with suppress(OSError):  # where nothing can be written the features cannot either, which is an error of its own
+        if count:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"attempts": count, "video": _state(item.video)}), encoding="utf-8")
+        else:
+            path.unlink(missing_ok=True)
+
+
+def refusal(item: Item) -> str:
+    """Why a video is not tried again, for the ledger."""
+    return (
+        f"{item.video}: {MAX_ATTEMPTS} runs were killed while they read it, perhaps for memory; convert or cut it, or "
+        f"remove {_attempt_path(item.out)} to try again"
+    )
+
+
+def _attempt_path(out: Path) -> Path:
+    return out.with_name(f".{out.name}.attempt")
+
+
+def _state(video: Path) -> list[int]:
+    status = video.stat()
+    return [status.st_size, status.st_mtime_ns]

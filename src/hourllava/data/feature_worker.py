@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from hourllava.data.feature_files import MIN_RELEASED_FRAMES, FeatureSettings, is_made, write_features
+from hourllava.data.feature_items import Item, note_attempts, num_attempts
 from hourllava.data.tower import Tower, load_tower
-from hourllava.errors import HourLlavaError, InputError, VideoError
+from hourllava.errors import DataError, HourLlavaError, InputError, VideoError
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.video import probe, read_frames, source_state
@@ -53,6 +54,10 @@ class Finished:
     kept: bool = False
     reason: str | None = None
     int8_error_share: float | None = None
+
+
+class WorkerLostError(DataError):
+    """A process that encodes videos has ended without a word, perhaps killed for memory."""
 
 
 @dataclass
@@ -203,9 +208,11 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
             gaps=job.gaps,
         )
     except InputError as error:  # times that go back: the video's fault, not the run's
+        note_attempts(Item(job.video, job.out), 0)
         return Finished(str(job.video), reason=f"{job.video}: {error}")
     job.features.clear()
     error_share = write_features(job.out, memory, settings)
+    note_attempts(Item(job.video, job.out), 0)
     return Finished(str(job.video), num_frames, int8_error_share=error_share)
 
 
@@ -225,14 +232,17 @@ def _decode_all(
                 if state.digest is None:
                     raise VideoError(f"{video} can be read once only, so it has no digest: save it to a file")
                 if is_made(out, settings, state.digest):
+                    note_attempts(Item(video, out), 0)
                     pieces.put(Finished(str(video), kept=True))
                     continue
+                note_attempts(Item(video, out), num_attempts(Item(video, out)) + 1)
                 job = _Job(video, out, state.digest)
                 _decode(job, settings, image_pixels, pieces, stopping)
                 if not state.is_unchanged():
                     raise VideoError(f"{video} grew while it was read: wait until it is complete, then retry")
                 pieces.put((job, _End()))
             except HourLlavaError as error:
+                note_attempts(Item(video, out), 0)
                 pieces.put(Finished(str(video), reason=str(error)))
     except BaseException as error:  # noqa: BLE001 - raised again where the run ends, not lost with the thread
         pieces.put(error)

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -23,11 +24,22 @@ from typing import Any, Literal, cast, get_args
 import torch
 from tqdm import tqdm
 
-from hourllava.data.atomic import replacing
-from hourllava.data.feature_files import FeatureSettings, Form, Storage, check_folder
-from hourllava.data.feature_items import Item, find_items, parse_shard, remove_unfinished
-from hourllava.data.feature_worker import Finished, WorkerSettings, extract
+from hourllava.data.atomic import remove_leftovers, replacing
+from hourllava.data.feature_files import SETTINGS_NAME, FeatureSettings, Form, Storage, check_folder
+from hourllava.data.feature_items import (
+    MAX_ATTEMPTS,
+    Item,
+    find_items,
+    hold_shard,
+    note_attempts,
+    num_attempts,
+    parse_shard,
+    refusal,
+    remove_unfinished,
+)
+from hourllava.data.feature_worker import Finished, WorkerLostError, WorkerSettings, extract
 from hourllava.data.features_ray import cluster_devices, run_on_ray
+from hourllava.data.locks import lock_folder
 from hourllava.data.processes import end_with_parent
 from hourllava.data.tower import load_tower
 from hourllava.errors import ConfigError, DataError, HourLlavaError
@@ -148,8 +160,6 @@ def make_features(
         feature_width=identity.feature_width, grid=identity.grid,
     )  # fmt: skip
     items = find_items(sources, out, settings.suffix, names)[shard[0] :: shard[1]]
-    check_folder(out, settings)
-    remove_unfinished([item.out for item in items])
     workers = [
         WorkerSettings(
             model=model,
@@ -162,7 +172,17 @@ def make_features(
         for device in devices
     ]
     ledger = out / f"failures-{shard[0]}-of-{shard[1]}.jsonl"
-    return _run(items, workers, execute, ledger, progress)
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with lock_folder(out):
+                remove_leftovers(out, (SETTINGS_NAME,))
+                check_folder(out, settings)
+            held.enter_context(hold_shard(out, shard))
+            remove_unfinished([ledger, *(item.out for item in items)])
+        except OSError as error:
+            raise DataError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
+        return _run(items, workers, execute, ledger, progress)
 
 
 def _run(
@@ -187,7 +207,23 @@ def _run(
             bar.set_postfix_str(f"{counts['frames'] / (time.monotonic() - started):.1f} frames/s", refresh=False)
             bar.update()
 
-        execute(items, workers, finished)
+        attempts = {item: num_attempts(item) for item in items}
+        for item in items:
+            if attempts[item] >= MAX_ATTEMPTS:
+                finished(Finished(str(item.video), reason=refusal(item)))
+        try:
+            if first := [item for item in items if not attempts[item]]:
+                execute(first, workers, finished)
+            for item in items:
+                if 0 < attempts[item] < MAX_ATTEMPTS:  # alone: if the run is killed again, it was this one
+                    execute([item], workers[:1], finished)
+        except WorkerLostError:
+            raise
+        except (HourLlavaError, KeyboardInterrupt, SystemExit):  # the run ends, but no video has killed it
+            for item in items:
+                if num_attempts(item) > attempts[item]:
+                    note_attempts(item, attempts[item])
+            raise
     failures.sort()
     try:
         with replacing(ledger) as temporary:
@@ -233,7 +269,7 @@ def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: C
             except queue.Empty:
                 for worker, process in zip(workers, processes):
                     if process.exitcode not in (None, 0):
-                        raise DataError(
+                        raise WorkerLostError(
                             f"the process of {worker.device} ended (exit code {process.exitcode}); run again to go on"
                         ) from None
                 continue
@@ -246,6 +282,8 @@ def _run_processes(items: list[Item], workers: list[WorkerSettings], finished: C
     finally:
         for process in processes:
             process.kill()
+        for process in processes:
+            process.join()
         todo.cancel_join_thread()
 
 

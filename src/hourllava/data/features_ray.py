@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from hourllava.data.feature_items import Item
-from hourllava.data.feature_worker import Finished, WorkerSettings, extract
-from hourllava.errors import ConfigError, DataError, HourLlavaError
+from hourllava.data.feature_worker import Finished, WorkerLostError, WorkerSettings, extract
+from hourllava.errors import ConfigError, HourLlavaError
 
 _POLL_SECONDS = 1.0
 
@@ -89,7 +89,7 @@ def _check_alive(ray: Any, runs: Sequence[Any]) -> None:
         ray.get(ended)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"a worker of the Ray cluster ended ({reason}); run again to go on") from error
+        raise WorkerLostError(f"a worker of the Ray cluster ended ({reason}); run again to go on") from error
 
 
 def _ray() -> Any:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from hourllava.data.atomic import replacing
 from hourllava.data.cost import Lengths
+from hourllava.data.mds_format import parse_lengths
 from hourllava.data.mds_merge import Measured, write_lengths
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.rows import RowEncoder
@@ -176,10 +177,9 @@ def _load_pieces(folder: Path, num_rows: int) -> Lengths:
 
 def _load(path: Path, num_rows: int) -> Lengths | None:
     try:
-        lengths: Lengths = np.load(path, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return lengths if lengths.shape == (num_rows, 3) else None
+        return parse_lengths(path.read_bytes(), str(path), num_rows)
+    except (FileNotFoundError, DataError):
+        return None  # not there, or cut short by a power cut: measured again
 
 
 def _save(path: Path, lengths: Lengths) -> None:

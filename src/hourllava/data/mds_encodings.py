@@ -121,6 +121,8 @@ def encode_jpeg(value: bytes | Image.Image) -> bytes:
 def decode_jpeg(data: Buffer) -> Image.Image:
     """The image, with its pixels loaded: a damaged file fails here and not in the middle of training."""
     image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise ValueError(f"{image.width} x {image.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are decoded")
     image.load()
     return image
 

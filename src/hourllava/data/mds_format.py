@@ -11,12 +11,13 @@ import hashlib
 import importlib
 import io
 import json
+import tokenize
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import IO, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hourllava.data.mds_encodings import find_coder
 from hourllava.errors import DataError
@@ -25,16 +26,27 @@ INDEX_NAME = "index.json"
 LENGTHS_NAME = "lengths.npy"
 LENGTHS_SETTINGS_NAME = "lengths.json"
 MAX_SHARD_BYTES = 2**32 - 1  # offsets are uint32
+MAX_SAMPLES = 2**30  # of an index: a flag for each row then takes 1 GB
 _STANDARD_HASHES = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512", "blake2b", "blake2s"})
 _XX_HASHES = frozenset({"xxh32", "xxh64", "xxh128", "xxh3_64", "xxh3_128"})
 _HASH_PIECE_BYTES = 1 << 24
 
 
+def _checked_basename(name: str) -> str:
+    path = PurePosixPath(name)
+    parts = list(path.parts)
+    while parts and parts[0] == "..":
+        parts.pop(0)
+    if path.is_absolute() or not parts or ".." in parts or "\0" in name:
+        raise ValueError("it cannot be read: a path from the index's folder is needed, with '..' at its front only")
+    return name
+
+
 class FileInfo(BaseModel):
-    """One file of a shard; `basename` may lead through folders, from the index's own."""
+    """One file of a shard; `basename` leads through folders, from the index's own, or out of it in a merged index."""
 
     model_config = ConfigDict(frozen=True)
-    basename: str = Field(min_length=1)
+    basename: Annotated[str, AfterValidator(_checked_basename)]
     bytes: int = Field(ge=0, le=MAX_SHARD_BYTES)
     hashes: dict[str, str]
 
@@ -54,6 +66,17 @@ class ShardInfo(BaseModel):
     size_limit: int | str | None
     version: Literal[2]
     zip_data: FileInfo | None
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> "ShardInfo":
+        if self.head_bytes > self.raw_data.bytes:
+            raise ValueError(f"{self.samples} samples do not fit into {self.raw_data.bytes} bytes")
+        return self
+
+    @property
+    def head_bytes(self) -> int:
+        """Size of the table of samples, at the file's start."""
+        return 4 * (self.samples + 2)
 
     @property
     def stored(self) -> FileInfo:
@@ -92,10 +115,14 @@ def parse_index(text: str | bytes, where: str) -> list[ShardInfo]:
             shard = ShardInfo.model_validate(entry)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise DataError(f"{where}: shard {number}, {field}: {first['msg']}, got {first['input']!r:.80}") from error
+            field = "".join(f", {part}" for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            got = f", got {first['input']!r:.80}" if first["loc"] else ""
+            raise DataError(f"{where}: shard {number}{field}: {reason}{got}") from error
         _check_columns(shard, f"{where}: shard {number}")
         shards.append(shard)
+    if (num_samples := sum(shard.samples for shard in shards)) > MAX_SAMPLES:
+        raise DataError(f"{where} promises {num_samples} samples; at most {MAX_SAMPLES} are read: split the data set")
     return shards
 
 
@@ -178,11 +205,59 @@ def parse_lengths(data: bytes, where: str, num_samples: int) -> np.ndarray:
     Raises:
         DataError: it is damaged or does not belong to an index of so many samples.
     """
+    file = io.BytesIO(data)
     try:
-        lengths = np.load(io.BytesIO(data), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{where} cannot be read: {error}; write the shards with lengths, then merge again") from error
-    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int32 or lengths.shape != (num_samples, 3):
-        found = f"{getattr(lengths, 'dtype', type(lengths))} {getattr(lengths, 'shape', '')}"
-        raise DataError(f"{where} holds {found}, the index needs int32 ({num_samples}, 3); merge again")
-    return lengths
+        read_header = _HEADER_READERS[np.lib.format.read_magic(file)]
+        shape, _, dtype = read_header(file)
+        if dtype == np.int32 and shape == (num_samples, 3) and len(data) - file.tell() == 12 * num_samples:
+            lengths: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+            if (lengths >= 0).all():
+                return lengths
+            raise DataError(f"{where} holds lengths below 0; it is damaged: remove it and measure again")
+    except _HEADER_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where} cannot be read: {reason}; write the shards with lengths, then merge again") from error
+    found = f"{dtype} {shape} in {len(data)} bytes"
+    raise DataError(f"{where} holds {found}, the index needs int32 ({num_samples}, 3); merge again")
+
+
+_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# What numpy raises for damaged headers: it reads them as Python's literals.
+_HEADER_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    SyntaxError,
+    tokenize.TokenError,
+    RecursionError,
+)
+
+
+def check_table(pieces: Iterable[bytes | memoryview], shard: ShardInfo, where: str) -> None:
+    """Check a shard's table of samples, the file's first `shard.head_bytes` bytes, piece by piece.
+
+    Nothing of it is kept: as lists, the tables of 256 shards of short rows would take 0.4 GB.
+
+    Raises:
+        DataError: it is cut short, of another number of samples, or its offsets leave the file or go back; the pieces
+            behind the fault are not asked for.
+    """
+    num_read, last, rest = 0, shard.head_bytes, b""
+    for piece in pieces:
+        data = rest + piece if rest else piece
+        numbers = np.frombuffer(data[: len(data) // 4 * 4], "<u4").astype(np.int64)
+        rest = bytes(data[4 * len(numbers) :])
+        offsets = numbers
+        if len(numbers) and not num_read:
+            if numbers[0] != shard.samples:
+                raise DataError(
+                    f"{where} holds {numbers[0]} samples, the index says {shard.samples}; write the shard again"
+                )
+            offsets = numbers[1:]
+        if (np.diff(offsets, prepend=last) < 0).any():
+            break
+        num_read, last = num_read + len(numbers), int(offsets[-1]) if len(offsets) else last
+    if num_read != shard.samples + 2 or last != shard.raw_data.bytes:
+        raise DataError(f"{where} has a damaged table of samples; write the shard again")

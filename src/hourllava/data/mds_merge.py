@@ -22,6 +22,7 @@ from hourllava.data.mds_format import (
     parse_lengths,
 )
 from hourllava.data.mds_reader import read_lengths_settings
+from hourllava.data.mds_remote import shard_path
 from hourllava.errors import DataError
 
 
@@ -53,7 +54,7 @@ def read_folder(folder: Path) -> tuple[list[ShardInfo], Measured | None]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}; write the shards first") from error
     for shard in shards:
-        check_file(folder / shard.stored.basename, shard.stored, hashes=False)
+        check_file(shard_path(folder, shard.stored.basename), shard.stored, hashes=False)
     lengths_path = folder / LENGTHS_NAME
     if not lengths_path.exists():
         return shards, None

@@ -1,7 +1,8 @@
 """Reads MDS data sets: random access through mmap, many folders at once, cheap to send to worker processes.
 
 A row costs one search for its shard and one copy of the columns that are asked for; a shard is opened and checked when
-a row of it is first wanted. The newest 256 shards stay open (each holds a file descriptor; usually 1,024 are allowed).
+a row of it is first wanted. The newest 256 shards stay open (each holds a file descriptor; usually 1,024 are allowed),
+of a data set with shards in the cache 32: what is open cannot be removed from there.
 """
 
 import hashlib
@@ -12,14 +13,15 @@ import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
+from functools import lru_cache, partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from hourllava.data.mds_cache import LocalShard, is_cached, open_shard
 from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
 from hourllava.data.mds_format import (
     INDEX_NAME,
@@ -27,15 +29,16 @@ from hourllava.data.mds_format import (
     LENGTHS_SETTINGS_NAME,
     ShardInfo,
     check_file,
+    check_table,
     parse_index,
     parse_lengths,
 )
-from hourllava.data.mds_remote import join, local_shard, read_bytes
+from hourllava.data.mds_remote import join, read_bytes, read_if_there
 from hourllava.errors import DataError
-from hourllava.folders import user_cache_folder
 
-_OPEN_SHARDS = 256
+_OPEN_SHARDS, _OPEN_CACHED_SHARDS = 256, 32
 _MAX_REPORTED = 5
+_TABLE_PIECE_BYTES = 1 << 22
 _OFFSETS = struct.Struct("<2I")  # where a row begins and ends
 
 
@@ -46,22 +49,17 @@ class ShardReader:
         DataError: the file is missing, cut short, or its table of samples is damaged.
     """
 
-    def __init__(self, path: Path, shard: ShardInfo) -> None:
-        self.path, self._shard = path, shard
-        check_file(path, shard.raw_data, hashes=False)
-        try:
-            with path.open("rb") as file:
+    def __init__(self, local: LocalShard, shard: ShardInfo) -> None:
+        self.path, self._shard = local.path, shard
+        with local.file as file:
+            check_file(local.path, shard.raw_data, hashes=False)
+            try:
+                # The map keeps the file's descriptor, and with it the hold on a file of the cache.
                 self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        except (OSError, ValueError) as error:  # ValueError: an empty file
-            raise DataError(f"{path} cannot be opened: {error}; write the shard again") from error
-        head_bytes = 4 * (shard.samples + 2)
-        found = struct.unpack_from("<I", self._data)[0] if len(self._data) >= head_bytes else None
-        if found != shard.samples:
-            raise DataError(f"{path} holds {found} samples, the index says {shard.samples}; write the shard again")
-        # Looked at once and then read where needed: as a list they would take 0.4 GB in 256 shards of short rows.
-        offsets = np.frombuffer(self._data[4:head_bytes], "<u4").astype(np.int64)
-        if offsets[0] < head_bytes or offsets[-1] != len(self._data) or (np.diff(offsets) < 0).any():
-            raise DataError(f"{path} has a damaged table of samples; write the shard again")
+            except (OSError, ValueError) as error:  # ValueError: an empty file
+                raise DataError(f"{local.path} cannot be opened: {error}; write the shard again") from error
+        edges = [*range(0, shard.head_bytes, _TABLE_PIECE_BYTES), shard.head_bytes]
+        check_table((self._data[begin:end] for begin, end in pairwise(edges)), shard, str(local.path))
         self._coders = [find_coder(encoding) for encoding in shard.column_encodings]
         self._sizes_format = struct.Struct(f"<{sum(size is None for size in shard.column_sizes)}I")
 
@@ -138,28 +136,30 @@ class MdsDataset:
     """
 
     def __init__(self, sources: str | Path | Sequence[str | Path], *, cache_folder: Path | None = None) -> None:
-        self._cache_folder = cache_folder or user_cache_folder("shards")
+        self._cache_folder = cache_folder
         self._sources: list[_Source] = []
         self._shards: list[tuple[str, ShardInfo]] = []  # (folder, entry)
         for source in [sources] if isinstance(sources, str | Path) else sources:
-            folder = str(source).removesuffix("/").removesuffix(f"/{INDEX_NAME}")
+            folder = str(source).removeprefix("file://").removesuffix("/").removesuffix(f"/{INDEX_NAME}")
             where = join(folder, INDEX_NAME)
             shards = parse_index(read_bytes(where), where)
             self._shards += [(folder, shard) for shard in shards]
             self._sources.append(_Source(folder, sum(shard.samples for shard in shards)))
         self._ends = list(accumulate(shard.samples for _, shard in self._shards))
-        self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        # Of nothing that leads back to this object: then its descriptors go with it, not when the collector runs.
+        cached = any(is_cached(folder, shard) for folder, shard in self._shards)
+        num_open = _OPEN_CACHED_SHARDS if cached else _OPEN_SHARDS
+        self._open = lru_cache(num_open)(partial(_open_reader, self._shards, self._cache_folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_open"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open = lru_cache(_OPEN_SHARDS)(self._open_shard)
-
-    def _open_shard(self, number: int) -> ShardReader:
-        folder, shard = self._shards[number]
-        return ShardReader(local_shard(folder, shard, self._cache_folder), shard)
+        self._set_up()
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -230,9 +230,7 @@ class MdsDataset:
         problems = []
         for folder, shard in tqdm(self._shards, unit="shard", file=sys.stderr, disable=not progress):
             try:
-                path = local_shard(folder, shard, self._cache_folder)
-                check_file(path, shard.raw_data, hashes=True)
-                ShardReader(path, shard)
+                check_file(_open_reader([(folder, shard)], self._cache_folder, 0).path, shard.raw_data, hashes=True)
             except DataError as error:
                 problems.append(str(error))
         if problems:
@@ -241,10 +239,25 @@ class MdsDataset:
             raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")
 
 
-def read_lengths_settings(folder: str) -> dict[str, Any] | None:
-    """What a folder's lengths were measured for; None if it does not say."""
+def _open_reader(shards: Sequence[tuple[str, ShardInfo]], cache_folder: Path | None, number: int) -> ShardReader:
+    folder, shard = shards[number]
+    local = open_shard(folder, shard, cache_folder)
     try:
-        settings = json.loads(read_bytes(join(folder, LENGTHS_SETTINGS_NAME)))
-    except (DataError, ValueError):
+        return ShardReader(local, shard)
+    except DataError:
+        local.discard()
+        raise
+
+
+def read_lengths_settings(folder: str) -> dict[str, Any] | None:
+    """What a folder's lengths were measured for; None if it does not say.
+
+    Raises:
+        DataError: the file that says it cannot be read.
+    """
+    data = read_if_there(join(folder, LENGTHS_SETTINGS_NAME))
+    try:
+        settings = json.loads(data or b"")
+    except (ValueError, RecursionError):
         return None
     return settings if isinstance(settings, dict) else None

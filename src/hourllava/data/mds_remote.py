@@ -1,24 +1,27 @@
-"""Shards that lie elsewhere (`s3://...`, through fsspec) or are compressed: copied to a local cache.
+"""Files of data sets behind an address (`s3://...`, through fsspec), and where an index's names lead.
 
-A file is in the cache whole or not at all, with its size and hashes checked once, on the way in.
+A store that does not answer is asked three times, with a growing pause between: in a run of days it will happen.
 """
 
-import bz2
-import gzip
-import hashlib
+import errno
 import importlib
+import os
 import posixpath
-import threading
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from hourllava.data.atomic import replacing
-from hourllava.data.mds_format import FileInfo, ShardInfo, check_file
-from hourllava.errors import DataError
+from hourllava.errors import DataError, HourLlavaError
 
+TRIES = 3
+_PAUSE_SECONDS = 1.0  # before the second try, give or take half; twice that before the third
 _PIECE_BYTES = 1 << 22
-_FETCHING = threading.Lock()  # threads of one process share the name of the temporary file
+_FINAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})  # of the disk here, not of the store
+_FINAL_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
+_chance = random.SystemRandom()  # training's own draws stay as they are
+Result = TypeVar("Result")
 
 
 def is_remote(source: str) -> bool:
@@ -27,11 +30,35 @@ def is_remote(source: str) -> bool:
 
 
 def join(folder: str, basename: str) -> str:
-    """The path or address of a file of a folder; `..` in `basename` leads out of it."""
+    """The path or address of a file of a folder; `..` in `basename` leads out of it.
+
+    Raises:
+        DataError: it leads out of the store's bucket or host.
+    """
     if not is_remote(folder):
         return str(Path(folder) / basename)
     protocol, path = folder.split("://", 1)
-    return f"{protocol}://{posixpath.normpath(posixpath.join(path, basename))}"
+    joined = posixpath.normpath(posixpath.join(path, basename))
+    if joined.lstrip("/").split("/")[0] != path.lstrip("/").split("/")[0]:
+        raise DataError(f"{folder} names {basename!r}, which leads out of its store; write the index again")
+    return f"{protocol}://{joined}"
+
+
+def shard_path(folder: Path, basename: str) -> Path:
+    """The path of a file that the index of a local folder names.
+
+    Raises:
+        DataError: a link leads out of the data set: a file of an index must lie where the index says.
+    """
+    path, base = folder / basename, Path(os.path.realpath(folder))
+    named = Path(os.path.normpath(base / basename))
+    found = Path(os.path.realpath(named))
+    inside = named.parent if basename.startswith("..") else base
+    # A folder that the Hugging Face hub's client has fetched holds nothing but links into `blobs` beside it.
+    blobs = [parent.parent / "blobs" for parent in base.parents if parent.name == "snapshots"]
+    if found == named or any(found.is_relative_to(allowed) for allowed in (inside, *blobs)):
+        return path
+    raise DataError(f"{path} is a link to {found}, out of the data set; copy the file, or run data merge on its folder")
 
 
 def read_bytes(source: str) -> bytes:
@@ -40,94 +67,86 @@ def read_bytes(source: str) -> bytes:
     Raises:
         DataError: it cannot be read.
     """
-    with _open(source) as file:
-        try:
-            return file.read()
-        except OSError as error:
-            raise DataError(f"{source} cannot be read: {error}; check the connection") from error
+    data = read_if_there(source)
+    if data is None:
+        raise DataError(f"{source} cannot be read: there is no such file; check the name")
+    return data
 
 
-def local_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> Path:
-    """The path of a shard's uncompressed file: in its folder if it lies there, else in the cache, fetched if needed.
+def read_if_there(source: str) -> bytes | None:
+    """Read a whole small file, local or not; None if there is none.
 
     Raises:
-        DataError: it cannot be fetched or decompressed, has another size, or another hash (checked when fetched).
+        DataError: it is there, or may be, but cannot be read.
     """
-    raw = shard.raw_data
-    if shard.zip_data is None and not is_remote(folder):
-        return Path(join(folder, raw.basename))
-    source = join(folder, shard.stored.basename)
-    # A shard written again has another size or hash, and so another name here.
-    key = hashlib.sha256(f"{source}\n{shard.model_dump_json()}".encode()).hexdigest()[:32]
-    if cache_folder is None:
+
+    def read() -> bytes:
+        with _open(source) as file:
+            return file.read()
+
+    try:
+        return with_tries(read, TRIES if is_remote(source) else 1)
+    except FileNotFoundError:
+        return None
+    except HourLlavaError:
+        raise
+    except Exception as error:
         raise DataError(
-            f"{source} must be copied to a cache folder, and this user has no home folder; set HOME or XDG_CACHE_HOME"
-        )
-    path = cache_folder / f"{key}.mds"
-    with _FETCHING:
-        if not path.exists():
-            _fetch(source, shard, path)
-    return path
+            f"{source} cannot be read: {reason_of(error)}; check the name, or install the store's package"
+        ) from error
 
 
-def _fetch(source: str, shard: ShardInfo, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with _open(source) as file:
-                _copy(file, temporary, shard.stored)
-            _check(temporary, shard.stored, source)
-            if shard.compression is not None:
-                packed = temporary.rename(temporary.with_name(f"{temporary.name}.packed"))
-                try:
-                    with packed.open("rb") as file, _decompressor(shard.compression)(file) as plain:
-                        _copy(plain, temporary, shard.raw_data)
-                finally:
-                    packed.unlink()
-                _check(temporary, shard.raw_data, source)
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"{source} cannot be fetched to {path.parent}: {error}; check both, then try again") from error
+def download(source: str, path: Path, num_bytes: int, check: Callable[[], None]) -> None:
+    """Copy a file, local or not; of one that is larger than it should be, no more than shows that.
+
+    Args:
+        source: path or address.
+        path: of the copy.
+        num_bytes: size that it should have.
+        check: raises a DataError if the copy is not what it should be.
+
+    Raises:
+        DataError: of `check`.
+        Exception: whatever a store's package raises.
+    """
+
+    def copy() -> None:
+        with _open(source) as file, path.open("wb") as out:
+            copy_at_most(file, out, num_bytes + 1)
+        check()
+
+    with_tries(copy, TRIES if is_remote(source) else 1)
 
 
-def _copy(file: IO[bytes], path: Path, info: FileInfo) -> None:
-    """Copy at most one byte more than the file should have: enough to notice, and no bomb fills the disk."""
-    missing_bytes = info.bytes + 1
-    with path.open("wb") as out:
-        while missing_bytes and (piece := file.read(min(_PIECE_BYTES, missing_bytes))):
-            out.write(piece)
-            missing_bytes -= len(piece)
+def copy_at_most(file: IO[bytes], out: IO[bytes], num_bytes: int) -> None:
+    """Copy a file's rest, but no more than `num_bytes`: no bomb fills the disk."""
+    while num_bytes > 0 and (piece := file.read(min(_PIECE_BYTES, num_bytes))):
+        out.write(piece)
+        num_bytes -= len(piece)
 
 
-def _check(path: Path, info: FileInfo, source: str) -> None:
-    try:
-        check_file(path, info, hashes=True)
-    except DataError as error:
-        raise DataError(str(error).replace(str(path), source)) from error
+def with_tries(action: Callable[[], Result], tries: int) -> Result:
+    """Do something that may fail for a moment, up to `tries` times."""
+    for number in range(tries):
+        if number:
+            time.sleep(_PAUSE_SECONDS * 2 ** (number - 1) * _chance.uniform(0.5, 1.5))  # not all processes at once
+        try:
+            return action()
+        except _FINAL_ERRORS:
+            raise
+        except Exception as error:
+            if number == tries - 1 or (isinstance(error, OSError) and error.errno in _FINAL_ERRNOS):
+                raise
+    raise AssertionError("at least one try")
 
 
-def _decompressor(compression: str) -> Callable[[IO[bytes]], Any]:
-    kind = compression.split(":")[0]  # "zstd:7" names the level
-    if kind == "gz":
-        return lambda file: gzip.GzipFile(fileobj=file)
-    if kind == "bz2":
-        return bz2.BZ2File
-    if kind != "zstd":
-        raise DataError(
-            f"compression {compression!r} is not read; allowed: none, zstd, gz, bz2; write the shards again"
-        )
-    try:
-        zstandard = importlib.import_module("zstandard")
-    except ImportError as error:
-        raise DataError("shards compressed with zstd need the package zstandard; run: pip install zstandard") from error
-    return lambda file: zstandard.ZstdDecompressor().stream_reader(file)
+def reason_of(error: Exception) -> str:
+    """What went wrong, on one line."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return " ".join(str(reason).split()) or type(error).__name__
 
 
 def _open(source: str) -> Any:
-    try:
-        if not is_remote(source):
-            return Path(source).open("rb")
-        fsspec = importlib.import_module("fsspec")
-        return fsspec.open(source, "rb").open()
-    except (OSError, ValueError, ImportError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise DataError(f"{source} cannot be read: {reason}; check the name, or install the store's package") from error
+    if not is_remote(source):
+        return Path(source).open("rb")
+    return importlib.import_module("fsspec").open(source, "rb").open()

@@ -5,21 +5,20 @@ names the finished shards. A run that starts again keeps them and asks for the r
 The index comes last: a folder with one is complete. One writer at a time holds a folder (a lock on it).
 """
 
-import fcntl
 import io
 import json
 import os
-import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.atomic import TEMPORARY_SUFFIX, flush_to_disk, replacing
+from hourllava.data.locks import lock_folder as lock_folder
 from hourllava.data.mds_encodings import CODING_ERRORS, find_coder
 from hourllava.data.mds_format import (
     INDEX_NAME,
@@ -33,6 +32,7 @@ from hourllava.data.mds_format import (
     index_text,
     parse_index,
 )
+from hourllava.data.mds_remote import shard_path
 from hourllava.errors import ConfigError, DataError
 
 DEFAULT_SIZE_LIMIT_BYTES = 1 << 26
@@ -40,36 +40,6 @@ LEDGER_NAME = "skipped.jsonl"
 _PROGRESS_NAME = "progress.json"
 _LENGTHS_SO_FAR_NAME = "lengths.partial"  # int32, three per sample
 _LENGTHS_PER_SAMPLE = 3
-_LOCK_WAIT_SECONDS = 5.0
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder, for as long as the descriptor lives; processes of a killed run may hold it for a moment longer."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise DataError(f"{folder} is being written by another process; wait for it to end") from error
-            time.sleep(0.05)
-
-
-@contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that lock it.
-
-    Raises:
-        DataError: another process holds it.
-    """
-    descriptor = _lock(folder)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 class ShardWriter:
@@ -128,18 +98,16 @@ class ShardWriter:
         self._shard_bytes = self._empty_shard_bytes
         self.num_skipped = 0  # by an interrupted run too
         self.finished = False  # the folder is complete; nothing may be written
+        self._lock = ExitStack()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(folder)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
+            self._lock.enter_context(lock_folder(folder))
             self._continue()
         except OSError as error:
-            os.close(self._lock)
+            self._lock.close()
             raise self._unwritable(error) from error
         except DataError:
-            os.close(self._lock)
+            self._lock.close()
             raise
 
     def _unwritable(self, error: OSError) -> DataError:
@@ -152,14 +120,12 @@ class ShardWriter:
         index_path, progress_path = self.folder / INDEX_NAME, self.folder / _PROGRESS_NAME
         self._shards, progress = [], {"skipped": 0, "ledger_bytes": 0}
         if index_path.exists():
-            self._shards = parse_index(index_path.read_text(encoding="utf-8"), str(index_path))
+            self._shards = parse_index(index_path.read_bytes(), str(index_path))
             self.finished = True
             ledger = self.folder / LEDGER_NAME
             progress["skipped"] = len(ledger.read_bytes().splitlines()) if ledger.exists() else 0
         elif progress_path.exists():
-            text = progress_path.read_text(encoding="utf-8")
-            self._shards = parse_index(text, str(progress_path))
-            progress = json.loads(text)
+            self._shards, progress = _read_progress(progress_path)
         for shard in self._shards:
             settings = shard.model_dump(mode="json", exclude={"samples", "raw_data", "zip_data"})
             if settings != self._settings:
@@ -167,7 +133,7 @@ class ShardWriter:
                     f"{self.folder} holds shards with other columns, hashes or size limit; choose another folder or "
                     "remove this one"
                 )
-            check_file(self.folder / shard.raw_data.basename, shard.raw_data, hashes=False)
+            check_file(shard_path(self.folder, shard.raw_data.basename), shard.raw_data, hashes=False)
         self.num_skipped = progress["skipped"]
         if self.finished:
             self._remove_working_files()
@@ -257,8 +223,10 @@ class ShardWriter:
             if self._lengths is not None:
                 with (self.folder / _LENGTHS_SO_FAR_NAME).open("ab") as lengths_file:
                     self._lengths.tofile(lengths_file)
+                flush_to_disk(self.folder / _LENGTHS_SO_FAR_NAME)
                 del self._lengths[:]
             self._ledger.flush()
+            flush_to_disk(self.folder / LEDGER_NAME)
             self._shards.append(shard)
             self._samples, self._shard_bytes = [], self._empty_shard_bytes
             progress = json.loads(index_text(self._shards, merged=False))
@@ -309,4 +277,14 @@ class ShardWriter:
         finally:
             if hasattr(self, "_ledger"):
                 self._ledger.close()
-            os.close(self._lock)
+            self._lock.close()
+
+
+def _read_progress(path: Path) -> tuple[list[ShardInfo], dict[str, int]]:
+    """The shards that an interrupted run has finished, and its ledger: {"skipped": records, "ledger_bytes": size}."""
+    text = path.read_bytes()
+    shards, progress = parse_index(text, str(path)), json.loads(text)
+    counts = {name: progress.get(name) for name in ("skipped", "ledger_bytes")}
+    if not all(isinstance(count, int) and count >= 0 for count in counts.values()):
+        raise DataError(f"{path} is damaged; remove {path.parent} and run again, it is made anew")
+    return shards, counts

@@ -4,7 +4,6 @@ Reads the file a second time, so that a fix needs no more memory than a check.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,8 +139,6 @@ def _write(path: Path, out: Path, suffix: str, entries: Iterator[Entry]) -> None
             file.write(separator + text)
             separator = ",\n" if suffix == ".json" else "\n"
         file.write(("[\n]\n" if separator == "[\n" else "\n]\n") if suffix == ".json" else "\n" if separator else "")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def check_and_fix(path: Path, *, media: Path | None, fix: Path | None, shown_per_kind: int | None) -> Iterator[str]:

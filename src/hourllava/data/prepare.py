@@ -29,14 +29,14 @@ from hourllava.data.feature_files import Form, Storage
 from hourllava.data.features import make_features, parse_devices
 from hourllava.data.group import group_records
 from hourllava.data.lengths import load_processor, measure_folder
-from hourllava.data.mds_writer import lock_folder
+from hourllava.data.locks import lock_folder
 from hourllava.data.media import feature_name, media_path
 from hourllava.data.mend import fix_records
 from hourllava.data.mixtures import Mixture, Part, SourceList, read_mixture
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.data.rows import Questions, RowEncoder
 from hourllava.data.shard_run import merge_stage
-from hourllava.data.sharding import KnownFiles, ShardSettings, choose_records, shard_records
+from hourllava.data.sharding import KnownFiles, ShardSettings, choose_records, file_digest, shard_records
 from hourllava.data.stream import iterate_entries
 from hourllava.errors import ConfigError, DataError
 from hourllava.video.reader import usable_cores
@@ -92,12 +92,12 @@ class PrepareSettings:
 class Checked(BaseModel):
     """What became of a file of records; kept beside its copy, and right as long as the file stays as it is."""
 
-    num_bytes: int
-    changed_ns: int
+    digest: str  # SHA-256 of the file
     use: str  # the file to go on with, below OUT/records; empty: the file itself
     num_records: int
     num_dropped: int
     num_changed: int
+    not_grouped: str = ""  # why not, where questions should have come together
 
 
 def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
@@ -136,6 +136,9 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
     num_dropped = sum(state.num_dropped for state in checked.values())
     num_changed = sum(state.num_changed for state in checked.values())
     yield f"records: {num_records} in {len(checked)} files, {num_dropped} left out, {num_changed} changed"
+    for (name, number), state in checked.items():
+        if number is not None and state.not_grouped:
+            yield f"records: {name}: not grouped by {number}: {state.not_grouped}"
     if num_dropped or num_changed:
         ledgers.append(settings.out / "records" / "checked")
 
@@ -158,6 +161,12 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
             _, num_unknown = measure_folder(folder / name, encoder, num_processes=settings.num_processes)
             unknown = f", {num_unknown} cannot be measured: training will skip them" if num_unknown else ""
             yield f"lengths: {folder / name}: {count} rows{unknown}"
+    if empty := [name for name, count in counts.items() if not count]:
+        why = f"; why: {', '.join(map(str, ledgers))}" if ledgers else ""
+        raise DataError(
+            f"stream {empty[0]} of stage {settings.stage} holds no sample: {num_skipped} records were left out of the "
+            f"shards, {num_dropped} before{why}"
+        )
     for name, count in counts.items():
         yield f"stage {settings.stage}: {folder / name}: {count} samples"
     yield from (f"why left out or changed: {ledger}" for ledger in ledgers)
@@ -195,12 +204,13 @@ def _check_all(settings: PrepareSettings, sources: dict[str, SourceList]) -> dic
 def _check(path: Path, name: str, folder: Path, questions_per_record: int | None) -> Checked:
     """Check a file and write what is to be used instead, unless that was done before."""
     checked = folder / "checked" / name
-    grouped = (folder / f"grouped-{questions_per_record}" / name).with_suffix(".json")
+    # In a folder of the file's whole name: part.json and part.jsonl are two files. The last part goes into the rows.
+    grouped = folder / f"grouped-{questions_per_record}" / name / f"{Path(name).stem}.json"
     state_path = (checked if questions_per_record is None else grouped).with_name(f"{Path(name).name}.state.json")
-    status = path.stat()
+    digest = file_digest(path)
     try:
         state = Checked.model_validate_json(state_path.read_text(encoding="utf-8"))
-        if (state.num_bytes, state.changed_ns) == (status.st_size, status.st_mtime_ns):
+        if state.digest == digest and (not state.use or (folder / state.use).is_file()):
             return state
     except (OSError, ValueError):
         pass
@@ -215,28 +225,31 @@ def _check(path: Path, name: str, folder: Path, questions_per_record: int | None
     if report.num_problems:
         num_dropped, num_changed = fix_records(path, checked, report)
         use = checked
-    if questions_per_record is not None and _asks_once_a_record(use):
+    not_grouped = ""
+    if questions_per_record is not None and not (not_grouped := _several_questions(use)):
         group_records(use, grouped, num_questions=questions_per_record)
         use = grouped
+    if file_digest(path) != digest:
+        raise DataError(f"{path} changed while it was read; run again")
     state = Checked(
-        num_bytes=status.st_size, changed_ns=status.st_mtime_ns,
-        use="" if use is path else use.relative_to(folder).as_posix(),
-        num_records=report.num_records, num_dropped=num_dropped, num_changed=num_changed,
+        digest=digest, use="" if use is path else use.relative_to(folder).as_posix(),
+        num_records=report.num_records, num_dropped=num_dropped, num_changed=num_changed, not_grouped=not_grouped,
     )  # fmt: skip
     with replacing(state_path) as temporary:
         temporary.write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return state
 
 
-def _asks_once_a_record(path: Path) -> bool:
-    """Whether no record holds several questions: a table, or conversations of one exchange."""
+def _several_questions(path: Path) -> str:
+    """Which records ask several questions already, in words: such a file is not grouped; empty if none does."""
     if path.suffix == ".parquet":
-        return True
+        return ""  # a table has one question a row
+    first, count = 0, 0
     for entry in iterate_entries(path):
         turns = entry.value.get("conversations") if isinstance(entry.value, dict) else None
         if isinstance(turns, list) and len(turns) > 2:
-            return False
-    return True
+            first, count = first or entry.number, count + 1
+    return f"{count} of its records ask several questions, record {first} is the first" if count else ""
 
 
 def _make_features(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hourllava.data.atomic import remove_leftovers, replacing
+from hourllava.data.locks import lock_folder
 from hourllava.data.mds_format import LENGTHS_NAME
 from hourllava.data.mds_merge import merge_indexes, path_from
 from hourllava.data.mds_reader import MdsDataset
@@ -63,6 +64,10 @@ def run_shard(
         size_limit_bytes=size_limit_mib << 20,
     )
     summary = shard_records(settings, out)
+    if not summary.num_samples and summary.ledger:
+        raise DataError(
+            f"{out} holds no sample: all {summary.num_skipped} records were skipped; reasons: {summary.ledger}"
+        )
     lines = [f"{out}: {summary.num_samples} samples"]
     if summary.ledger:
         lines.append(f"{summary.num_skipped} records were skipped; the reasons are in {summary.ledger}")
@@ -84,8 +89,18 @@ def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixt
     if mixture is not None:
         raise ConfigError("--mixture goes with --stage")
     if out is not None:
-        return [f"{out}: {merge_indexes(out, folders)} samples"]
-    return [f"{folder}: {merge_indexes(folder)} samples" for folder in folders]
+        return [f"{out}: {_merge(out, folders)} samples"]
+    return [f"{folder}: {_merge(folder)} samples" for folder in folders]
+
+
+def _merge(out: Path, folders: Sequence[Path] | None = None) -> int:
+    try:
+        if folders is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        with lock_folder(out):
+            return merge_indexes(out, folders)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
 
 
 def merge_stage(
@@ -107,19 +122,23 @@ def merge_stage(
         DataError: a part is missing or damaged, or `out` cannot be written.
     """
     counts = {}
-    for name, parts in mixture.stage(stage).streams.items():
-        sources = [(parts_root / part.folder, part.half) if part.half else parts_root / part.folder for part in parts]
-        counts[name] = merge_indexes(out / name, sources)
-    listing: dict[str, Any] = {
-        "version": 1,
-        "streams": [{"folder": name, "samples": count} for name, count in counts.items()],
-    }
-    if media_root is not None:
-        listing["media_root"] = path_from(out, media_root)
+    streams = mixture.stage(stage).streams
     try:
-        remove_leftovers(out, [STREAMS_NAME])
-        with replacing(out / STREAMS_NAME) as temporary:
-            temporary.write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        with lock_folder(out):
+            for name, parts in streams.items():
+                sources = [(parts_root / part.folder, part.half) if part.half else parts_root / part.folder
+                           for part in parts]  # fmt: skip
+                counts[name] = merge_indexes(out / name, sources)
+            listing: dict[str, Any] = {
+                "version": 1,
+                "streams": [{"folder": name, "samples": count} for name, count in counts.items()],
+            }
+            if media_root is not None:
+                listing["media_root"] = path_from(out, media_root)
+            remove_leftovers(out, [STREAMS_NAME])
+            with replacing(out / STREAMS_NAME) as temporary:
+                temporary.write_text(json.dumps(listing, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
     return counts
@@ -131,17 +150,45 @@ def stream_folders(folder: Path) -> list[Path]:
     Raises:
         DataError: the list is damaged.
     """
+    return [folder] if (listing := _read_listing(folder)) is None else [folder / name for name in listing[0]]
+
+
+def stage_media_root(folder: Path) -> Path | None:
+    """What the paths in the rows of a stage's folder are relative to, as `data prepare` has noted; None if it is not.
+
+    Raises:
+        DataError: the list of streams is damaged.
+    """
+    listing = _read_listing(folder)
+    return None if listing is None or listing[1] is None else folder / listing[1]
+
+
+def _read_listing(folder: Path) -> tuple[list[str], str | None] | None:
+    """Streams and media folder of a stage, relative to its folder; None for a folder that lists no streams."""
     path = folder / STREAMS_NAME
     if not path.exists():
-        return [folder]
+        return None
     try:
-        return [folder / stream["folder"] for stream in json.loads(path.read_bytes())["streams"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        listing = json.loads(path.read_bytes())
+        names, media_root = [stream["folder"] for stream in listing["streams"]], listing.get("media_root")
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError("it lists no streams")
+        if not isinstance(media_root, str | None):
+            raise TypeError("'media_root' must be a path")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} cannot be read: {error}; run data merge --stage again") from error
+    return names, media_root
 
 
-def run_lengths(folder: Path, model: str, media: Path, questions: str, processes: int | None) -> Iterator[str]:
+def run_lengths(folder: Path, model: str, media: Path | None, questions: str, processes: int | None) -> Iterator[str]:
     """Measure the rows of a folder, or of all streams of a stage, for a model; lines for the user.
+
+    Args:
+        folder: of shards, or of a stage's streams.
+        model: whose tokens and visual tokens are counted.
+        media: what the rows' paths are relative to; by default what the stage's folder says, or `data`.
+        questions: "conversation" or "segments".
+        processes: that measure; by default one for each CPU.
 
     Raises:
         ConfigError: no such choice for `questions`.
@@ -150,6 +197,7 @@ def run_lengths(folder: Path, model: str, media: Path, questions: str, processes
     from hourllava.data.lengths import load_processor, measure_folder  # imports torch
     from hourllava.data.rows import RowEncoder
 
+    media = media or stage_media_root(folder) or Path("data")
     encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions))
     for stream in stream_folders(folder):
         num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or os.cpu_count() or 1)

@@ -1,6 +1,7 @@
 """`hourllava data shard`: training records and their images -> MDS shards, in parallel, resumable.
 
-    OUT/settings.json                what the run was asked for; a run with other settings is refused
+    OUT/settings.json                what the run was asked for, and the SHA-256 of its record files; a run with others
+                                     is refused, wherever they lie
     OUT/0, OUT/1, ...                one folder per worker: shards, index.json, skipped.jsonl
     OUT/index.json                   the merged index
     OUT/skipped.jsonl                records that were left out, with the reason, one JSON object per line
@@ -8,6 +9,7 @@
 Worker w of P takes the w-th stretch of the chosen records, so the merged index keeps their order.
 """
 
+import hashlib
 import io
 import json
 import multiprocessing
@@ -27,7 +29,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from hourllava.data.atomic import replacing
+from hourllava.data.atomic import remove_leftovers, replacing
+from hourllava.data.locks import lock_folder
 from hourllava.data.mds_encodings import CODING_ERRORS, decode_jpeg, encode_jpeg
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
@@ -36,6 +39,7 @@ from hourllava.data.mixtures import Kind, Sampling
 from hourllava.data.processes import end_with_parent
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
+from hourllava.video.picture_file import is_upright, open_picture, upright_rgb
 
 COLUMNS: dict[Kind, dict[str, str]] = {
     "video": {"video": "str", "text": "json"},
@@ -86,8 +90,58 @@ class _Job:
     shares: tuple[tuple[Path, np.ndarray, np.ndarray], ...]  # path, numbers [n], spans [n, 2]
 
 
-KnownFiles = dict[Path, RecordFile]
+@dataclass(frozen=True)
+class KnownFile:
+    """A record file that was looked through."""
+
+    records: RecordFile
+    digest: str  # SHA-256 of its bytes
+    state: tuple[int, int]  # size in bytes and time of the last change, in ns, from before it was read
+
+    @classmethod
+    def of(cls, path: Path) -> "KnownFile":
+        """Look through a file.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        state, digest = _state(path), file_digest(path)  # before: a change from now on is noticed
+        return cls(RecordFile(path), digest, state)
+
+    def check_unchanged(self) -> None:
+        """Check that the file is as it was when it was looked through.
+
+        Raises:
+            DataError: it is not: what was read of it since may be anything.
+        """
+        path = self.records.path
+        if _state(path) != self.state and file_digest(path) != self.digest:
+            raise DataError(f"{path} changed while it was read; remove what was made of it and run again")
+
+
+KnownFiles = dict[Path, KnownFile]
 """Record files that were looked through before: several parts are cut from the same ones."""
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes: what it is told by, wherever it lies.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check the name") from error
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}; check the name") from error
+    return status.st_size, status.st_mtime_ns
 
 
 def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None = None) -> ShardSummary:
@@ -101,15 +155,25 @@ def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None =
     Raises:
         DataError: a record file cannot be used, `out` cannot be written or holds another run, or a worker was killed.
     """
-    chosen = choose_records(settings, {} if known is None else known)
-    _prepare(settings, [records for records, _ in chosen], out)
-    jobs = _split(settings, chosen, out)
-    total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
-    with tqdm(total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=_REFRESH_SECONDS) as progress:
-        counts = _run_workers(jobs, progress) if len(jobs) > 1 else [_write_share(jobs[0], progress.update)]
-    num_samples = merge_indexes(out, [job.folder for job in jobs])
-    num_skipped = sum(counts)
-    return ShardSummary(num_samples, num_skipped, _merge_ledgers(jobs, out) if num_skipped else None)
+    known = {} if known is None else known
+    chosen = choose_records(settings, known)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with lock_folder(out):
+            _check_settings(settings, known, out)
+            jobs = _split(settings, chosen, out)
+            total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
+            with tqdm(
+                total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=_REFRESH_SECONDS
+            ) as progress:
+                counts = _run_workers(jobs, progress) if len(jobs) > 1 else [_write_share(jobs[0], progress.update)]
+            for path, _ in settings.files:
+                known[path].check_unchanged()
+            num_samples = merge_indexes(out, [job.folder for job in jobs])
+            num_skipped = sum(counts)
+            return ShardSummary(num_samples, num_skipped, _merge_ledgers(jobs, out) if num_skipped else None)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
 
 
 def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[RecordFile, np.ndarray]]:
@@ -121,8 +185,8 @@ def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[Rec
     files, chosen = [], []
     for path, sampling in settings.files:
         if path not in known:
-            known[path] = RecordFile(path)
-        records = known[path]
+            known[path] = KnownFile.of(path)
+        records = known[path].records
         numbers = sampling.choose(len(records), settings.seed)
         files.append(records)
         chosen.append(numbers[records.has_image[numbers]] if settings.only_images else numbers)
@@ -133,24 +197,26 @@ def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[Rec
     ]
 
 
-def _prepare(settings: ShardSettings, record_files: list[RecordFile], out: Path) -> None:
+def _check_settings(settings: ShardSettings, known: KnownFiles, out: Path) -> None:
+    """Note what the folder is of, or refuse one of another run."""
     wanted = {
+        # Where a file lies does not count; its name does: it is written into the rows.
         "records": [
-            [str(path), sampling.strategy, sampling.percent, len(records), path.stat().st_size]
-            for (path, sampling), records in zip(settings.files, record_files)
+            [path.stem, known[path].digest, sampling.strategy, sampling.percent] for path, sampling in settings.files
         ],
         **{name: value for name, value in vars(settings).items() if name not in ("files", "media_root")},
     }
     text = json.dumps(wanted, indent=1) + "\n"
     path = out / SETTINGS_NAME
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.read_text(encoding="utf-8") != text:
-            raise DataError(f"{out} holds shards of other records or settings ({path.name}); use another folder")
+    remove_leftovers(out, (SETTINGS_NAME, LEDGER_NAME))
+    if not path.exists():
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}; use a folder you may write to") from error
+    elif path.read_bytes() != text.encode():
+        raise DataError(
+            f"{out} holds shards of other records or settings ({path.name}); use another folder, or remove it to make "
+            "them anew"
+        )
 
 
 def _split(settings: ShardSettings, chosen: list[tuple[RecordFile, np.ndarray]], out: Path) -> list[_Job]:
@@ -235,22 +301,24 @@ def _unreadable(name: str, error: OSError) -> DataError:
 
 
 def _jpeg(name: str, root: Path) -> bytes:
-    """The image as a JPEG file: an RGB JPEG byte for byte, anything else converted."""
+    """The image as a JPEG file: an upright RGB JPEG byte for byte, anything else converted."""
     path = media_path(name, root)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise _unreadable(name, error) from error
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.format == "JPEG" and image.mode == "RGB":
+        with open_picture(io.BytesIO(data)) as image:
+            if image.format == "JPEG" and image.mode == "RGB" and is_upright(image):
                 decode_jpeg(data)
                 return data
-            return encode_jpeg(image.convert("RGB"))
+            return encode_jpeg(upright_rgb(image))
     except UnidentifiedImageError as error:  # its message is the address of our buffer
         raise DataError(f"{name} is not an image") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
     except CODING_ERRORS as error:
-        raise DataError(f"{name} is damaged: {error}") from error
+        raise DataError(f"{name} is damaged, or of a form that is not read: {error}") from error
 
 
 @cache

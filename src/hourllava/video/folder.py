@@ -6,11 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from hourllava.errors import VideoError
-from hourllava.video.formats import PILLOW_FORMATS
 from hourllava.video.picture import PictureArray
+from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
 from hourllava.video.source import Source, frame_files
 from hourllava.video.timeline import MAX_DENOMINATOR, SampleGrid
 from hourllava.video.types import VideoInfo
@@ -78,11 +78,8 @@ class FrameFolder:
 
 def _open_picture(path: Path) -> Image.Image:
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as file:
-            picture = ImageOps.exif_transpose(file)
-            if "A" in picture.getbands() or "transparency" in picture.info:
-                rgba = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-            return picture.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what PIL raises on damage
-        raise VideoError(f"{path} cannot be read as a picture: {error}; replace or remove it") from error
+        with open_picture(path) as file:
+            return upright_rgb(file)
+    except PICTURE_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise VideoError(f"{path} cannot be read as a picture: {reason}; replace or remove it") from error

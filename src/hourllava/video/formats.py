@@ -31,7 +31,7 @@ FORMATS = CONTAINERS + RAW_STREAMS + PICTURES + SOUND
 
 PLAYLIST_FORMATS = ("concat", "dash", "hls", "imf", "webvtt")  # with `allow_playlists`; webvtt: subtitles beside HLS
 
-# Of the pictures of a folder, whatever their suffix: Pillow would run Ghostscript for an EPS file named .png.
+# Of picture files, whatever their suffix: Pillow would run Ghostscript for an EPS file named .png.
 PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _PLAYLIST_NAMES = {

@@ -4,7 +4,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
 from hourllava.data.atomic import TEMPORARY_SUFFIX, replacing
+from hourllava.data.locks import LOCK_NAME, lock_folder
 from hourllava.data.processes import end_with_parent
 from hourllava.errors import ConfigError
 
@@ -20,8 +21,26 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
+@contextmanager
+def run_folder(out: Path, settings_name: str, settings: BaseModel, folders: Sequence[Path]) -> Iterator[None]:
+    """Hold `out` for a run: made, or found as a run with the same settings left it; no other run may be in it.
+
+    Raises:
+        ConfigError: as `prepare_folder`.
+        DataError: another run is in it.
+    """
+    with ExitStack() as held:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock_folder(out))
+        except OSError as error:
+            raise _unwritable(out, error) from error
+        prepare_folder(out, settings_name, settings, folders)
+        yield
+
+
 def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: Sequence[Path]) -> None:
-    """Make `out` and its folders, or find them as a run with the same settings left them.
+    """Make `out` and its folders, or find them as a run with the same settings left them. A run uses `run_folder`.
 
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files.
@@ -33,7 +52,7 @@ def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: 
         if path.exists():
             if not _are_same(settings, path.read_bytes()):
                 raise ConfigError(f"{out} holds a run with other settings ({path.name}); use another folder")
-        elif any(not entry.name.startswith(settings_name) for entry in out.iterdir()):  # but for its own temporary
+        elif any(not entry.name.startswith((settings_name, LOCK_NAME)) for entry in out.iterdir()):
             raise ConfigError(f"{out} is not empty and holds no run to continue; use a new or empty folder")
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +61,11 @@ def prepare_folder(out: Path, settings_name: str, settings: BaseModel, folders: 
         with replacing(path) as temporary:
             temporary.write_text(wanted, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to")
 
 
 def _are_same(settings: BaseModel, written: bytes) -> bool:

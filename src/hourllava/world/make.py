@@ -15,10 +15,11 @@ Can be stopped at any moment: files are renamed into place when complete, a scri
 end. Started again with the same settings it makes what is missing and ends with the same bytes.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,14 +33,14 @@ from hourllava.data.taxonomy import find_task
 from hourllava.errors import ConfigError
 from hourllava.world.encode import VIDEO_PIXELS, encode_video
 from hourllava.world.generate import DIFFICULTIES, MAX_EVENTS, MAX_SECONDS, check_settings
-from hourllava.world.jobs import prepare_folder, run_jobs, workers
+from hourllava.world.jobs import run_folder, run_jobs, workers
 from hourllava.world.questions import BUILDERS, FORMATS
 from hourllava.world.questions.draft import Format
 from hourllava.world.records import SOURCE, Described, describe_video
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
 from hourllava.world.render import render_frames
 from hourllava.world.rng import Draws
-from hourllava.world.script import Script
+from hourllava.world.script import GENERATOR, Generator, Script
 from hourllava.world.sheet import contact_sheet
 from hourllava.world.vocabulary import SPLITS, Split
 
@@ -68,7 +69,8 @@ class MakeSettings(BaseModel):
     questions: int = 1  # of a training record, at most
     captions: int = 0  # descriptions of each video among its questions
     tables: bool = True  # questions.parquet and captions.jsonl, which training does not read
-    version: Literal[4] = 4  # of the generator: other versions give other bytes
+    version: Literal[5] = 5  # of the records and tables: other versions give other bytes
+    generator: Generator = GENERATOR  # of scripts and pictures
 
 
 def parse_minutes(text: str) -> tuple[int, int]:
@@ -198,7 +200,12 @@ class _Job:
         )
 
     def is_done(self) -> bool:
-        return self.video_path.exists() and (self.settings.container == "reference" or self.script_path.exists())
+        if self.settings.container == "reference":
+            try:
+                return self.video_path.stat().st_size > 0  # empty: from before a power cut
+            except FileNotFoundError:
+                return False
+        return self.video_path.exists() and self.script_path.exists()
 
 
 def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
@@ -207,7 +214,7 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
     """
-    with workers(processes) as pool:
+    with workers(processes) as pool, _run_folder(settings, out):
         jobs = _make_videos(settings, out, pool)
         _write_records(jobs, out, pool)
 
@@ -218,19 +225,24 @@ def make_videos(settings: MakeSettings, out: Path, processes: int = 2) -> Iterat
     Raises:
         as `make_world`.
     """
-    with workers(processes) as pool:
+    with workers(processes) as pool, _run_folder(settings, out):
         jobs = _make_videos(settings, out, pool)
     for job in jobs:
         yield job.video_path, job.reference
 
 
+def _run_folder(settings: MakeSettings, out: Path) -> AbstractContextManager[None]:
+    return run_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
+
+
 def _make_videos(settings: MakeSettings, out: Path, pool: Executor | None) -> list[_Job]:
     jobs = [_Job(settings, out, index) for index in range(settings.videos)]
-    prepare_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
     missing = [job for job in jobs if not job.is_done()]
     per_call = _JOBS_PER_CALL if settings.container == "reference" else 1
     done = len(jobs) - len(missing)
     deque(run_jobs(_make_video, missing, pool, "video", jobs_per_call=per_call, num_done=done), maxlen=0)
+    if missing and settings.container == "reference":
+        os.sync()  # once for all of them, before the records that name them
     return jobs
 
 

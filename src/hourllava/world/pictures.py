@@ -12,6 +12,7 @@ moment and started again, the same command ends with the same bytes. Pictures sh
 combinations only, texts speak of all. One picture of objects in two is painted (`painting.py`), in train only.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from hourllava.data.records import PLACEHOLDER, Turn, record_line, training_reco
 from hourllava.errors import ConfigError
 from hourllava.world.captions import generate_captions
 from hourllava.world.generate import generate_script
-from hourllava.world.jobs import prepare_folder, run_jobs, workers
+from hourllava.world.jobs import run_folder, run_jobs, workers
 from hourllava.world.painting import painted
 from hourllava.world.questions import BUILDERS, generate_questions
 from hourllava.world.questions.pictures import (
@@ -45,7 +46,7 @@ from hourllava.world.questions.pictures import (
 from hourllava.world.records import SOURCE
 from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
-from hourllava.world.script import Script
+from hourllava.world.script import GENERATOR, Generator, Script
 from hourllava.world.vocabulary import SHAPES, SPLITS, Split
 
 PictureKind = Literal["image", "images", "text"]
@@ -79,7 +80,8 @@ class PictureSettings(BaseModel):
     seed: int = 0
     split: Split = "train"
     size_pixels: int = 64
-    version: Literal[4] = 4  # of the generator: other versions give other bytes
+    version: Literal[5] = 5  # of the records: other versions give other bytes
+    generator: Generator = GENERATOR  # of scripts and pictures
 
     def count(self, kind: PictureKind) -> int:
         """How many records of a kind."""
@@ -129,8 +131,8 @@ def make_pictures(settings: PictureSettings, out: Path, processes: int = 2) -> N
     Raises:
         ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
     """
-    with workers(processes) as pool:
-        prepare_folder(out, SETTINGS_NAME, settings, (out / "images" / SOURCE, out / "jsons"))
+    folders = (out / "images" / SOURCE, out / "jsons")
+    with workers(processes) as pool, run_folder(out, SETTINGS_NAME, settings, folders):
         for kind in KINDS:
             jobs = [_Job(settings, out, kind, index) for index in range(settings.count(kind))]
             path = out / "jsons" / f"{kind}.json"
@@ -139,6 +141,7 @@ def make_pictures(settings: PictureSettings, out: Path, processes: int = 2) -> N
             with training_record_file(path) as add_record:
                 for line in run_jobs(_make_record, jobs, pool, kind, jobs_per_call=8):
                     add_record(line)
+                os.sync()  # once for all images, before the records that name them
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ def _record(job: _Job) -> PictureRecord:
     exchanges = draws.shuffled(_distinct(asked, settings.questions))
     renderer = Renderer(script, settings.size_pixels)
     for name, still in zip(names, stills):
-        with replacing(job.out / "images" / name) as temporary:
+        with replacing(job.out / "images" / name, durable=False) as temporary:
             picture = Image.fromarray(renderer.frame(still.time_seconds))
             picture.save(temporary, format="JPEG", quality=95, subsampling=0)
     image = names[0] if job.kind == "image" else names

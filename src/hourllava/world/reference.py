@@ -18,7 +18,7 @@ from hourllava.errors import VideoError
 from hourllava.video.source import REFERENCE_SUFFIX as REFERENCE_SUFFIX
 from hourllava.world.generate import Density, generate_script
 from hourllava.world.render import Frame, render_frames
-from hourllava.world.script import SCRIPT_VERSION, Script
+from hourllava.world.script import GENERATOR, SCRIPT_VERSION, Script
 from hourllava.world.vocabulary import Split
 
 
@@ -27,6 +27,7 @@ class Reference(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = SCRIPT_VERSION
+    generator: str = GENERATOR  # what made and draws it
     seed: int
     duration_seconds: int
     split: Split
@@ -51,7 +52,7 @@ class Reference(BaseModel):
 
 def write_reference(reference: Reference, path: Path) -> None:
     """Write the file that stands for a video."""
-    with replacing(path) as temporary:
+    with replacing(path, durable=False) as temporary:  # thousands a minute; an empty one is made again
         temporary.write_text(reference.model_dump_json() + "\n", encoding="utf-8")
 
 
@@ -59,10 +60,10 @@ def load_reference(path: Path) -> Reference:
     """Read a reference without generating anything; enough for the video's length.
 
     Raises:
-        VideoError: the file cannot be read or is no reference.
+        VideoError: the file cannot be read, is no reference, or is one of another generator.
     """
     try:
-        return Reference.model_validate_json(path.read_bytes())
+        reference = Reference.model_validate_json(path.read_bytes())
     except OSError as error:
         raise VideoError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
@@ -72,6 +73,14 @@ def load_reference(path: Path) -> Reference:
             f"{path} is no reference to a MarathonWorld video: {where}: {first['msg']}; make it again with "
             "hourllava world make --container reference"
         ) from error
+    made_by = reference.generator if "generator" in reference.model_fields_set else "one that did not say"
+    if made_by != GENERATOR:
+        raise VideoError(
+            f"{path} was made by another generator of MarathonWorld ({made_by:.40}, this one is {GENERATOR}): its "
+            "frames would be of another video; make it again with hourllava world make --container "
+            "reference, or use the version of hourllava that made it"
+        )
+    return reference
 
 
 def read_reference(path: Path) -> Script:

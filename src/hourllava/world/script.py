@@ -5,13 +5,30 @@ All times are whole seconds (quarters in videos under 12 seconds, so that three 
 falls into a transition and every card (needle) is seen by at least one sample.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from hourllava.world.vocabulary import COLOURS, PLACES, VERBS, Split
 
 SCRIPT_VERSION: Literal[1] = 1
+GENERATOR = "1df69a0549099c0e"
+"""Digest of what seeds become: of scripts, and of frames that show all there is to draw.
+
+A test compares it with what is drawn; comments and speed do not change it. Files that hold a seed in place of pictures
+(`*.world.json`) name it: a changed drawing makes another video of each, and memories, features and answers that were
+made before would be of the old one.
+"""
+
+
+def _check_generator(name: str) -> str:
+    if name != GENERATOR:
+        raise ValueError(f"made by generator {name:.40}, this one is {GENERATOR}")
+    return name
+
+
+Generator = Annotated[str, AfterValidator(_check_generator)]
+"""Of settings: those of another generator are other settings."""
 
 
 class _Typed(BaseModel):
