@@ -67,7 +67,7 @@ def _one_at_a_time(
     """Let other threads wait until an answer is complete; refuse a call from inside one (`on_text`)."""
 
     @functools.wraps(method)
-    def alone(self: "HourLlava", *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+    def alone(self: "HourLlava", /, *arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
         if self._asking_thread == threading.get_ident():
             raise InputError("a model cannot be asked inside on_text, amid its answer; ask when the answer is complete")
         with self._lock:
