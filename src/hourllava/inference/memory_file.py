@@ -171,11 +171,13 @@ Stamp = tuple[int, int, bytes]
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """What tells whether a memory file is another one than before; None if it is gone.
+    """What tells whether a memory file is another one than before; None if there is none.
 
     Files of the cache get a new date when they are used, so the date says nothing.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             num_bytes = int.from_bytes(file.read(8), "little")
