@@ -565,7 +565,8 @@ class HourLlava:
 
     def _count_tokens(self, texts: Sequence[str]) -> list[int]:
         # Not verbose: subtitles longer than the model's context are no fault, they are cut.
-        ids = self.processor.tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
+        texts = [whole_text(text) for text in texts]
+        ids = self.processor.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         return [len(tokens) for tokens in ids]
 
     def _embed(
