@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourllava.inference import evidence
-from hourllava.inference.evidence import AttentionMass, spans_of
+from hourllava.inference.evidence import AttentionMass, shown_from_seconds, spans_of
 from hourllava.model.memaug import MemoryKeysValues
 
 
@@ -44,6 +44,58 @@ def test_of_many_kept_tokens_some_are_watched(monkeypatch):
     torch.testing.assert_close(few.mass_M, scores.softmax(-1).mean((0, 1)))
 
 
+class CountedKeys(torch.Tensor):
+    """Keys that count how often they are copied."""
+
+    copies = 0
+
+    def to(self, *args, **kwargs):
+        CountedKeys.copies += 1
+        return super().to(*args, **kwargs).as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("num_chunks", [2, 7])
+def test_keys_on_the_host_are_copied_twice_however_many_queries(num_chunks, monkeypatch):
+    """A memory of a day has 90 chunks of the host's memory: they must not be copied for each few queries."""
+    monkeypatch.setattr(evidence, "MAX_SCORES", 1)  # one query at a time
+    CountedKeys.copies = 0
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(50, 4, 8, generator=generator), torch.randn(70, 2, 8, generator=generator)
+    chunks = [part.as_subclass(CountedKeys) for part in key.tensor_split(num_chunks)]
+    mass = AttentionMass(torch.arange(50), 70)
+    mass.observe(query, MemoryKeysValues(chunks, chunks))
+    scores = torch.einsum("qhe,khe->hqk", query, key.repeat_interleave(2, 1)) / 8**0.5
+    torch.testing.assert_close(mass.mass_M, scores.softmax(-1).mean((0, 1)))
+    assert CountedKeys.copies <= 2 * num_chunks
+
+
+def test_a_picture_that_stays_is_one_picture():
+    """Slides at 0, 5 and 10 s, sampled once a second; peaks amid the first and the last one, the end at 12.5 s."""
+    starts = np.repeat([0.0, 5.0, 10.0], [5, 5, 3])
+    share = np.zeros(13)
+    share[2], share[11] = 0.6, 0.4
+    spans = spans_of(share, starts, 12.5)
+    assert [(span.start_seconds, span.end_seconds) for span in spans] == [(0, 5), (10, 12.5)]
+    assert [span.weight for span in spans] == pytest.approx([0.6, 0.4])
+
+
+@pytest.mark.parametrize("end_seconds", [9.0, 10.0])
+def test_a_frame_that_appears_at_the_end_counts_with_the_one_before(end_seconds):
+    (span,) = spans_of(np.array([0.0, 0.1, 0.9]), np.array([0.0, 4.0, 10.0]), end_seconds, max_spans=1)
+    assert (span.start_seconds, span.end_seconds, span.weight) == (4.0, pytest.approx(end_seconds), pytest.approx(1.0))
+
+
+def test_a_picture_that_stays_for_long_is_cut_every_minute():
+    samples = np.arange(200.0)
+    shown = np.where(samples < 10, samples, 9.5)  # from 9.5 s on nothing changes
+    starts = shown_from_seconds(np.sort(shown), samples)
+    assert sorted(set(starts)) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9.5, 70, 130, 190]
+    share = np.zeros(200)
+    share[100] = 1
+    (span,) = spans_of(share, starts, 200.0)
+    assert (span.start_seconds, span.end_seconds) == (70, 130)
+
+
 def test_spans_grow_around_peaks_to_half_their_height():
     share = np.array([0, 0.1, 0.3, 0.2, 0, 0, 0.25, 0, 0.1, 0.05])
     spans = spans_of(share, np.arange(10.0) * 2, 20.0, max_spans=2)
@@ -63,21 +115,31 @@ def test_spans_keep_real_times():
     assert (spans[0].start_seconds, spans[0].end_seconds) == (7.25, 9.0)
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
-    shares=st.lists(st.floats(0, 1), min_size=1, max_size=200).filter(lambda part: sum(part) > 0),
-    step=st.floats(0.1, 30),
+    frames=st.lists(
+        st.tuples(st.floats(0, 1), st.one_of(st.just(0.0), st.floats(0.1, 90))), min_size=1, max_size=200
+    ).filter(lambda frames: sum(share for share, _ in frames) > 0),
+    last=st.floats(0.1, 30),
     count=st.integers(1, 6),
 )
-def test_spans_do_not_overlap_and_weigh_what_they_hold(shares, step, count):
-    share = np.array(shares) / sum(shares)
-    times = np.arange(len(share)) * step
-    spans = spans_of(share, times, times[-1] + step, max_spans=count)
+def test_spans_do_not_overlap_and_weigh_what_they_hold(frames, last, count):
+    """Some frames show the picture of the one before them: their times are equal."""
+    share = np.array([share for share, _ in frames]) / sum(share for share, _ in frames)
+    times = np.cumsum([step for _, step in frames])
+    spans = spans_of(share, times, times[-1] + last, max_spans=count)
     assert 1 <= len(spans) <= count
+    pictures = [*np.unique(times), times[-1] + last]
+    for span in spans:
+        assert span.start_seconds < span.end_seconds
+        assert {span.start_seconds, span.end_seconds} <= set(pictures)
+        is_one = pictures.index(span.end_seconds) == pictures.index(span.start_seconds) + 1
+        assert is_one or span.end_seconds - span.start_seconds <= evidence.MAX_SPAN_SECONDS
     assert [span.weight for span in spans] == sorted((span.weight for span in spans), reverse=True)
     ordered = sorted(spans, key=lambda span: span.start_seconds)
     assert all(a.end_seconds <= b.start_seconds for a, b in itertools.pairwise(ordered))
     for span in spans:
         inside = (times >= span.start_seconds) & (times < span.end_seconds)
         assert span.weight == pytest.approx(share[inside].sum())
-    assert any(span.start_seconds <= times[share.argmax()] < span.end_seconds for span in spans)
+    whole = [share[times == time].sum() for time in pictures[:-1]]
+    assert any(span.start_seconds <= pictures[int(np.argmax(whole))] < span.end_seconds for span in spans)

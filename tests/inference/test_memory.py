@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import pickle
 import resource
@@ -15,10 +16,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import InputError, MemoryFileError
+from hourllava.inference import memory as memory_module
 from hourllava.inference import memory_file
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.memory import Memory, Source
@@ -37,6 +40,7 @@ def make_memory(num_frames: int = 5, dtype: torch.dtype = torch.bfloat16, **over
         "source": Source("talk.mp4", "sha256:12"),
         "encoder": ENCODER,
         "gaps": [(1.5, 2.5, "damaged packets")],
+        "player_offset_seconds": 7.25,
     }
     return Memory(features, timestamps, samples, **{**fields, **overrides})
 
@@ -46,7 +50,16 @@ def assert_same(got: Memory, expected: Memory) -> None:
     assert torch.equal(got.features, expected.features)
     assert np.array_equal(got.timestamps_seconds, expected.timestamps_seconds)
     assert np.array_equal(got.sample_seconds, expected.sample_seconds)
-    for name in ("fps", "duration_seconds", "source", "encoder", "gaps", "content_seed", "num_bytes"):
+    for name in (
+        "fps",
+        "duration_seconds",
+        "player_offset_seconds",
+        "source",
+        "encoder",
+        "gaps",
+        "content_seed",
+        "num_bytes",
+    ):
         assert getattr(got, name) == getattr(expected, name), name
 
 
@@ -63,6 +76,9 @@ def test_a_memory_says_what_it_holds() -> None:
         ({"fps": 0.0}, "fps is 0.0"),
         ({"fps": float("nan")}, "fps is nan"),
         ({"duration_seconds": -1.0}, "duration_seconds is -1.0"),
+        ({"player_offset_seconds": float("nan")}, "player_offset_seconds is nan"),
+        ({"player_offset_seconds": -0.5}, "player_offset_seconds is -0.5"),
+        ({"gaps": [(0.0, float("inf"), "x")]}, "gaps must have finite times"),
         ({"encoder": EncoderIdentity("a", feature_width=6, grid=3)}, r"\[9, 6\]"),
     ],
 )
@@ -138,22 +154,56 @@ def test_a_refused_append_changes_nothing() -> None:
     assert memory.version == 0
 
 
-def test_the_seed_follows_the_content() -> None:
-    memory = make_memory()
+@pytest.mark.parametrize("digest", ["sha256:12", None])
+def test_the_seed_follows_the_video_and_the_times_alone(digest: str | None) -> None:
+    """Not the features: they are rounded otherwise on another device or in another dtype."""
+    memory = make_memory(source=Source("x", digest))
     assert 0 <= memory.content_seed < 2**63
-    assert memory.content_seed == make_memory(source=Source("other name")).content_seed
-    other_features = make_memory()
-    other_features.features[3, 2, 1] += 1
-    other_times = Memory(
-        memory.features,
-        memory.timestamps_seconds + 0.001,
-        memory.sample_seconds,
-        fps=1,
-        duration_seconds=5,
-        source=Source("x"),
-    )
-    seeds = {each.content_seed for each in (memory, other_features, other_times, make_memory(6))}
-    assert len(seeds) == 4
+    same = [
+        make_memory(source=Source("other name", digest)),
+        make_memory(source=Source("x", digest), dtype=torch.float32),
+        make_memory(source=Source("x", digest), encoder=None, duration_seconds=9.0),
+    ]
+    same[1].features.mul_(1.001)
+    assert {each.content_seed for each in same} == {memory.content_seed}
+    other_times = [
+        Memory(
+            memory.features, memory.timestamps_seconds + timestamps, memory.sample_seconds + samples,
+            fps=1, duration_seconds=5, source=Source("x", digest),
+        )
+        for timestamps, samples in ((0.001, 0), (0, 0.001))
+    ]  # fmt: skip
+    other = [*other_times, make_memory(6, source=Source("x", digest)), make_memory(source=Source("x", "sha256:13"))]
+    assert len({each.content_seed for each in (memory, *other)}) == 5
+
+
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("number", NOT_FINITE)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("place", [0, 17, -1])
+def test_features_that_are_not_finite_are_refused(
+    tmp_path: Path, number: float, dtype: torch.dtype, place: int
+) -> None:
+    memory = make_memory(dtype=dtype)
+    spoilt = memory.features.clone()
+    spoilt.flatten()[place] = number
+    with pytest.raises(InputError, match="not finite"):
+        Memory(spoilt, memory.timestamps_seconds, memory.sample_seconds, fps=1, duration_seconds=5, source=Source("x"))
+    with pytest.raises(InputError, match="not finite"):
+        memory.append(spoilt[:], np.arange(5.0, 10), np.arange(5.0, 10))
+    assert_same(memory, make_memory(dtype=dtype))
+    memory.features.flatten()[place] = number
+    memory.save(tmp_path / "m")
+    with pytest.raises(MemoryFileError, match="not finite"):
+        Memory.load(tmp_path / "m")
+
+
+def test_features_that_the_memorys_dtype_cannot_hold_are_refused() -> None:
+    memory = make_memory(dtype=torch.float16)
+    with pytest.raises(InputError, match="not finite"):
+        memory.append(torch.full((1, 4, 6), 1e5), [5], [5])
 
 
 # Saving and loading
@@ -221,10 +271,116 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, tenths: int) -> None:
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(memory_file, "FORMAT_VERSION", 2)
+        patch.setattr(memory_file, "FORMAT_VERSION", 3)
         make_memory().save(tmp_path / "m")
-    with pytest.raises(MemoryFileError, match="format version 2, this version of hourllava reads 1"):
+    with pytest.raises(MemoryFileError, match="format version 3, this version of hourllava reads up to 2"):
         Memory.load(tmp_path / "m")
+
+
+def rewritten(path: Path, change: Any) -> None:
+    """Change the description of a saved memory."""
+    with safe_open(path, framework="pt") as file:
+        fields = json.loads(file.metadata()["hourllava_memory"])
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    change(fields)
+    save_file(tensors, path, {"hourllava_memory": json.dumps(fields)})
+
+
+def test_a_file_of_version_1_is_read(tmp_path: Path) -> None:
+    make_memory().save(tmp_path / "m")
+    rewritten(tmp_path / "m", lambda fields: fields.update(format_version=1) or fields.pop("player_offset_seconds"))
+    assert_same(Memory.load(tmp_path / "m"), make_memory(player_offset_seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": {"name": 5, "digest": None}},
+        {"source": {"name": None}},
+        {"source": {"name": "x", "digest": ["sha"]}},
+        {"source": {}},
+        {"source": "talk.mp4"},
+        {"encoder": {"digest": 7, "feature_width": 6, "grid": 2}},
+        {"encoder": {"digest": None, "feature_width": 6, "grid": 2}},
+        {"encoder": {"digest": "a", "feature_width": "6", "grid": 2}},
+        {"encoder": {"digest": "a", "feature_width": 6, "grid": 2.0}},
+        {"encoder": {"digest": "a", "feature_width": 6, "grid": True}},
+        {"encoder": []},
+        {"fps": "1"},
+        {"fps": None},
+        {"fps": 10**400},
+        {"duration_seconds": [5]},
+        {"player_offset_seconds": "7"},
+        {"player_offset_seconds": -1},
+        {"gaps": 5},
+        {"gaps": [[1, 2]]},
+        {"gaps": [[1, None, "x"]]},
+        {"gaps": [[1, float("nan"), "x"]]},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_description_of_other_types_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    make_memory().save(tmp_path / "m")
+    rewritten(tmp_path / "m", lambda fields: fields.update(change))
+    with pytest.raises(MemoryFileError, match="damaged") as error:
+        Memory.load(tmp_path / "m")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("load", [Memory.load, Memory.load_released])
+def test_names_that_are_no_files(tmp_path: Path, load: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (
+        (tmp_path / "pipe", "no regular file"),
+        (Path("/dev/null"), "no regular file"),
+        (Path("a" * 5000), "too long|refused"),
+        (Path("a\0b"), "no NUL"),
+        (tmp_path / "pipe" / "x", "there is no memory file|cannot be read|refused"),
+    ):
+        with pytest.raises(MemoryFileError, match=message) as error:
+            load(path)
+        assert "\n" not in str(error.value)
+    with pytest.raises(MemoryFileError):
+        make_memory().save("a" * 5000)
+    with pytest.raises(MemoryFileError, match="no NUL"):
+        make_memory().save("a\0b")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_file_that_is_written_to_is_noticed(tmp_path: Path, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that were read do not depend on the file; mapped ones do."""
+    if mapped:
+        monkeypatch.setattr(memory_module, "MAX_READ_BYTES", 0)
+    path = tmp_path / "m"
+
+    def loaded() -> Memory:
+        make_memory().save(path)
+        return Memory.load(path)
+
+    copied = loaded()
+    os.utime(path, (0, 0))  # as the cache does
+    copied.check_file_unchanged()
+    make_memory(4).save(path)  # another file of that name: the old one stays where it is mapped
+    copied.check_file_unchanged()
+    assert_same(copied, make_memory())
+    path.unlink()
+    copied.check_file_unchanged()
+    for change in ("cut", "other memory"):
+        copied = loaded()
+        make_memory(source=Source("other.mp4")).save(tmp_path / "other")
+        content = (tmp_path / "other").read_bytes()
+        path.write_bytes(content[:-48] if change == "cut" else content)
+        if mapped:
+            with pytest.raises(MemoryFileError, match="was written to"):
+                copied.check_file_unchanged()
+        else:
+            copied.check_file_unchanged()
+            assert_same(copied, make_memory())
+    copied = loaded()
+    copied.append(torch.ones(1, 4, 6), [7], [7])  # copies the features
+    path.write_bytes(b"")
+    copied.check_file_unchanged()
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
@@ -485,6 +641,8 @@ def test_a_released_file_cut_short_is_refused(tmp_path: Path, tenths: int) -> No
         ({"vid_feat": torch.zeros(0, 4, 6), "duration": 2.0}, "no tensor"),
         ({"vid_feat": torch.zeros(2, 4, 6), "duration": "long"}, "'long'"),
         ({"vid_feat": torch.zeros(2, 4, 6), "duration": float("nan")}, "nan"),
+        ({"vid_feat": torch.full((2, 4, 6), torch.inf), "duration": 2.0}, "not finite"),
+        ({"vid_feat": torch.zeros(2, 4, 6, dtype=torch.int64), "duration": 2.0}, "floating-point"),
     ],
 )
 def test_other_pickles_are_refused(tmp_path: Path, content: Any, message: str) -> None:

@@ -1,3 +1,6 @@
+import codecs
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -5,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hourllava.clock import format_clock
-from hourllava.errors import DataError
+from hourllava.errors import ConfigError, DataError
+from hourllava.inference import subtitle_text
 from hourllava.inference.subtitles import Cue, read_subtitles, subtitles_prompt
 
 SRT = """1
@@ -108,9 +112,181 @@ def read_text(folder: Path, text: str, name: str = "a.srt") -> list[Cue]:
     return read_subtitles(folder / name)
 
 
-def test_latin_1(tmp_path: Path) -> None:
-    (tmp_path / "a.srt").write_bytes("1\n00:00:01,000 --> 00:00:02,000\nCafé\n".encode("latin-1"))
-    assert read_subtitles(tmp_path / "a.srt") == [Cue(1.0, 2.0, "Café")]
+# Encodings
+
+WORDS = {
+    "western": ["Café crème, déjà vu", "“Don’t” – 5 €…", "Größe über Öl", "¿Qué? ¡Niño!", "façade œuvre"],
+    "russian": ["Привет, как дела?", "Я не знаю", "Хорошо"],
+    "japanese": ["こんにちは、世界", "カタカナも", "漢字です"],
+    "chinese": ["你好，世界", "我不知道", "好的"],
+    "korean": ["안녕하세요", "모르겠어요"],
+    "greek": ["Καλημέρα κόσμε", "Δεν ξέρω"],
+}
+
+
+def srt(texts: Sequence[str], newline: str = "\n") -> str:
+    lines = [f"{n}\n00:00:{2 * n:02d},000 --> 00:00:{2 * n + 1:02d},000\n{text}\n" for n, text in enumerate(texts, 1)]
+    return "\n".join(lines).replace("\n", newline)
+
+
+def read_bytes(folder: Path, content: bytes, encoding: str | None = None) -> list[str]:
+    (folder / "a.srt").write_bytes(content)
+    return [cue.text for cue in read_subtitles(folder / "a.srt", encoding)]
+
+
+@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "mark utf-16-be"]
+)
+def test_unicode_is_told_with_and_without_a_mark(tmp_path: Path, language: str, encoding: str) -> None:
+    mark = "\ufeff" if encoding.startswith("mark ") else ""
+    content = (mark + srt(WORDS[language])).encode(encoding.removeprefix("mark "))
+    assert read_bytes(tmp_path, content) == WORDS[language]
+
+
+@pytest.mark.parametrize("text", WORDS["western"])
+def test_western_text_is_windows_1252_and_that_is_said(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert read_bytes(tmp_path, srt([text, "plain"]).encode("cp1252")) == [text, "plain"]
+    assert "is read as windows-1252" in caplog.text
+
+
+def test_bytes_that_windows_1252_leaves_open_stay_control_characters(tmp_path: Path) -> None:
+    assert read_bytes(tmp_path, srt(["a X b"]).encode().replace(b"X", b"\x81")) == ["a \x81 b"]
+
+
+@pytest.mark.parametrize(
+    ("language", "encoding"),
+    [
+        ("russian", "cp1251"), ("russian", "koi8-r"), ("russian", "cp866"), ("japanese", "shift_jis"),
+        ("japanese", "euc_jp"), ("japanese", "iso2022_jp"), ("chinese", "gbk"), ("chinese", "gb18030"),
+        ("korean", "euc_kr"), ("greek", "iso8859_7"),
+    ],
+)  # fmt: skip
+def test_other_alphabets_are_refused_until_they_are_named(tmp_path: Path, language: str, encoding: str) -> None:
+    content = srt([*WORDS[language], "OK"]).encode(encoding)
+    with pytest.raises(DataError, match="name its encoding") as error:
+        read_bytes(tmp_path, content)
+    assert "\n" not in str(error.value)
+    assert read_bytes(tmp_path, content, encoding) == [*WORDS[language], "OK"]
+
+
+@given(place=st.integers(0, 10**6), byte=st.integers(0x80, 0xFF), language=st.sampled_from(sorted(WORDS)))
+def test_a_bad_byte_in_utf_8_costs_one_character(
+    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int, language: str
+) -> None:
+    texts = [*WORDS[language], "the last one"]
+    content = srt(texts).encode()
+    end = content.index(b"the last one")
+    at = end + place % len("the last one")
+    read = read_bytes(tmp_path_factory.mktemp("srt"), content[:at] + bytes([byte]) + content[at + 1 :])
+    assert read[:-1] == texts[:-1]
+    assert read[-1].replace("\ufffd", "?") == "the last one"[: at - end] + "?" + "the last one"[at - end + 1 :]
+
+
+def test_what_is_damaged_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = srt(["Grüße", "x X y X"]).encode().replace(b"X", b"\xff")
+    assert read_bytes(tmp_path, content) == ["Grüße", "x \ufffd y \ufffd"]
+    assert "2 characters are damaged" in caplog.text
+    with pytest.raises(DataError, match="a byte is missing amid"):
+        read_bytes(tmp_path, (codecs.BOM_UTF16_LE + srt(["one", "two"]).encode("utf-16-le")).replace(b"n", b"", 1))
+    cut = (codecs.BOM_UTF16_LE + srt(["one", "two"]).encode("utf-16-le"))[:-3]
+    assert read_bytes(tmp_path, cut)[0] == "one"
+
+
+def test_an_encoding_that_does_not_fit_or_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not in utf-8"):
+        read_bytes(tmp_path, srt(["Café"]).encode("cp1252"), "utf-8")
+    for name in ("klingon", "hex", "a\0b", ""):
+        with pytest.raises(ConfigError, match="there is no text encoding"):
+            read_bytes(tmp_path, srt(["a"]).encode(), name)
+
+
+# Lines and times
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r", "\r\r\n"])
+@pytest.mark.parametrize("mark", ["\x85", "\u2028", "\x0b", "\x0c", "\x1c"])
+def test_lines_end_at_line_feeds_only(tmp_path: Path, newline: str, mark: str) -> None:
+    read = read_bytes(tmp_path, srt([f"one{mark}two", "three"], newline).encode())
+    assert [text.replace(mark, " ").split() for text in read] == [["one", "two"], ["three"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "times"),
+    [
+        ("00:00:03,500 --> 00:00:04,500", (3.5, 4.5)),
+        ("00:00:03:500 --> 00:00:04:500", (3.5, 4.5)),
+        ("00:03:500 --> 00:04:500", (3.5, 4.5)),
+        ("00:00:03, 500 --> 00:00:04, 500", (3.5, 4.5)),
+        ("00: 00: 03,500 --> 00 :00 :04,500", (3.5, 4.5)),
+        ("00:00:03;500 --> 00:00:04;500", (3.5, 4.5)),
+        ("00:00:03,500 -> 00:00:04,500", (3.5, 4.5)),
+        ("00:00:03,500 -- > 00:00:04,500", (3.5, 4.5)),
+        ("00:00:03,500 \u2013> 00:00:04,500", (3.5, 4.5)),
+        ("00:00:03,500-->00:00:04,500 position:50%", (3.5, 4.5)),
+        ("  0:0:3.5   -->   0:0:4.5  ", (3.5, 4.5)),
+        ("00:00:03:12 --> 00:00:04:12", (3.0, 4.0)),
+        ("00:00:-3,000 --> 00:00:04,000", (3.0, 4.0)),
+        ("-00:00:01,500 --> 00:00:04,000", (0.0, 4.0)),
+        ("00:00:03,500 --> ", (3.5, 3.5)),
+        ("00:00:03,500 --> soon", (3.5, 3.5)),
+        ("0x:00:03,500 --> 00:00:04,500", None),  # speech, as far as anybody can tell
+        ("12:30 -> 13:00", None),
+    ],
+)
+def test_odd_timing_lines_swallow_no_neighbour(tmp_path: Path, line: str, times: tuple[float, float] | None) -> None:
+    text = f"1\n00:00:01,000 --> 00:00:02,000\nFirst\n\n2\n{line}\nSecond\n\n3\n00:00:08,000 --> 00:00:09,000\nThird\n"
+    cues = {cue.text: (cue.start_seconds, cue.end_seconds) for cue in read_text(tmp_path, text)}
+    if times is None:
+        assert cues == {f"First 2 {line} Second": (1.0, 2.0), "Third": (8.0, 9.0)}
+    else:
+        assert cues == {"First": (1.0, 2.0), "Second": pytest.approx(times), "Third": (8.0, 9.0)}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["00:00:xx,000 --> never".replace("xx", "1:2:3:4:5"), ": --> :", f"{'9' * 5000}:00:00 --> 1", "-0:0:2 --> -0:0:1"],
+)
+def test_cues_without_a_usable_time_are_left_out_and_counted(
+    tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"00:00:01,000 --> 00:00:02,000\nFirst\n\n{line}\nSecond\n\n00:00:08,000 --> 00:00:09,000\nThird\n"
+    assert [cue.text for cue in read_text(tmp_path, text)] == ["First", "Third"]
+    assert "1 cues are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "entity", ["&#" + "9" * 5000 + ";", "&#99999999999", "&#x" + "F" * 5000 + ";", "&#xD800;", "&bogus;"]
+)
+def test_entities_of_any_size(tmp_path: Path, entity: str) -> None:
+    assert read_text(tmp_path, f"00:01 --> 00:02\nx {entity} y\n")[0].text.startswith("x ")
+
+
+@pytest.mark.parametrize(
+    "piece", ["{\\", "{\\{", "<a", "&#", "00:", "0:0 --", " ", "-", "-- ", ":", "1,", "\r", "&#9", "\u2013"]
+)
+def test_reading_takes_time_in_proportion(tmp_path: Path, piece: str) -> None:
+    """A quadratic pattern would take hours for these: the file's size is the limit."""
+    body = piece * (400_000 // len(piece))
+    text = f"00:00:01,000 --> 00:00:02,000\nFirst\n{body}\n{body}x --> {body}\n"
+    assert read_text(tmp_path, text)[0].text.startswith("First")
+
+
+def test_files_that_are_too_large_or_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subtitle_text, "MAX_SUBTITLE_BYTES", 2**20)
+    (tmp_path / "a.srt").write_bytes(bytes(2**20 + 1))
+    with pytest.raises(DataError, match="subtitles may have 1 MiB"):
+        read_subtitles(tmp_path / "a.srt")
+    os.mkfifo(tmp_path / "pipe.srt")
+    for path, message in (
+        (tmp_path / "pipe.srt", "no regular file"),
+        ("a\0.srt", "null"),
+        ("a" * 5000 + ".srt", "too long"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_subtitles(path)
 
 
 def test_numbers_and_blank_lines_may_be_missing(tmp_path: Path) -> None:
@@ -142,8 +318,8 @@ def test_a_vtt_file_may_have_no_cues(tmp_path: Path) -> None:
     [
         ("a.srt", b"", "holds no subtitles"),
         ("a.srt", b"Just some prose.\nNothing timed.\n", "holds no subtitles"),
-        ("a.srt", bytes(range(256)) * 20, "holds no subtitles"),
-        ("a.srt", b"\xff\xfeodd", "damaged"),
+        ("a.srt", bytes(range(256)) * 20, "name its encoding"),
+        ("a.srt", b"\xff\xfeodd", "holds no subtitles"),
         ("a.ass", b"[Script Info]", "give a .srt or .vtt file"),
     ],
 )
@@ -187,8 +363,8 @@ def test_written_cues_are_read_back(tmp_path_factory: pytest.TempPathFactory, ra
 CUES = [Cue(10.0 * k, 10.0 * k + 5, f"word{k}") for k in range(10)]
 
 
-def count_words(text: str) -> int:
-    return len(text.split())
+def count_words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
 
 
 def test_all_subtitles_if_they_fit() -> None:
@@ -221,6 +397,19 @@ def test_a_cue_too_long_does_not_keep_its_neighbours_out() -> None:
     assert subtitles_prompt(cues, [(10, 11)], 4, count_words) == "[0:00:00] before\n[0:00:25] after"
 
 
+def test_lines_are_counted_in_one_call_and_huge_ones_not_at_all() -> None:
+    calls = []
+
+    def count(texts: Sequence[str]) -> list[int]:
+        calls.append(list(texts))
+        return count_words(texts)
+
+    cues = [*CUES, Cue(51.0, 52.0, "x" * 10_000)]
+    assert subtitles_prompt(cues, [(50.0, 53.0)], 4, count) == "[0:00:40] word4\n[0:00:50] word5"
+    assert len(calls) == 2
+    assert len(calls[0]) == len(CUES)
+
+
 def test_no_subtitles() -> None:
     assert subtitles_prompt([], [(0.0, 1.0)], 100, count_words) == ""
 
@@ -231,9 +420,9 @@ def test_no_subtitles() -> None:
     max_tokens=st.integers(0, 400),
 )
 def test_the_budget_always_holds(starts: list[int], span: tuple[int, int], max_tokens: int) -> None:
-    def count(text: str) -> int:  # more for the whole than for its parts
-        return len(text) + text.count("\n") ** 2
+    def count(texts: Sequence[str]) -> list[int]:  # more for the whole than for its parts
+        return [len(text) + text.count("\n") ** 2 for text in texts]
 
     cues = [Cue(float(start), start + 2.0, "x" * (start % 13)) for start in starts]
     spans = [(float(span[0]), float(sum(span)))]
-    assert count(subtitles_prompt(cues, spans, max_tokens, count)) <= max_tokens
+    assert count([subtitles_prompt(cues, spans, max_tokens, count)])[0] <= max_tokens

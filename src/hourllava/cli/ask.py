@@ -16,6 +16,7 @@ def ask(
         list[str] | None, typer.Option(help="An option of a multiple-choice question; repeat it.")
     ] = None,
     subtitles: options.Subtitles = None,
+    subtitles_encoding: options.SubtitlesEncoding = None,
     max_new_tokens: options.MaxNewTokens = 512,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -34,7 +35,7 @@ def ask(
     from hourllava.inference.subtitles import read_subtitles
     from hourllava.video import shown_name
 
-    cues = read_subtitles(subtitles) if subtitles else []
+    cues = read_subtitles(subtitles, subtitles_encoding) if subtitles else []
     engine, memory = open_memory(
         file,
         model,

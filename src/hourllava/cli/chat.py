@@ -1,5 +1,6 @@
 """`hourllava chat`: a conversation about a video."""
 
+import io
 import sys
 
 import typer
@@ -11,6 +12,7 @@ def chat(
     file: options.File,
     model: options.Model = "nano",
     subtitles: options.Subtitles = None,
+    subtitles_encoding: options.SubtitlesEncoding = None,
     max_new_tokens: options.MaxNewTokens = 512,
     temperature: options.Temperature = 0.0,
     seed: options.Seed = 0,
@@ -27,10 +29,15 @@ def chat(
     """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
     import json
 
+    from hourllava.errors import InputError
     from hourllava.inference.session import describe_spans, open_memory, read_questions
     from hourllava.inference.subtitles import read_subtitles
 
-    cues = read_subtitles(subtitles) if subtitles else []
+    if sys.stdin is None:
+        raise InputError("standard input is closed, chat reads its questions there; use `hourllava ask`")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # half an erased letter must not end the conversation
+    cues = read_subtitles(subtitles, subtitles_encoding) if subtitles else []
     engine, memory = open_memory(
         file,
         model,
@@ -45,16 +52,24 @@ def chat(
     )
     conversation = engine.chat(memory)
     prompt = "> " if sys.stdin.isatty() else ""
+    num_failed = 0
     for question in read_questions(lambda: input(prompt)):
-        answer = conversation.ask(
-            question,
-            subtitles=cues,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            on_text=None if as_json else lambda text: print(text, end="", flush=True),
-        )
+        try:
+            answer = conversation.ask(
+                question,
+                subtitles=cues,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                on_text=None if as_json else lambda text: print(text, end="", flush=True),
+            )
+        except InputError as error:  # this question cannot be asked; the next one can
+            typer.echo(f"error: {error}", err=True)
+            num_failed += 1
+            continue
         if as_json:
             typer.echo(json.dumps(answer.to_dict()))
         else:
             typer.echo(f"\n   seen at {describe_spans(answer.evidence)}")
+    if num_failed and not prompt:  # nobody has seen the complaints
+        raise InputError(f"{num_failed} questions could not be asked, the others are answered")

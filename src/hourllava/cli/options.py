@@ -9,17 +9,20 @@ File = Annotated[
 ]
 Model = Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")]
 Fps = Annotated[float, typer.Option(help="Frames a second to watch.")]
-From = Annotated[str, typer.Option("--from", help="Watch from here: seconds or h:mm:ss.")]
+From = Annotated[str, typer.Option("--from", help="Watch from here, as a player shows the time: seconds or h:mm:ss.")]
 To = Annotated[str | None, typer.Option("--to", help="Watch up to here: seconds or h:mm:ss.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/commands.md describes it.")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the cache of memories.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU if there is one.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 or bfloat16.")]
 AllowNetwork = Annotated[bool, typer.Option("--allow-network", help="Let FILE be an http(s) address.")]
 AllowPlaylists = Annotated[
     bool, typer.Option("--allow-playlists", help="Let FILE be a playlist, which names other files.")
 ]
 Subtitles = Annotated[str | None, typer.Option(help="Subtitle file (.srt, .vtt) to read along.")]
+SubtitlesEncoding = Annotated[
+    str | None, typer.Option(help="Encoding of the subtitle file, such as windows-1251; found out by default.")
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)]
 Temperature = Annotated[float, typer.Option(help="0: always the likeliest token; higher: more chance.")]
 Seed = Annotated[int, typer.Option(help="Of chance, if there is any.")]

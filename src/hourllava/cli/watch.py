@@ -42,5 +42,5 @@ def watch(
         memory.save(save)
     typer.echo(json.dumps(describe_memory(memory, file)) if as_json else str(memory))
     if not as_json:
-        for start_seconds, end_seconds, reason in memory.gaps:
-            typer.echo(f"gap: {start_seconds:.1f} s - {end_seconds:.1f} s: {reason}", err=True)
+        for gap in describe_memory(memory, file)["gaps"]:
+            typer.echo(f"gap: {gap['start_seconds']:.1f} s - {gap['end_seconds']:.1f} s: {gap['reason']}", err=True)

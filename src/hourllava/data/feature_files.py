@@ -147,6 +147,7 @@ def write_features(path: Path, memory: Memory, settings: FeatureSettings) -> flo
         "source": asdict(memory.source) | {"name": memory.source.file_name},
         "encoder": None if memory.encoder is None else asdict(memory.encoder),
         "gaps": memory.gaps,
+        "player_offset_seconds": memory.player_offset_seconds,
     }
     write_memory_file(path, tensors, fields)
     return error_share

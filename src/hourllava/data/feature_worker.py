@@ -70,6 +70,7 @@ class _Job:
     fps: float = 0.0
     duration_seconds: float = 0.0
     gaps: tuple[tuple[float, float, str], ...] = ()
+    player_offset_seconds: float = 0.0
     sample_seconds: list[np.ndarray] = field(default_factory=list)
     timestamps_seconds: list[np.ndarray] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
@@ -206,6 +207,7 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
             source=Source(str(job.video), job.digest),
             encoder=settings.encoder,
             gaps=job.gaps,
+            player_offset_seconds=job.player_offset_seconds,
         )
     except InputError as error:  # times that go back: the video's fault, not the run's
         note_attempts(Item(job.video, job.out), 0)
@@ -281,6 +283,7 @@ def _decode(
             shown_until = float(batch.sample_seconds[-1]) + 1 / job.fps
             pieces.put((job, torch.from_numpy(batch.frames)))
         length = reader.info.duration_seconds
+        job.player_offset_seconds = reader.info.player_offset_seconds
         # As `watch` has it: the length of what was watched.
         job.duration_seconds = shown_until if length is None else min(shown_until, length)
         if settings.form == "released" and length is not None:

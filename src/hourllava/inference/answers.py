@@ -11,9 +11,9 @@ class Answer:
     """An answer and where it comes from.
 
     Attributes:
-        question: as asked.
-        text: the answer.
-        evidence: the moments the prompt looked at, strongest first.
+        question: as asked; bytes that are no text became U+FFFD.
+        text: the answer. Times that the model writes itself count from the first picture, as it was trained.
+        evidence: the moments the prompt looked at, strongest first, on the player's clock.
         finish_reason: `stop` if the model ended its answer, `length` if it was cut at `max_new_tokens`.
         num_prompt_tokens: tokens of the prompt, visual ones included.
         num_new_tokens: tokens of the answer.
@@ -40,11 +40,11 @@ class Choice:
     """The option the model finds most probable.
 
     Attributes:
-        question: as asked.
+        question: as asked; bytes that are no text became U+FFFD.
         option: the text of the chosen option.
         letter: its letter.
         probabilities: of each option, in the order given; they add up to 1.
-        evidence: the moments the prompt looked at, strongest first.
+        evidence: the moments the prompt looked at, strongest first, on the player's clock.
     """
 
     question: str

@@ -3,11 +3,13 @@
 The prefill runs like any other forward pass. Its keys and values then move into buffers of fixed size, so that every
 further step does exactly the same work on the same addresses: on CUDA the step is captured once as a graph and
 replayed, which takes the launches of some 1,300 kernels out of the loop, without a compiler. The graph and its buffers
-are kept for the next question. transformers' `generate` remains for everything else (beams, other decoders).
+are kept for the next call with as many questions. transformers' `generate` remains for everything else (beams, other
+decoders).
 
 Shapes: B rows, L prompt tokens, S slots of the buffers, D width, V vocabulary, G key/value heads, E head width.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from hourllava.errors import ConfigError
+from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.backbones import attention_window
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -24,6 +26,9 @@ SLOTS_STEP = 1024
 
 # Runs before a graph is captured, so that libraries have chosen their kernels and allocated their workspaces.
 WARM_UP_STEPS = 3
+
+# Below it a temperature is as good as 0, and float32 has no room for it.
+MIN_TEMPERATURE = 1e-30
 
 
 class FixedCache:
@@ -141,6 +146,9 @@ class Decoder:
             embeds_BLD: embedded prompt.
             attention_mask: [B, L], 0 where padded.
             max_new_tokens: room to keep for steps.
+
+        Raises:
+            CheckpointError: logits are not numbers: the weights are damaged, or their dtype is too small.
         """
         padded = bool((attention_mask == 0).any())
         output = self.model(
@@ -160,7 +168,14 @@ class Decoder:
             buffers = StepBuffers(self.model, keys, values, -(-needed // SLOTS_STEP) * SLOTS_STEP)
             self._buffers = buffers
         buffers.load(keys, values, attention_mask)
-        return output.logits[:, -1]
+        logits: Tensor = output.logits[:, -1]
+        if logits.isnan().any():
+            raise CheckpointError("the model gives no numbers (NaN): its weights are damaged, load another checkpoint")
+        return logits
+
+    def forget(self) -> None:
+        """Drop the buffers and the graph; the next prefill makes them anew."""
+        self._buffers = None
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
@@ -175,27 +190,38 @@ class Sampler:
     Args:
         temperature: 0 takes the likeliest token.
         top_p: only the likeliest tokens that together have this probability are drawn from.
-        seed: of the draws; the same on every device.
+        seed: of the draws; the same on every device. Each row has draws of its own from this seed, so an answer does
+            not depend on the questions beside it; a question that is asked twice in one batch is answered alike.
+
+    Raises:
+        ConfigError: a number is outside what is allowed.
     """
 
     def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> None:
-        if temperature < 0:
+        if not 0 <= temperature < math.inf:
             raise ConfigError(f"temperature is {temperature}; it must be 0 (always the likeliest token) or more")
         if not 0 < top_p <= 1:
             raise ConfigError(f"top_p is {top_p}; it must lie above 0 and not above 1")
-        self.temperature, self.top_p = temperature, top_p
-        self._generator = torch.Generator().manual_seed(seed)
+        if not -(2**63) <= seed < 2**64:
+            raise ConfigError(f"seed is {seed}; it must have at most 64 bits")
+        self.temperature, self.top_p, self.seed = temperature, top_p, seed
+        self._generators: list[torch.Generator] = []
 
     def choose(self, logits_BV: Tensor) -> Tensor:
         """[B, V] -> [B] token ids."""
         if self.temperature == 0:
             return logits_BV.argmax(-1)
-        probabilities, order = (logits_BV.float().cpu() / self.temperature).softmax(-1).sort(-1, descending=True)
+        logits_BV, device = logits_BV.float().cpu(), logits_BV.device
+        # The largest becomes 0 first: divided by a tiny temperature, it would be infinite.
+        scaled = (logits_BV - logits_BV.amax(-1, keepdim=True)) / max(self.temperature, MIN_TEMPERATURE)
+        probabilities, order = scaled.softmax(-1).sort(-1, descending=True)
         # A token is drawn from if those before it do not yet make up top_p; the first one always is.
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
-        drawn = torch.multinomial(probabilities, 1, generator=self._generator)
-        return order.gather(1, drawn)[:, 0].to(logits_BV.device)
+        while len(self._generators) < len(probabilities):
+            self._generators.append(torch.Generator().manual_seed(self.seed))
+        drawn = [torch.multinomial(row, 1, generator=own) for row, own in zip(probabilities, self._generators)]
+        return order.gather(1, torch.stack(drawn))[:, 0].to(device)
 
 
 def generate_tokens(

@@ -61,13 +61,15 @@ def usable_device(device: torch.device | str | None) -> torch.device:
 def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
     """The dtype asked for, or what suits the device.
 
+    float16 is refused: features of the vision tower can pass its range.
+
     Raises:
-        ConfigError: it is none that a model can have.
+        ConfigError: it is neither float32 nor bfloat16.
     """
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     chosen = named.get(str(dtype).removeprefix("torch."))
     if chosen is None:
-        raise ConfigError(f"dtype is {str(dtype)!r}; choose one of {', '.join(named)}")
+        raise ConfigError(f"dtype is {str(dtype)!r}; choose {' or '.join(named)}")
     return chosen

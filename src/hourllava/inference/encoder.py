@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hourllava.errors import InputError
+
 if TYPE_CHECKING:
     from hourllava.model.modeling import HourLlavaModel
 
@@ -30,11 +32,19 @@ class EncoderIdentity:
         digest: hexadecimal, from `encoder_identity`.
         feature_width: C, numbers per token.
         grid: tokens along one side of a frame.
+
+    Raises:
+        InputError: these are no text and no whole numbers above 0.
     """
 
     digest: str
     feature_width: int
     grid: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.feature_width, self.grid)
+        if not isinstance(self.digest, str) or not all(type(number) is int and number > 0 for number in numbers):
+            raise InputError(f"an encoder is a digest (text), a width and a grid (whole numbers above 0), got {self}")
 
     @property
     def frame_shape(self) -> tuple[int, int]:

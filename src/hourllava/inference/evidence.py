@@ -4,10 +4,12 @@ MemAug lets the kept tokens and the question look into the memory, in every bloc
 to the decoder, so their attention, which depends on the question, says how much each frame mattered: summed over
 tokens, heads and blocks. Frames that stand out are merged into a few spans of time.
 
-Shapes: Q queries, M memory entries, H heads, G key/value heads, E head width, T frames.
+Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
+T frames.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,7 @@ MAX_SPAN_SECONDS = 60.0
 # A span grows from its peak as long as frames have at least this part of the peak's mass.
 SPAN_FLOOR = 0.5
 
-# Kept tokens whose attention is watched: the 3B model has 8,700 of an hour, and their scores are written out here.
+# Kept tokens that are sampled (an hour of the 3B model has 8,704), because their scores are written out.
 MAX_QUERIES = 256
 
 # Scores are made for at most so many (head, key) pairs at a time: 128 MiB.
@@ -30,7 +32,11 @@ MAX_SCORES = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A stretch of the video and the share of the prompt's attention it got (0 to 1)."""
+    """A stretch of the video and the share of the prompt's attention it got (0 to 1).
+
+    Times are those that a player shows, like those of subtitles: if the sound begins 7 s before the first picture, that
+    picture is at 7.
+    """
 
     start_seconds: float
     end_seconds: float
@@ -54,18 +60,21 @@ class AttentionMass:
         self.num_blocks = 0
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
-        """Add one block's attention."""
+        """Add one block's attention. Keys that come in chunks, from the host, are copied twice each."""
         query_NHE = query_QHE[self.queries]
-        keys = list(memory.keys)
-        num_groups, width = keys[0].shape[1:]
-        rows = max(1, MAX_SCORES // (query_NHE.shape[1] * self.mass_M.shape[0]))
-        total = torch.zeros_like(self.mass_M, device=query_NHE.device)
-        for query in query_NHE.split(rows):
-            query_GNE = query.unflatten(1, (num_groups, -1)).transpose(0, 1).flatten(1, 2)
-            scores = [query_GNE @ key.to(query.device).permute(1, 2, 0) for key in keys]
-            weights_GNM = (torch.cat(scores, -1).float() * width**-0.5).softmax(-1)
-            total += weights_GNM.sum((0, 1))
-        self.mass_M += (total / (query_NHE.shape[0] * query_NHE.shape[1])).cpu()
+        keys = memory.keys
+        normalizer_GNR = None if len(keys) == 1 else _log_sum_exp(query_NHE, keys)
+        masses = []
+        for key_KGE in keys:
+            mass_K = torch.zeros(len(key_KGE), device=query_NHE.device)
+            for rows, scores_GNRK in _scores(query_NHE, key_KGE):
+                if normalizer_GNR is None:
+                    weights_GNRK = scores_GNRK.softmax(-1)
+                else:
+                    weights_GNRK = torch.exp(scores_GNRK - normalizer_GNR[:, rows, :, None])
+                mass_K += weights_GNRK.sum((0, 1, 2))
+            masses.append(mass_K.cpu())
+        self.mass_M += torch.cat(masses) / (query_NHE.shape[0] * query_NHE.shape[1])
         self.num_blocks += 1
 
     def per_frame(self, num_frames: int, frame_of_entry: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -79,6 +88,44 @@ class AttentionMass:
         return np.bincount(frame_of_entry, weights=mass, minlength=num_frames).astype(np.float64)
 
 
+def _scores(query_NHE: Tensor, key_KGE: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Scores [G, some of N, R = H / G, K] (float32) of some queries at a time, and which queries these are."""
+    num_keys, num_groups, width = key_KGE.shape
+    heads_per_group = query_NHE.shape[1] // num_groups
+    key_GEK = key_KGE.to(query_NHE.device).permute(1, 2, 0)
+    num_rows = max(1, MAX_SCORES // (query_NHE.shape[1] * num_keys))
+    for first in range(0, len(query_NHE), num_rows):
+        rows = slice(first, first + num_rows)
+        query_GNRE = query_NHE[rows].unflatten(1, (num_groups, heads_per_group)).transpose(0, 1)
+        scores_GXK = query_GNRE.flatten(1, 2) @ key_GEK
+        yield rows, scores_GXK.float().unflatten(1, (-1, heads_per_group)) * width**-0.5
+
+
+def _log_sum_exp(query_NHE: Tensor, keys: Sequence[Tensor]) -> Tensor:
+    """[G, N, R] logarithm of the softmax's denominator over all chunks of keys."""
+    parts = [torch.cat([scores.logsumexp(-1) for _, scores in _scores(query_NHE, key)], 1) for key in keys]
+    return torch.stack(parts).logsumexp(0)
+
+
+def shown_from_seconds(
+    timestamps_seconds: npt.NDArray[np.float64], sample_seconds: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """[T] when each frame appears, for `spans_of`.
+
+    A picture that stays, such as a slide, is sampled again and again and appears once. One that stays longer than a
+    minute counts as another picture every minute, or evidence could not say where in it.
+
+    Args:
+        timestamps_seconds: when each frame's picture appears.
+        sample_seconds: when each frame was taken.
+    """
+    minute = (np.maximum(sample_seconds - timestamps_seconds, 0.0) // MAX_SPAN_SECONDS).astype(np.int64)
+    is_new = np.ones(len(minute), bool)
+    is_new[1:] = (np.diff(timestamps_seconds) > 0) | (np.diff(minute) > 0)
+    starts = np.where(minute > 0, sample_seconds, timestamps_seconds)
+    return starts[np.maximum.accumulate(np.where(is_new, np.arange(len(minute)), 0))]
+
+
 def spans_of(
     share_T: npt.NDArray[np.float64],
     start_seconds_T: npt.NDArray[np.float64],
@@ -87,15 +134,18 @@ def spans_of(
 ) -> list[Span]:
     """The stretches of video that got most attention, strongest first.
 
-    A span grows from the frame with the largest share among those not yet taken, to both sides, while frames have at
-    least half of the peak's share and the span is not longer than a minute.
+    A span grows from the picture with the largest share among those not yet taken, to both sides, while pictures have
+    at least half of the peak's share and the span is not longer than a minute (a single picture may be).
 
     Args:
         share_T: attention share of each frame.
-        start_seconds_T: when each frame appears; it stays until the next one does.
-        end_seconds: when the last frame goes.
+        start_seconds_T: when each frame appears, not decreasing. Frames of one time show one picture; it stays until
+            the next time.
+        end_seconds: when the last picture goes. One that would appear then or later counts with the one before it.
         max_spans: most spans to give.
     """
+    is_new = np.append(True, (np.diff(start_seconds_T) > 0) & (start_seconds_T[1:] < end_seconds))
+    share_T, start_seconds_T = np.add.reduceat(share_T, np.flatnonzero(is_new)), start_seconds_T[is_new]
     ends = np.append(start_seconds_T[1:], max(end_seconds, start_seconds_T[-1]))
     free = share_T.copy()
     spans: list[Span] = []

@@ -4,6 +4,10 @@ Features are kept as they come out of the pooling, before the projector: they fi
 vision tower (stage 3 of training freezes it), and an hour at 1 FPS takes 3600 x 64 x 1152 half-precision numbers, 0.53
 GB. What belongs together is checked, never guessed: the source by its digest, the encoder by its identity.
 
+A memory counts its times from the first picture, as the model was trained. A player counts from the first picture or
+sound, whichever comes first: it shows the first picture at `player_offset_seconds`. Times for people (evidence,
+subtitles, JSON) are on the player's clock.
+
     memory = model.watch("lecture.mp4")
     memory.save("lecture.memory.safetensors")
     memory = Memory.load("lecture.memory.safetensors")
@@ -28,14 +32,23 @@ from torch import Tensor
 from hourllava.clock import format_clock
 from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory_file import damaged, read_memory_file, read_released_features, write_memory_file
+from hourllava.inference.memory_file import (
+    Stamp,
+    damaged,
+    file_stamp,
+    read_memory_file,
+    read_released_features,
+    write_memory_file,
+)
 
 Seconds = npt.NDArray[np.float64]
 Gap = tuple[float, float, str]
 """(start_seconds, end_seconds, reason) of a stretch whose pictures are lost or damaged."""
 
-# Numbers of the features that `content_seed` looks at: enough to tell videos apart, read in about a millisecond.
-_SEED_SAMPLES = 4096
+# Features up to this size are read when a file is loaded, larger ones mapped: an hour of nano's are 22 MB.
+MAX_READ_BYTES = 32 * 10**6
+
+_FEATURE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -46,10 +59,17 @@ class Source:
         name: path or address as the user gave it. Files keep its last part only: no folder of anybody's machine, no
             password or token of an address.
         digest: identity of the video's content (`hourllava.video.source_digest`); None for frames given as arrays.
+
+    Raises:
+        InputError: these are no texts.
     """
 
     name: str
     digest: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.digest, str | None):
+            raise InputError(f"a source has a name and a digest, both text, got {self.name!r} and {self.digest!r}")
 
     @property
     def file_name(self) -> str:
@@ -64,14 +84,16 @@ class Memory:
     Not safe for an `append` in one thread while another reads; tensors taken from `features` earlier stay valid.
 
     Args:
-        features: [T, grid * grid, C] pooled features of a floating dtype, which the memory keeps; T may be 0.
-        timestamps_seconds: [T] presentation time of each frame, not decreasing.
-        sample_seconds: [T] the times that were asked for, increasing.
+        features: [T, grid * grid, C] pooled features, finite, of a floating dtype, which the memory keeps; T may be 0
+            (to be appended to; it cannot be asked).
+        timestamps_seconds: [T] presentation time of each frame, from the first picture of the video, not decreasing.
+        sample_seconds: [T] the times that were asked for, on the same clock, increasing.
         fps: frames sampled per second.
         duration_seconds: length of what was watched.
         source: what the frames are of.
         encoder: what made the features; None if unknown (released feature files).
-        gaps: stretches that could not be read.
+        gaps: stretches that could not be read, on the same clock.
+        player_offset_seconds: when a player shows the first picture of the video: 7 if the sound begins 7 s before it.
 
     Raises:
         InputError: shapes, times or numbers break the above.
@@ -88,8 +110,9 @@ class Memory:
         source: Source,
         encoder: EncoderIdentity | None = None,
         gaps: Sequence[Gap] = (),
+        player_offset_seconds: float = 0.0,
     ) -> None:
-        if features.ndim != 3 or not features.is_floating_point():
+        if features.ndim != 3 or features.dtype not in _FEATURE_DTYPES:
             raise InputError(
                 f"features must be floating-point [frames, tokens, width], got {features.dtype} {list(features.shape)}"
             )
@@ -107,10 +130,12 @@ class Memory:
         )
         self.duration_seconds = _checked_duration(duration_seconds)
         self.gaps = _checked_gaps(gaps)
+        self.player_offset_seconds = _checked_duration(player_offset_seconds, "player_offset_seconds")
         self.version = 0
         """Number of times that frames were appended: what was computed of an older version is out of date."""
         # The first rows of `_rows` are the features; the rest is room to grow.
-        self._rows = features.detach().to("cpu").contiguous()
+        self._rows = _checked_finite(features.detach()).to("cpu").contiguous()
+        self._mapped: tuple[Path, Stamp] | None = None  # the file that `_rows` lie in, as it was
 
     def __len__(self) -> int:
         return len(self.timestamps_seconds)
@@ -132,12 +157,14 @@ class Memory:
 
     @property
     def content_seed(self) -> int:
-        """63-bit seed that follows from times and features (a sample of them): the same content, the same seed."""
-        flat = self.features.flatten()
-        sample = flat[:: max(1, len(flat) // _SEED_SAMPLES)].float()
-        digest = hashlib.sha256(repr(list(self.features.shape)).encode())
+        """63-bit seed that follows from the source's digest, if it has one, and the times of the frames.
+
+        Not from features: they are rounded otherwise on another device or in another dtype, and the same video would be
+        answered with other kept tokens.
+        """
+        digest = hashlib.sha256(f"{self.source.digest} {len(self)}".encode())
         digest.update(self.timestamps_seconds.tobytes())
-        digest.update(sample.numpy().tobytes())
+        digest.update(self.sample_seconds.tobytes())
         return int.from_bytes(digest.digest()[:8], "little") >> 1
 
     def append(
@@ -158,7 +185,7 @@ class Memory:
             gaps: unreadable stretches met on the way.
 
         Raises:
-            InputError: the frames do not fit or do not follow. The memory is unchanged.
+            InputError: the frames do not fit or do not follow, or are not finite. The memory is unchanged.
         """
         if features.shape[1:] != self._rows.shape[1:]:
             raise InputError(
@@ -171,11 +198,12 @@ class Memory:
         if duration_seconds is None:
             duration_seconds = max([self.duration_seconds, *timestamps[-1:].tolist()])
         duration_seconds, gaps = _checked_duration(duration_seconds), _checked_gaps(gaps)
+        features = _checked_finite(features.detach().to(self._rows.dtype))
         if len(timestamps) > len(self._rows):
             grown = self._rows.new_empty(max(len(timestamps), 2 * len(self)), *self._rows.shape[1:])
             grown[: len(self)] = self.features
-            self._rows = grown
-        self._rows[len(self) : len(timestamps)] = features.detach()
+            self._rows, self._mapped = grown, None
+        self._rows[len(self) : len(timestamps)] = features
         self.version += len(features) > 0
         self.timestamps_seconds, self.sample_seconds = timestamps, samples
         self.duration_seconds, self.gaps = duration_seconds, self.gaps + gaps
@@ -226,6 +254,7 @@ class Memory:
             "source": {"name": self.source.file_name, "digest": self.source.digest},
             "encoder": None if self.encoder is None else asdict(self.encoder),
             "gaps": self.gaps,
+            "player_offset_seconds": self.player_offset_seconds,
         }
         tensors = {
             "features": self.features,
@@ -236,21 +265,46 @@ class Memory:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a saved memory. Features are mapped, not read: do not change the file while the memory is in use.
+        """Open a saved memory.
+
+        Features of more than 32 MB are mapped, not read: they lie in the file. Save another memory over it, or remove
+        it: the memory keeps the old one. But do not write into the file in place (`cp` does): asking finds that out and
+        refuses, but who cuts the file amid an answer ends the process (SIGBUS). Older files (version 1) say nothing of
+        `player_offset_seconds`; it is 0.
 
         Raises:
             MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
         """
         path = Path(path)
+        stamp = file_stamp(path)
         tensors, fields = read_memory_file(path)
         try:
             fields["source"] = Source(**fields["source"])
             if fields["encoder"] is not None:
                 fields["encoder"] = EncoderIdentity(**fields["encoder"])
             times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
-            return cls(tensors["features"], *times, **fields)
-        except (KeyError, TypeError, ValueError) as error:
+            features = tensors["features"]
+            is_mapped = features.nbytes > MAX_READ_BYTES
+            memory = cls(features if is_mapped else features.clone(), *times, **fields)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise damaged(path, error) from error
+        if is_mapped and stamp is not None:
+            memory._mapped = path.absolute(), stamp
+        return memory
+
+    def check_file_unchanged(self) -> None:
+        """Refuse a memory whose features lie in a file that was written to since it was loaded.
+
+        Raises:
+            MemoryFileError: so it is; the file must be loaded again.
+        """
+        if self._mapped is None:
+            return
+        path, before = self._mapped
+        now = file_stamp(path)
+        # Another file of that name does not matter: this memory has the old one.
+        if now is not None and now[0] == before[0] and now != before:
+            raise MemoryFileError(f"{path} was written to since it was loaded; load it again")
 
     @classmethod
     def load_released(cls, path: str | os.PathLike[str]) -> Self:
@@ -266,7 +320,12 @@ class Memory:
         features, times_seconds, duration_seconds = read_released_features(path)
         fps = len(features) / max(int(duration_seconds), 1)
         source = Source(path.name)
-        return cls(features, times_seconds, times_seconds, fps=fps, duration_seconds=duration_seconds, source=source)
+        try:
+            return cls(
+                features, times_seconds, times_seconds, fps=fps, duration_seconds=duration_seconds, source=source
+            )
+        except InputError as error:
+            raise MemoryFileError(f"{path} is refused: {error}; download it again") from error
 
     def __repr__(self) -> str:
         return (
@@ -293,11 +352,23 @@ def _checked_times(
     return timestamps, samples
 
 
-def _checked_duration(duration_seconds: float) -> float:
-    if not (math.isfinite(duration_seconds) and duration_seconds >= 0):
-        raise InputError(f"duration_seconds is {duration_seconds}; it must be 0 or more")
-    return float(duration_seconds)
+def _checked_finite(features: Tensor) -> Tensor:
+    # aminmax passes NaN on; it takes 5 ms for 80 MB, isfinite 200.
+    if features.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(features)):
+        raise InputError(
+            "features hold numbers that are not finite; encode the video in float32 or bfloat16, with undamaged weights"
+        )
+    return features
+
+
+def _checked_duration(seconds: float, name: str = "duration_seconds") -> float:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InputError(f"{name} is {seconds}; it must be 0 or more")
+    return float(seconds)
 
 
 def _checked_gaps(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
-    return tuple((float(start), float(end), str(reason)) for start, end, reason in gaps)
+    checked = tuple((float(start), float(end), str(reason)) for start, end, reason in gaps)
+    if not all(math.isfinite(start) and math.isfinite(end) for start, end, _ in checked):
+        raise InputError("gaps must have finite times")
+    return checked

@@ -2,8 +2,10 @@
 
 A safetensors file holds `features` [T, tokens, C] in the dtype of the memory, and `timestamps_seconds` and
 `sample_seconds` float64 [T]; everything else is JSON under one metadata key. Reading maps the file: an hour (0.5 GB)
-opens in milliseconds, a day (12 GB) too, and pages come from the disk when they are looked at. Safetensors knows how
-long a file must be, so one that was cut short is refused unread; flipped bits in the features are not noticed.
+opens in milliseconds, a day (12 GB) too, and pages come from the disk when they are looked at (`Memory.load` looks at
+all of them once, 35 ms for an hour that is in the page cache). Safetensors knows how
+long a file must be, so one that was cut short is refused unread; flipped bits in the features are not noticed, unless
+they make a number infinite.
 """
 
 import contextlib
@@ -13,6 +15,7 @@ import math
 import os
 import pickle
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,8 +32,13 @@ from torch import Tensor
 from hourllava.errors import MemoryFileError
 from hourllava.model.forgetting import evenly_spaced
 
-FORMAT_VERSION = 1
-"""Grows when older versions of this library could not read the file, or would read it wrongly."""
+FORMAT_VERSION = 2
+"""Grows when older versions of this library could not read the file, or would read it wrongly.
+
+Version 1 lacks `player_offset_seconds`: it is read as 0, a video whose first picture comes at 0 of the player's clock.
+"""
+
+READ_VERSIONS = (1, FORMAT_VERSION)
 
 UNFINISHED_SUFFIX = ".unfinished"
 """Ends the name of the folder in which a file is written; one is left behind only by a process that was killed."""
@@ -41,6 +49,7 @@ _UNLOCKED_FOR_SECONDS = 10.0
 _UNFINISHED_FOR_SECONDS = 900.0
 
 _METADATA_KEY = "hourllava_memory"
+_MAX_HEADER_BYTES = 2**20  # of a file's description, that two states of it are compared by
 
 # What torch.load raises for bytes that are no pickle of tensors, besides its refusals (UnpicklingError).
 _PICKLE_ERRORS = (
@@ -66,6 +75,7 @@ def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, 
     Raises:
         MemoryFileError: the file cannot be written; what was there is unchanged.
     """
+    _check_place(path)
     metadata = {_METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **fields})}
     try:
         remove_unfinished(path.parent, path.name)
@@ -137,6 +147,7 @@ def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
     """
     try:
+        _check_regular(path)
         with safe_open(path, framework="pt") as file:
             fields = _fields(path, file.metadata())
             return {name: file.get_tensor(name) for name in file.keys()}, fields  # noqa: SIM118  # not a dictionary
@@ -152,10 +163,11 @@ def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
         MemoryFileError: as `read_memory_file`.
     """
     try:
+        _check_regular(path)
         with safe_open(path, framework="pt") as file:
             fields = _fields(path, file.metadata())
             return file.get_slice("features").get_shape()[0], fields
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, IndexError) as error:
         reason = _why_unreadable(path, error)
         raise _unreadable(path, reason) from reason
 
@@ -184,6 +196,7 @@ def open_released_features(path: Path) -> tuple[Tensor, float]:
         MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
     """
     try:
+        _check_regular(path)
         # Nothing but tensors and plain data is read; anything else in the pickle is an error.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
@@ -204,6 +217,26 @@ def open_released_features(path: Path) -> tuple[Tensor, float]:
     return features, float(duration_seconds)
 
 
+Stamp = tuple[int, int, bytes]
+"""Inode, length and description of a memory file."""
+
+
+def file_stamp(path: Path) -> Stamp | None:
+    """What tells whether a memory file is another one than before; None if there is none.
+
+    Files of the cache get a new date when they are used, so the date says nothing.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            num_bytes = int.from_bytes(file.read(8), "little")
+            return status.st_ino, status.st_size, file.read(min(num_bytes, _MAX_HEADER_BYTES))
+    except OSError:
+        return None
+
+
 def damaged(path: Path, reason: object) -> MemoryFileError:
     """The error for a file that is, or was meant to be, a memory file but cannot be used."""
     return MemoryFileError(
@@ -219,12 +252,12 @@ def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     try:
         fields = json.loads(metadata[_METADATA_KEY])
         version = fields.pop("format_version")
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise damaged(path, f"its description cannot be read: {error!r}") from error
-    if version != FORMAT_VERSION:
+    if version not in READ_VERSIONS:
         raise MemoryFileError(
-            f"{path} is a memory of format version {version}, this version of hourllava reads {FORMAT_VERSION}; watch "
-            "the video again, or read the file with the version of hourllava that wrote it"
+            f"{path} is a memory of format version {version}, this version of hourllava reads up to {FORMAT_VERSION}; "
+            "watch the video again, or read the file with the version of hourllava that wrote it"
         )
     return fields
 
@@ -242,13 +275,31 @@ def _why_unreadable(path: Path, error: Exception) -> Exception:
 
 
 def _unreadable(path: Path, error: Exception) -> MemoryFileError:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
         return MemoryFileError(f"there is no memory file {path}; watch the video first, then save its memory there")
     if isinstance(error, OSError):
         return MemoryFileError(f"{path} cannot be read ({error.strerror or error}); give a memory file you may read")
     if path.suffix in (".pt", ".pth"):
         return MemoryFileError(f"{path} is no memory file; read released features with Memory.load_released")
     return damaged(path, error)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse what would be waited for or cannot be a name.
+
+    Raises:
+        OSError: there is no such file, or it may not be looked at.
+        MemoryFileError: it is a pipe, device or socket, or the name holds a NUL.
+    """
+    _check_place(path)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # folders are refused by whoever opens them
+        raise MemoryFileError(f"{path} is no regular file; save the memory to a file and give that")
+
+
+def _check_place(path: Path) -> None:
+    if "\0" in str(path):
+        raise MemoryFileError(f"{str(path)!r} is no file name; a name has no NUL")
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -6,6 +6,7 @@ do not fit beside the model is kept on the host in chunks, which MemAug attends 
 """
 
 import dataclasses
+import logging
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ ENTRIES_PER_CHUNK = 2**18
 # Part of the free device memory that features, or keys and values, may take before they stay on the host.
 MAX_SHARE_OF_FREE_MEMORY = 0.6
 
+_log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class ReadyMemory:
@@ -33,7 +36,7 @@ class ReadyMemory:
     Attributes:
         memory: whose it is.
         version: the memory's version when this was made.
-        layout: seeded by the content of the video.
+        layout: seeded by the video, see `Memory.content_seed`.
         keys_values: for each MemAug block.
         kept_tokens: [K, D] of `layout`.
         frame_descriptors_TD: mean projected token of each frame, if forgetting looks at frames.
@@ -74,7 +77,7 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
     descriptors = None
     if config.forgetting.temporal in ("keyframe", "question"):
         descriptors = _frame_descriptors(memory.features, model)
-    # Question forgetting keeps other frames for each question; before there is one, the newest of what there is.
+    # Question forgetting keeps other frames for each question. Until one is asked, the last frame stands in for it.
     any_question = None if descriptors is None else descriptors[-1]
     layout = video_layout(
         memory.num_frames,
@@ -87,7 +90,10 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
         layout = thinned(layout, model.config.video_frame_tokens, share)
     visuals = layout_batch(layout).to(model.device)
     num_entries = len(layout.memory_index)
-    storage = None if _is_small(_num_key_value_bytes(num_entries, model), model) else "cpu"
+    num_bytes = _num_key_value_bytes(num_entries, model)
+    storage = None if _is_small(num_bytes, model) else "cpu"
+    if storage is not None:
+        _log.info("keys and values of %r (%.1f GB) stay on the host: each question is slower", memory, num_bytes / 1e9)
     features = memory.features
     if _is_small(features.nbytes, model):
         features = features.to(model.device)
@@ -165,8 +171,10 @@ def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
 
 
 def _is_small(num_bytes: int, model: HourLlavaModel) -> bool:
-    """Whether so much may be put beside the model on its device."""
+    """Whether so many bytes may be put beside the model on its device."""
     if model.device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(model.device)
+    # What PyTorch keeps for reuse is free to us, and taken for the driver.
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
     return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free

@@ -14,7 +14,7 @@ import transformers
 
 from hourllava import __version__
 from hourllava.clock import format_clock, parse_clock
-from hourllava.errors import CheckpointError
+from hourllava.errors import CheckpointError, MemoryFileError
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
@@ -47,14 +47,20 @@ def open_memory(
         file: video or memory.
         model_name, device, dtype: see `HourLlava.from_pretrained`.
         fps, allow_network, allow_playlists: see `HourLlava.watch`.
-        start, end: part of the video, as people write times.
+        start, end: part of the video, as people write times, on the player's clock.
         use_cache: whether to use and fill the cache.
+
+    Raises:
+        MemoryFileError: the saved memory is damaged, of another encoder, or holds no frames.
+        HourLlavaError: as `HourLlava.from_pretrained` and `HourLlava.watch`.
     """
     start_seconds, end_seconds = parse_clock(start), None if end is None else parse_clock(end)
     model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
     if file.endswith(MEMORY_SUFFIX):
         memory = Memory.load(Path(file))
         memory.check_fits(model.encoder)
+        if not len(memory):
+            raise MemoryFileError(f"the memory {file} holds no frames; watch the video again")
         return model, memory
     cache = MemoryCache() if use_cache else None
     memory = model.watch(
@@ -70,15 +76,19 @@ def open_memory(
 
 
 def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
-    """Plain data of a memory, the form of `hourllava watch --json`."""
+    """Plain data of a memory with frames, the form of `hourllava watch --json`; times are the player's."""
+    offset = memory.player_offset_seconds
     return {
         "format": JSON_FORMAT,
         "file": shown_name(file),
         "num_frames": memory.num_frames,
         "fps": memory.fps,
-        "start_seconds": float(memory.timestamps_seconds[0]),
+        "start_seconds": float(memory.timestamps_seconds[0]) + offset,
         "duration_seconds": memory.duration_seconds,
-        "gaps": [{"start_seconds": start, "end_seconds": end, "reason": reason} for start, end, reason in memory.gaps],
+        "gaps": [
+            {"start_seconds": start + offset, "end_seconds": end + offset, "reason": reason}
+            for start, end, reason in memory.gaps
+        ],
         "num_bytes": memory.features.nbytes,
     }
 

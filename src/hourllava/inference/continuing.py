@@ -1,0 +1,83 @@
+"""Whether a video goes on from what a memory holds: some of its last samples are read again and compared.
+
+A file that grows has another digest every time, so only its pictures can tell.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hourllava.errors import MemoryFileError
+from hourllava.inference.memory import Memory
+from hourllava.video import FrameBatch
+
+NUM_COMPARED = 4
+"""Samples that are read again."""
+
+# Most difference of a token's features from those remembered, as a part of their length. Between float32 and bfloat16
+# nano's differ by 0.006; with noise of 6 levels in each pixel by 0.03 (median) to 0.16; the next second of a scene that
+# moves, or another video, by 0.7 and more in some token.
+MAX_DIFFERENCE = 0.1
+
+
+def resume_seconds(memory: Memory) -> float:
+    """Where to read on, counted from the first picture, so that the samples to compare come again."""
+    first, _ = _compared(memory)
+    return float(memory.sample_seconds[first]) - 0.5 / memory.fps
+
+
+def num_remembered(memory: Memory, features_TPC: Tensor, batch: FrameBatch | None) -> int:
+    """How many samples of a batch the memory holds already.
+
+    Samples in gaps are not compared. The last sample may show another picture than remembered if that has another time:
+    a file that is still being written may end before a picture that belongs in front of its last one.
+
+    Args:
+        memory: with at least one frame.
+        features_TPC: of the batch.
+        batch: the first one read from `resume_seconds`; None if there was nothing.
+
+    Raises:
+        MemoryFileError: these are not the pictures the memory was made of.
+    """
+    first, compared = _compared(memory)
+    num_again = len(memory) - first
+    samples = memory.sample_seconds[first:]
+    if batch is None or len(batch) < len(samples) or not np.allclose(batch.sample_seconds[: len(samples)], samples):
+        raise _another(memory, f"it has no samples at {samples[0]:g} to {samples[-1]:g} s")
+    difference_N = _difference(features_TPC[:num_again], memory.features[first:])
+    is_last_open = batch.timestamps_seconds[num_again - 1] != memory.timestamps_seconds[-1] and len(compared) > 1
+    for n in compared:
+        if difference_N[n - first] > MAX_DIFFERENCE and not (n == len(memory) - 1 and is_last_open):
+            raise _another(memory, f"it shows something else at {memory.sample_seconds[n]:g} s")
+    return num_again
+
+
+def _compared(memory: Memory) -> tuple[int, list[int]]:
+    """The first frame to read again, and those of the memory's last frames that lie in no gap.
+
+    Raises:
+        MemoryFileError: all frames lie in gaps.
+    """
+    whole = [
+        n
+        for n, seconds in enumerate(memory.sample_seconds)
+        if not any(start <= seconds <= end for start, end, _ in memory.gaps)
+    ]
+    if not whole:
+        raise _another(memory, "no frame of the memory is whole, so nothing can be compared")
+    compared = whole[-NUM_COMPARED:]
+    return compared[0], compared
+
+
+def _difference(new_NPC: Tensor, old_NPC: Tensor) -> Tensor:
+    """[N] the largest difference of a frame's tokens, as a part of their length."""
+    new_NPC, old_NPC = new_NPC.float(), old_NPC.float()
+    length_NP = torch.maximum(new_NPC.norm(dim=-1), old_NPC.norm(dim=-1)).clamp_min(torch.finfo(torch.float32).tiny)
+    return ((new_NPC - old_NPC).norm(dim=-1) / length_NP).amax(-1)
+
+
+def _another(memory: Memory, reason: str) -> MemoryFileError:
+    return MemoryFileError(
+        f"the memory of {memory.source.file_name} does not go on with this video ({reason}); watch it anew"
+    )

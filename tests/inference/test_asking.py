@@ -1,0 +1,314 @@
+"""Asking: each question has its own subtitles, evidence and room; calls that would spoil each other are refused."""
+
+import dataclasses
+import logging
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_config, tiny_model
+from hourllava.errors import ConfigError, InputError, MemoryFileError
+from hourllava.inference import recall
+from hourllava.inference.devices import usable_dtype
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.evidence import Span
+from hourllava.inference.memory import Memory, Source
+from hourllava.inference.subtitles import Cue
+from hourllava.model.config import ForgettingConfig
+from hourllava.model.processor import HourLlavaProcessor
+
+CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer):
+    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
+
+
+def random_memory(engine, num_frames=40, seed=0, start_seconds=0.0, **fields):
+    generator = torch.Generator().manual_seed(seed)
+    times = start_seconds + np.arange(num_frames, dtype=np.float64)
+    features = torch.randn(num_frames, 16, 24, generator=generator).bfloat16()
+    given = {"fps": 1.0, "duration_seconds": float(num_frames), "source": Source("random"), "encoder": engine.encoder}
+    return Memory(features, times, times, **{**given, **fields})
+
+
+def spy(engine, monkeypatch):
+    """The texts that the model is asked, in order."""
+    texts = []
+    encode = engine.processor.encode
+
+    def noted(messages, **options):
+        content = messages[-1]["content"]
+        texts.append(content if isinstance(content, str) else content[-1]["text"])
+        return encode(messages, **options)
+
+    monkeypatch.setattr(engine.processor, "encode", noted)
+    return texts
+
+
+def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
+    """The first looks at 30 s, the second at 5 s, the third at both ends."""
+    looks = [[Span(30.0, 31.0, 0.5)], [Span(5.0, 6.0, 0.5)], [Span(0.2, 0.8, 0.3), Span(39.2, 39.8, 0.2)]]
+    spans = []
+    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: spans.pop(0))
+    questions = ["What happens?", "Who?", "Why, and where?"]
+    memory, texts = random_memory(engine), spy(engine, monkeypatch)
+
+    def asked(*numbers):
+        spans[:] = [looks[n] for n in numbers]
+        texts.clear()
+        engine.ask(memory, [questions[n] for n in numbers], subtitles=CUES, subtitle_tokens=60, max_new_tokens=2)
+        return texts[len(numbers) :]  # the second time, with subtitles
+
+    together = asked(0, 1, 2)
+    assert together == [asked(n)[0] for n in range(3)]
+    assert "line number 30" in together[0]
+    assert "line number 5\n" not in together[0]
+    assert "line number 5\n" in together[1]
+    assert "line number 30" not in together[1]
+    assert "line number 0\n" in together[2]
+    assert "line number 39\n" in together[2]
+
+
+def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, caplog):
+    observed = []
+    observe = "hourllava.inference.evidence.AttentionMass.observe"
+    monkeypatch.setattr(observe, lambda self, *args: observed.append(self) or setattr(self, "num_blocks", 1))
+    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: [Span(30.0, 31.0, 0.5)])
+    with caplog.at_level(logging.WARNING):
+        many = [Cue(n / 10, n / 10 + 1, f"line number {n} of very many") for n in range(4000)]
+        engine.ask(random_memory(engine), "What?", subtitles=many, subtitle_tokens=60, max_new_tokens=1)
+    assert len(observed) == engine.model.config.memaug.num_blocks
+    assert not caplog.records  # transformers warns of texts longer than the context
+    assert not recwarn.list
+
+
+def test_subtitles_without_a_memory_are_the_earliest(engine, monkeypatch):
+    texts = spy(engine, monkeypatch)
+    engine.ask(None, "What?", subtitles=CUES, subtitle_tokens=40, max_new_tokens=1)
+    assert texts[0].startswith("Subtitles of the video:\n[0:00:00] line number 0\n")
+    assert texts[0].endswith("\nWhat?")
+    engine.choose(None, "What?", ["a", "b"], subtitles=CUES, subtitle_tokens=40)
+    assert texts[1].startswith("Subtitles of the video:\n[0:00:00] line number 0\n")
+
+
+@pytest.mark.parametrize("way", ["ask", "choose"])
+def test_frames_are_kept_for_the_bare_question(tokenizer, way, monkeypatch):
+    config = tiny_config(forgetting=ForgettingConfig(temporal="question"))
+    engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
+    memory, descriptors = random_memory(engine), []
+    keep = recall.keep_for_question
+    monkeypatch.setattr(
+        "hourllava.inference.engine.keep_for_question",
+        lambda ready, model, descriptor: descriptors.append(descriptor) or keep(ready, model, descriptor),
+    )
+    engine.ask(memory, "What is it?", max_new_tokens=1)
+    if way == "ask":
+        engine.ask(memory, "What is it?", subtitles=CUES, max_new_tokens=1)
+    else:
+        engine.choose(memory, "What is it?", ["a dog", "a cat"], subtitles=CUES)
+    assert len(descriptors) == 3
+    for other in descriptors[1:]:
+        np.testing.assert_array_equal(descriptors[0], other)
+
+
+@pytest.mark.parametrize(
+    ("start", "offset", "duration", "end"), [(0.0, 0.0, 5.2, 5.2), (10.0, 0.0, 5.2, 15.2), (3.0, 7.5, 6.0, 16.5)]
+)
+def test_evidence_lies_in_what_was_watched_on_the_players_clock(engine, start, offset, duration, end):
+    memory = random_memory(
+        engine, 6, start_seconds=start, duration_seconds=duration, player_offset_seconds=offset, seed=3
+    )
+    spans = [span for seed in range(5) for span in engine.ask(memory, f"What? {seed}", max_new_tokens=1).evidence]
+    assert min(span.start_seconds for span in spans) >= start + offset
+    assert max(span.end_seconds for span in spans) <= end
+    every = {start + offset + n for n in range(6)} | {end}
+    assert {time for span in spans for time in (span.start_seconds, span.end_seconds)} <= every
+
+
+def test_the_model_sees_the_same_whatever_the_players_clock(engine):
+    plain, later = random_memory(engine), random_memory(engine, player_offset_seconds=7.0)
+    before, after = (engine.ask(memory, "What?", max_new_tokens=5) for memory in (plain, later))
+    assert (before.text, before.num_prompt_tokens) == (after.text, after.num_prompt_tokens)
+    for old, new in zip(before.evidence, after.evidence, strict=True):
+        assert (new.start_seconds, new.end_seconds) == (old.start_seconds + 7, old.end_seconds + 7)
+
+
+def test_both_dtypes_keep_the_same_tokens(tokenizer):
+    """Features of the two are rounded otherwise; the frames are the caller's, or of a video."""
+    frames = np.random.default_rng(0).integers(0, 256, (40, 20, 30, 3), dtype=np.uint8)
+    layouts = []
+    for dtype in (torch.float32, torch.bfloat16):
+        engine = HourLlava(tiny_model().float().to(dtype), HourLlavaProcessor(tokenizer, tiny_config()))
+        memory = engine.remember_frames(frames, np.arange(40.0))
+        layouts.append(engine._ready_memory(memory).layout.kept_index)
+    np.testing.assert_array_equal(*layouts)
+
+
+# -------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("question", ["", "  \n", [], ["a?", " "], None, 5, ["a?", None], [["a?"]]])
+def test_no_question(engine, question):
+    with pytest.raises(InputError, match=r"ask something|must be text"):
+        engine.ask(random_memory(engine), question)
+
+
+@pytest.mark.parametrize("question", ["", "   ", None, ["a?", "b?"]])
+def test_a_choice_without_a_question(engine, question):
+    with pytest.raises(InputError, match=r"ask something|must be text|only 1 question"):
+        engine.choose(random_memory(engine), question, ["a", "b"])
+
+
+def test_an_empty_option(engine):
+    with pytest.raises(InputError, match="an option is empty"):
+        engine.choose(random_memory(engine), "What?", ["a", " "])
+
+
+def test_a_conversation_takes_one_question_at_a_time(engine, monkeypatch):
+    chat = engine.chat(random_memory(engine))
+    monkeypatch.setattr(engine, "ask", lambda *args, **options: pytest.fail("work was done for nothing"))
+    for question in (["a?", "b?"], ("a?",), None):
+        with pytest.raises(InputError, match="one question at a time"):
+            chat.ask(question)
+    assert chat.history == []
+
+
+@pytest.mark.parametrize("number", [0, -5])
+def test_an_answer_without_tokens(engine, number):
+    with pytest.raises(InputError, match=f"max_new_tokens is {number}"):
+        engine.ask(random_memory(engine), "What?", max_new_tokens=number)
+
+
+@pytest.mark.parametrize("limits", [{"max_sequence_tokens": 130}, {"max_position_embeddings": 130}])
+def test_an_answer_has_the_room_that_the_prompt_leaves(tokenizer, limits, monkeypatch):
+    text = {**tiny_config().text_config.to_dict(), **limits}
+    config = tiny_config(text_config=text) if "max_position_embeddings" in limits else tiny_config(**limits)
+    engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
+    monkeypatch.setattr(engine.processor.tokenizer, "convert_tokens_to_ids", lambda token: 1)  # hardly ever ends
+    rooms = []
+    prefill = engine._decoder.prefill
+    monkeypatch.setattr(engine._decoder, "prefill", lambda *args: rooms.append(args[2]) or prefill(*args))
+    answer = engine.ask(None, "What?", max_new_tokens=10**9)
+    assert rooms == [130 - answer.num_prompt_tokens]
+    assert answer.num_new_tokens <= rooms[0]
+    assert (answer.finish_reason == "length") == (answer.num_new_tokens == rooms[0])
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="the model takes 130"):
+        engine.ask(None, "why " * 200)
+
+
+def test_a_memory_without_frames(engine):
+    with pytest.raises(InputError, match="holds no frames"):
+        engine.ask(random_memory(engine, 0), "What?")
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.float16, "half", "int8"])
+def test_dtypes_that_are_too_small(dtype):
+    with pytest.raises(ConfigError, match="choose float32 or bfloat16"):
+        usable_dtype(dtype, torch.device("cpu"))
+
+
+def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatch):
+    """As Python hands on bytes of the command line that are no UTF-8."""
+    bad = "caf\udce9 \ud800?"
+    texts = spy(engine, monkeypatch)
+    memory = random_memory(engine)
+    answer = engine.ask(memory, bad, max_new_tokens=2, history=[(bad, bad)], subtitles=[Cue(0, 1, bad)])
+    assert answer.question == "caf\ufffd \ufffd?"
+    choice = engine.choose(memory, bad, [bad, "tea"])
+    assert choice.question == "caf\ufffd \ufffd?"
+    assert choice.option in ("caf\ufffd \ufffd?", "tea")
+    chat = engine.chat(memory)
+    chat.ask(bad, max_new_tokens=2)
+    assert chat.history[0][0] == "caf\ufffd \ufffd?"
+    assert texts[0] == "caf\ufffd \ufffd?"
+    assert not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
+
+
+def test_features_in_a_file_that_was_written_to_are_not_asked(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr("hourllava.inference.memory.MAX_READ_BYTES", 0)
+    random_memory(engine).save(tmp_path / "m")
+    memory = Memory.load(tmp_path / "m")
+    assert engine.ask(memory, "What?", max_new_tokens=1)
+    (tmp_path / "m").write_bytes((tmp_path / "m").read_bytes()[:-100])
+    with pytest.raises(MemoryFileError, match="was written to"):
+        engine.ask(memory, "What?", max_new_tokens=1)
+
+
+# -------------------------------------------------------------------------------------------- one at a time
+
+
+def test_threads_get_the_answers_of_a_single_one(engine):
+    memories = [random_memory(engine, seed=seed) for seed in range(2)]
+    asked = [(memories[n % 2], f"What happens at {n}?") for n in range(8)]
+    alone = [engine.ask(memory, question, max_new_tokens=12).text for memory, question in asked]
+    chosen = [engine.choose(memory, question, ["a", "b"]) for memory, question in asked]
+    got = [None] * 8
+
+    def ask(number):
+        memory, question = asked[number]
+        for _ in range(3):
+            answer = engine.ask(memory, question, max_new_tokens=12).text
+            got[number] = (answer, engine.choose(memory, question, ["a", "b"]))
+            engine.forget()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+        assert not thread.is_alive()
+    assert got == list(zip(alone, chosen))
+
+
+def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
+    memory = random_memory(engine)
+    expected = engine.ask(memory, "What happens?", max_new_tokens=12).text
+    refused = []
+
+    def on_text(piece):
+        for call in (
+            lambda: engine.ask(memory, "And?", max_new_tokens=3),
+            lambda: engine.choose(memory, "And?", ["a", "b"]),
+            engine.forget,
+        ):
+            with pytest.raises(InputError, match="inside on_text") as error:
+                call()
+            refused.append(error)
+
+    assert engine.ask(memory, "What happens?", max_new_tokens=12, on_text=on_text).text == expected
+    assert refused
+    with pytest.raises(ZeroDivisionError):
+        engine.ask(memory, "What happens?", max_new_tokens=12, on_text=lambda piece: 1 / 0)
+    assert engine.ask(memory, "What happens?", max_new_tokens=12).text == expected  # an error frees the model
+
+
+def test_forgetting_frees_the_decoder_too(engine):
+    memory = random_memory(engine)
+    text = engine.ask(memory, "What?", max_new_tokens=4).text
+    engine.forget()
+    assert engine._ready is None
+    assert engine._decoder._buffers is None
+    assert engine.ask(memory, "What?", max_new_tokens=4).text == text
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "fits"), [(10, 0, 0, True), (2, 9, 1, True), (2, 9, 9, False)]
+)
+def test_memory_that_pytorch_keeps_for_reuse_is_free(monkeypatch, free, reserved, allocated, fits):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 99))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    model = dataclasses.make_dataclass("Model", ["device"])(torch.device("cuda"))
+    assert recall._is_small(5, model) is fits
+
+
+def test_a_memory_that_stays_on_the_host_is_told(engine, monkeypatch, caplog):
+    monkeypatch.setattr(recall, "_is_small", lambda *args: False)
+    with caplog.at_level(logging.INFO):
+        engine.ask(random_memory(engine, seed=5), "What?", max_new_tokens=1)
+    assert "stay on the host" in caplog.text
