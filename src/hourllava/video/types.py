@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 class VideoInfo:
     """What a video is, as found by opening it, never by trusting its header alone.
 
-    `width_pixels` and `height_pixels` are as displayed: after crop, rotation and sample aspect ratio. Three clocks tell the
-    time of a picture. Sample times count from the first picture. A player, and so a subtitle file, counts from the
+    `width_pixels` and `height_pixels` are as displayed: after crop, rotation and sample aspect ratio. Three clocks tell
+    the time of a picture. Sample times count from the first picture. A player, and so a subtitle file, counts from the
     earliest stream of the file: add `player_offset_seconds`. The container counts from anywhere: add `start_seconds`.
     """
 
