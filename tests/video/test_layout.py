@@ -30,7 +30,8 @@ def write_any(path):
         pictures[0].save(path, **options)
         return path
     codec = {".webm": "libvpx", ".avi": "mpeg4"}.get(path.suffix, "libx264")
-    return write_clip(path, 60, 10, width=320, height=240, codec=codec, options={"g": "10"})
+    fast = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else {}
+    return write_clip(path, 60, 10, width=320, height=240, codec=codec, options={"g": "10", **fast})
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "webm", "avi", "gif", "png", "webp", "mp4"])
