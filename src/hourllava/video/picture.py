@@ -23,7 +23,7 @@ PictureArray = NDArray[np.uint8]
 Orientation = tuple[bool, bool, bool]  # swap the axes, then mirror left-right, then mirror top-bottom
 
 UPRIGHT: Orientation = (False, False, False)
-# 8192 x 8192, twice 8K video. A file of 20 kB can claim any size; so a decoding process stays below 1 GB on a still.
+# 8192 x 8192, twice 8K video. A file of 20 kB can claim any size; with this limit a still takes 1 GB at most.
 MAX_PICTURE_PIXELS = 1 << 26
 STRIP_PIXELS = 1 << 21  # converted at once where a pixel takes many bytes on the way
 BT709, UNSPECIFIED_MATRIX, PQ, HLG, BT2020_PRIMARIES = 1, 2, 16, 18, 9  # ITU-T H.273
