@@ -208,7 +208,7 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
     shape = shapes.get("features", ())
     if len(shape) != 3 or 0 in shape[1:]:
         raise damaged(path, f"its features are {list(shape)}, not [frames, tokens, width]")
-    wanted = {"timestamps_seconds": shape[:1], "sample_seconds": shape[:1]}
+    wanted: dict[str, tuple[int, ...]] = {"timestamps_seconds": shape[:1], "sample_seconds": shape[:1]}
     if path.name.endswith(".int8.safetensors"):
         wanted["scales"] = shape[:2]
     for name, right in wanted.items():
