@@ -48,12 +48,17 @@ class Stream:
         """[N] tokens of each sample in the decoder's sequence."""
         return self.lengths[:, 1:].sum(axis=1, dtype=np.int64)
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether its amount is 0, on purpose."""
+        return 0 in (self.proportion, self.repeat, self.choose)
+
 
 def samples_per_epoch(streams: Sequence[Stream]) -> list[int]:
-    """Samples an epoch takes from each stream.
+    """Samples an epoch takes from each stream: at least one, unless its amount is 0.
 
     Raises:
-        ConfigError: proportions for some streams only, samples wanted of an empty stream, or none at all.
+        ConfigError: proportions for some streams only, an empty stream that is not left out, or none at all.
     """
     has_proportion = [stream.proportion is not None for stream in streams]
     if any(has_proportion) and not all(has_proportion):
@@ -70,9 +75,12 @@ def samples_per_epoch(streams: Sequence[Stream]) -> list[int]:
             amount = stream.repeat * num_samples
         elif stream.choose is not None:
             amount = stream.choose
-        if round(amount) > 0 and num_samples == 0:
-            raise ConfigError(f"stream {stream.name} is to give {round(amount)} samples but has none")
-        amounts.append(round(amount))
+        wanted = 0 if stream.is_left_out else max(round(amount), 1)
+        if wanted > 0 and num_samples == 0:
+            raise ConfigError(
+                f"stream {stream.name} is to give {wanted} samples but has none; leave it out, or check its folder"
+            )
+        amounts.append(wanted)
     if sum(amounts) == 0:
         raise ConfigError("the streams give no samples; check their folders and amounts")
     return amounts
