@@ -7,10 +7,12 @@ whatever else a recipe says may change between two starts of a run; it counts fr
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 from torch import nn
 
 from hourllava.data.rows import RowEncoder
@@ -166,6 +168,8 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe, *, only_of_the_w
         recipe: as it is now.
         only_of_the_weights: leave out settings that have no part in what the weights become.
     """
+    with suppress(ValidationError):  # an older version's may lack settings that have defaults, or have others
+        before = yaml.safe_load(recipe_text(Recipe.model_validate(before)))
     lines = []
     for key, (old, new) in _changes(before, yaml.safe_load(recipe_text(recipe))).items():
         decides = not any(key == part or key.startswith(f"{part}.") for part in _NOT_OF_THE_WEIGHTS)

@@ -61,7 +61,7 @@ from hourllava.training.corpus import (
     open_streams,
 )
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.identity import Identity, changed_settings, check_identity, read_recipe
+from hourllava.training.identity import Identity, changed_settings, check_identity, check_order, read_recipe
 from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, recipe_text
 from hourllava.training.start import load_start
 from hourllava.training.tally import describe_skipped
@@ -139,7 +139,7 @@ def _train(recipe: Recipe) -> Path:
         prepared.validation,
     )
     if prepared.checkpoint is not None:
-        trainer.check_checkpoint(prepared.checkpoint)
+        trainer.begin_at(prepared.checkpoint)
     if trainer.is_world_process_zero():
         for line in (*_told_of(prepared), *batch_warnings(prepared.recipe.batch, prepared.corpus)):
             print(line, file=sys.stderr, flush=True)
@@ -262,6 +262,8 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         epochs=schedule.epochs,
         max_steps=schedule.max_steps,
     )
+    if found:
+        check_order(found[-1], corpus.plan.fingerprint())
     validation = None
     if recipe.validation is not None:
         changes = {"streams": recipe.validation.streams, "answer_noise": 0.0, "max_failed_share": 1.0}

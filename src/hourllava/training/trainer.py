@@ -37,7 +37,7 @@ from hourllava.training.adapters import ADAPTER
 from hourllava.training.console import ConsoleCallback
 from hourllava.training.corpus import MODALITIES_KEY, SKIPPED_KEY, Corpus
 from hourllava.training.groups import Group, optimizer_groups
-from hourllava.training.identity import Identity, check_order
+from hourllava.training.identity import Identity
 from hourllava.training.meter import Meter
 from hourllava.training.recipe import RECIPE_NAME, Recipe, recipe_text
 from hourllava.training.tally import Tally
@@ -95,9 +95,8 @@ class HourLlavaTrainer(Trainer):
         self._step_losses: list[Tensor] = []
         self._step_counts = torch.zeros(4)  # draws, failed, untaught, weight of targets; of all processes
 
-    def check_checkpoint(self, checkpoint: Path) -> None:
-        """Make sure that a checkpoint is of this run, and begin where it stopped."""
-        check_order(checkpoint, self._plan_fingerprint)
+    def begin_at(self, checkpoint: Path) -> None:
+        """Begin where a checkpoint stopped that was found to be of this run."""
         try:
             self.tally = Tally.restored(checkpoints.read_json(checkpoint / checkpoints.PLAN).get("tally"))
         except (KeyError, TypeError) as error:
@@ -107,7 +106,7 @@ class HourLlavaTrainer(Trainer):
         self._first_step = checkpoints.step_of(checkpoint)
 
     def resume_or_start(self, checkpoint: Path | None) -> None:
-        """Train to the end, from a checkpoint that was checked if there is one."""
+        """Train to the end, from the checkpoint that `begin_at` was told of, if there is one."""
         if self._first_step >= self.args.max_steps:  # only the final model is missing
             return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
