@@ -154,6 +154,7 @@ class TestRun:
         assert tensors
         assert all(".lora_" in name for name in tensors)
 
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_what_they_have_learnt_is_all_in_the_model(self, recipe, tmp_path, precision, capsys):
         """Beside the merged weights lie the adapters, as peft itself reads them onto the model they began with."""

@@ -50,9 +50,16 @@ class TestDescription:
         [
             (
                 {"token_budget": 512, "samples": 1, "multiple_of": 1},
+                "batch.samples asks for 1 a step, far less than 1 row",
+            ),
+            (
+                {"token_budget": 512, "tokens": 100, "multiple_of": 2},
+                "batch.tokens asks for 100 a step, far less than 2",
+            ),
+            (
+                {"token_budget": 512, "samples": 1, "multiple_of": 8},
                 "batch.samples asks for 1 a step, but a step holds",
             ),
-            ({"token_budget": 512, "tokens": 100, "multiple_of": 4}, "batch.tokens asks for 100 a step, but a step"),
             ({"token_budget": 512, "samples": 12, "multiple_of": 1}, None),
             ({"token_budget": 512, "samples": 1000, "multiple_of": 1}, None),
             ({"token_budget": 512, "tokens": 1024, "multiple_of": 2}, None),

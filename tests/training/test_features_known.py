@@ -1,7 +1,6 @@
 """Features are those of the tower that the model has, or training says so before its first step."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,7 +98,9 @@ def test_a_file_that_was_replaced_after_it_was_measured(tmp_path, checkpoint):
     recipe = Recipe.model_validate(recipe_for(tmp_path, write(tmp_path, "bfloat16", checkpoint[1]), checkpoint[0]))
     corpus = prepare(recipe).corpus
     path = tmp_path / "media" / "sub" / "3.safetensors"
-    replace(Memory.load(path), encoder=OTHER).save(path)
+    times = np.arange(8) + 0.0
+    features = torch.ones(8, GRID**2, FEATURE_WIDTH).bfloat16()
+    Memory(features, times, times, fps=1.0, duration_seconds=8.0, source=Source("v.mp4"), encoder=OTHER).save(path)
     encode = RowEncoder(corpus.encoder.processor, corpus.encoder.media_root, encoder=checkpoint[1])
     assert encode(corpus.datasets[0][2], 0)
     with pytest.raises(DataError, match=r"sub/3\.safetensors holds features of another vision encoder"):

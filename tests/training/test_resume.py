@@ -79,7 +79,7 @@ class TestOptimizer:
         "changes",
         [
             {"learning_rates": {"*": 1e-4}},
-            {"learning_rates": {"*": 1e-4, "model.memaug.*": 5e-4, "lm_head.*": 2e-4}},  # other groups
+            {"learning_rates": {"*": 1e-4, "model.memaug.*": 5e-4, "model.image_newline": 2e-4}},  # other groups
             {"optimizer": {"weight_decay": 0.3}},
             {"optimizer": {"betas": [0.5, 0.7]}},
             {"optimizer": {"epsilon": 1e-3}},
@@ -239,7 +239,7 @@ def test_lengths_are_those_of_the_first_start(tmp_path, where):
     order = prepare(recipe).corpus.plan.fingerprint()
     train(recipe)
     shutil.rmtree(recipe.out / "final")
-    shutil.rmtree(recipe.out / "checkpoint-6")
+    shutil.rmtree(checkpoint_files.checkpoints(recipe.out)[-1])
     shutil.rmtree(recipe.out / "lengths")
     (tmp_path / "late").rename(late)
     if where == "beside the shards":

@@ -78,9 +78,10 @@ class Allowance:
 
     def most(self, num_drawn: int) -> float:
         """Failures that are allowed among so many samples drawn; a bad sample fails again in every epoch."""
-        of_few = max(1.0, MAX_FAILED_SHARE_OF_FEW * self.samples_per_epoch)
+        few = min(self.samples_per_epoch, MIN_SAMPLES_JUDGED)
+        accidents = min(self.share * MIN_SAMPLES_JUDGED, max(1.0, MAX_FAILED_SHARE_OF_FEW * few))
         epochs_begun = max(math.ceil(num_drawn / max(self.samples_per_epoch, 1)), 1)
-        return max(self.share * num_drawn, min(self.share * MIN_SAMPLES_JUDGED, of_few) * epochs_begun)
+        return max(self.share * num_drawn, max(self.share * few, accidents) * epochs_begun)
 
 
 class Failure(NamedTuple):

@@ -1,12 +1,13 @@
 """Streams: the sources of a training mixture, and how many samples of each an epoch takes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from hourllava.data.cost import Flops, Lengths, check_lengths
-from hourllava.data.packing import Ints
+from hourllava.data.packing import TARGET_FILL, Ints
 from hourllava.errors import ConfigError
 
 
@@ -120,11 +121,41 @@ def micro_batches_for(
         mean_samples, mean_tokens: of a step on average; one of the two.
         multiple_of: result is the nearest multiple of this, at least once; the largest number of ranks to train on.
     """
+    mean_tokens = _mean_tokens(streams, mean_samples, mean_tokens)
+    return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
+
+
+def row_tokens_for(
+    streams: Sequence[Stream],
+    token_budget: int,
+    *,
+    mean_samples: float | None = None,
+    mean_tokens: float | None = None,
+    multiple_of: int = 1,
+) -> int:
+    """Most tokens of a micro-batch: the budget, or less where a step of full rows would hold twice what is asked for.
+
+    It is never less than the longest sample has.
+
+    Args:
+        as of `micro_batches_for`.
+    """
+    mean_tokens = _mean_tokens(streams, mean_samples, mean_tokens)
+    wanted = math.ceil(mean_tokens / multiple_of / TARGET_FILL)
+    if 2 * wanted >= token_budget:
+        return token_budget
+    drawn = [stream for stream, amount in zip(streams, samples_per_epoch(streams)) if amount > 0]
+    longest = max(int(stream.tokens.max()) for stream in drawn)
+    return min(max(wanted, longest), token_budget)
+
+
+def _mean_tokens(streams: Sequence[Stream], mean_samples: float | None, mean_tokens: float | None) -> float:
+    """Of a step that is given in samples or in tokens."""
     if (mean_samples is None) == (mean_tokens is None):
         raise ConfigError("give the global batch in samples or in tokens, one of the two")
-    if mean_tokens is None:
-        assert mean_samples is not None
-        amounts = np.array(samples_per_epoch(streams))
-        means = np.array([stream.tokens.mean() if len(stream.tokens) else 0.0 for stream in streams])
-        mean_tokens = mean_samples * float((amounts * means).sum() / amounts.sum())
-    return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
+    if mean_tokens is not None:
+        return mean_tokens
+    assert mean_samples is not None
+    amounts = np.array(samples_per_epoch(streams))
+    means = np.array([stream.tokens.mean() if len(stream.tokens) else 0.0 for stream in streams])
+    return mean_samples * float((amounts * means).sum() / amounts.sum())

@@ -47,6 +47,7 @@ PLAN = "plan.json"
 LENGTHS = "lengths.npz"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+_FAILED_WRITES = ("No space left", "failed writing", "inline_container.cc", "iostream error")
 _PATIENCE = datetime.timedelta(days=30)
 
 _patient: dist.ProcessGroup | None = None
@@ -107,14 +108,20 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, CheckpointException):
-        return next((reason for failure in error.failures.values() if (reason := _reason(failure[0]))), None)
-    if isinstance(error, SafetensorError) or "write" in str(error) or "No space" in str(error):
-        return str(error).splitlines()[0]
-    return _reason(error.__cause__) if error.__cause__ else None
+    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing.
+
+    Torch's writer of archives finds, after a write that failed, that it is not where it should be, and says only that.
+    """
+    causes: list[BaseException] = [error]
+    for cause in causes:  # which grows
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+        if isinstance(cause, SafetensorError) or any(part in str(cause) for part in _FAILED_WRITES):
+            return " ".join(str(cause).split())[:200]
+        if isinstance(cause, CheckpointException):
+            causes += [failure[0] for failure in cause.failures.values()]
+        causes += [inner for inner in (cause.__cause__, cause.__context__) if inner is not None and inner not in causes]
+    return None
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -236,7 +243,7 @@ def read_lengths(checkpoint: Path) -> list[Lengths] | None:
     """
     path = checkpoint / LENGTHS
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return [arrays[f"arr_{k}"] for k in range(len(arrays.files))]
     except FileNotFoundError:
         return None

@@ -6,7 +6,7 @@ import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hourllava.data.mds_remote import is_remote
 from hourllava.data.media import media_path
 from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
 from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
-from hourllava.data.streams import Stream, micro_batches_for, samples_per_epoch
+from hourllava.data.streams import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
 from hourllava.errors import ConfigError, DataError, HourLlavaError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
@@ -300,30 +300,33 @@ def build_corpus(
         )
         amounts = {key: getattr(stream.recipe, key) for key in ("proportion", "repeat", "choose")}
         planned.append(Stream(stream.name, lengths_N3, costs.total, **amounts))
-    micro_batches = micro_batches_for(
-        planned,
-        batch.token_budget,
-        mean_samples=batch.samples,
-        mean_tokens=batch.tokens,
-        multiple_of=batch.multiple_of,
-    )
-    settings = PlanSettings(batch.token_budget, micro_batches, seed, epochs, data.batching)
+    asked: Any = {"mean_samples": batch.samples, "mean_tokens": batch.tokens, "multiple_of": batch.multiple_of}
+    row_tokens = row_tokens_for(planned, batch.token_budget, **asked)
+    micro_batches = micro_batches_for(planned, row_tokens, **asked)
+    settings = PlanSettings(row_tokens, micro_batches, seed, epochs, data.batching)
     return Corpus(BatchPlan(planned, settings, max_steps=max_steps), streams, encoder, data)
 
 
 def batch_warnings(batch: BatchRecipe, corpus: Corpus) -> Iterator[str]:
-    """A line if a step holds far more than the recipe asks for: it is whole rows of the token budget."""
+    """Lines if a step of full rows would hold more than twice what the recipe asks for, and if it still does."""
     plan = corpus.plan
-    steps, rows = plan.steps_per_epoch[0], plan.settings.micro_batches_per_step
+    settings, steps = plan.settings, plan.steps_per_epoch[0]
     for name, asked, mean in (
         ("samples", batch.samples, plan.samples_per_epoch / steps),
         ("tokens", batch.tokens, sum(tokens_per_epoch(corpus)) / steps),
     ):
-        if asked is not None and mean > _TOO_MANY * asked:
+        if asked is None:
+            continue
+        if settings.token_budget < batch.token_budget:
+            yield (
+                f"warning: batch.{name} asks for {asked:,.4g} a step, far less than {batch.multiple_of} rows of "
+                f"batch.token_budget={batch.token_budget:,} hold; so rows hold {settings.token_budget:,} tokens at most"
+            )
+        if mean > _TOO_MANY * asked:
             yield (
                 f"warning: batch.{name} asks for {asked:,.4g} a step, but a step holds {mean:,.4g} on average, "
-                f"{steps:,} steps an epoch: a step is {rows} full rows of batch.token_budget={batch.token_budget:,} "
-                "(batch.multiple_of of them at least); lower the budget for smaller steps"
+                f"{steps:,} steps an epoch: it has {settings.micro_batches_per_step} rows (batch.multiple_of), with "
+                "room for the longest sample in each; lower multiple_of, or leave the longest samples out"
             )
 
 

@@ -135,13 +135,16 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = read_yaml(path)
-        is_recipe = isinstance(content["start"], dict) and all(
-            stream["folder"] for stream in content["data"]["streams"]
+        recipe: dict[str, Any] = read_yaml(path)
+        is_recipe = isinstance(recipe["start"], dict) and all(
+            isinstance(stream["folder"], str) for stream in recipe["data"]["streams"]
         )
+        reason = "its start is no mapping, or a stream has no folder"
     except (ConfigError, LookupError, TypeError) as error:
-        raise CheckpointError(f"{path} is no recipe ({error}); mend it, or remove it to go on without it") from error
-    return content if is_recipe else {}
+        is_recipe, reason = False, str(error)
+    if not is_recipe:
+        raise CheckpointError(f"{path} is no recipe ({reason}); mend it, or remove it to go on without it")
+    return recipe
 
 
 def _origins(recipe: dict[str, Any]) -> list[str]:

@@ -218,7 +218,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override!r}; give key=value, such as batch.samples=64")
-        value: Any = parse_yaml(text, f"--set {override}")
+        value: Any = parse_yaml(text, f"--set {' '.join(override.split())[:200]}")
         for name in reversed(key.split(".")):
             value = {name: value}
         content = _merge(content, value)

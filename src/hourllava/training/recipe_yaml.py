@@ -84,9 +84,9 @@ def _check_plain(content: Any, where: str) -> None:
                 f"{where} has more than {MAX_VALUES:,} values, or more than {MAX_DEPTH} levels; recipes are smaller"
             )
         if isinstance(value, dict):
-            odd = next((key for key in value if not isinstance(key, str)), None)
-            if odd is not None:
-                raise ConfigError(f"{where} has the key {odd!r:.40}, which is no text; put it in quotes")
+            odd = [key for key in value if not isinstance(key, str)]
+            if odd:
+                raise ConfigError(f"{where} has the key {odd[0]!r:.40}, which is no text; put it in quotes")
             waiting += [(part, depth + 1) for part in value.values()]
         elif isinstance(value, list):
             waiting += [(part, depth + 1) for part in value]

@@ -116,7 +116,8 @@ def train(recipe: Recipe) -> Path:
     with _alone_in(recipe.out):
         try:
             join_processes()
-            trained = _train(recipe)
+            with _logs_in(recipe.out / "logs"):
+                trained = _train(recipe)
         except RuntimeError as error:
             if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
                 raise
@@ -126,7 +127,6 @@ def train(recipe: Recipe) -> Path:
 
 
 def _train(recipe: Recipe) -> Path:
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
     prepared = prepare(recipe)
     arguments = training_arguments(recipe, prepared)
     trainer = HourLlavaTrainer(
@@ -160,6 +160,20 @@ def _write_recipe(recipe: Recipe) -> None:
         raise CheckpointError(
             f"{recipe.out} cannot be written ({error.strerror}); free space or choose another `out`"
         ) from error
+
+
+@contextmanager
+def _logs_in(folder: Path) -> Iterator[None]:
+    """Tell TensorBoard's callback where to write, unless the user has; the next run of this process has its own."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @contextmanager
@@ -269,7 +283,7 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         changes = {"streams": recipe.validation.streams, "answer_noise": 0.0, "max_failed_share": 1.0}
         data = recipe.data.model_copy(update=changes)
         budget, processes = recipe.batch.token_budget, num_processes()
-        batch = BatchRecipe(token_budget=budget, tokens=budget, multiple_of=processes)
+        batch = BatchRecipe(token_budget=budget, tokens=budget * processes, multiple_of=processes)
         encoder = _row_encoder(data, processor, features_of)
         held_out = corpus_of(data, batch, open_streams(data), encoder, None, "validation", epochs=1)
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")

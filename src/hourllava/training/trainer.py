@@ -108,6 +108,7 @@ class HourLlavaTrainer(Trainer):
     def resume_or_start(self, checkpoint: Path | None) -> None:
         """Train to the end, from the checkpoint that `begin_at` was told of, if there is one."""
         if self._first_step >= self.args.max_steps:  # only the final model is missing
+            self.tally.check(self.corpus.allowance, self.recipe.out / "failures", is_last_step=True)
             return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 

@@ -1,7 +1,7 @@
 """A model in training, sharded or with adapters, written as a plain checkpoint.
 
 Without adapters weights are written as they are computed with, in bf16 by default. Adapters change weights by less than
-bf16 can tell apart: of what 8 steps at the shipped rate had learnt, 94 % was lost (after 96 steps, 48 %). So weights
+bf16 can tell apart: of what 8 steps at the shipped rate had learnt, 95 % was lost (after 96 steps, 48 %). So weights
 with adapters merged into them are written in float32, and the adapters beside them.
 """
 
