@@ -13,7 +13,9 @@ from torch.distributed.checkpoint import FileSystemReader
 from conftest import tiny_model
 from hourllava.errors import ConfigError
 from hourllava.training import adapters as adapters_module
+from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.adapters import add_adapters, merged, share_lost_in_bf16
+from hourllava.training.checkpoints import gather_weights
 from hourllava.training.export import export_model
 from hourllava.training.groups import freeze_and_group
 from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
@@ -183,6 +185,14 @@ class TestRun:
         weights = {"x.base_layer.weight": base, "y.weight": base}
         for change, share in ((2.0**-12, 1.0), (2.0**-7, 0.0), (0.0, 0.0)):  # far below, and on, the grid of bf16
             assert share_lost_in_bf16(weights, {"x.weight": base + change, "y.weight": base}) == pytest.approx(share)
+
+    def test_what_is_gathered_owns_what_is_written(self, monkeypatch):
+        """FSDP's parts of a matrix of 5 rows on 2 processes are gathered as 6."""
+        gathered = {"x": torch.ones(6, 4)[:5], "y": torch.ones(4, 6).T, "z": torch.ones(4)}
+        monkeypatch.setattr(checkpoint_files, "get_model_state_dict", lambda model, options: gathered)
+        for name, tensor in gather_weights(torch.nn.Linear(1, 1)).items():
+            assert torch.equal(tensor, gathered[name])
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
     def test_adapters_that_nothing_trains(self, recipe):
         with pytest.raises(ConfigError, match=r'learning_rates freeze them; add a pattern such as "\*\.lora_\*"'):

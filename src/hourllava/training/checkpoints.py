@@ -171,7 +171,12 @@ def gather_weights(model: nn.Module) -> dict[str, Tensor]:
     weights: dict[str, Any] = get_model_state_dict(
         model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
-    return weights
+    return {name: _owned(tensor) for name, tensor in weights.items()}
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    """A tensor with a storage of its own: FSDP gathers unequal parts with filling behind them, which is not written."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def write_json(path: Path, content: Any) -> None:
