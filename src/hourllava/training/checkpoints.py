@@ -48,6 +48,7 @@ LENGTHS = "lengths.npz"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 _FAILED_WRITES = ("No space left", "failed writing", "inline_container.cc", "iostream error")
+_TORCHS_REASON = "a write failed; the disk is full, or files may not grow so large"
 _PATIENCE = datetime.timedelta(days=30)
 
 _patient: dist.ProcessGroup | None = None
@@ -114,13 +115,15 @@ def _reason(error: BaseException) -> str | None:
     """
     causes: list[BaseException] = [error]
     for cause in causes:  # which grows
-        if isinstance(cause, OSError):
-            return cause.strerror or str(cause)
-        if isinstance(cause, SafetensorError) or any(part in str(cause) for part in _FAILED_WRITES):
-            return " ".join(str(cause).split())[:200]
         if isinstance(cause, CheckpointException):
             causes += [failure[0] for failure in cause.failures.values()]
         causes += [inner for inner in (cause.__cause__, cause.__context__) if inner is not None and inner not in causes]
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+    for cause in causes:
+        if isinstance(cause, SafetensorError) or any(part in str(cause) for part in _FAILED_WRITES):
+            return _TORCHS_REASON if "inline_container.cc" in str(cause) else " ".join(str(cause).split())[:200]
     return None
 
 
