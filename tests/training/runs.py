@@ -147,10 +147,12 @@ def start(recipe: Path, *overrides: str, processes: int = 1, program: Path | Non
     )
 
 
-def run(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> str:
+def run(
+    recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None, limit_seconds: float = 300
+) -> str:
     """Train to the end; what was printed on stderr."""
     process = start(recipe, *overrides, processes=processes, program=program)
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=limit_seconds)
     assert process.returncode == 0, stderr
     return stderr
 

@@ -170,7 +170,9 @@ def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
     for compile in (False, True):
         out = tmp_path / f"compiled {compile}"
         path = write_recipe(tmp_path / "recipe.yaml", recipe | {"out": str(out), "compile": compile})
-        assert "recompile_limit" not in run(path, processes=2, program=Path(first_gradients.__file__))
+        assert "recompile_limit" not in run(
+            path, processes=2, program=Path(first_gradients.__file__), limit_seconds=1800
+        )
         gradients[compile] = load_file(out / "gradients.safetensors")
         weights[compile] = load_file(out / "final" / "model.safetensors")
         history = json.loads((out / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]

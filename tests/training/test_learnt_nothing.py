@@ -107,6 +107,7 @@ class TestUnreadable:
         recipe["data"]["max_failed_share"] = 0.75
         train(Recipe.model_validate(recipe))
 
+    @pytest.mark.slow
     def test_counts_of_all_processes_are_added_up_and_kept(self, tmp_path):
         recipe = recipe_of(tmp_path, [{"folder": str(write_texts(tmp_path / "texts", 24))}], schedule={"epochs": 2})
         recipe |= {"parallel": {"kind": "ddp"}, "batch": {"token_budget": 160, "tokens": 320, "multiple_of": 2}}
@@ -255,6 +256,7 @@ class TestAllowance:
         assert Allowance(0.0, 50).most(50) == 0
 
 
+@pytest.mark.slow
 def test_two_starts_at_once_do_not_share_a_folder(tmp_path):
     recipe = recipe_of(tmp_path, [{"folder": str(write_texts(tmp_path / "texts"))}], schedule={"epochs": 2000})
     path = write_recipe(tmp_path / "recipe.yaml", recipe)

@@ -281,6 +281,7 @@ class TestFinished:
 
 _SLOW_MEASURING = """
 import sys, time
+from datetime import timedelta
 from accelerate.state import PartialState
 from hourllava.data.rows import RowEncoder
 from hourllava.training import run
