@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -38,6 +39,7 @@ from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor, Sample
 from hourllava.training.corpus import Corpus
 from hourllava.training.groups import freeze_and_group
+from hourllava.training.identity import Identity
 from hourllava.training.meter import peak_flops_per_second
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import Prepared, join_processes, training_arguments
@@ -104,7 +106,7 @@ class OneEach:
 
     def __init__(self, plan: BatchPlan, num_steps: int) -> None:
         self.plan, self.streams, self.settings = plan, plan.streams, plan.settings
-        self.num_steps = num_steps
+        self.num_steps, self.samples_per_epoch = num_steps, plan.samples_per_epoch
 
     def fingerprint(self) -> str:
         return self.plan.fingerprint()
@@ -169,7 +171,7 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
         is_video = np.arange(len(stream.lengths)) < num_videos
         costs = estimate_costs(stream.lengths, config, is_video=is_video, encoded=is_video, checkpointing=False)
         streams.append(dataclasses.replace(stream, costs=costs.total))
-        rows.append(SyntheticRows(stream.lengths, num_videos))
+        rows.append(SimpleNamespace(dataset=SyntheticRows(stream.lengths, num_videos)))
     size = micro_batches_for(
         streams, options.token_budget, mean_samples=PUBLISHED_BATCH_SAMPLES, multiple_of=MULTIPLE_OF
     )
@@ -178,9 +180,10 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
         plan = OneEach(plan, options.steps)
     encoder: Any = SyntheticEncoder(HourLlavaProcessor(nano_tokenizer(), config))
     corpus = Corpus(plan, rows, encoder, recipe.data)  # type: ignore[arg-type]
-    arguments = training_arguments(recipe, Prepared(recipe, model, groups, corpus, None))
+    identity = Identity([], {}, None, [], None)  # nothing goes on from this run
+    arguments = training_arguments(recipe, Prepared(recipe, model, groups, corpus, identity, None, None))
     arguments.save_strategy = SaveStrategy.NO  # the last step's checkpoint: 80 GB
-    return HourLlavaTrainer(model, arguments, recipe, corpus, groups)
+    return HourLlavaTrainer(model, arguments, recipe, corpus, groups, identity)
 
 
 def main() -> None:
@@ -196,7 +199,7 @@ def main() -> None:
         trainer = build(options, Path(out))
         timer = StepTimer()
         trainer.add_callback(timer)
-        trainer.resume_or_start()
+        trainer.resume_or_start(None)
         if not trainer.is_world_process_zero():
             return
         counted = timer.seconds[1:] or timer.seconds

@@ -126,7 +126,7 @@ def test_too_many_failures_stop_with_one_line(tmp_path, num_workers):
 
 
 def test_share_is_judged_over_many_samples(tmp_path):
-    with pytest.raises(DataError, match="11 of 11 samples failed"):
+    with pytest.raises(DataError, match="7 of 7 samples failed"):  # of 60, no more than a tenth
         read(tmp_path, encode_nothing)
     with pytest.raises(DataError, match="1 of 1 samples failed"):
         read(tmp_path, encode_nothing, max_failed_share=0.0)

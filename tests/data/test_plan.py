@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hourllava.data.plan import BatchPlan, PlanSettings
 from hourllava.data.published_lengths import STAGE_3_SAMPLES, stage_3_streams
-from hourllava.data.streams import Stream, micro_batches_for
+from hourllava.data.streams import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
 from hourllava.errors import ConfigError, DataError
 from hourllava.model.config import HourLlavaConfig
 
@@ -244,9 +244,40 @@ def test_global_batch_in_samples_or_tokens():
         micro_batches_for(streams, 3000)
 
 
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=200),
+    st.integers(400, 40_000),
+    st.floats(0.5, 500),
+    st.sampled_from([1, 2, 8]),
+)
+@settings(max_examples=60)
+def test_small_steps_have_smaller_rows(tokens, budget, samples, multiple_of):
+    """Never more than the budget, never less than a sample; steps of about what is asked for, if that can be."""
+    streams = [stream(tokens)]
+    asked = {"mean_samples": samples, "multiple_of": multiple_of}
+    row_tokens = row_tokens_for(streams, budget, **asked)
+    assert max(tokens) <= row_tokens <= budget
+    size = micro_batches_for(streams, row_tokens, **asked)
+    wanted_tokens = samples * sum(tokens) / len(tokens)
+    if row_tokens < budget:
+        assert size == multiple_of or row_tokens == max(tokens)
+        assert row_tokens * size <= 2.2 * wanted_tokens + size or row_tokens == max(tokens)
+    else:
+        assert wanted_tokens >= 0.49 * budget * multiple_of or budget == max(tokens)
+
+
+def test_every_stream_that_is_not_left_out_gives_a_sample():
+    streams = [random_stream(300, name="a"), random_stream(9, 1, name="b", repeat=0.01), stream([5], "c", choose=0)]
+    assert samples_per_epoch(streams) == [300, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("streams", "message"),
     [
+        (
+            [Stream("none", np.zeros((0, 3), np.int32), np.zeros(0)), stream([5])],
+            "none is to give 1 samples but has no",
+        ),
         ([stream([5, 12, 9], "short"), stream([5, 4000, 9], "long")], "sample 1 of stream long has 4000 tokens"),
         ([stream([5], "x", proportion=1.0), stream([5], "y")], "stream y has no proportion"),
         ([stream([5], choose=0)], "no samples"),

@@ -98,7 +98,8 @@ def recipe_of(root: Path, streams: list[dict], **changes) -> dict:
     return {
         "out": str(root / "run"),
         "start": TINY,
-        "data": {"streams": streams, "media": str(root / "media"), "workers": 0},
+        # The features of `write_videos` are of no tower, and most tests train the tower, too.
+        "data": {"streams": streams, "media": str(root / "media"), "workers": 0, "any_encoder": True},
         "batch": {"token_budget": 512, "tokens": 1024, "multiple_of": 2},
         "learning_rates": {"*": 3e-3},
         "schedule": {"epochs": 4, "max_steps": 6},
@@ -146,10 +147,12 @@ def start(recipe: Path, *overrides: str, processes: int = 1, program: Path | Non
     )
 
 
-def run(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> str:
+def run(
+    recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None, limit_seconds: float = 300
+) -> str:
     """Train to the end; what was printed on stderr."""
     process = start(recipe, *overrides, processes=processes, program=program)
-    _, stderr = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=limit_seconds)
     assert process.returncode == 0, stderr
     return stderr
 

@@ -1,17 +1,22 @@
 """Low-rank adapters: only they are trained, they end up in the weights, and a run with them goes on exactly."""
 
 import builtins
+import copy
 import shutil
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
 from conftest import tiny_model
 from hourllava.errors import ConfigError
 from hourllava.training import adapters as adapters_module
-from hourllava.training.adapters import add_adapters, merged
+from hourllava.training import checkpoints as checkpoint_files
+from hourllava.training.adapters import add_adapters, merged, share_lost_in_bf16
+from hourllava.training.checkpoints import gather_weights
+from hourllava.training.export import export_model
 from hourllava.training.groups import freeze_and_group
 from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
 from hourllava.training.run import prepare, train
@@ -68,6 +73,36 @@ class TestAdapters:
         changed = {name for name in base if not torch.equal(ours[name], base[name])}
         assert changed == {f"{name}.weight" for name in layers}
 
+    @pytest.mark.parametrize(
+        ("targets", "message"),
+        [
+            ("lm_head", "fits lm_head, which is an embedding or the head"),
+            (r".*", r"which is an embedding or the head|shares its weight"),
+            (r"(lm_head|.*q_proj)", "fits lm_head"),
+            (r"model\.language_model\.embed_tokens", "embed_tokens, which is an embedding or the head"),
+            (r".*embed_tokens|.*up_proj", "embed_tokens, which is an embedding"),
+        ],
+    )
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_the_head_and_embeddings_cannot_have_them(self, targets, message, tied):
+        model = tiny_model()
+        if tied:
+            model.lm_head.weight = model.model.language_model.embed_tokens.weight
+            message += "|shares its weight with"
+        with pytest.raises(ConfigError, match=message) as error:
+            add_adapters(model, LoraRecipe(targets=targets))
+        assert "\n" not in str(error.value)
+        assert not adapted(model)
+
+    def test_neither_can_layers_that_share_their_weight(self):
+        model = tiny_model()
+        layers = model.model.language_model.layers
+        layers[1].self_attn.q_proj.weight = layers[0].self_attn.q_proj.weight
+        with pytest.raises(
+            ConfigError, match=r"layers\.0\.self_attn\.q_proj, which shares its weight with .*layers\.1"
+        ):
+            add_adapters(model, LoraRecipe())
+
     def test_no_layer_fits(self):
         with pytest.raises(ConfigError, match=r"lora\.targets 'nothing' fits no linear layer; one of this model's is"):
             add_adapters(tiny_model(), LoraRecipe(targets="nothing"))
@@ -120,6 +155,44 @@ class TestRun:
         tensors = [name for name in kept if name.startswith("model.model.")]
         assert tensors
         assert all(".lora_" in name for name in tensors)
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_what_they_have_learnt_is_all_in_the_model(self, recipe, tmp_path, precision, capsys):
+        """Beside the merged weights lie the adapters, as peft itself reads them onto the model they began with."""
+        rates = {"*": 0, "*.lora_*": 1e-4}
+        changes = {"precision": precision, "out": tmp_path / "run", "learning_rates": rates}
+        changed = recipe.model_copy(update=changes)
+        train(changed)
+        export_model(str(tmp_path / "run" / "final"), tmp_path / "given")
+        torch.manual_seed(changed.seed)
+        start = load_start(changed.start)[0]
+        begun = {name: tensor.clone() for name, tensor in start.state_dict().items()}
+        for folder in (tmp_path / "run" / "final", tmp_path / "given"):
+            start.load_state_dict(begun)
+            again = PeftModel.from_pretrained(copy.deepcopy(start), folder / "adapter").merge_and_unload().state_dict()
+            written = load_file(folder / WEIGHTS)
+            assert {tensor.dtype for tensor in written.values()} == {torch.float32}
+            num_changed = 0
+            for name, tensor in written.items():
+                torch.testing.assert_close(tensor, again[name], atol=1e-7, rtol=1e-6)
+                num_changed += not torch.equal(tensor, begun[name])
+            assert num_changed == 14
+        assert "bf16 weights would lose" in capsys.readouterr().err
+
+    def test_what_bf16_would_lose_is_told(self):
+        base = torch.ones(4, 4)
+        weights = {"x.base_layer.weight": base, "y.weight": base}
+        for change, share in ((2.0**-12, 1.0), (2.0**-7, 0.0), (0.0, 0.0)):  # far below, and on, the grid of bf16
+            assert share_lost_in_bf16(weights, {"x.weight": base + change, "y.weight": base}) == pytest.approx(share)
+
+    def test_what_is_gathered_owns_what_is_written(self, monkeypatch):
+        """FSDP's parts of a matrix of 5 rows on 2 processes are gathered as 6."""
+        gathered = {"x": torch.ones(6, 4)[:5], "y": torch.ones(4, 6).T, "z": torch.ones(4)}
+        monkeypatch.setattr(checkpoint_files, "get_model_state_dict", lambda model, options: gathered)
+        for name, tensor in gather_weights(torch.nn.Linear(1, 1)).items():
+            assert torch.equal(tensor, gathered[name])
+            assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
     def test_adapters_that_nothing_trains(self, recipe):
         with pytest.raises(ConfigError, match=r'learning_rates freeze them; add a pattern such as "\*\.lora_\*"'):

@@ -9,7 +9,7 @@ from hourllava.errors import ConfigError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.training.estimate import Row, activation_bytes, describe_run, estimate_memory
 from hourllava.training.recipe import Recipe
-from hourllava.training.run import prepare
+from hourllava.training.run import prepare, train
 from training.runs import recipe_of, write_mixture
 
 HOUR = Row(tokens=9_004, memory_entries=234_000, views=0)
@@ -44,6 +44,36 @@ class TestDescription:
 
     def test_nothing_but_lengths_is_written(self, prepared):
         assert [path.name for path in prepared.recipe.out.iterdir()] == ["lengths"]
+
+    @pytest.mark.parametrize(
+        ("batch", "warned"),
+        [
+            (
+                {"token_budget": 512, "samples": 1, "multiple_of": 1},
+                "batch.samples asks for 1 a step, far less than 1 row",
+            ),
+            (
+                {"token_budget": 512, "tokens": 100, "multiple_of": 2},
+                "batch.tokens asks for 100 a step, far less than 2",
+            ),
+            (
+                {"token_budget": 512, "samples": 1, "multiple_of": 8},
+                "batch.samples asks for 1 a step, but a step holds",
+            ),
+            ({"token_budget": 512, "samples": 12, "multiple_of": 1}, None),
+            ({"token_budget": 512, "samples": 1000, "multiple_of": 1}, None),
+            ({"token_budget": 512, "tokens": 1024, "multiple_of": 2}, None),
+        ],
+    )
+    def test_steps_far_larger_than_asked_for_are_warned_of(self, recipe, tmp_path, batch, warned, capsys):
+        changed = Recipe.model_validate(
+            recipe.model_dump(mode="json", exclude_none=True)
+            | {"batch": batch, "out": str(tmp_path), "schedule": {"max_steps": 1}}
+        )
+        text = "\n".join(describe_run(prepare(changed, meta=True), 1))
+        train(changed)
+        for told in (text, capsys.readouterr().err):
+            assert (f"warning: {warned}" in told) if warned else ("warning" not in told)
 
     def test_processes_that_cannot_share_a_step(self, prepared):
         with pytest.raises(ConfigError, match="cannot be shared out equally to 3 ranks"):

@@ -1,18 +1,21 @@
 """Checkpoints to give away: both layouts load and give the same model, and the card says where it comes from."""
 
+import errno
 import shutil
 
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerBase
 
 from conftest import GOLDEN
 from hourllava.errors import CheckpointError
 from hourllava.inference.engine import HourLlava
 from hourllava.model.checkpoint import is_released_layout, load_model
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.training import export
 from hourllava.training.export import export_model
 from hourllava.training.recipe import Recipe, load_recipe
 from hourllava.training.run import train
@@ -112,6 +115,34 @@ class TestWrong:
         (tmp_path / "file").touch()
         with pytest.raises(CheckpointError, match="cannot be written"):
             export_model(str(trained), tmp_path / "file" / "out")
+
+    @pytest.mark.parametrize("part", ["weights", "tokenizer", "card"])
+    def test_a_full_disk(self, trained, tmp_path, monkeypatch, part):
+        """Each library says it in its own way."""
+
+        def full(*args, **kwargs):
+            reason = "No space left on device (os error 28)"
+            if part == "weights":
+                raise SafetensorError(f"Error while serializing: I/O error: {reason}")
+            if part == "tokenizer":
+                raise Exception(reason)  # as the tokenizers library does
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        places = {"weights": (export, "save_weights"), "card": (export, "model_card")}
+        target, name = places.get(part, (PreTrainedTokenizerBase, "save_pretrained"))
+        monkeypatch.setattr(target, name, full)
+        with pytest.raises(CheckpointError, match=r"out cannot be written \(.*No space left on device.*free") as error:
+            export_model(str(trained), tmp_path / "out")
+        assert "\n" not in str(error.value)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("content", [b"\xff", b"[1", b"- a", b"start: 3", b"start: {}\ndata: {streams: [3]}"])
+    def test_a_recipe_that_is_damaged(self, trained, tmp_path, content):
+        copy = shutil.copytree(trained, tmp_path / "copy")
+        (copy / "recipe.yaml").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"recipe\.yaml is no recipe") as error:
+            export_model(str(copy), tmp_path / "out")
+        assert "\n" not in str(error.value)
 
     def test_no_checkpoint(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")

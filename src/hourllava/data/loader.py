@@ -5,14 +5,17 @@
     for inputs in loader: ...    # micro_batches_per_step / world_size of them are one step
 
 What is yielded follows from the plan alone, not from the number of workers: a `Draw` carries its seed. A sample that
-cannot be read, or is longer than the plan counted on, goes into the ledger and is left out. A micro-batch of which
-nothing is left becomes one unsupervised token: every rank still runs forward and backward, as collectives need it, and
-it adds nothing to loss or gradient.
+cannot be read, or is longer than the plan counted on, goes into the ledger and is left out; so does a sample without a
+supervised token, which would cost time and teach nothing. A micro-batch of which nothing is left becomes one
+unsupervised token: every rank still runs forward and backward, as collectives need it, and it adds nothing to loss or
+gradient.
 """
 
+import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,7 +34,13 @@ MAX_FAILED_SHARE = 0.01
 """More failed samples than this are no accident."""
 
 MIN_SAMPLES_JUDGED = 1000
-"""A worker judges its share over at least this many samples: the first bad sample is not a share of 100 %."""
+"""A share is judged over this many samples or more: the first bad sample is not a share of 100 %."""
+
+MAX_FAILED_SHARE_OF_FEW = 0.1
+"""Of fewer samples than are judged, no more than this share may fail (and always one)."""
+
+NO_TARGET = "NoTarget"
+"""In the ledger, the error of a sample that can be read but has no supervised token."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +60,28 @@ class Source(Protocol):
 Encode = Callable[[Any, int], Sequence[Sample]]
 """A row and the seed of its random choices to its samples, which stay together (`RowEncoder`)."""
 
-Collate = Callable[[Sequence[Sample]], Mapping[str, Any]]
+Collate = Callable[[Sequence[Sample]], MutableMapping[str, Any]]
 """Samples to one packed row (`HourLlavaProcessor.collate_packed`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Allowance:
+    """How many samples may fail.
+
+    Attributes:
+        share: of all samples.
+        samples_per_epoch: all that there are.
+    """
+
+    share: float
+    samples_per_epoch: int
+
+    def most(self, num_drawn: int) -> float:
+        """Failures that are allowed among so many samples drawn; a bad sample fails again in every epoch."""
+        few = min(self.samples_per_epoch, MIN_SAMPLES_JUDGED)
+        accidents = min(self.share * MIN_SAMPLES_JUDGED, max(1.0, MAX_FAILED_SHARE_OF_FEW * few))
+        epochs_begun = max(math.ceil(num_drawn / max(self.samples_per_epoch, 1)), 1)
+        return max(self.share * num_drawn, max(self.share * few, accidents) * epochs_begun)
 
 
 class Failure(NamedTuple):
@@ -72,8 +101,9 @@ class PlannedDataset(Dataset[Sequence[Sample]]):
         stream_names, sources: of the plan's streams, in its order.
         encode: a row to its samples.
         ledger_folder: gets one `failures.rank0.worker0.jsonl` for each worker that met a failure.
+        allowance: how many samples may fail.
         rank: of this process.
-        max_failed_share: of a worker's samples.
+        num_readers: workers of all processes: each judges by what all of them have drawn if they are equally fast.
     """
 
     def __init__(
@@ -82,19 +112,21 @@ class PlannedDataset(Dataset[Sequence[Sample]]):
         sources: Sequence[Source],
         encode: Encode,
         ledger_folder: Path,
+        allowance: Allowance,
         *,
         rank: int = 0,
-        max_failed_share: float = MAX_FAILED_SHARE,
+        num_readers: int = 1,
     ) -> None:
         self.stream_names, self.sources, self.encode = tuple(stream_names), tuple(sources), encode
-        self.ledger_folder, self.rank, self.max_failed_share = Path(ledger_folder), rank, max_failed_share
+        self.ledger_folder, self.allowance = Path(ledger_folder), allowance
+        self.rank, self.num_readers = rank, num_readers
         self._num_drawn = self._num_failed = 0
 
     def __getitem__(self, draw: Draw) -> Sequence[Sample]:
-        """Read and encode a row.
+        """Read and encode a row; one without a supervised token is noted, and left to the collator to count.
 
         Raises:
-            DataError: more than the allowed share of this worker's samples failed.
+            DataError: more samples failed than are allowed.
         """
         self._num_drawn += 1
         try:
@@ -105,27 +137,40 @@ class PlannedDataset(Dataset[Sequence[Sample]]):
                     f"the sample has {num_tokens} tokens but its lengths promise {draw.num_tokens}; they were measured "
                     "for another tokenizer or model, or its media have changed: measure them again"
                 )
-            return samples
         except Exception as error:  # noqa: BLE001  # damaged files make decoders raise anything: zlib.error, SyntaxError
-            self._record(draw, error)
+            self._fail(draw, error)
             return ()
+        if not has_target(samples):
+            longest = max((len(sample.input_ids) for sample in samples), default=0)
+            reason = f"none of its {longest} tokens is supervised: the answer is empty, or cut off at the model's limit"
+            self._note(draw, NO_TARGET, reason)
+        return samples
 
-    def _record(self, draw: Draw, error: Exception) -> None:
+    def _fail(self, draw: Draw, error: Exception) -> None:
         self._num_failed += 1
-        message = " ".join(str(error).split())
-        failure = Failure(self.stream_names[draw.stream], draw.sample, draw.seed, type(error).__name__, message)
-        worker = get_worker_info()
-        name = f"failures.rank{self.rank}.worker{worker.id if worker else 0}.jsonl"
-        self.ledger_folder.mkdir(parents=True, exist_ok=True)
-        with (self.ledger_folder / name).open("a") as ledger:
-            ledger.write(json.dumps(failure._asdict()) + "\n")
-        logger.warning("skipped sample %d of %s: %s: %s", failure.sample, failure.stream, failure.error, message)
-        if self._num_failed > self.max_failed_share * max(self._num_drawn, MIN_SAMPLES_JUDGED):
+        failure = self._note(draw, type(error).__name__, " ".join(str(error).split()))
+        if self._num_failed > self.allowance.most(self._num_drawn * self.num_readers):
             raise DataError(
                 f"{self._num_failed} of {self._num_drawn} samples failed, more than the allowed share of "
-                f"{self.max_failed_share:.3g}; the last was sample {failure.sample} of {failure.stream}: "
+                f"{self.allowance.share:.3g}; the last was sample {failure.sample} of {failure.stream}: "
                 f"{failure.error}: {failure.message}. All are listed in {self.ledger_folder}"
             )
+
+    def _note(self, draw: Draw, error: str, message: str) -> Failure:
+        failure = Failure(self.stream_names[draw.stream], draw.sample, draw.seed, error, message)
+        worker = get_worker_info()
+        name = f"failures.rank{self.rank}.worker{worker.id if worker else 0}.jsonl"
+        try:
+            self.ledger_folder.mkdir(parents=True, exist_ok=True)
+            with (self.ledger_folder / name).open("a", encoding="utf-8") as ledger:
+                ledger.write(json.dumps(failure._asdict()) + "\n")
+        except OSError as full:
+            raise DataError(
+                f"{self.ledger_folder} cannot be written ({full.strerror}), where samples that are left out are noted; "
+                "free space there"
+            ) from full
+        logger.warning("skipped sample %d of %s: %s: %s", failure.sample, failure.stream, failure.error, message)
+        return failure
 
 
 class PlanBatchSampler(Sampler[MicroBatch]):
@@ -153,15 +198,28 @@ class PackedCollator:
     """What is left of a micro-batch as one packed row, small memories first.
 
     Neighbouring small segments share a launch of attention, large ones have their own: best if they do not alternate.
+
+    Args:
+        collate: of the processor.
+        skipped_key: where the inputs are to tell what was left out; None: nowhere.
     """
 
-    def __init__(self, collate: Collate) -> None:
-        self.collate = collate
+    def __init__(self, collate: Collate, skipped_key: str | None = None) -> None:
+        self.collate, self.skipped_key = collate, skipped_key
 
-    def __call__(self, rows: Sequence[Sequence[Sample]]) -> Mapping[str, Any]:
-        """Inputs of the model."""
-        by_size = sorted(rows, key=_memory_entries)
-        return self.collate([sample for samples in by_size for sample in samples] or [unsupervised_token()])
+    def __call__(self, rows: Sequence[Sequence[Sample]]) -> MutableMapping[str, Any]:
+        """Inputs of the model; under `skipped_key` [2] how many rows failed, and how many have no supervised token."""
+        by_size = sorted(filter(has_target, rows), key=_memory_entries)
+        inputs = self.collate([sample for samples in by_size for sample in samples] or [unsupervised_token()])
+        if self.skipped_key is not None:
+            num_failed = sum(not samples for samples in rows)
+            inputs[self.skipped_key] = torch.tensor([num_failed, len(rows) - num_failed - len(by_size)])
+        return inputs
+
+
+def has_target(samples: Sequence[Sample]) -> bool:
+    """Whether a row teaches anything; the first token of a sample is predicted from nothing, so it does not count."""
+    return any(bool((sample.labels[1:] != IGNORED_LABEL).any()) for sample in samples)
 
 
 def _memory_entries(samples: Sequence[Sample]) -> int:
@@ -212,6 +270,7 @@ def planned_loader(
     num_workers: int = 0,
     prefetch_factor: int = 2,
     max_failed_share: float = MAX_FAILED_SHARE,
+    skipped_key: str | None = None,
 ) -> PlannedLoader:
     """One rank's packed micro-batches, `micro_batches_per_step / world_size` for each step.
 
@@ -224,7 +283,8 @@ def planned_loader(
         first_step: where to begin, counted over all epochs.
         num_workers: processes that read and encode; 0 does it in this one.
         prefetch_factor: micro-batches each worker is ahead.
-        max_failed_share: of a worker's samples that may fail.
+        max_failed_share: of the samples that may fail; of fewer than 1,000, see `Allowance`.
+        skipped_key: where each batch is to tell what was left out, see `PackedCollator`.
 
     Raises:
         DataError: a source does not have as many rows as the plan counts on; while iterating: too many samples failed.
@@ -238,9 +298,17 @@ def planned_loader(
             )
     names = [stream.name for stream in plan.streams]
     return PlannedLoader(
-        PlannedDataset(names, sources, encode, ledger_folder, rank=rank, max_failed_share=max_failed_share),
+        PlannedDataset(
+            names,
+            sources,
+            encode,
+            ledger_folder,
+            Allowance(max_failed_share, plan.samples_per_epoch),
+            rank=rank,
+            num_readers=world_size * max(num_workers, 1),
+        ),
         batch_sampler=PlanBatchSampler(plan, rank=rank, world_size=world_size, first_step=first_step),
-        collate_fn=PackedCollator(collate),
+        collate_fn=PackedCollator(collate, skipped_key),
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
     )
@@ -255,20 +323,25 @@ def unsupervised_token() -> Sample:
     )
 
 
-def merge_ledgers(folder: Path) -> list[Failure]:
-    """All failures under a ledger folder, each draw once, also written to its `failures.jsonl`.
+def read_ledgers(folder: Path) -> list[Failure]:
+    """All failures under a ledger folder, each draw once, in order.
 
     A resumed run reads again what its workers had read ahead, so a failure may stand in several files; a line cut short
     by a full disk is left out.
     """
     failures = set()
     for path in sorted(folder.glob("failures.rank*.worker*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 failures.add(Failure(**json.loads(line)))
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, TypeError):
                 logger.warning("%s has a line that was cut short: %s", path, line)
-    merged = sorted(failures)
+    return sorted(failures)
+
+
+def merge_ledgers(folder: Path) -> list[Failure]:
+    """As `read_ledgers`; what is found is also written to the folder's `failures.jsonl`."""
+    merged = read_ledgers(folder)
     with replacing(folder / "failures.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(failure._asdict()) + "\n" for failure in merged))
+        temporary.write_text("".join(json.dumps(failure._asdict()) + "\n" for failure in merged), encoding="utf-8")
     return merged

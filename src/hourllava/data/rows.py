@@ -27,10 +27,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from hourllava.data.feature_check import check_encoder
 from hourllava.data.feature_files import feature_size, load_features
 from hourllava.data.mds_encodings import CODING_ERRORS
 from hourllava.data.media import media_path
 from hourllava.errors import ConfigError, DataError, MemoryFileError
+from hourllava.inference.encoder import EncoderIdentity
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
@@ -58,6 +60,7 @@ class RowEncoder:
         questions: "conversation": a row is one sample. "segments": each question of a row with visuals is a sample of
             its own, with the visuals in front; they stand together and share one layout, so that the memory is in the
             batch once, and only the first brings pixels or features. Rows of text stay conversations.
+        encoder: the model's vision encoder: features of another one are refused. None looks at their shape only.
 
     Raises:
         ConfigError: no such choice for `questions`.
@@ -70,11 +73,12 @@ class RowEncoder:
         *,
         label_policy: LabelPolicy = "answers",
         questions: Questions = "conversation",
+        encoder: EncoderIdentity | None = None,
     ) -> None:
         if questions not in get_args(Questions):
             raise ConfigError(f"questions is {questions!r}; choose one of {', '.join(get_args(Questions))}")
         self.processor, self.media_root = processor, Path(media_root)
-        self.label_policy, self.questions = label_policy, questions
+        self.label_policy, self.questions, self.encoder = label_policy, questions, encoder
         self._sizes: dict[Path, tuple[int, float]] = {}  # many records are about one video
 
     def __call__(self, row: Mapping[str, Any], seed: int) -> tuple[Sample, ...]:
@@ -216,6 +220,8 @@ class RowEncoder:
                     f"{name} holds {shape[0]} frames of {shape[1]} tokens of width {shape[2]}; the model needs 1 or "
                     f"more, of {wanted[0]} tokens of width {wanted[1]}: extract the features with its vision tower"
                 )
+            if self.encoder is not None:
+                check_encoder(name, path, self.media_root, self.encoder)
             return shape[0], duration_seconds
         if name.endswith(WORLD_SUFFIX):
             from hourllava.world.reference import load_reference  # here: few data sets are of the world

@@ -1,12 +1,13 @@
 """Streams: the sources of a training mixture, and how many samples of each an epoch takes."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from hourllava.data.cost import Flops, Lengths, check_lengths
-from hourllava.data.packing import Ints
+from hourllava.data.packing import TARGET_FILL, Ints
 from hourllava.errors import ConfigError
 
 
@@ -48,12 +49,17 @@ class Stream:
         """[N] tokens of each sample in the decoder's sequence."""
         return self.lengths[:, 1:].sum(axis=1, dtype=np.int64)
 
+    @property
+    def is_left_out(self) -> bool:
+        """Whether its amount is 0, on purpose."""
+        return 0 in (self.proportion, self.repeat, self.choose)
+
 
 def samples_per_epoch(streams: Sequence[Stream]) -> list[int]:
-    """Samples an epoch takes from each stream.
+    """Samples an epoch takes from each stream: at least one, unless its amount is 0.
 
     Raises:
-        ConfigError: proportions for some streams only, samples wanted of an empty stream, or none at all.
+        ConfigError: proportions for some streams only, an empty stream that is not left out, or none at all.
     """
     has_proportion = [stream.proportion is not None for stream in streams]
     if any(has_proportion) and not all(has_proportion):
@@ -70,9 +76,12 @@ def samples_per_epoch(streams: Sequence[Stream]) -> list[int]:
             amount = stream.repeat * num_samples
         elif stream.choose is not None:
             amount = stream.choose
-        if round(amount) > 0 and num_samples == 0:
-            raise ConfigError(f"stream {stream.name} is to give {round(amount)} samples but has none")
-        amounts.append(round(amount))
+        wanted = 0 if stream.is_left_out else max(round(amount), 1)
+        if wanted > 0 and num_samples == 0:
+            raise ConfigError(
+                f"stream {stream.name} is to give {wanted} samples but has none; leave it out, or check its folder"
+            )
+        amounts.append(wanted)
     if sum(amounts) == 0:
         raise ConfigError("the streams give no samples; check their folders and amounts")
     return amounts
@@ -112,11 +121,41 @@ def micro_batches_for(
         mean_samples, mean_tokens: of a step on average; one of the two.
         multiple_of: result is the nearest multiple of this, at least once; the largest number of ranks to train on.
     """
+    mean_tokens = _mean_tokens(streams, mean_samples, mean_tokens)
+    return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
+
+
+def row_tokens_for(
+    streams: Sequence[Stream],
+    token_budget: int,
+    *,
+    mean_samples: float | None = None,
+    mean_tokens: float | None = None,
+    multiple_of: int = 1,
+) -> int:
+    """Most tokens of a micro-batch: the budget, or less where a step of full rows would hold twice what is asked for.
+
+    It is never less than the longest sample has.
+
+    Args:
+        as of `micro_batches_for`.
+    """
+    mean_tokens = _mean_tokens(streams, mean_samples, mean_tokens)
+    wanted = math.ceil(mean_tokens / multiple_of / TARGET_FILL)
+    if 2 * wanted >= token_budget:
+        return token_budget
+    drawn = [stream for stream, amount in zip(streams, samples_per_epoch(streams)) if amount > 0]
+    longest = max(int(stream.tokens.max()) for stream in drawn)
+    return min(max(wanted, longest), token_budget)
+
+
+def _mean_tokens(streams: Sequence[Stream], mean_samples: float | None, mean_tokens: float | None) -> float:
+    """Of a step that is given in samples or in tokens."""
     if (mean_samples is None) == (mean_tokens is None):
         raise ConfigError("give the global batch in samples or in tokens, one of the two")
-    if mean_tokens is None:
-        assert mean_samples is not None
-        amounts = np.array(samples_per_epoch(streams))
-        means = np.array([stream.tokens.mean() if len(stream.tokens) else 0.0 for stream in streams])
-        mean_tokens = mean_samples * float((amounts * means).sum() / amounts.sum())
-    return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
+    if mean_tokens is not None:
+        return mean_tokens
+    assert mean_samples is not None
+    amounts = np.array(samples_per_epoch(streams))
+    means = np.array([stream.tokens.mean() if len(stream.tokens) else 0.0 for stream in streams])
+    return mean_samples * float((amounts * means).sum() / amounts.sum())

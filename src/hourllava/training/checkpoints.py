@@ -2,22 +2,27 @@
 
     OUT/checkpoint-500/config.json, *.safetensors, tokenizer    the model, as `load_model` reads it
     OUT/checkpoint-500/state/                                   trained weights in fp32, optimizer: sharded (torch DCP)
-    OUT/checkpoint-500/trainer_state.json, recipe.yaml, plan.json
+    OUT/checkpoint-500/trainer_state.json, recipe.yaml
+    OUT/checkpoint-500/plan.json                                what must stay the same (`hourllava.training.identity`)
+    OUT/checkpoint-500/lengths.npz                              lengths that the plan was made from, stream by stream
     OUT/final/                                                  the finished model, without state
 
 The state is written by all processes at once, keyed by parameter names, so another number of processes, DDP or FSDP
 reads it alike. A checkpoint is written under a hidden name and renamed when complete; older ones go only after that.
 """
 
+import datetime
 import json
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
@@ -33,13 +38,23 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from hourllava.data.cost import Lengths
 from hourllava.errors import CheckpointError
 
 FINAL = "final"
 STATE = "state"
 PLAN = "plan.json"
+LENGTHS = "lengths.npz"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
+_FAILED_WRITES = ("No space left", "failed writing", "inline_container.cc", "iostream error")
+_TORCHS_REASON = "a write failed; the disk is full, or files may not grow so large"
+_PATIENCE = datetime.timedelta(days=30)
+
+_patient: dist.ProcessGroup | None = None
+"""All processes, on their CPUs: waits here are for disks, and may take longer than a collective of training may."""
+
+Result = TypeVar("Result")
 
 
 def checkpoints(out: Path) -> list[Path]:
@@ -94,14 +109,22 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, CheckpointException):
-        return next((reason for failure in error.failures.values() if (reason := _reason(failure[0]))), None)
-    if isinstance(error, SafetensorError) or "write" in str(error) or "No space" in str(error):
-        return str(error).splitlines()[0]
-    return _reason(error.__cause__) if error.__cause__ else None
+    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing.
+
+    Torch's writer of archives finds, after a write that failed, that it is not where it should be, and says only that.
+    """
+    causes: list[BaseException] = [error]
+    for cause in causes:  # which grows
+        if isinstance(cause, CheckpointException):
+            causes += [failure[0] for failure in cause.failures.values()]
+        causes += [inner for inner in (cause.__cause__, cause.__context__) if inner is not None and inner not in causes]
+    for cause in causes:
+        if isinstance(cause, OSError):
+            return cause.strerror or str(cause)
+    for cause in causes:
+        if isinstance(cause, SafetensorError) or any(part in str(cause) for part in _FAILED_WRITES):
+            return _TORCHS_REASON if "inline_container.cc" in str(cause) else " ".join(str(cause).split())[:200]
+    return None
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -111,12 +134,13 @@ def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Read what `save_state` wrote, by any number of processes.
+    """Read what `save_state` wrote, by any number of processes; rates and the like stay those of the optimizer given.
 
     Raises:
         CheckpointError: it is missing or damaged, or of a run that trains other parameters.
     """
     state = _state(model, optimizer)
+    groups = state["optimizer"].pop("param_groups")  # as the recipe has them now; those of the checkpoint are old
     try:
         with _alone_or_not() as no_dist:
             load(state, checkpoint_id=folder, no_dist=no_dist)
@@ -127,7 +151,7 @@ def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer)
             "Remove that checkpoint to go on from the one before"
         ) from error
     set_model_state_dict(model, state["model"], options=_TRAINED)
-    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=_TRAINED)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"] | {"param_groups": groups}, options=_TRAINED)
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -150,7 +174,12 @@ def gather_weights(model: nn.Module) -> dict[str, Tensor]:
     weights: dict[str, Any] = get_model_state_dict(
         model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
-    return weights
+    return {name: _owned(tensor) for name, tensor in weights.items()}
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    """A tensor with a storage of its own: FSDP gathers unequal parts with filling behind them, which is not written."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -183,17 +212,48 @@ def is_main() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def make_patient_group() -> None:
+    """Make the group in which processes wait for each other's work on disks; all of them call this together."""
+    global _patient
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        _patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
 def barrier() -> None:
-    """Wait for all processes."""
-    if dist.is_initialized():
-        dist.barrier(device_ids=[torch.cuda.current_device()] if dist.get_backend() == "nccl" else None)
+    """Wait for all processes, however long that takes."""
+    if _patient is not None:
+        dist.barrier(_patient)
 
 
-def on_main_first(action: Callable[[], Any]) -> Any:
-    """Do something on the main process, then on the others, which find its results on disk."""
-    if not is_main():
-        barrier()
-    result = action()
-    if is_main():
-        barrier()
+def from_main(action: Callable[[], Result]) -> Result:
+    """Do something on the main process only; what comes of it goes to all of them.
+
+    The others wait in a group of their own: measuring takes hours, and a collective of training would give up.
+    """
+    results = [action() if is_main() else None]
+    if _patient is not None:
+        dist.broadcast_object_list(results, src=0, group=_patient)
+    result: Any = results[0]
     return result
+
+
+def write_lengths(folder: Path, lengths: Sequence[Lengths]) -> None:
+    """Keep the lengths of all streams, from the main process only."""
+    if is_main():
+        np.savez(folder / LENGTHS, *lengths)
+
+
+def read_lengths(checkpoint: Path) -> list[Lengths] | None:
+    """The lengths that a checkpoint's plan was made from; None of one that older versions wrote.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
+    path = checkpoint / LENGTHS
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return [arrays[f"arr_{k}"] for k in range(len(arrays.files))]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove that checkpoint to go on without it") from error

@@ -63,5 +63,13 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
         parts.append(f"MFU {logs['flop_utilisation']:.0%}")
     if "peak_memory_gb" in logs:
         parts.append(f"{logs['peak_memory_gb']:.1f} GB")
-    parts.append(f"{time.strftime('%H:%M:%S', time.gmtime(max(seconds_left, 0)))} left")
+    if logs.get("skipped_samples"):
+        parts.append(f"{logs['skipped_samples']:.0f} samples skipped")
+    parts.append(f"{_clock(seconds_left)} left")
     return " | ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds; as many hours as there are."""
+    minutes, rest = divmod(max(round(seconds), 0), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"

@@ -15,7 +15,7 @@ from hourllava.data.cost import TrainedParts, memory_entries
 from hourllava.data.streams import samples_per_epoch
 from hourllava.model.checkpointing import Checkpointing
 from hourllava.model.config import HourLlavaConfig
-from hourllava.training.corpus import Corpus, video_rows
+from hourllava.training.corpus import Corpus, batch_warnings, tokens_per_epoch
 from hourllava.training.meter import PEAK_FLOPS_PER_SECOND, peak_flops_per_second
 from hourllava.training.run import Prepared, trained_parts
 
@@ -70,8 +70,9 @@ def describe_run(prepared: Prepared, num_processes: int) -> Iterator[str]:
         f"steps       {num_steps:,} ({round(recipe.schedule.warmup * num_steps):,} of warm-up) of "
         f"{plan.settings.micro_batches_per_step} micro-batches of at most {plan.settings.token_budget:,} tokens: on "
         f"average {plan.samples_per_epoch / steps_per_epoch:.1f} samples, "
-        f"{sum(_tokens_per_epoch(prepared.corpus)) / steps_per_epoch:,.0f} tokens"
+        f"{sum(tokens_per_epoch(prepared.corpus)) / steps_per_epoch:,.0f} tokens"
     )
+    yield from batch_warnings(recipe.batch, prepared.corpus)
     balance = plan.balance(num_processes)
     yield (
         f"balance     {num_processes} processes, {plan.micro_batches_of_rank(num_processes)} micro-batches each: rows "
@@ -99,7 +100,7 @@ def _describe_parameters(prepared: Prepared) -> Iterator[str]:
 
 def _describe_data(corpus: Corpus) -> Iterator[str]:
     plan = corpus.plan
-    tokens = _tokens_per_epoch(corpus)
+    tokens = tokens_per_epoch(corpus)
     yield f"epoch       {plan.samples_per_epoch:,} samples, {sum(tokens):,.0f} tokens"
     width = max(len(stream.name) for stream in plan.streams)
     for stream, amount, num_tokens in zip(plan.streams, samples_per_epoch(plan.streams), tokens):
@@ -108,15 +109,6 @@ def _describe_data(corpus: Corpus) -> Iterator[str]:
             f"  {stream.name:<{width}}  {amount:,} samples of {len(stream.lengths):,}, {num_tokens:,.0f} tokens, "
             f"the longest has {longest:,}"
         )
-
-
-def _tokens_per_epoch(corpus: Corpus) -> list[float]:
-    """Of each stream."""
-    streams = corpus.plan.streams
-    return [
-        amount * float(stream.tokens.mean()) if amount else 0.0
-        for stream, amount in zip(streams, samples_per_epoch(streams))
-    ]
 
 
 def estimate_seconds(prepared: Prepared, num_processes: int) -> tuple[float, float]:
@@ -213,8 +205,8 @@ def _largest_rows(corpus: Corpus) -> set[Row]:
     """Sizes of the micro-batches of the plan's first steps."""
     config = corpus.encoder.processor.config
     entries, views = [], []
-    for stream, dataset in zip(corpus.plan.streams, corpus.datasets):
-        is_video, encoded = video_rows(dataset)
+    for stream, opened in zip(corpus.plan.streams, corpus.streams):
+        is_video, encoded = opened.kinds
         entries.append(memory_entries(stream.lengths, config, is_video=is_video))
         views.append(stream.lengths[:, 0] * ~encoded)
     return {

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
-from hourllava.errors import CheckpointError
+from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import export_released, find_checkpoint, load_model, save_weights
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.training.adapters import ADAPTER
+from hourllava.training.identity import read_recipe
 from hourllava.training.recipe import RECIPE_NAME
+from hourllava.training.recipe_yaml import read_yaml
+from hourllava.training.weights import save_tokenizer
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -31,6 +36,7 @@ def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise CheckpointError(f"{out} is not empty; choose a new folder, or remove it first")
     folder = find_checkpoint(checkpoint)
+    recipe = _read_recipe(folder)
     model, _ = load_model(folder)
     processor = HourLlavaProcessor.from_pretrained(folder)
     partial = out.with_name(f".{out.name}.partial")
@@ -41,16 +47,20 @@ def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
             export_released(model, partial)
         else:
             save_weights(model.config, model.state_dict(), partial)
-        processor.tokenizer.save_pretrained(partial)
-        recipe = _read_recipe(folder)
+        save_tokenizer(processor.tokenizer, partial)
         if recipe:
             shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
+        if (folder / ADAPTER).is_dir():
+            shutil.copytree(folder / ADAPTER, partial / ADAPTER)
         (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be written ({error.strerror or error}); choose another folder") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise CheckpointError(
+            f"{out} cannot be written ({reason}); free space there or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -116,20 +126,34 @@ def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict
 
 
 def _read_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe beside a checkpoint; empty if there is none."""
+    """The recipe beside a checkpoint; empty if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or no recipe.
+    """
     path = folder / RECIPE_NAME
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return content if isinstance(content, dict) else {}
+    if not path.is_file():
+        return {}
+    try:
+        recipe: dict[str, Any] = read_yaml(path)
+        is_recipe = isinstance(recipe["start"], dict) and all(
+            isinstance(stream["folder"], str) for stream in recipe["data"]["streams"]
+        )
+        reason = "its start is no mapping, or a stream has no folder"
+    except (ConfigError, LookupError, TypeError) as error:
+        is_recipe, reason = False, str(error)
+    if not is_recipe:
+        raise CheckpointError(f"{path} is no recipe ({reason}); mend it, or remove it to go on without it")
+    return recipe
 
 
 def _origins(recipe: dict[str, Any]) -> list[str]:
     """What a model was started from, and that from, as far as the folders are still there."""
     origins: list[str] = []
-    while recipe:
-        start = recipe["start"]
-        origin = str(start.get("checkpoint") or start["preset"])
+    while isinstance(start := recipe.get("start"), dict):
+        origin = str(start.get("checkpoint") or start.get("preset"))
         if origin in origins:
             break
         origins.append(origin)
-        recipe = _read_recipe(Path(origin))
+        recipe = read_recipe(Path(origin))
     return origins

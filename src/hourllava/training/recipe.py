@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hourllava.data.plan import Batching
 from hourllava.data.rows import Questions
@@ -26,6 +26,7 @@ from hourllava.errors import ConfigError
 from hourllava.model.checkpointing import Checkpointing
 from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
+from hourllava.training.recipe_yaml import parse_yaml, read_yaml
 
 SHIPPED = "recipes"
 RECIPE_NAME = "recipe.yaml"
@@ -33,21 +34,12 @@ RECIPE_NAME = "recipe.yaml"
 
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 LabelWeights = Literal["tokens", "square", "answers"]
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: to YAML 1.1, which PyYAML reads, `1e-4` is text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Start(_Section):
@@ -100,7 +92,8 @@ class DataRecipe(_Section):
     grounding_weight: float = Field(default=0, ge=0)  # of looking where records say the answer is, against a token
     workers: int = Field(default=4, ge=0)  # loader processes of each rank
     prefetch: Positive = 2  # micro-batches each of them is ahead
-    max_failed_share: float = Field(default=0.01, ge=0, le=1)
+    max_failed_share: float = Field(default=0.01, ge=0, le=1)  # of few samples, see docs/batching.md
+    any_encoder: bool = False  # take features whatever vision tower made them, and also while the tower is trained
 
 
 class BatchRecipe(_Section):
@@ -142,6 +135,15 @@ class LoraRecipe(_Section):
     targets: str = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"  # regular expression of linear layers
     rank: Positive = 16
     alpha: float = Field(default=32.0, gt=0)
+
+    @field_validator("targets")
+    @classmethod
+    def _is_an_expression(cls, targets: str) -> str:
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ValueError(f"it is no regular expression ({error})") from error
+        return targets
 
 
 class ParallelRecipe(_Section):
@@ -192,7 +194,7 @@ class Recipe(_Section):
     checkpoints: CheckpointRecipe = CheckpointRecipe()
     log: LogRecipe = LogRecipe()
     validation: ValidationRecipe | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")
     def _compiled_layers_keep_all(self) -> "Recipe":
@@ -216,7 +218,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override!r}; give key=value, such as batch.samples=64")
-        value: Any = _parse(text, f"--set {override}")
+        value: Any = parse_yaml(text, f"--set {' '.join(override.split())[:200]}")
         for name in reversed(key.split(".")):
             value = {name: value}
         content = _merge(content, value)
@@ -241,8 +243,11 @@ def _find(path: Path, beside: Path) -> Path:
     """A recipe beside another one, in the working directory, or shipped."""
     library = Path(str(resources.files("hourllava")))
     for candidate in (beside / path, path, library / path):
-        if candidate.is_file():
-            return candidate
+        try:
+            if candidate.is_file():
+                return candidate
+        except OSError as error:  # a name that no file system takes
+            raise ConfigError(f"{str(path)[:80]!r} cannot be looked up ({error.strerror})") from error
     shipped = shipped_recipes()
     close = difflib.get_close_matches(path.as_posix(), shipped, n=1)
     guess = f", did you mean {close[0]}?" if close else ""
@@ -253,25 +258,21 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     """A file's content over that of its bases."""
     if path.resolve() in above:
         raise ConfigError(f"{path} is its own base; a recipe's bases may not lead back to it")
-    content = _parse(path.read_text(encoding="utf-8"), str(path))
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
     bases = content.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: base is the path of a recipe, or a list of paths, got {bases!r:.80}")
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         merged = _merge(merged, _merged(_find(Path(base), path.parent), (*above, path.resolve())))
     return _merge(merged, content)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merge_settings(below, above) | {key: above[key] for key in REPLACED_AS_A_WHOLE if key in above}
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def _describe(error: ValidationError) -> str:

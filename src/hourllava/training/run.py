@@ -2,7 +2,7 @@
 
     OUT/recipe.yaml      the recipe with all bases and defaults
     OUT/lengths/         lengths that had to be measured
-    OUT/failures/        samples that could not be read, see docs/batching.md
+    OUT/failures/        samples that were left out, see docs/batching.md
     OUT/logs/            TensorBoard
     OUT/checkpoint-N/    see `hourllava.training.checkpoints`
     OUT/final/           the trained model
@@ -18,7 +18,10 @@ import dataclasses
 import importlib.util
 import os
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +32,64 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
 from hourllava.data.atomic import replacing
-from hourllava.data.cost import TrainedParts
-from hourllava.errors import ConfigError, TrainingError
+from hourllava.data.cost import Lengths, TrainedParts
+from hourllava.data.mds_writer import lock_folder
+from hourllava.data.rows import RowEncoder
+from hourllava.errors import CheckpointError, ConfigError, TrainingError
+from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.adapters import add_adapters
-from hourllava.training.checkpoints import FINAL, how_to_go_on, on_main_first
+from hourllava.training.checkpoints import (
+    FINAL,
+    checkpoints,
+    from_main,
+    how_to_go_on,
+    is_main,
+    make_patient_group,
+    read_lengths,
+)
 from hourllava.training.compilation import compile_layers
-from hourllava.training.corpus import Corpus, build_corpus
+from hourllava.training.corpus import (
+    Corpus,
+    OpenStream,
+    batch_warnings,
+    build_corpus,
+    check_features,
+    measure_streams,
+    open_streams,
+)
 from hourllava.training.groups import Group, freeze_and_group
+from hourllava.training.identity import Identity, changed_settings, check_identity, check_order, read_recipe
 from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, recipe_text
 from hourllava.training.start import load_start
+from hourllava.training.tally import describe_skipped
 from hourllava.training.trainer import HourLlavaTrainer
 from hourllava.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything of a run but the trainer."""
+    """Everything of a run but the trainer.
+
+    Attributes:
+        recipe: of the run.
+        model: with `requires_grad` set.
+        groups: of its parameters.
+        corpus: what is trained on.
+        identity: what must stay the same while the run goes on.
+        validation: what is held out, if anything.
+        checkpoint: that the run goes on from, if it was begun before.
+    """
 
     recipe: Recipe
     model: HourLlavaForConditionalGeneration
     groups: list[Group]
     corpus: Corpus
+    identity: Identity
     validation: Validation | None
+    checkpoint: Path | None
 
     @property
     def num_steps(self) -> int:
@@ -68,42 +105,122 @@ def train(recipe: Recipe) -> Path:
 
     Raises:
         ConfigError: the recipe contradicts the model, the data, or the number of processes.
-        CheckpointError, DataError: weights or shards are missing or damaged; a checkpoint cannot be written.
-        TrainingError: a gradient is not finite, or the run belongs to other data.
+        CheckpointError, DataError: weights or shards are missing or damaged; too many samples cannot be read; a
+            checkpoint cannot be written; another process trains in the same folder.
+        TrainingError: a gradient is not finite, there is nothing to learn from, or the run belongs to other data.
     """
     final = recipe.out / FINAL
     if final.is_dir():
-        if (final / RECIPE_NAME).read_text(encoding="utf-8") != recipe_text(recipe):
-            raise TrainingError(
-                f"{final} was trained by another recipe, {final / RECIPE_NAME}; choose another `out`, or remove "
-                f"{recipe.out} to train anew"
-            )
+        _check_finished(final, recipe)
         return final
-    join_processes()
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(recipe.out / "logs"))
-    prepared = prepare(recipe)
-    arguments = training_arguments(recipe, prepared)
-    trainer = HourLlavaTrainer(prepared.model, arguments, recipe, prepared.corpus, prepared.groups, prepared.validation)
-    if trainer.is_world_process_zero():
-        with replacing(recipe.out / RECIPE_NAME) as temporary:
-            temporary.write_text(recipe_text(recipe), encoding="utf-8")
-    try:
-        trainer.resume_or_start()
-    except RuntimeError as error:
-        if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
-            raise
-        raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
-    trained = trainer.save_final()
+    with _alone_in(recipe.out):
+        try:
+            join_processes()
+            with _logs_in(recipe.out / "logs"):
+                trained = _train(recipe)
+        except RuntimeError as error:
+            if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
+                raise
+            raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
     atexit.register(leave_processes)  # not after a failure: to leave may wait for processes that are gone
     return trained
 
 
+def _train(recipe: Recipe) -> Path:
+    prepared = prepare(recipe)
+    arguments = training_arguments(recipe, prepared)
+    trainer = HourLlavaTrainer(
+        prepared.model,
+        arguments,
+        recipe,
+        prepared.corpus,
+        prepared.groups,
+        prepared.identity,
+        prepared.validation,
+    )
+    if prepared.checkpoint is not None:
+        trainer.begin_at(prepared.checkpoint)
+    if trainer.is_world_process_zero():
+        for line in (*_told_of(prepared), *batch_warnings(prepared.recipe.batch, prepared.corpus)):
+            print(line, file=sys.stderr, flush=True)
+        _write_recipe(recipe)
+    trainer.resume_or_start(prepared.checkpoint)
+    trained = trainer.save_final()
+    skipped = describe_skipped(recipe.out / "failures") if trainer.is_world_process_zero() else None
+    if skipped:
+        print(skipped, file=sys.stderr, flush=True)
+    return trained
+
+
+def _write_recipe(recipe: Recipe) -> None:
+    try:
+        with replacing(recipe.out / RECIPE_NAME) as temporary:
+            temporary.write_text(recipe_text(recipe), encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{recipe.out} cannot be written ({error.strerror}); free space or choose another `out`"
+        ) from error
+
+
+@contextmanager
+def _logs_in(folder: Path) -> Iterator[None]:
+    """Tell TensorBoard's callback where to write, unless the user has; the next run of this process has its own."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Hold the run's folder against another start of it; the first process does so for all of them."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be made ({error.strerror}); choose another `out`") from error
+    with lock_folder(out):
+        yield
+
+
+def _check_finished(final: Path, recipe: Recipe) -> None:
+    """Refuse a finished run that was another one; settings that do not decide its weights may differ."""
+    before = read_recipe(final)
+    changed = changed_settings(before, recipe, only_of_the_weights=True)
+    if changed:
+        what = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "") if before else "which cannot be read"
+        raise TrainingError(
+            f"{final} was trained by another recipe, {final / RECIPE_NAME} ({what}); choose another `out`, or remove "
+            f"{recipe.out} to train anew"
+        )
+
+
+def _told_of(prepared: Prepared) -> Iterator[str]:
+    """What a run that goes on has otherwise than before."""
+    if prepared.checkpoint is None:
+        return
+    name = prepared.checkpoint.name
+    yield f"going on from {prepared.checkpoint}"
+    for line in changed_settings(read_recipe(prepared.checkpoint), prepared.recipe, only_of_the_weights=False):
+        yield f"changed since {name}: {line}"
+
+
 def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
-    """Model, parameter groups, data and plan of a recipe.
+    """Model, parameter groups, data and plan of a recipe; of a run that was begun, as its newest checkpoint has them.
 
     Args:
         recipe: of the run.
         meta: do not load or make weights; what a dry run needs.
+
+    Raises:
+        as `train`.
     """
     for logger in recipe.log.to:
         if importlib.util.find_spec(logger) is None:
@@ -117,36 +234,70 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         raise ConfigError(
             'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
         )
+    features_of = None if meta else encoder_identity(model.model)
+
+    streams = open_streams(recipe.data)
+    encoder = _row_encoder(recipe.data, processor, features_of)
+    identity = Identity.of(streams, encoder, recipe.lora, model)
+    found = checkpoints(recipe.out)
+    frozen_lengths = None
+    if found:
+        unknown = check_identity(found[-1], identity, [stream.name for stream in streams])
+        if unknown and is_main():
+            print(unknown, file=sys.stderr, flush=True)
+        frozen_lengths = read_lengths(found[-1])
+
     checkpoint_activations(model, recipe.activations)
     if recipe.compile:
         compile_layers(model)
     parts = trained_parts(model)
 
     def corpus_of(
-        data: DataRecipe, batch: BatchRecipe, cache: str, epochs: int = 1, max_steps: int | None = None
+        data: DataRecipe,
+        batch: BatchRecipe,
+        streams: list[OpenStream],
+        encoder: RowEncoder,
+        known: list[Lengths] | None,
+        cache: str,
+        **amounts: Any,
     ) -> Corpus:
-        return build_corpus(
-            data,
-            batch,
-            processor,
-            model.config,
-            trained=parts,
-            epochs=epochs,
-            max_steps=max_steps,
-            seed=recipe.seed,
-            cache=recipe.out / "lengths" / cache,
-        )
+        check_features(data, streams, features_of, tower_is_trained=parts.vision_tower)
+        lengths = known or from_main(lambda: measure_streams(data, streams, encoder, recipe.out / "lengths" / cache))
+        return build_corpus(data, batch, streams, lengths, encoder, trained=parts, seed=recipe.seed, **amounts)
 
     schedule = recipe.schedule
-    corpus = on_main_first(lambda: corpus_of(recipe.data, recipe.batch, "train", schedule.epochs, schedule.max_steps))
+    corpus = corpus_of(
+        recipe.data,
+        recipe.batch,
+        streams,
+        encoder,
+        frozen_lengths,
+        "train",
+        epochs=schedule.epochs,
+        max_steps=schedule.max_steps,
+    )
+    if found:
+        check_order(found[-1], corpus.plan.fingerprint())
     validation = None
     if recipe.validation is not None:
-        data = recipe.data.model_copy(update={"streams": recipe.validation.streams, "answer_noise": 0.0})
+        changes = {"streams": recipe.validation.streams, "answer_noise": 0.0, "max_failed_share": 1.0}
+        data = recipe.data.model_copy(update=changes)
         budget, processes = recipe.batch.token_budget, num_processes()
-        batch = BatchRecipe(token_budget=budget, tokens=budget, multiple_of=processes)
-        held_out = on_main_first(lambda: corpus_of(data, batch, "validation"))
+        batch = BatchRecipe(token_budget=budget, tokens=budget * processes, multiple_of=processes)
+        encoder = _row_encoder(data, processor, features_of)
+        held_out = corpus_of(data, batch, open_streams(data), encoder, None, "validation", epochs=1)
         validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
-    return Prepared(recipe, model, groups, corpus, validation)
+    return Prepared(recipe, model, groups, corpus, identity, validation, found[-1] if found else None)
+
+
+def _row_encoder(data: DataRecipe, processor: HourLlavaProcessor, features_of: EncoderIdentity | None) -> RowEncoder:
+    return RowEncoder(
+        processor,
+        data.media,
+        label_policy=data.labels,
+        questions=data.questions,
+        encoder=None if data.any_encoder else features_of,
+    )
 
 
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
@@ -237,6 +388,7 @@ def join_processes() -> None:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update(alone)
     PartialState(cpu=not on_gpu)
+    make_patient_group()
     # The vision tower sees another number of frames in every batch, and cuDNN's attention makes a plan for each: 285 ms
     # a step of nano instead of 123. `packed_attention` asks for it where a plan is worth its time.
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -5,13 +5,17 @@ Of transformers' Trainer we keep the loop, clipping, schedules, accelerate's DDP
 - the batches: each process reads its share of the plan; to resume at step k is to begin reading there;
 - the loss: a mean over the supervised tokens of the whole step, on however many processes;
 - checkpoints: see `hourllava.training.checkpoints`;
-- a guard: a step whose gradient is not finite ends the run before it touches the weights, and names its samples.
+- guards: a step whose gradient is not finite ends the run before it touches the weights, and names its samples; so
+  does a run that learns nothing, see `hourllava.training.tally`;
+- the optimizer's settings: always the recipe's, whatever a checkpoint has kept.
 
 Methods that start with an underscore override transformers' own of that name, versions 5.17 to 5.23.
 """
 
+import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,23 +25,35 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils.dataclasses import DistributedType
 from torch import Tensor, nn
-from transformers import Trainer, TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from hourllava.data.loader import PlannedLoader
-from hourllava.errors import TrainingError
+from hourllava.errors import CheckpointError, TrainingError
 from hourllava.model.head import IGNORED_LABEL, next_token_targets, target_weights
 from hourllava.model.processor import ModelInputs
 from hourllava.training import checkpoints
+from hourllava.training.adapters import ADAPTER
 from hourllava.training.console import ConsoleCallback
-from hourllava.training.corpus import MODALITIES_KEY, Corpus
+from hourllava.training.corpus import MODALITIES_KEY, SKIPPED_KEY, Corpus
 from hourllava.training.groups import Group, optimizer_groups
+from hourllava.training.identity import Identity
 from hourllava.training.meter import Meter
 from hourllava.training.recipe import RECIPE_NAME, Recipe, recipe_text
+from hourllava.training.tally import Tally
 from hourllava.training.validation import Validation
 from hourllava.training.weights import write_model
 
 TRAINER_STATE = "trainer_state.json"
+
+
+class _StepsOfRecipe(TrainerCallback):
+    """How often is logged, measured and saved: as the recipe says, not as a checkpoint's trainer state remembers."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 class HourLlavaTrainer(Trainer):
@@ -49,6 +65,7 @@ class HourLlavaTrainer(Trainer):
         recipe: of the run.
         corpus: what is trained on.
         groups: of the parameters.
+        identity: of the run.
         validation: what is held out, if anything.
     """
 
@@ -62,27 +79,38 @@ class HourLlavaTrainer(Trainer):
         recipe: Recipe,
         corpus: Corpus,
         groups: list[Group],
+        identity: Identity,
         validation: Validation | None = None,
     ) -> None:
         self.recipe, self.corpus, self.groups, self.validation = recipe, corpus, groups, validation
+        self.identity, self.tally = identity, Tally()
         super().__init__(model, arguments, train_dataset=corpus.datasets[0], eval_dataset=corpus.datasets[0])
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+        self.add_callback(_StepsOfRecipe())
         self.add_callback(ConsoleCallback(corpus.plan))
         self.meter = Meter(self.args.device)
         self._plan_fingerprint = corpus.plan.fingerprint()  # once: it builds the plan's first epoch
         self._first_step = 0
         self._step_losses: list[Tensor] = []
+        self._step_counts = torch.zeros(4)  # draws, failed, untaught, weight of targets; of all processes
 
-    def resume_or_start(self) -> None:
-        """Train to the end, from the newest checkpoint if there is one."""
-        found = checkpoints.checkpoints(self.recipe.out)
-        if found:
-            self._check_plan(found[-1])
-            self._first_step = checkpoints.step_of(found[-1])
+    def begin_at(self, checkpoint: Path) -> None:
+        """Begin where a checkpoint stopped that was found to be of this run."""
+        try:
+            self.tally = Tally.restored(checkpoints.read_json(checkpoint / checkpoints.PLAN).get("tally"))
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{checkpoint / checkpoints.PLAN} is damaged ({error!r}); remove that checkpoint to go on without it"
+            ) from error
+        self._first_step = checkpoints.step_of(checkpoint)
+
+    def resume_or_start(self, checkpoint: Path | None) -> None:
+        """Train to the end, from the checkpoint that `begin_at` was told of, if there is one."""
         if self._first_step >= self.args.max_steps:  # only the final model is missing
+            self.tally.check(self.corpus.allowance, self.recipe.out / "failures", is_last_step=True)
             return
-        self.train(resume_from_checkpoint=str(found[-1]) if found else None)
+        self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def create_accelerator_and_postprocess(self) -> None:
         """As transformers does, but with FSDP2 on CPUs too, where accelerate copies the model without a word.
@@ -115,6 +143,7 @@ class HourLlavaTrainer(Trainer):
         self.meter.waited(time.perf_counter() - start)
         self._step_losses = []
         step = self.state.global_step
+        counts = torch.zeros(4, dtype=torch.float64)
         for inputs, draws in zip(
             batches, self.corpus.plan.rank_step(step, self.args.process_index, self.args.world_size), strict=True
         ):
@@ -124,8 +153,10 @@ class HourLlavaTrainer(Trainer):
                 self.corpus.views_of(draws),
                 self.corpus.flops_of(draws),
             )
-        num_targets = sum(map(_weight_of_targets, batches))
-        return batches, self.accelerator.reduce(torch.as_tensor(num_targets, device=device), "sum")
+            weight = _weight_of_targets(inputs)
+            counts += torch.tensor([len(draws), *inputs.pop(SKIPPED_KEY).tolist(), float(weight)], dtype=torch.float64)
+        self._step_counts = self.accelerator.reduce(counts.to(device), "sum")
+        return batches, self._step_counts[3].to(weight.dtype)
 
     def _prepare_inputs(self, inputs: ModelInputs) -> ModelInputs:
         return inputs.to(self.args.device)
@@ -170,9 +201,24 @@ class HourLlavaTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> float:
         norm = super()._get_grad_norm(model, grad_norm)
         norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        self._count_step(model)
         if not math.isfinite(norm):
             raise TrainingError(self._describe_bad_step(norm))
         return norm
+
+    def _count_step(self, model: nn.Module) -> None:
+        """What the step has drawn; here, where the processes wait for each other and the device in any case."""
+        step = self.state.global_step
+        drawn, failed, untaught, weight = self._step_counts.tolist()
+        teaches = self.tally.add(drawn, failed, untaught, weight)
+        is_last_step = step + 1 >= self.args.max_steps
+        self.tally.check(self.corpus.allowance, self.recipe.out / "failures", is_last_step=is_last_step)
+        if not teaches:
+            # Without gradients the optimizer leaves weights alone, which decay and momentum would change otherwise.
+            model.zero_grad(set_to_none=True)
+            if self.is_world_process_zero():
+                told = f"step {step + 1}: nothing to learn from, {failed + untaught:.0f} of {drawn:.0f} samples skipped"
+                print(told, file=sys.stderr, flush=True)
 
     def _describe_bad_step(self, norm: float) -> str:
         step = self.state.global_step
@@ -197,6 +243,7 @@ class HourLlavaTrainer(Trainer):
             assert self.optimizer is not None
             rates = {group["lr"] / group["initial_lr"] for group in self.optimizer.param_groups if group["initial_lr"]}
             logs["learning_rate_share"] = max(rates)
+            logs["skipped_samples"] = float(self.tally.skipped)
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
@@ -222,7 +269,9 @@ class HourLlavaTrainer(Trainer):
             assert self.optimizer is not None
             checkpoints.save_state(folder / checkpoints.STATE, self.model_wrapped, _bare(self.optimizer))
             self._write_model(folder)
-            checkpoints.write_json(folder / checkpoints.PLAN, {"fingerprint": self._plan_fingerprint})
+            record = {"identity": dataclasses.asdict(self.identity), "tally": dataclasses.asdict(self.tally)}
+            checkpoints.write_json(folder / checkpoints.PLAN, {"fingerprint": self._plan_fingerprint} | record)
+            checkpoints.write_lengths(folder, [stream.lengths for stream in self.corpus.plan.streams])
             if self.is_world_process_zero():
                 (folder / RECIPE_NAME).write_text(recipe_text(self.recipe), encoding="utf-8")
                 self.state.save_to_json(str(folder / TRAINER_STATE))
@@ -236,21 +285,15 @@ class HourLlavaTrainer(Trainer):
         with checkpoints.writing(final) as folder:
             if self.is_world_process_zero():
                 for file in newest.iterdir():
-                    if file.is_file() and file.name not in (TRAINER_STATE, checkpoints.PLAN):
+                    if file.is_file() and file.name not in (TRAINER_STATE, checkpoints.PLAN, checkpoints.LENGTHS):
                         shutil.copyfile(file, folder / file.name)
+                if (newest / ADAPTER).is_dir():
+                    shutil.copytree(newest / ADAPTER, folder / ADAPTER)
         return final
 
     def _write_model(self, folder: Path) -> None:
-        dtype = torch.bfloat16 if self.recipe.precision == "bf16" else torch.float32
-        write_model(self.accelerator.unwrap_model(self.model_wrapped), self.corpus.encoder.processor, folder, dtype)
-
-    def _check_plan(self, checkpoint: Path) -> None:
-        stored = checkpoints.read_json(checkpoint / checkpoints.PLAN)["fingerprint"]
-        if stored != self._plan_fingerprint:
-            raise TrainingError(
-                f"{checkpoint} belongs to another order of samples: data, lengths, batch, seed or epochs have changed "
-                "since. Set them back, or begin a new run with another `out` and `start: {checkpoint: ...}`"
-            )
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        write_model(model, self.corpus.encoder.processor, folder, self.recipe)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Nothing: weights come with the optimizer's state, once everything is in its place."""
@@ -260,9 +303,12 @@ class HourLlavaTrainer(Trainer):
             return
         assert self.optimizer is not None
         checkpoints.load_state(Path(checkpoint) / checkpoints.STATE, self.model_wrapped, _bare(self.optimizer))
-        # The schedule is a function of the step alone; the optimizer's groups hold its present value already.
-        assert self.lr_scheduler is not None
-        self.lr_scheduler.last_epoch = checkpoints.step_of(Path(checkpoint))
+        # The schedule is a function of the step alone; the optimizer's groups have the recipe's rates.
+        schedule: Any = self.lr_scheduler
+        schedule.last_epoch = checkpoints.step_of(Path(checkpoint))
+        for group, base_rate, share in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas):
+            group["lr"] = base_rate * share(schedule.last_epoch)
+        schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: every random choice of a sample follows from its draw's seed."""

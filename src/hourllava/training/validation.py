@@ -1,6 +1,10 @@
-"""Held-out data during training: the loss over it, and answers that a person can read."""
+"""Held-out data during training: the loss over it, and answers that a person can read.
+
+A held-out record that cannot be read is noted and left out: it is no reason to end training.
+"""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,17 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from hourllava.data.loader import Allowance, PlannedDataset, has_target
+from hourllava.data.plan import Draw
 from hourllava.data.rows import RowEncoder
 from hourllava.model.head import IGNORED_LABEL, next_token_targets
 from hourllava.model.processor import HourLlavaProcessor, Sample
 from hourllava.model.prompt import END, special_token_id
-from hourllava.training.corpus import MODALITIES_KEY, Corpus
+from hourllava.training.corpus import MODALITIES_KEY, SKIPPED_KEY, Corpus
 from hourllava.training.recipe import ValidationRecipe
 
 ANSWER_SEED = 0
+_ANY_NUMBER_OF_TOKENS = 1 << 62
 
 
 class Validation:
@@ -34,7 +41,7 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, rank: int, world_size: int) -> dict[str, float]:
-        """Mean loss over the supervised tokens of all processes' micro-batches.
+        """Mean loss over the supervised tokens of all processes' micro-batches; nothing if there is no such token.
 
         Args:
             model: as it is trained; all processes call this together.
@@ -42,10 +49,11 @@ class Validation:
         """
         model.eval()
         device = next(model.parameters()).device
-        totals = torch.zeros(2, dtype=torch.float64, device=device)
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
         share = max(self.recipe.micro_batches // world_size, 1)
         loader = self.corpus.loader(self.ledger_folder, rank=rank, world_size=world_size)
         for _, inputs in zip(range(share), loader):
+            totals[2] += inputs.pop(SKIPPED_KEY).sum()
             inputs = inputs.to(device)
             inputs.pop(MODALITIES_KEY)
             targets = next_token_targets(inputs["labels"])
@@ -54,21 +62,45 @@ class Validation:
         model.train()
         if dist.is_initialized():
             dist.all_reduce(totals)
-        loss, targets = totals.tolist()
-        return {"validation_loss": loss / max(targets, 1)}
+        loss, targets, skipped = totals.tolist()
+        if skipped and rank == 0:
+            what = "" if targets else ", and nothing is left to measure"
+            told = f"validation: {skipped:.0f} samples skipped{what}; they are listed in {self.ledger_folder}"
+            print(told, file=sys.stderr, flush=True)
+        return {"validation_loss": loss / targets} if targets else {}
 
     def answer(self, model: Any, device: torch.device) -> Iterator[str]:
-        """Answers to the first records' first questions, a line each; all processes call this together."""
+        """Answers to the first records' first questions, a line each; all processes call this together.
+
+        Records that one of the processes cannot read are passed over.
+        """
         encoder = self.corpus.encoder
-        plain = RowEncoder(encoder.processor, encoder.media_root)
-        dataset = self.corpus.datasets[0]
+        plain = RowEncoder(encoder.processor, encoder.media_root, encoder=encoder.encoder)
+        dataset, name = self.corpus.datasets[0], self.corpus.plan.streams[0].name
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        rows = PlannedDataset([name], [dataset], plain, self.ledger_folder, Allowance(1.0, len(dataset)), rank=rank)
         model.eval()
-        for number in range(min(self.recipe.answers, len(dataset))):
-            row = dataset[number]
-            question, truth = _first_exchange(row["text"])
-            answer = generate(model, encoder.processor, plain(row, ANSWER_SEED)[0], self.recipe.max_new_tokens, device)
+        num_answered = 0
+        for number in range(len(dataset)):
+            if num_answered == self.recipe.answers:
+                break
+            samples = rows[Draw(0, number, _ANY_NUMBER_OF_TOKENS, ANSWER_SEED)]
+            if not _everywhere(has_target(samples[:1]), device):
+                continue
+            question, truth = _first_exchange(dataset.row(number, ["text"])["text"])
+            answer = generate(model, encoder.processor, samples[0], self.recipe.max_new_tokens, device)
             yield f"  {question!r:.160} -> {answer!r} (truth {truth!r:.80})"
+            num_answered += 1
         model.train()
+
+
+def _everywhere(mine: bool, device: torch.device) -> bool:
+    """Whether something is so in all processes."""
+    if not dist.is_initialized():
+        return mine
+    so = torch.tensor(int(mine), device=device)
+    dist.all_reduce(so, dist.ReduceOp.MIN)
+    return bool(so)
 
 
 @torch.no_grad()
@@ -104,5 +136,7 @@ def generate(
 
 def _first_exchange(record: Mapping[str, Any]) -> tuple[str, str]:
     """The first question and answer of a training record."""
-    question, answer = (turn["value"] for turn in record["conversations"][:2])
+    turns = record["conversations"]
+    first = next((k for k, turn in enumerate(turns) if turn.get("from") in ("gpt", "assistant")), 1)
+    question, answer = (str(turns[k]["value"]) if 0 <= k < len(turns) else "" for k in (first - 1, first))
     return question.replace("<image>", "").strip(), answer

@@ -1,28 +1,64 @@
-"""A model in training, sharded or with adapters, written as a plain checkpoint."""
+"""A model in training, sharded or with adapters, written as a plain checkpoint.
 
+Without adapters weights are written as they are computed with, in bf16 by default. Adapters change weights by less than
+bf16 can tell apart: of what 8 steps at the shipped rate had learnt, 95 % was lost (after 96 steps, 48 %). So weights
+with adapters merged into them are written in float32, and the adapters beside them.
+"""
+
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hourllava.model.checkpoint import save_weights
 from hourllava.model.processor import HourLlavaProcessor
-from hourllava.training.adapters import merged
+from hourllava.training.adapters import merged, save_adapters, share_lost_in_bf16
 from hourllava.training.checkpoints import gather_weights, is_main
+from hourllava.training.recipe import Recipe
+
+_TOLD_SHARE = 0.01
+"""Of the adapters' change: less than this that bf16 would lose is not worth a line."""
 
 
-def write_model(model: nn.Module, processor: HourLlavaProcessor, folder: Path, dtype: torch.dtype) -> None:
+def write_model(model: nn.Module, processor: HourLlavaProcessor, folder: Path, recipe: Recipe) -> None:
     """Write configuration, weights and tokenizer; all processes take part, the main one writes.
 
     Args:
         model: the trained model, without DDP's wrapper.
         processor: of the model.
         folder: that exists.
-        dtype: of the written weights.
+        recipe: of the run.
     """
     weights: dict[str, Tensor] = gather_weights(model)
     if not is_main():
         return
-    state = {name: tensor.to(dtype) for name, tensor in merged(model, weights).items()}
+    if recipe.lora is None:
+        dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        state = {name: tensor.to(dtype) for name, tensor in weights.items()}
+    else:
+        state = {name: tensor.float() for name, tensor in merged(model, weights).items()}
+        lost_share = share_lost_in_bf16(weights, state)
+        if lost_share > _TOLD_SHARE:
+            told = f"adapters: merged in float32; bf16 weights would lose {lost_share:.0%} of what they have learnt"
+            print(told, file=sys.stderr, flush=True)
+        save_adapters(model, weights, folder, recipe)
     save_weights(processor.config, state, folder)
-    processor.tokenizer.save_pretrained(folder)
+    save_tokenizer(processor.tokenizer, folder)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer's files.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # the tokenizers library has no class of its own for what the system refuses
+        if "os error" not in str(error):
+            raise
+        raise OSError(str(error)) from error

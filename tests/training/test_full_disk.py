@@ -1,0 +1,64 @@
+"""Writes that the system refuses, anywhere in a run: one line, nothing half-written, and the next start goes on.
+
+Real ones: files may not grow beyond a limit, so each library fails in its own way.
+"""
+
+import resource
+from contextlib import contextmanager
+
+import pytest
+
+from hourllava.errors import CheckpointError, DataError, HourLlavaError
+from hourllava.training.export import export_model
+from hourllava.training.recipe import Recipe
+from hourllava.training.run import train
+from training.runs import recipe_of, write_texts
+
+WEIGHTS = "final/model.safetensors"
+LORA = {"learning_rates": {"*": 0, "*.lora_*": 1e-2}, "lora": {"rank": 4, "alpha": 8}}
+
+
+@contextmanager
+def files_of_at_most(num_bytes):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """Recipes of a run with all weights and of one with adapters, both done without being disturbed."""
+    root = tmp_path_factory.mktemp("shards")
+    streams = [{"folder": str(write_texts(root / "texts"))}]
+    made = {}
+    for kind, changes in {"full": {}, "lora": LORA}.items():
+        schedule = {"epochs": 4, "max_steps": 2}
+        made[kind] = recipe_of(root, streams, out=str(root / kind), schedule=schedule, **changes)
+        train(Recipe.model_validate(made[kind]))
+    return made
+
+
+# Smaller than lengths, recipe, torch's parts, tokenizer, adapters or their description, merged weights.
+@pytest.mark.parametrize("limit", [20, 400, 1_000, 5_000, 20_000, 80_000, 100_000, 200_000, 450_000])
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_training(recipes, tmp_path, kind, limit, capsys):  # capsys: what is printed goes into no file
+    recipe = Recipe.model_validate(recipes[kind] | {"out": str(tmp_path / "out")})
+    with files_of_at_most(limit), pytest.raises((CheckpointError, DataError), match="cannot be written") as caught:
+        train(recipe)
+    assert "\n" not in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*") if "partial" in path.name or path.name.endswith(".tmp")]
+    assert not list(tmp_path.glob("out/final"))
+    train(recipe)
+    undisturbed = recipes[kind]["out"]
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (type(tmp_path)(undisturbed) / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("limit", [20, 1_000, 5_000, 80_000, 400_000])
+def test_export(recipes, tmp_path, limit, capsys):
+    with files_of_at_most(limit), pytest.raises(HourLlavaError, match="out cannot be written") as caught:
+        export_model(f"{recipes['lora']['out']}/final", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
