@@ -87,9 +87,20 @@ def test_groups_follow_from_ids_and_seed_alone(tmp_path, monkeypatch):
 def test_grouped_records_can_be_grouped_again(tmp_path):
     write_training_records(questions(4), tmp_path / "a.json")
     group_records(tmp_path / "a.json", tmp_path / "b.json", num_questions=2)
-    assert (
-        group_records(tmp_path / "b.json", tmp_path / "c.json", num_questions=1)[0] == "10 questions became 10 records"
-    )
+    lines = group_records(tmp_path / "b.json", tmp_path / "c.json", num_questions=1)
+    assert lines[:2] == [
+        "10 questions became 6 records", "4 records have more than 1 questions: conversations are never cut"
+    ]  # fmt: skip
+    lines = group_records(tmp_path / "b.json", tmp_path / "d.json", num_questions=4)
+    assert lines[0] == "10 questions became 4 records"  # records of 1, 2, 2+1 and 2+2 questions
+    for path in ("c.json", "d.json"):
+        said = [
+            turn["value"].removeprefix("<image>\n") for r in records_of(tmp_path / path) for turn in r["conversations"]
+        ]
+        for record in records_of(tmp_path / "b.json"):
+            values = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"]]
+            at = said.index(values[0])
+            assert said[at : at + len(values)] == values  # whole and in order
 
 
 def test_what_cannot_be_used_is_told(tmp_path):

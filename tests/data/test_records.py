@@ -128,7 +128,7 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
         {"video": "s/v.mp4", "question": "Q?", "options": ["B", "y"], "answer": "B"},
         {"video": "s/v.mp4", "conversations": [{"from": "human", "value": "?"}]},
         "text",
-        {"video": "s/v.mp4", "question": "Q?", "answer": "a", "duration": "long"},
+        {"video": "s/v.mp4", "question": ["Q?"], "answer": "a"},
     ]
     rows, report = load(tmp_path / "a.json", records)
     assert len(rows) == 1
@@ -137,7 +137,7 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
         ("names no video", 2), ("neither a question nor a conversation", 3), ("no answer", 4),
         ("none of its options", 5),
         ("both the letter of one option and the text of another", 6), ("no exchange", 7), ("is str, not an object", 8),
-        ("could not convert", 9),
+        ("a question is no text", 9),
     ):  # fmt: skip
         assert words in text
         assert f"the first is number {number}" in next(line for line in report.lines() if words in line)
