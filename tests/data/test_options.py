@@ -128,8 +128,28 @@ def test_options_on_one_line_are_found(options, is_lower, comma, is_first):
     assert found.question == "Which is it?"
 
 
-PIECES = "A B C I a b A. B. C. D. (A) (B) (a) (b) A) B) AA. Which? red blue,".split()
-PIECES += ["\n", "\n", "\n\n", "Note: all.", CHOICE_INSTRUCTION]
+PIECES = [
+    "A",
+    "B",
+    "C",
+    "I",
+    "a",
+    "b",
+    "A.",
+    "B.",
+    "C.",
+    "D.",
+    "(A)",
+    "(B)",
+    "(a)",
+    "(b)",
+    "A)",
+    "B)",
+    "AA.",
+    "red",
+    "blue,",
+]
+PIECES += ["Which?", "\n", "\n", "\n\n", "Note: all.", CHOICE_INSTRUCTION]
 FORMS = st.sampled_from([None, "open", "choice"])
 
 

@@ -83,14 +83,14 @@ SAME_ID = "the id of another record"
 SYSTEM_TURN = "a system turn"
 LAST_QUESTION = "a last question without an answer"
 NO_MATCH = "placeholders do not match media"
-MediaFault = Callable[[str, str | None], str | None]
+MediaFault = Callable[[str, str], str | None]  # path, source or "" -> what is wrong
 
 
 def media_fault_in(root: Path) -> MediaFault:
     """A function that says what is wrong with a media path of a source; videos asked for again are remembered."""
 
     @lru_cache(1 << 16)
-    def fault(name: str, data_source: str | None) -> str | None:
+    def fault(name: str, data_source: str) -> str | None:
         try:
             found = find_media(name, root, data_source)
             if found is None:
@@ -164,26 +164,45 @@ def problems_of(entry: Entry, media_fault: MediaFault | None, unused: Counter[st
         return [("unreadable", entry.fault)]
     if not isinstance(record, dict):
         return [("no object", type(record).__name__)]
+    problems: list[tuple[str, str]] = []
     if is_conversation(record):
-        problems = list(_of_training_record(record))
+        names, source = _read_training_record(record, problems), record.get("data_source")
     else:
         try:
-            problems = []
             unused.update(question_rows(record, str(entry.number))[1])
         except (ValueError, DataError) as error:
-            problems = [("question cannot be used", str(error).splitlines()[0])]
-    names, source = media_named(record)
+            problems.append(("question cannot be used", str(error).splitlines()[0]))
+        names, source = media_named(record)
     for name in names:
         if leads_out(name) or "\\" in name:
             problems.append(("media path leaves its folder", name[:200]))
         elif not is_file_name(name):
             problems.append(("media is no file name", repr(name)[:200]))
-        elif media_fault is not None and (fault := media_fault(name, source)) is not None:
+        elif media_fault is not None and (fault := media_fault(name, str(source or ""))) is not None:
             problems.append((fault, name[:200]))
     return problems
 
 
-def _of_training_record(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _read_training_record(record: dict[str, Any], problems: list[tuple[str, str]]) -> list[str]:
+    """Add what is wrong with a training record to `problems`; returns the paths of its media."""
+    try:
+        whole = canonical_record(record)
+    except RecordFault as fault:
+        problems += _of_fields(record, ["?"])
+        problems.append((fault.kind, fault.detail))
+        return []
+    names = media_names(whole)
+    problems += _of_fields(record, names)
+    problems += _of_turns(record, whole["conversations"], len(names))
+    return names
+
+
+def _of_fields(record: dict[str, Any], names: list[str]) -> Iterator[tuple[str, str]]:
+    for name in record:
+        if name not in READ_FIELDS and not is_missing(record[name]):
+            # Without the field, a question about a picture would become one about nothing.
+            is_media = not names and _MEDIA_WORD.search(name) is not None
+            yield "unknown field that may name media" if is_media else "unknown field", name
     if is_missing(record.get("id")):
         yield "no id", ""
     elif not isinstance(record["id"], str):
@@ -193,24 +212,15 @@ def _of_training_record(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     source = record.get("data_source")
     if not is_missing(source) and not isinstance(source, str):
         yield "data_source is no text", repr(source)[:80]
-    unknown = [name for name in record if name not in READ_FIELDS and not is_missing(record[name])]
-    try:
-        whole = canonical_record(record)
-    except RecordFault as fault:
-        yield from (("unknown field", name) for name in unknown)
-        yield fault.kind, fault.detail
-        return
-    names = media_names(whole)
-    for name in unknown:
-        # Without the field, a question about a picture would become one about nothing.
-        is_media = not names and _MEDIA_WORD.search(name) is not None
-        yield "unknown field that may name media" if is_media else "unknown field", name
-    if not whole["conversations"]:
+
+
+def _of_turns(record: dict[str, Any], whole: list[dict[str, Any]], num_media: int) -> Iterator[tuple[str, str]]:
+    if not whole:
         yield "empty conversation", ""
         return
-    turns, left_out = usable_turns(whole["conversations"])
+    turns, left_out = usable_turns(whole)
     if not turns:
-        yield "wrong turn order", " ".join(turn["from"] for turn in whole["conversations"])[:80]
+        yield "wrong turn order", " ".join(turn["from"] for turn in whole)[:80]
         return
     yield from ((kind, "") for kind in left_out)
     for k, turn in enumerate(turns):
@@ -218,12 +228,12 @@ def _of_training_record(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "empty turn", f"turn {k + 1}"
     asked, answers = turns[::2], turns[1::2]
     found = sum(turn["value"].count(IMAGE) for turn in asked)
-    if found != len(names):
-        yield NO_MATCH, f"{found} {IMAGE} for {len(names)} media"
+    if found != num_media:
+        yield NO_MATCH, f"{found} {IMAGE} for {num_media} media"
     if any(IMAGE in turn["value"] for turn in answers):
         yield "placeholder in an answer", ""
     try:
-        form = told_format(record)
+        form = None if record.keys() <= READ_FIELDS else told_format(record)
     except ValueError as error:
         yield "open-ended or multiple choice", str(error)
         return

@@ -14,8 +14,7 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 def leads_out(name: str) -> bool:
     """Whether a path leads out of the folder that it is relative to."""
-    path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
+    return name.startswith("/") or ".." in name.split("/")
 
 
 def is_file_name(name: str) -> bool:
@@ -24,7 +23,7 @@ def is_file_name(name: str) -> bool:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return bool(PurePosixPath(name).name) and "\0" not in name
+    return "\0" not in name and any(part not in ("", ".") for part in name.split("/"))
 
 
 def media_path(name: str, root: Path) -> Path:

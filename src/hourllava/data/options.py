@@ -6,29 +6,18 @@ A question is cut only where every word of it goes on: into the question, or int
 """
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hourllava.choices import CHOICE_INSTRUCTION, LETTERS, MAX_OPTIONS
 
 Format = Literal["open", "choice"]
 
-_MARKS = {
-    "(A)": r"[(（]({})[)）]",
-    "A)": r"({})[)）]",
-    "A.": r"({})[.．]",
-    "A:": r"({})[:：]",
-}
-_STYLES = [(name, cases) for name in _MARKS for cases in ("A-Z", "a-z")]
-_BLANKS = r"[^\S\n]*"
-_AT_LINE, _IN_LINE = {}, {}
-for _style in _STYLES:
-    _mark = _MARKS[_style[0]].format(f"[{_style[1]}]")
-    _AT_LINE[_style] = re.compile(f"^{_BLANKS}{_mark}{_BLANKS}", re.MULTILINE)
-    _behind = "" if _style[0] == "(A)" else r"(?=\s)"  # "3.A.5" holds no option
-    _IN_LINE[_style] = re.compile(rf"(?:^|(?<=[\s,;])){_BLANKS}{_mark}{_behind}{_BLANKS}", re.MULTILINE)
+_MARK = re.compile(r"(?<![^\s,;])(?:[(（]([A-Za-z])[)）]|([A-Za-z])([)）.．:：]))[^\S\n]*")  # "(A)", "A)", "A.", "A:"
 _MAYBE = re.compile(r"(?<![^\W_])[Aa][)）.．:：]")  # quick: most questions have no options
 _DOUBLE_LETTER = re.compile(r"^[^\S\n]*\(?(?:AA|aa)[).:]", re.MULTILINE)  # what follows Z
 _NOTE = re.compile(
@@ -40,6 +29,16 @@ _NOTE = re.compile(
 _ENDING = " \t\n.!?…,;:。！？"
 
 
+class _Mark(NamedTuple):
+    """Where an option may begin. Marks of one style have the same sign and case."""
+
+    letter: str  # upper case
+    style: tuple[str, bool]  # the sign, "(" before the letter or ")", ".", ":" behind it; whether lower case
+    start: int
+    end: int
+    is_at_line: bool  # nothing stands before it on its line
+
+
 @dataclass(frozen=True)
 class OptionList:
     """Options found in a question. `is_sure` is False where only a row that is multiple choice can have them."""
@@ -49,6 +48,7 @@ class OptionList:
     is_sure: bool
 
 
+@lru_cache(256)  # a question is looked at more than once
 def find_options(text: str) -> OptionList | None:
     """Cut a question into what is asked and its 2 to 26 options; None if it has none, or not clearly.
 
@@ -59,13 +59,13 @@ def find_options(text: str) -> OptionList | None:
     if not _MAYBE.search(text) or (found := _marked(text)) is None:
         return None
     marks, is_sure = found
-    head = text[: marks[0].start()].strip()
+    head = text[: marks[0].start].strip()
     bodies = []
     for mark, after in pairwise(marks):
-        body = text[mark.end() : after.start()]
+        body = text[mark.end : after.start].strip()
         # On one line, commas stand between options: "(A) red, (B) blue".
-        bodies.append(body.strip() if body.endswith("\n") else body.strip().rstrip(",;"))
-    last, more, notes = _ending(text[marks[-1].end() :])
+        bodies.append(body if after.is_at_line else body.rstrip(",;"))
+    last, more, notes = _ending(text[marks[-1].end :])
     is_long = any("\n" in body for body in bodies)
     is_note = bool(_NOTE.match(notes))
     if not head:  # the question stands behind its options
@@ -99,40 +99,52 @@ def _ending(text: str) -> tuple[str, str, str]:
     return first.strip(), "\n".join(lines[:end]).strip(), "\n".join(lines[end:]).strip()
 
 
-def _marked(text: str) -> tuple[list[re.Match[str]], bool] | None:
+def _marked(text: str) -> tuple[list[_Mark], bool] | None:
     """The marks of the options in order, and whether they are surely options; None without a clear list."""
+    styles: dict[tuple[str, bool], list[_Mark]] = {}
+    for match in _MARK.finditer(text):
+        mark = _mark(match)
+        # Within a line, "3 A.5" holds no option.
+        if mark.is_at_line or mark.style[0] == "(" or text[match.end() - 1].isspace():
+            styles.setdefault(mark.style, []).append(mark)
     lists = []  # (marks, is of a usual layout and the only one)
-    for style in _STYLES:
-        at_line = _runs(_AT_LINE[style].finditer(text))
-        in_line = _runs(_IN_LINE[style].finditer(text))
+    for (sign, _), marks in styles.items():
+        at_line, in_line = _runs([mark for mark in marks if mark.is_at_line]), _runs(marks)
         anywhere = in_line[0] if len(in_line) == 1 and _is_list(in_line[0]) else []
         num_lists = sum(map(_is_list, at_line))
         if num_lists:
             # Something like an option behind a list, or "(B) y (C) z" in a list of lines, can be read in two ways.
-            if not _is_list(at_line[-1]) or (style[0] == "(A)" and len(anywhere) > len(at_line[-1])):
+            if not _is_list(at_line[-1]) or (sign == "(" and len(anywhere) > len(at_line[-1])):
                 return None
             lists.append((at_line[-1], num_lists == 1))
         elif anywhere:
-            lists.append((anywhere, style[0] == "(A)"))
+            lists.append((anywhere, sign == "("))
     if not lists:
         return None
-    marks, is_sure = max(lists, key=lambda found: found[0][0].start())
-    return marks, is_sure and len(lists) == 1
+    found, is_sure = max(lists, key=lambda item: item[0][0].start)
+    return found, is_sure and len(lists) == 1
 
 
-def _runs(marks: Iterable[re.Match[str]]) -> list[list[re.Match[str]]]:
+def _mark(match: re.Match[str]) -> _Mark:
+    letter, sign = (match[1], "(") if match[1] else (match[2], unicodedata.normalize("NFKC", match[3]))
+    line_start = match.string.rfind("\n", 0, match.start()) + 1
+    is_at_line = not match.string[line_start : match.start()].strip()
+    return _Mark(letter.upper(), (sign, letter.islower()), match.start(), match.end(), is_at_line)
+
+
+def _runs(marks: list[_Mark]) -> list[list[_Mark]]:
     """Marks of one style, cut before each A; what stands before the first A belongs to no list."""
-    runs: list[list[re.Match[str]]] = []
+    runs: list[list[_Mark]] = []
     for mark in marks:
-        if mark[1] in "Aa":
+        if mark.letter == "A":
             runs.append([mark])
         elif runs:
             runs[-1].append(mark)
     return runs
 
 
-def _is_list(run: list[re.Match[str]]) -> bool:
-    return 2 <= len(run) <= MAX_OPTIONS and [mark[1].upper() for mark in run] == list(LETTERS[: len(run)])
+def _is_list(run: list[_Mark]) -> bool:
+    return 2 <= len(run) <= MAX_OPTIONS and all(mark.letter == letter for mark, letter in zip(run, LETTERS))
 
 
 def plain(text: str) -> str:
@@ -218,14 +230,15 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: all have letters, but not A, B, C, ... in order.
     """
-    for style in _STYLES:
-        marks = [_AT_LINE[style].match(option) for option in options]
-        if all(mark is not None and mark.end() < len(mark.string) for mark in marks):
-            letters = [mark[1].upper() for mark in marks if mark is not None]
-            if letters == list(LETTERS[: len(options)]):
-                return tuple(option[mark.end() :].strip() for option, mark in zip(options, marks) if mark is not None)
-            if sorted(letters) == list(LETTERS[: len(options)]):
-                raise ValueError("the options' own letters are not in order")
+    texts = [option.strip() for option in options]
+    matches = [match for text in texts if (match := _MARK.match(text)) is not None and match.end() < len(text)]
+    marks = [_mark(match) for match in matches]
+    if len(marks) == len(texts) and len({mark.style for mark in marks}) == 1:
+        letters = [mark.letter for mark in marks]
+        if letters == list(LETTERS[: len(texts)]):
+            return tuple(text[mark.end :] for text, mark in zip(texts, marks))
+        if sorted(letters) == list(LETTERS[: len(texts)]):
+            raise ValueError("the options' own letters are not in order")
     return tuple(options)
 
 

@@ -93,7 +93,7 @@ def collect_statistics(source: Path, name: str | None = None) -> tuple[Statistic
     if topics["not given"]:
         notes.append(f"topic unknown for {topics['not given']} of {topics.total()} questions")
     statistics = Statistics(
-        name=name or (WORLD_NAME if set(sources.values()) == {WORLD_SOURCE} else source.absolute().stem),
+        name=name or _name_of(source, set(sources.values())),
         num_videos=len(sources),
         num_open=formats["open"],
         num_choice=formats["choice"],
@@ -105,6 +105,12 @@ def collect_statistics(source: Path, name: str | None = None) -> tuple[Statistic
         notes=notes,
     )
     return statistics, report
+
+
+def _name_of(source: Path, data_sources: set[str]) -> str:
+    if data_sources == {WORLD_SOURCE}:
+        return WORLD_NAME
+    return source.stem if source.is_file() else source.absolute().name
 
 
 def _event_counts(path: Path) -> Counter[int]:

@@ -26,6 +26,7 @@ _MEDIA_PARTS: dict[str, MediaKind] = {
     "image": "image", "image_url": "image", "input_image": "image", "video": "video", "video_url": "video",
     "input_video": "video",
 }  # fmt: skip
+_PUBLISHED_TURN = {"from", "value"}
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -52,11 +53,19 @@ def names_images(record: Any) -> bool:
     if not isinstance(record, dict):
         return False
     try:
-        if is_conversation(record) and any(isinstance(record.get(name), list | str) for name in TURN_FIELDS[1:]):
-            return "image" in canonical_record(record)  # a message may name it
-        return _media_field(record)[0] == "image"
-    except RecordFault:
+        if "image" in record or "images" in record:
+            kind = _media_field(record)[0]
+            if kind is not None:
+                return kind == "image"
+        turns = next((record[name] for name in TURN_FIELDS if not is_missing(record.get(name))), ())
+        has_parts = isinstance(turns, str) or any(isinstance(turn, dict) and _has_parts(turn) for turn in turns)
+        return has_parts and "image" in canonical_record(record)
+    except (RecordFault, TypeError):  # turns that are no list
         return False
+
+
+def _has_parts(turn: dict[str, Any]) -> bool:
+    return isinstance(turn.get("content"), list) or isinstance(turn.get("value"), list)
 
 
 def media_names(record: dict[str, Any]) -> list[str]:
@@ -146,6 +155,8 @@ def _turn(turn: Any, named: list[tuple[MediaKind, str]]) -> dict[str, Any]:
     """{from, value} and the turn's other fields; media that its parts name are added to `named`."""
     if not isinstance(turn, dict):
         raise RecordFault("a turn is no {from, value}", repr(turn)[:80])
+    if turn.keys() == _PUBLISHED_TURN and turn["from"] in ("human", "gpt") and isinstance(turn["value"], str):
+        return turn  # as nearly all are
     spoken = [name for name in ("from", "role", "speaker") if not is_missing(turn.get(name))]
     said = [name for name in ("value", "content") if name in turn]
     if len(said) > 1:
