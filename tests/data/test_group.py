@@ -87,9 +87,79 @@ def test_groups_follow_from_ids_and_seed_alone(tmp_path, monkeypatch):
 def test_grouped_records_can_be_grouped_again(tmp_path):
     write_training_records(questions(4), tmp_path / "a.json")
     group_records(tmp_path / "a.json", tmp_path / "b.json", num_questions=2)
-    assert (
-        group_records(tmp_path / "b.json", tmp_path / "c.json", num_questions=1)[0] == "10 questions became 10 records"
-    )
+    lines = group_records(tmp_path / "b.json", tmp_path / "c.json", num_questions=1)
+    assert lines[:2] == [
+        "10 questions became 6 records", "4 records have more than 1 questions: conversations are never cut"
+    ]  # fmt: skip
+    lines = group_records(tmp_path / "b.json", tmp_path / "d.json", num_questions=4)
+    assert lines[0] == "10 questions became 4 records"  # records of 1, 2, 2+1 and 2+2 questions
+    for path in ("c.json", "d.json"):
+        said = [
+            turn["value"].removeprefix("<image>\n") for r in records_of(tmp_path / path) for turn in r["conversations"]
+        ]
+        for record in records_of(tmp_path / "b.json"):
+            values = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"]]
+            at = said.index(values[0])
+            assert said[at : at + len(values)] == values  # whole and in order
+
+
+def test_conversations_stay_whole_and_in_order(tmp_path):
+    chance = random.Random(0)
+    records = []
+    for k in range(40):
+        talk = [(f"Question {k}.{n}?", f"Answer {k}.{n}") for n in range(chance.randint(1, 8))]
+        values = [value for pair in talk for value in pair]
+        values[0] = f"<image>\n{values[0]}"
+        turns = [{"from": ("human", "gpt")[n % 2], "value": value} for n, value in enumerate(values)]
+        records.append({"id": str(k), "video": f"{k % 7}.mp4", "conversations": turns})
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    group_records(tmp_path / "a.json", tmp_path / "b.json", num_questions=5)
+    grouped = [
+        [turn["value"].removeprefix("<image>\n") for turn in r["conversations"]]
+        for r in records_of(tmp_path / "b.json")
+    ]
+    for record in records:
+        values = [turn["value"].removeprefix("<image>\n") for turn in record["conversations"]]
+        (place,) = (said for said in grouped if values[0] in said)
+        at = place.index(values[0])
+        assert place[at : at + len(values)] == values
+        assert len(place) <= max(10, len(values))
+    assert sum(map(len, grouped)) == sum(len(record["conversations"]) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"conversations": ["human", "human", "gpt"]}, "not question and answer in turn"),
+        ({"conversations": ["human", "gpt", "gpt"]}, "not question and answer in turn"),
+        ({"conversations": ["gpt", "human"]}, "not question and answer in turn"),
+        ({"conversations": ["human", "gpt", "human"]}, "not question and answer in turn"),
+        ({"conversations": ["system", "human", "gpt"]}, "system turn"),
+        ({"conversations": ["human", "gpt"], "video": ["b.mp4", "c.mp4"]}, "more than one video"),
+    ],
+)
+def test_turns_that_are_no_exchanges_are_never_paired(tmp_path, record, words):
+    talk = [{"from": speaker, "value": f"{speaker} {k}"} for k, speaker in enumerate(record["conversations"])]
+    good = {"id": "good", "video": "a.mp4", "question": "Q?", "answer": "a"}
+    (tmp_path / "a.json").write_text(json.dumps([{"id": "1", "video": "a.mp4", **record, "conversations": talk}, good]))
+    lines = group_records(tmp_path / "a.json", tmp_path / "b.json")
+    assert any(words in line for line in lines), lines
+    (kept,) = records_of(tmp_path / "b.json")
+    assert [turn["value"] for turn in kept["conversations"]] == ["<image>\nQ?", "a"]
+
+
+def test_videos_of_one_name_and_two_sources_are_two_videos(tmp_path):
+    rows = [
+        {"id": f"{source}{k}", "data_source": source, "video": "001.mp4", "question": f"Q{k}?", "answer": source}
+        for source in ("panda", "ego4d") for k in range(3)
+    ]  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    group_records(tmp_path / "a.json", tmp_path / "b.json")
+    grouped = {record["id"]: record for record in records_of(tmp_path / "b.json")}
+    assert set(grouped) == {"panda/001.mp4-0", "ego4d/001.mp4-0"}
+    for record in grouped.values():
+        assert {turn["value"] for turn in record["conversations"][1::2]} == {record["data_source"]}
+        assert record["video"] == "001.mp4"
 
 
 def test_what_cannot_be_used_is_told(tmp_path):

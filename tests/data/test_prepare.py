@@ -277,6 +277,40 @@ def test_what_cannot_be_used_is_left_out_and_counted(raw, tmp_path):
         assert any(words in line for line in lines), words
 
 
+def test_a_stage_without_samples_is_an_error_after_the_lines(raw, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(raw, root)
+    shutil.rmtree(root / "LLaVA-OneVision/images")
+    arguments = ["data", "prepare", "--stage", "s1", "--root", root, "--mixture", root / "mixture.json"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert isinstance(result.exception, DataError)
+    assert "no sample in" in str(result.exception)
+    assert f"{NUM_PICTURES} of {NUM_PICTURES} records were left out" in str(result.exception)
+    assert "why left out or changed: " in result.output
+
+
+def test_videos_lie_in_their_sources_folders(raw, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(raw, root)
+    shutil.move(root / "LLaVA-Video-178K/s", root / "LLaVA-Video-178K/panda")
+    clips = [
+        {"id": f"c{k}", "data_source": "panda", "video": f"{k}.mp4", "conversations": turns(f"Clip {k}?")}
+        for k in range(NUM_CLIPS)
+    ]
+    save(root / "LLaVA-Video-178K/jsons/clips.jsonl", clips)
+    said = run(root, "s3")
+    assert "0 records left out" in said
+    names = {row["video"] for dataset in streams_of(root, "s3") for row in dataset if "video" in row}
+    assert {name for name in names if name.startswith("LLaVA")} == {
+        f"LLaVA-Video-178K/features/panda/{k}.safetensors" for k in (1, 2)
+    }  # fmt: skip
+    for name in names:
+        assert (root / name).is_file()
+    shutil.rmtree(root / SHARDS)
+    shutil.rmtree(root / "LLaVA-Video-178K/panda")  # features that are there need no video
+    assert "0 records left out" in run(root, "s3")
+
+
 def test_videos_that_cannot_be_read_are_left_out_of_stage_3(raw, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(raw, root)

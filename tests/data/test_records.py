@@ -128,7 +128,7 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
         {"video": "s/v.mp4", "question": "Q?", "options": ["B", "y"], "answer": "B"},
         {"video": "s/v.mp4", "conversations": [{"from": "human", "value": "?"}]},
         "text",
-        {"video": "s/v.mp4", "question": "Q?", "answer": "a", "duration": "long"},
+        {"video": "s/v.mp4", "question": ["Q?"], "answer": "a"},
     ]
     rows, report = load(tmp_path / "a.json", records)
     assert len(rows) == 1
@@ -137,7 +137,7 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
         ("names no video", 2), ("neither a question nor a conversation", 3), ("no answer", 4),
         ("none of its options", 5),
         ("both the letter of one option and the text of another", 6), ("no exchange", 7), ("is str, not an object", 8),
-        ("could not convert", 9),
+        ("a question is no text", 9),
     ):  # fmt: skip
         assert words in text
         assert f"the first is number {number}" in next(line for line in report.lines() if words in line)
@@ -161,6 +161,111 @@ def test_unreadable_files_get_one_clear_line(tmp_path, name, content, words):
     assert "\n" not in str(caught.value)
 
 
+def question(tmp_path, **columns):
+    """The one question of a row with these columns; the report's words if it is refused."""
+    rows, report = load(tmp_path / "a.json", [{"id": "1", "video": "s/v.mp4", "question": "Which?"} | columns])
+    return rows[0] if rows else "; ".join(report.problems)
+
+
+@pytest.mark.parametrize(
+    "kind", ["temporality/mc", "temporality/temporal_order/mc", "Temporality/Temporal Order/MC", "mcq"]
+)
+@pytest.mark.parametrize(
+    "text", ["Which?\nA. x\nB. y", "Which? (A) x (B) y", "Which?\n(a) x\n(b) y", "A: x\nB: y\nWhich?"]
+)
+@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B. y", "y", "Y."])
+def test_published_rows_of_multiple_choice(tmp_path, kind, text, answer):
+    published = {"URL": "https://a.org", "data_source": "panda", "question_type": kind, "video": "v.mp4"}
+    row = question(tmp_path, **published, question=text, answer=answer)
+    assert (row.question, row.options, row.answer_index, row.answer) == ("Which?", ("x", "y"), 1, "y")
+    assert (row.format, row.data_source, row.media_id) == ("choice", "panda", "panda/v.mp4")
+    if "order" in kind.lower():
+        assert (row.task, row.topic) == ("Temporal Order", "temporality")
+    elif "/" in kind:
+        assert (row.task, row.topic) == (None, "temporality")
+
+
+@pytest.mark.parametrize("kind", ["scene/oe", "scene_transition/oe", "Scene/Scene Transition/OE", "open-ended"])
+def test_published_rows_of_open_questions(tmp_path, kind):
+    row = question(
+        tmp_path, question_type=kind, question="Steps:\nA. cut\nB. cook\nNext?", answer="A plate is brought."
+    )
+    assert (row.question, row.answer, row.options) == ("Steps:\nA. cut\nB. cook\nNext?", "A plate is brought.", ())
+    row = question(tmp_path, question_type=kind, question="Which?\nA. x\nB. y", answer="B")
+    assert (row.format, row.answer) == ("open", "B")
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"answer": ""}, "no answer"),
+        ({"answer": " "}, "no answer"),
+        ({"answer": float("nan")}, "no answer"),
+        ({"answer": ["red", "dark red"]}, "no text: list"),
+        ({"answer": {"text": "red"}}, "no text: dict"),
+        ({"answer": True}, "no text: bool"),
+        ({"options": list("wxyz"), "answer_index": 2, "answer": "B"}, "not the same option"),
+        ({"options": list("wxyz"), "answer_index": 4}, "number is none"),
+        ({"options": list("wxyz"), "label": -1}, "number is none"),
+        ({"options": ["x", None, "z"], "answer": "x"}, "is empty"),
+        ({"options": ["x", " "], "answer": "x"}, "is empty"),
+        ({"options": ["x"], "answer": "x"}, "1 options; 2 to 26"),
+        ({"options": [f"x{k}" for k in range(27)], "answer": "x1"}, "27 options; 2 to 26"),
+        ({"options": ["B. x", "A. y"], "answer": "B"}, "letters are not in order"),
+        ({"options": 3, "answer": "B"}, "no list: int"),
+        ({"option_a": "x", "option_b": "y", "Option_A": "z", "answer": "x"}, "are the same option"),
+        ({"question_type": "scene/mc", "answer": "B"}, "no options are found"),
+        ({"question_type": "scene/oe", "options": ["x", "y"], "answer": "x"}, "says open-ended, but has options"),
+        ({"question_type": "scene/oe", "qa_type": "mc", "answer": "x"}, "one column says open-ended"),
+        ({"video": ["a.mp4", "b.mp4"], "answer": "x"}, "names 2 videos"),
+        ({"video": {"path": "a.mp4"}, "answer": "x"}, "video is no path"),
+        ({"video": float("nan"), "answer": "x"}, "names no video"),
+        ({"data_source": 3, "answer": "x"}, "data_source is no text"),
+    ],
+)
+def test_cells_that_are_no_answer_option_or_video(tmp_path, columns, words):
+    assert words in question(tmp_path, **columns)
+
+
+@pytest.mark.parametrize(
+    ("columns", "index"),
+    [
+        ({"options": {str(k): f"o{k}" for k in range(12)}, "answer": "2"}, 2),
+        ({"options": {str(k): f"o{k}" for k in range(1, 13)}, "answer": "10"}, 9),
+        ({"options": {"B": "x", "C": "y"}, "answer": "C"}, 1),
+        ({"options": {"A": "x", "B": None, "C": "z"}, "answer": "C"}, 1),
+        ({"options": '["x", "y"]', "answer": "B"}, 1),
+        ({"options": "A. x\nB. y", "answer": "B"}, 1),
+        ({"options": "x\ny", "answer": "y"}, 1),
+        ({"options": ["x", "y", None], "answer": "y"}, 1),
+        ({"options": [5, 7], "answer": 7}, 1),
+        ({"option_a": "x", "option_b": "y", "option_c": "", "answer": "B"}, 1),
+        ({**{f"a{k}": f"o{k}" for k in range(12)}, "answer": 10}, 10),
+        ({**{f"option{k}": f"o{k}" for k in range(1, 5)}, "answer": "2"}, 1),
+        ({"options": ["x", "y"], "label": "B"}, 1),
+        ({"options": ["x", "y"], "label": 1.0}, 1),
+        ({"options": ["x", "y"], "label": "1", "answer": "y"}, 1),
+        ({"options": ["B", "A"], "label": 1, "answer": "A"}, 1),
+        ({"question": "Which?\nA. x\nB. y", "answer_index": 1}, 1),
+        ({"question": "Which?\nA. x\nB. y", "options": ["x", "y"], "answer": "B"}, 1),
+    ],
+)
+def test_options_and_answers_in_the_forms_of_tables(tmp_path, columns, index):
+    row = question(tmp_path, **columns)
+    assert (row.answer_index, row.answer, row.question) == (index, row.options[index], "Which?")
+
+
+def test_columns_told_along_do_not_cost_the_row(tmp_path):
+    odd = {"duration": "short", "time_reference": "00:15-00:19", "template": 3, "split": ["a"], "label": "good"}
+    (row,), report = load(tmp_path / "a.json", [{"video": "v.mp4", "question": "Q?", "answer": "a", **odd}])
+    assert (row.duration_seconds, row.evidence, row.template, row.split) == (None, (), None, None)
+    assert report.lines() == [f"column {name!r} is not used (1 records)" for name in sorted(odd)]
+    row = question(tmp_path, video_id="001", videoID="abc", video=None, duration="62.5", answer="a", query=None)
+    assert (row.video, row.duration_seconds) == ("abc", 62.5)
+    # A column of a usual name whose cell is null leaves its place to the next.
+    assert question(tmp_path, answer=None, response="a", ground_truth="b").answer == "a"
+
+
 def test_options_are_taken_out_only_where_they_are_options():
     assert split_options("Q?\nA. x\nB. y") == ("Q?", ("x", "y"))
     assert split_options("Is plan A. better?") == ("Is plan A. better?", ())
@@ -176,3 +281,4 @@ def test_the_taxonomy_is_the_published_one():
     assert find_task("") is None
     assert find_topic("Temporal") == "temporality"
     assert find_topic("colour") is None
+    assert find_topic("oe") is find_topic("mc") is find_topic("o") is None

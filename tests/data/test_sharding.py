@@ -387,12 +387,12 @@ def test_records_of_any_layout_are_found(tmp_path_factory, records, indent, asci
     text = json.dumps(records, indent=indent, ensure_ascii=ascii_only).encode()
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text + b"\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hourllava.data.record_file._PIECE_BYTES", piece_bytes)
+        patch.setattr("hourllava.data.stream.WINDOW_CHARACTERS", piece_bytes)
         found = RecordFile(path)
     assert list(read_records(path, found.spans(np.arange(len(found))))) == records
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1, 2", "[1 2]", '[{"a": 1}, {"a": }]', "[1,]", "nonsense", '["\udcff"]'])
+@pytest.mark.parametrize("text", ["", "{}", "[1, 2", "[1 2]", '[{"a": 1}, {"a": }]', "[1,]", "[1] 2", "nonsense"])
 def test_files_that_are_no_list_of_records(text, tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -411,6 +411,27 @@ def test_lines_that_are_no_records(tmp_path):
     for name in ("missing.json", "a.csv"):
         with pytest.raises(DataError, match=name):
             RecordFile(tmp_path / name)
+
+
+def test_a_damaged_record_of_a_list_costs_only_itself(tmp_path):
+    records = [json.dumps({"id": str(k), "conversations": turns()}) for k in range(3)]
+    records[1] = records[1].replace('"id":', '"id"')
+    (tmp_path / "a.json").write_text("[" + ",\n".join(records) + "]")
+    chosen = ShardSettings(files=((tmp_path / "a.json", ALL),), kind="image", media_root=tmp_path)
+    summary = shard_records(chosen, tmp_path / "out")
+    assert (summary.num_samples, summary.num_skipped) == (2, 1)
+    assert json.loads(summary.ledger.read_text())["number"] == 1
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    path = save(tmp_path / "a.json", [{"id": "1", "video": "gone.mp4", "conversations": turns()}])
+    with pytest.raises(DataError, match="holds no sample: 1 records were skipped; the reasons are in"):
+        run_shard(**options(tmp_path, [str(path)], kind="video"))
+    empty = save(tmp_path / "b.json", [])
+    with pytest.raises(DataError, match="no record was chosen"):
+        run_shard(**options(tmp_path, [str(empty)], kind="video", out=tmp_path / "out2"))
+    with pytest.raises(DataError, match="unpack it first"):
+        run_shard(**options(tmp_path, [str(tmp_path / "a.json.gz")], kind="video"))
 
 
 def options(tmp_path, records, **changes):

@@ -115,3 +115,15 @@ def test_the_command(data_set, tmp_path):
     assert done.returncode == 6
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_strangers_data_is_called_by_its_file_and_not_marathonworld(tmp_path):
+    for name, source, title, captioner in (
+        ("mine.parquet", "ego4d", "mine", "not given"),
+        ("world.parquet", "marathonworld", "MarathonWorld", "exact script"),
+    ):
+        write_question_table([row(k, data_source=source) for k in range(2)], tmp_path / name)
+        statistics, _ = collect_statistics(tmp_path / name)
+        assert comparison_rows(statistics)[-1][:2] == (title, captioner)
+    named = comparison_rows(collect_statistics(tmp_path / "mine.parquet", "MarathonWorld")[0])[-1]
+    assert named[:2] == ("MarathonWorld", "not given")

@@ -21,7 +21,7 @@ def data() -> None:
 def stats(
     source: Annotated[Path, typer.Argument(help="A folder with jsons/, or a .json, .jsonl or .parquet file.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and tables.")] = Path("stats"),
-    name: Annotated[str, typer.Option(help="What the data set is called in pictures.")] = "MarathonWorld",
+    name: Annotated[str | None, typer.Option(help="What it is called in pictures; by default as its file.")] = None,
 ) -> None:
     """Draw the data set's figures (PNG, SVG) and write its tables (Markdown, JSON)."""
     from hourllava.data.stats import write_statistics
@@ -33,7 +33,7 @@ def stats(
 @app.command()
 def check(
     file: Records,
-    media: Annotated[Path | None, typer.Option(help="Folder that video and image paths are relative to.")] = None,
+    media: Annotated[Path | None, typer.Option(help="Folder of the media, or of the sources' folders.")] = None,
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a copy without the problems.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print every problem, not only the first 20 of a kind.")] = False,
 ) -> None:
@@ -63,7 +63,7 @@ def sources(
 def group(
     file: Records,
     out: Annotated[Path, typer.Argument(help="Training records: .json or .jsonl.")],
-    questions: Annotated[int, typer.Option(help="Most questions of one video in a record.")] = 5,
+    questions: Annotated[int, typer.Option(help="Most questions in a record; conversations are never cut.")] = 5,
     seed: Annotated[int, typer.Option(help="Another one puts other questions together.")] = 0,
 ) -> None:
     """Join questions about one video into training records of several turns."""

@@ -18,13 +18,23 @@ from typing import Any
 
 import numpy as np
 
-from hourllava.data.records import question_rows, split_options
+from hourllava.data.columns import id_field, media_named, told_format
+from hourllava.data.media import find_media, is_file_name, leads_out
+from hourllava.data.options import Format, find_options, resolve
+from hourllava.data.records import question_rows
 from hourllava.data.stream import Entry, iterate_entries
+from hourllava.data.training_record import (
+    IMAGE,
+    READ_FIELDS,
+    RecordFault,
+    canonical_record,
+    is_conversation,
+    is_missing,
+    media_names,
+)
 from hourllava.errors import DataError
 
-IMAGE = "<image>"
-RECORD_FIELDS = ("id", "data_source", "video", "image", "conversations")
-_LETTER_ANSWER = re.compile(r"^\s*\(?([A-Z])\s*(?:[).:]|$)")
+_MEDIA_WORD = re.compile(r"image|img|video|picture|photo|frame|media|audio|clip", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class CheckReport:
     """Counts of a file, and after `check_records` the duplicates by the record's number."""
 
     num_records: int = 0
+    num_question_rows: int = 0  # of the records: one question each, in columns
     kinds: Counter[str] = field(default_factory=Counter)
     unused_columns: Counter[str] = field(default_factory=Counter)
     again: dict[int, str] = field(default_factory=dict)  # number -> kind of duplicate
@@ -59,25 +70,37 @@ class CheckReport:
         """A table by kind, and the columns of question tables that have no meaning here."""
         lines = [f"{self.num_records} records, {self.num_problems} problems"]
         lines += [f"{count:>10}  {kind}" for kind, count in self.kinds.most_common()]
+        if self.num_question_rows:
+            lines.append(
+                f"{self.num_question_rows} records are questions in columns; training records are made of them by "
+                "hourllava data group"
+            )
         return lines + [f"column {name!r} is not used ({count})" for name, count in sorted(self.unused_columns.items())]
 
 
 SAME_RECORD = "the same record again"
 SAME_ID = "the id of another record"
-MediaFault = Callable[[str], str | None]
+SYSTEM_TURN = "a system turn"
+LAST_QUESTION = "a last question without an answer"
+NO_MATCH = "placeholders do not match media"
+MediaFault = Callable[[str, str], str | None]  # path, source or "" -> what is wrong
 
 
 def media_fault_in(root: Path) -> MediaFault:
-    """A function that says what is wrong with a media path below `root`; videos asked for again are remembered."""
+    """A function that says what is wrong with a media path of a source; videos asked for again are remembered."""
 
     @lru_cache(1 << 16)
-    def fault(name: str) -> str | None:
-        path = root / name
-        if path.is_dir():  # a folder of frames
-            return None if any(path.iterdir()) else "media missing"
-        if not path.is_file():
-            return "media missing"
-        return None if path.stat().st_size else "media empty (0 bytes)"
+    def fault(name: str, data_source: str) -> str | None:
+        try:
+            found = find_media(name, root, data_source)
+            if found is None:
+                return "media missing"
+            path = root / found
+            if path.is_dir():  # a folder of frames
+                return None if any(path.iterdir()) else "media missing"
+            return None if path.stat().st_size else "media empty (0 bytes)"
+        except (DataError, OSError):
+            return "media cannot be looked up"
 
     return fault
 
@@ -88,7 +111,7 @@ def check_records(path: Path, report: CheckReport, media: Path | None = None) ->
     Args:
         path: .json (a list), .jsonl or .parquet with training records or questions.
         report: is filled.
-        media: folder that `video` and `image` are relative to; None does not look for them.
+        media: folder that `video` and `image` are relative to, or their sources' folders; None does not look for them.
 
     Raises:
         DataError: the file cannot be opened, or is no list of records.
@@ -103,8 +126,10 @@ def check_records(path: Path, report: CheckReport, media: Path | None = None) ->
             report.kinds[kind] += 1
             yield Problem(entry.number, entry.line, kind, detail)
         record = entry.value if isinstance(entry.value, dict) else {}
+        report.num_question_rows += bool(record) and not is_conversation(record)
         # A record without an id is a problem already; it is no duplicate of others without one.
-        identity = record.get("id", record.get("question_id", f"\0{len(ids)}"))
+        id_name = id_field(record)
+        identity = f"\0{len(ids)}" if id_name is None else record[id_name]
         ids.append(_hash(str(identity)))
         contents.append(_hash(json.dumps(record, sort_keys=True, default=str) if record else f"\0{len(ids)}"))
         lines.append(entry.line or 0)
@@ -139,74 +164,111 @@ def problems_of(entry: Entry, media_fault: MediaFault | None, unused: Counter[st
         return [("unreadable", entry.fault)]
     if not isinstance(record, dict):
         return [("no object", type(record).__name__)]
-    if "conversations" in record:
-        problems = list(_of_training_record(record))
+    problems: list[tuple[str, str]] = []
+    if is_conversation(record):
+        names, source = _read_training_record(record, problems), record.get("data_source")
     else:
         try:
-            problems = []
             unused.update(question_rows(record, str(entry.number))[1])
-        except (ValueError, TypeError) as error:
-            problems = [("question cannot be used", str(error).splitlines()[0])]
-    names = media_names(record)
-    if media_fault is not None and names is not None:
-        problems += [(fault, name) for name in names if (fault := media_fault(name)) is not None]
+        except (ValueError, DataError) as error:
+            problems.append(("question cannot be used", str(error).splitlines()[0]))
+        names, source = media_named(record)
+    for name in names:
+        if leads_out(name) or "\\" in name:
+            problems.append(("media path leaves its folder", name[:200]))
+        elif not is_file_name(name):
+            problems.append(("media is no file name", repr(name)[:200]))
+        elif media_fault is not None and (fault := media_fault(name, str(source or ""))) is not None:
+            problems.append((fault, name[:200]))
     return problems
 
 
-def media_names(record: dict[str, Any]) -> list[str] | None:
-    """Paths of a record's media; None if they are not what they should be."""
-    names = record.get("video", record.get("image"))
-    if names is None:
+def _read_training_record(record: dict[str, Any], problems: list[tuple[str, str]]) -> list[str]:
+    """Add what is wrong with a training record to `problems`; returns the paths of its media."""
+    try:
+        whole = canonical_record(record)
+    except RecordFault as fault:
+        problems += _of_fields(record, ["?"])
+        problems.append((fault.kind, fault.detail))
         return []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        return None
+    names = media_names(whole)
+    problems += _of_fields(record, names)
+    problems += _of_turns(record, whole["conversations"], len(names))
     return names
 
 
-def _of_training_record(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _of_fields(record: dict[str, Any], names: list[str]) -> Iterator[tuple[str, str]]:
     for name in record:
-        if name not in RECORD_FIELDS:
-            yield "unknown field", name
-    if not isinstance(record.get("id"), str):
-        yield ("id is no text", repr(record["id"])) if "id" in record else ("no id", "")
+        if name not in READ_FIELDS and not is_missing(record[name]):
+            # Without the field, a question about a picture would become one about nothing.
+            is_media = not names and _MEDIA_WORD.search(name) is not None
+            yield "unknown field that may name media" if is_media else "unknown field", name
+    if is_missing(record.get("id")):
+        yield "no id", ""
+    elif not isinstance(record["id"], str):
+        yield "id is no text", repr(record["id"])[:80]
     elif not record["id"]:
         yield "no id", "empty"
-    if not isinstance(record.get("data_source", ""), str):
-        yield "data_source is no text", repr(record["data_source"])
-    names = media_names(record)
-    if record.get("video") is not None and record.get("image") is not None:
-        yield "both video and image", ""
-    elif names is None:
-        yield "media is no path", repr(record.get("video", record.get("image")))[:80]
-    for name in names or ():
-        if name.startswith("/") or ".." in name.split("/") or "\\" in name:
-            yield "media path leaves its folder", name
-    turns = record["conversations"]
-    if not isinstance(turns, list) or not turns:
+    source = record.get("data_source")
+    if not is_missing(source) and not isinstance(source, str):
+        yield "data_source is no text", repr(source)[:80]
+
+
+def _of_turns(record: dict[str, Any], whole: list[dict[str, Any]], num_media: int) -> Iterator[tuple[str, str]]:
+    if not whole:
         yield "empty conversation", ""
         return
-    if not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in turns):
-        yield "a turn is no {from, value}", ""
+    turns, left_out = usable_turns(whole)
+    if not turns:
+        yield "wrong turn order", " ".join(turn["from"] for turn in whole)[:80]
         return
-    speakers = [turn.get("from") for turn in turns]
-    if speakers != ["human", "gpt"] * (len(turns) // 2):
-        yield "wrong turn order", " ".join(map(str, speakers))[:80]
-        return
+    yield from ((kind, "") for kind in left_out)
     for k, turn in enumerate(turns):
         if not turn["value"].replace(IMAGE, "").strip():
             yield "empty turn", f"turn {k + 1}"
     asked, answers = turns[::2], turns[1::2]
-    found, wanted = sum(turn["value"].count(IMAGE) for turn in asked), len(names or ())
-    if names is not None and found != wanted:
-        yield "placeholders do not match media", f"{found} {IMAGE} for {wanted} media"
+    found = sum(turn["value"].count(IMAGE) for turn in asked)
+    if found != num_media:
+        yield NO_MATCH, f"{found} {IMAGE} for {num_media} media"
     if any(IMAGE in turn["value"] for turn in answers):
         yield "placeholder in an answer", ""
+    try:
+        form = None if record.keys() <= READ_FIELDS else told_format(record)
+    except ValueError as error:
+        yield "open-ended or multiple choice", str(error)
+        return
     for question, answer in zip(asked, answers):
-        options = split_options(question["value"])[1]
-        letter = _LETTER_ANSWER.match(answer["value"])
-        if len(set(options)) < len(options):
-            yield "an option is given twice", ", ".join(options)[:80]
-        # Only what looks like a letter: an open-ended question may hold a list, too.
-        if options and letter and ord(letter[1]) - ord("A") >= len(options):
-            yield "the answer is no option", f"{letter[1]} of {len(options)}"
+        yield from _of_options(question["value"].replace(IMAGE, "").strip(), answer["value"], form)
+
+
+def _of_options(question: str, answer: str, form: Format | None) -> Iterator[tuple[str, str]]:
+    found = find_options(question)
+    if (
+        found is not None
+        and form != "open"
+        and (found.is_sure or form)
+        and len(set(found.options)) < len(found.options)
+    ):
+        yield "an option is given twice", ", ".join(found.options)[:80]
+    try:
+        resolve(question, answer, form=form)
+    except ValueError as error:
+        yield "the answer is no option", f"{error}: {answer!r:.40}"
+
+
+def usable_turns(turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The questions and answers of a conversation in turn, and kinds of turns to leave out before and behind them.
+
+    LLaVA's trainers leave out a system turn and a last question without an answer, too. Another order is not mended:
+    the turns are then empty.
+    """
+    left_out = []
+    if turns and turns[0]["from"] == "system":
+        turns = turns[1:]
+        left_out.append(SYSTEM_TURN)
+    if len(turns) > 1 and turns[-1]["from"] == "human":
+        turns = turns[:-1]
+        left_out.append(LAST_QUESTION)
+    if [turn["from"] for turn in turns] != ["human", "gpt"] * (len(turns) // 2):
+        return [], []
+    return turns, left_out

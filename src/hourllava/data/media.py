@@ -1,5 +1,6 @@
 """Where the media files of records lie, and the features of videos."""
 
+import errno
 from pathlib import Path, PurePosixPath
 
 from hourllava.errors import DataError
@@ -8,19 +9,72 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob"}
     | {".webm", ".wmv"}
 )
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a path leads out of the folder that it is relative to."""
+    return name.startswith("/") or ".." in name.split("/")
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file may have this path: no NUL, no half a surrogate pair; blanks and signs of any script are well."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and any(part not in ("", ".") for part in name.split("/"))
 
 
 def media_path(name: str, root: Path) -> Path:
-    """The file that a record's path names, below the media folder.
+    """The file that a path names, below the media folder.
 
     Raises:
         DataError: the path leads out of the folder, or is no file name.
     """
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise DataError(f"{name!r} leads out of the media folder; paths must be relative to it")
-    if not name.isprintable():  # what no file system takes: NUL, half a surrogate pair
-        raise DataError(f"{name!r} is no file name")
+    if leads_out(name):
+        raise DataError(f"{name!r:.200} leads out of the media folder; paths must be relative to it")
+    if not is_file_name(name):
+        raise DataError(f"{name!r:.200} is no file name")
     return root / name
+
+
+def find_media(name: str, root: Path, data_source: object = None) -> str | None:
+    """The path below `root` at which the file or folder that a record names lies; None if it is not there.
+
+    Published records leave their source out of the path: the file is at `root/data_source/name`, where it is looked for
+    first, or at `root/name`. A name that begins with the source is looked for as it is first.
+
+    Args:
+        name: the record's path.
+        root: the folder of media, or of features.
+        data_source: as the record says; passed by if it is no path below `root`.
+
+    Raises:
+        DataError: the name leads out of the folder, is no file name, is too long, or its folder cannot be looked into.
+    """
+    media_path(name, root)
+    names = [name]
+    if isinstance(data_source, str) and data_source:
+        joined = f"{data_source}/{name}"
+        try:
+            media_path(joined, root)
+        except DataError:
+            pass  # a source with a name that is no folder's
+        else:
+            names.insert(1 if name.startswith(f"{data_source}/") else 0, joined)
+    refused: OSError | None = None
+    for candidate in names:
+        try:
+            (root / candidate).stat()
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                refused = error
+        else:
+            return str(PurePosixPath(candidate))
+    if refused is not None:
+        raise DataError(f"{name!r:.200} cannot be looked up: {refused.strerror}") from refused
+    return None
 
 
 def feature_name(video: str, suffix: str) -> str:

@@ -11,16 +11,26 @@ from typing import Any
 
 from hourllava.data.atomic import replacing
 from hourllava.data.check import (
-    IMAGE,
-    RECORD_FIELDS,
+    LAST_QUESTION,
+    NO_MATCH,
     SAME_ID,
+    SYSTEM_TURN,
     CheckReport,
     check_records,
     media_fault_in,
-    media_names,
     problems_of,
+    usable_turns,
 )
-from hourllava.data.stream import Entry, arrow, iterate_entries
+from hourllava.data.columns import id_field
+from hourllava.data.stream import Entry, arrow, iterate_entries, records_suffix
+from hourllava.data.training_record import (
+    IMAGE,
+    RECORD_FIELDS,
+    canonical_record,
+    is_conversation,
+    is_missing,
+    media_names,
+)
 from hourllava.errors import DataError
 
 DROPPED, CHANGED = "dropped", "changed"
@@ -28,7 +38,9 @@ _MENDED = {
     "unknown field": "field removed",
     "id is no text": "id written as text",
     "no id": "the record's number as id",
-    "placeholders do not match media": "one placeholder put first",
+    NO_MATCH: "one placeholder put first",
+    SYSTEM_TURN: "the turn removed",
+    LAST_QUESTION: "the turn removed",
     SAME_ID: "the record's number added to its id",
 }
 """Kinds that a change heals; everything else costs the record."""
@@ -53,9 +65,8 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
     Raises:
         DataError: `out` cannot be written, or is of another kind than `path`.
     """
-    is_table = path.suffix == ".parquet"
-    if (out.suffix == ".parquet") != is_table or out.suffix not in (".json", ".jsonl", ".parquet"):
-        raise DataError(f"--fix is {out}; use {'.parquet' if is_table else '.json or .jsonl'} as the file's own kind")
+    is_table = records_suffix(path) == ".parquet"
+    suffix = records_suffix(out, (".parquet",) if is_table else (".json", ".jsonl"))
     if out.absolute() == path.absolute():
         raise DataError(f"--fix is the file itself; give another name, {path} stays as it is")
     counts: Counter[str] = Counter()
@@ -69,7 +80,7 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
                     problems = problems_of(entry, media_fault, Counter())
                     if entry.number in report.again:
                         problems.append((report.again[entry.number], ""))
-                    record = _mend(entry, [kind for kind, _ in problems])
+                    record = _mend(entry, [kind for kind, _ in problems], is_table=is_table)
                     if problems:
                         what = DROPPED if record is None else CHANGED
                         counts[what] += 1
@@ -80,7 +91,7 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
                         text = json.dumps(record, ensure_ascii=False, default=str) if problems else entry.text
                         yield Entry(entry.number, entry.line, record, None, text)
 
-            _write(path, new, out.suffix, kept())
+            _write(path, new, suffix, kept())
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
@@ -89,30 +100,33 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
     return counts[DROPPED], counts[CHANGED]
 
 
-def _mend(entry: Entry, kinds: list[str]) -> dict[str, Any] | None:
-    """The record without these problems; None if that cannot be."""
+def _mend(entry: Entry, kinds: list[str], *, is_table: bool) -> dict[str, Any] | None:
+    """The record without these problems, in the published form; None if that cannot be."""
     if any(kind not in _MENDED for kind in kinds):
         return None
     if not kinds:
         return entry.value  # nothing is wrong, so it is a record
     record = dict(entry.value)
-    if "conversations" in record:
+    if is_conversation(record):
+        record = canonical_record(record)
+        if is_table and record != {name: cell for name, cell in entry.value.items() if not is_missing(cell)}:
+            return None  # the table has no columns of the published form
         record = {name: value for name, value in record.items() if name in RECORD_FIELDS}
         record["id"] = str(record.get("id") or f"#{entry.number}")
     if SAME_ID in kinds:
-        name = "id" if "id" in record else "question_id"
+        name = id_field(record) or "id"
         if not isinstance(record[name], str):
             return None  # a column of numbers has no place for another name
         record[name] = f"{record[name]}#{entry.number}"
-    if "placeholders do not match media" in kinds:
-        num_media = len(media_names(record) or ())
-        if num_media > 1:
-            return None  # which picture belongs where is not known
+    if SYSTEM_TURN in kinds or LAST_QUESTION in kinds:
+        record["conversations"] = usable_turns(record["conversations"])[0]
+    if NO_MATCH in kinds:
+        if len(media_names(record)) != 1:
+            return None  # which picture belongs where is not known, or the picture that is asked about is not named
         turns = [dict(turn) for turn in record["conversations"]]
         for turn in turns[::2]:
             turn["value"] = turn["value"].replace(IMAGE, "").strip()
-        if num_media == 1:
-            turns[0]["value"] = f"{IMAGE}\n{turns[0]['value']}"
+        turns[0]["value"] = f"{IMAGE}\n{turns[0]['value']}"
         record["conversations"] = turns
     return record
 

@@ -30,14 +30,15 @@ from hourllava.data.features import make_features, parse_devices
 from hourllava.data.group import group_records
 from hourllava.data.lengths import load_processor, measure_folder
 from hourllava.data.locks import lock_folder
-from hourllava.data.media import feature_name, media_path
+from hourllava.data.media import feature_name, find_media
 from hourllava.data.mend import fix_records
 from hourllava.data.mixtures import Mixture, Part, SourceList, read_mixture
 from hourllava.data.record_file import RecordFile, read_records
 from hourllava.data.rows import Questions, RowEncoder
 from hourllava.data.shard_run import merge_stage
 from hourllava.data.sharding import KnownFiles, ShardSettings, choose_records, file_digest, shard_records
-from hourllava.data.stream import iterate_entries
+from hourllava.data.stream import iterate_entries, records_suffix
+from hourllava.data.training_record import RecordFault, canonical_record, is_conversation
 from hourllava.errors import ConfigError, DataError
 from hourllava.video.reader import usable_cores
 
@@ -104,7 +105,8 @@ def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
     """Do all steps; lines for the user, a summary last.
 
     Raises:
-        DataError: record files of the mixture are missing, a folder cannot be written, or another run is in it.
+        DataError: record files of the mixture are missing, a folder cannot be written, another run is in it, or, after
+            the last line, a stream of the stage has no samples.
         ConfigError, CheckpointError: as `make_features`.
     """
     stage = settings.mixture.stage(settings.stage)
@@ -170,6 +172,11 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
     for name, count in counts.items():
         yield f"stage {settings.stage}: {folder / name}: {count} samples"
     yield from (f"why left out or changed: {ledger}" for ledger in ledgers)
+    if empty := [str(folder / name) for name, count in counts.items() if not count]:
+        raise DataError(
+            f"no sample in {', '.join(empty)}: {num_dropped + num_skipped} of {num_records} records were left out; the "
+            "lines above say where the reasons are"
+        )
 
 
 def _shard_settings(
@@ -242,13 +249,15 @@ def _check(path: Path, name: str, folder: Path, questions_per_record: int | None
 
 def _several_questions(path: Path) -> str:
     """Which records ask several questions already, in words: such a file is not grouped; empty if none does."""
-    if path.suffix == ".parquet":
+    if records_suffix(path) == ".parquet":
         return ""  # a table has one question a row
     first, count = 0, 0
     for entry in iterate_entries(path):
-        turns = entry.value.get("conversations") if isinstance(entry.value, dict) else None
-        if isinstance(turns, list) and len(turns) > 2:
-            first, count = first or entry.number, count + 1
+        try:
+            if is_conversation(entry.value) and len(canonical_record(entry.value)["conversations"]) > 2:
+                first, count = first or entry.number, count + 1
+        except RecordFault:
+            pass  # `data group` tells
     return f"{count} of its records ask several questions, record {first} is the first" if count else ""
 
 
@@ -263,29 +272,31 @@ def _make_features(
     for source, run in runs:
         if source.kind == "video" and source.features is not None:
             found = names.setdefault((source.media, source.features), set())
-            found.update(_video_names(choose_records(run, known)))
+            found.update(_video_names(choose_records(run, known), settings.root / source.media, run))
     form, storage = FEATURE_FORMS[settings.video_suffix]
     for (media, features), videos in sorted(names.items()):
-        wanted = [
-            name
-            for name in sorted(videos)
-            if (settings.root / media / name).exists()
-            or not (settings.root / features / feature_name(name, settings.video_suffix)).exists()
-        ]
         report = make_features(
-            [settings.root / media], settings.root / features, model=settings.model, names=wanted, form=form,
+            [settings.root / media], settings.root / features, model=settings.model, names=sorted(videos), form=form,
             storage=storage, devices=parse_devices(settings.devices), decoders=settings.decoders,
         )  # fmt: skip
         yield f"features: {features}: {report.lines()[0]}"
         ledgers += [report.ledger] if report.failures else []
 
 
-def _video_names(chosen: Sequence[tuple[RecordFile, np.ndarray]]) -> Iterator[str]:
-    """Videos that records name; what is no path, or leads out of its folder, is left to the ledger of the shards."""
+def _video_names(chosen: Sequence[tuple[RecordFile, np.ndarray]], media: Path, run: ShardSettings) -> Iterator[str]:
+    """Videos below `media` that records name, as the places of their features follow from it.
+
+    What is no path, or leads out of its folder, is left to the ledger of the shards.
+    """
+    features, suffix = run.media_root / run.media_folder, run.video_suffix or ""
     for records, numbers in chosen:
         for record in read_records(records.path, records.spans(numbers)):
-            name = record.get("video") if isinstance(record, dict) else None
-            if isinstance(name, str) and PurePosixPath(name).name:
-                with suppress(DataError):
-                    media_path(name, Path())
-                    yield name
+            with suppress(DataError):
+                whole = canonical_record(record) if isinstance(record, dict) else {}
+                name, source = whole.get("video"), whole.get("data_source")
+                if not isinstance(name, str) or not PurePosixPath(name).name:
+                    continue
+                found = find_media(name, media, source)
+                # A video that is gone needs nothing, if its features are there.
+                if found is not None or find_media(feature_name(name, suffix), features, source) is None:
+                    yield found or name

@@ -5,26 +5,24 @@ video's length that the model is prompted with is not in it, since the number of
 The table has one row per question with everything that is known about it.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.data.atomic import replacing
+from hourllava.data.columns import question_fields
+from hourllava.data.options import find_options
 from hourllava.data.stream import arrow, iterate_entries
-from hourllava.data.taxonomy import find_task, find_topic
 from hourllava.errors import DataError
 
 PLACEHOLDER = "<image>\n"
 _ROWS_PER_GROUP = 20_000  # what is held in memory at a time
-_OPTION_LINE = re.compile(r"^\s*\(?([A-H])[).:]\s*(.+?)\s*$", re.MULTILINE)
 
 
 class Turn(BaseModel):
@@ -70,6 +68,12 @@ class QuestionRow(BaseModel):
     evidence: tuple[tuple[float, float], ...] = ()  # (start_seconds, end_seconds)
     duration_seconds: float | None = None
     split: str | None = None
+
+    @property
+    def media_id(self) -> str:
+        """The video's path with its source before it, which tells videos of one name apart."""
+        starts_with_source = PurePosixPath(self.video).parts[0] == self.data_source
+        return self.video if starts_with_source else f"{self.data_source}/{self.video}"
 
 
 def training_record(row: QuestionRow) -> TrainingRecord:
@@ -158,29 +162,6 @@ def question_table_file(path: Path) -> Iterator[Callable[[Any], None]]:
             writer.write_table(pa.concat_tables(waiting).combine_chunks())
 
 
-# Names under which published files of this kind keep the same thing.
-_COLUMNS = {
-    "question_id": ("question_id", "qid", "id", "uid", "key"),
-    "video": ("video", "video_path", "video_name", "video_id", "videoid", "vid", "video_file"),
-    "data_source": ("data_source", "source", "dataset", "video_source"),
-    "question": ("question", "query", "q", "prompt", "problem"),
-    "answer": ("answer", "a", "response", "ground_truth", "gt", "answer_text", "correct_answer"),
-    "answer_index": ("answer_index", "answer_id", "answer_idx", "correct_index", "label"),
-    "options": ("options", "choices", "candidates", "answer_choices"),
-    "task": ("task", "task_type", "question_type", "question_category", "sub_task", "category", "type"),
-    "topic": ("topic", "dimension", "aspect", "main_task"),
-    "form": ("form",),
-    "format": ("format", "question_format", "qa_type", "answer_type"),
-    "template": ("template",),
-    "evidence": ("evidence", "time_reference", "evidence_spans"),
-    "duration_seconds": ("duration_seconds", "duration", "video_duration", "length", "video_length"),
-    "split": ("split",),
-    "conversations": ("conversations", "messages", "conversation"),
-}
-_ALIASES = {alias for aliases in _COLUMNS.values() for alias in aliases}
-_OPTION_COLUMN = re.compile(r"^(?:option|choice|answer_choice|a)_?([a-h]|[0-7])$", re.IGNORECASE)
-
-
 @dataclass
 class LoadReport:
     """What a loader could not use: columns without a meaning to us, and records without a question or a video."""
@@ -205,12 +186,18 @@ def iterate_questions(path: Path, report: LoadReport) -> Iterator[QuestionRow]:
     """Read questions from .json (a list), .jsonl or .parquet, ours or the published data set's.
 
     Columns are found by any of their usual names; conversations become one question per exchange; options may be a
-    list, a dict by letter, columns of their own, or lines in the question. What cannot be mapped is counted in
+    list, a dict by letter, columns of their own, or stand in the question. What cannot be mapped is counted in
     `report`, never guessed.
 
     Raises:
         DataError: the file cannot be read or is not a list of records.
     """
+    for rows in iterate_records(path, report):
+        yield from rows
+
+
+def iterate_records(path: Path, report: LoadReport) -> Iterator[list[QuestionRow]]:
+    """As `iterate_questions`, with the questions of one record together, in the order of its conversation."""
     for entry in iterate_entries(path):
         number = entry.number
         if entry.fault is not None:
@@ -222,131 +209,30 @@ def iterate_questions(path: Path, report: LoadReport) -> Iterator[QuestionRow]:
             continue
         try:
             rows, unused = question_rows(entry.value, f"{path.stem}-{number}")
-        except (ValueError, TypeError) as error:
+        except (ValueError, DataError) as error:
             _problem(report, str(error).splitlines()[0], number)
             continue
         report.unmapped_columns.update(unused)
         report.num_questions += len(rows)
-        yield from rows
+        yield rows
 
 
 def question_rows(record: dict[str, Any], default_id: str) -> tuple[list[QuestionRow], list[str]]:
     """The questions of one record of any of the kinds above, and the columns that have no meaning here.
 
     Raises:
-        ValueError, TypeError: it cannot be mapped; the first line of the message says why.
+        ValueError, DataError: it cannot be mapped; the first line of the message says why.
     """
-    found: dict[str, Any] = {}
-    names = {name.lower(): name for name in record}
-    own_options = sorted(name for name in names if _OPTION_COLUMN.match(name))
-    for target, aliases in _COLUMNS.items():
-        present = [names[alias] for alias in aliases if alias in names]
-        if present:
-            found[target] = record[present[0]]
-    if len(own_options) > 1 and "options" not in found:
-        found["options"] = [record[names[name]] for name in own_options]
-    unused = [name for name in record if name.lower() not in _ALIASES and name.lower() not in own_options]
-    return list(_rows(found, str(found.get("question_id", default_id)))), unused
+    rows, unused = question_fields(record, default_id)
+    return [QuestionRow(**row) for row in rows], unused
+
+
+def split_options(text: str) -> tuple[str, tuple[str, ...]]:
+    """Take the options ("A. ...", "(B) ...") out of a question; no options unless they are clearly that."""
+    found = find_options(text)
+    return (found.question, found.options) if found is not None and found.is_sure else (text, ())
 
 
 def _problem(report: LoadReport, text: str, number: int) -> None:
     report.problems[text] += 1
     report.first_lines.setdefault(text, number)
-
-
-def _rows(found: dict[str, Any], question_id: str) -> Iterator[QuestionRow]:
-    video = found.get("video")
-    if isinstance(video, list):
-        video = video[0] if video else None
-    if not video:
-        raise ValueError("a record names no video")
-    common: dict[str, Any] = {"video": str(video)}
-    common["data_source"] = str(found.get("data_source") or Path(str(video)).parts[0])
-    task, topic = (
-        find_task(str(found.get("task") or "")),
-        find_topic(str(found.get("topic") or found.get("task") or "")),
-    )
-    common["task"] = task.name if task else None
-    common["topic"] = task.topic if task else topic
-    common["form"] = task.form if task else None
-    common |= {name: found[name] for name in ("template", "split") if found.get(name) is not None}
-    if found.get("duration_seconds") is not None:
-        common["duration_seconds"] = float(found["duration_seconds"])
-    common["evidence"] = _spans(found.get("evidence"))
-    if "conversations" in found:
-        turns = [
-            (str(turn.get("from", turn.get("role"))), str(turn.get("value", turn.get("content"))), turn.get("evidence"))
-            for turn in found["conversations"]
-        ]
-        exchanges = [
-            (asked, answer, evidence)
-            for (speaker, asked, _), (_, answer, evidence) in pairwise(turns)
-            if speaker in ("human", "user")
-        ]
-        if not exchanges:
-            raise ValueError("a conversation holds no exchange of a question and an answer")
-        for k, (asked, answer, evidence) in enumerate(exchanges):
-            name = question_id if len(exchanges) == 1 else f"{question_id}-{k}"
-            text, options = split_options(asked.replace("<image>", "").strip())
-            yield _row(common | ({"evidence": _spans(evidence)} if evidence else {}), name, text, options, answer, None)
-    elif found.get("question"):
-        options = _option_list(found.get("options"))
-        text = str(found["question"])
-        if not options:
-            text, options = split_options(text)
-        yield _row(common, question_id, text, options, found.get("answer"), found.get("answer_index"))
-    else:
-        raise ValueError("a record has neither a question nor a conversation")
-
-
-def _row(
-    common: dict[str, Any], question_id: str, question: str, options: tuple[str, ...], answer: Any, index: Any
-) -> QuestionRow:
-    if not options:
-        if answer is None:
-            raise ValueError("a question has no answer")
-        return QuestionRow(question_id=question_id, question=question, answer=str(answer), format="open", **common)
-    position = int(index) if index is not None else _position(str(answer), options)
-    if position is None or not 0 <= position < len(options):
-        raise ValueError("a multiple-choice answer is none of its options")
-    return QuestionRow(
-        question_id=question_id, question=question, options=options, answer=options[position], answer_index=position,
-        format="choice", **common,
-    )  # fmt: skip
-
-
-def _position(answer: str, options: tuple[str, ...]) -> int | None:
-    """Which option an answer means, by its text or its letter; an answer that can mean two is refused."""
-    letter = re.match(r"^\s*\(?([A-H])(?:[).:\s]|$)", answer)
-    by_letter = LETTERS.index(letter[1]) if letter and LETTERS.index(letter[1]) < len(options) else None
-    by_text = options.index(answer) if answer in options else None
-    if by_letter is not None and by_text is not None and by_letter != by_text:
-        raise ValueError("a multiple-choice answer is both the letter of one option and the text of another")
-    return by_letter if by_letter is not None else by_text
-
-
-def _option_list(value: Any) -> tuple[str, ...]:
-    if isinstance(value, dict):
-        value = [value[name] for name in sorted(value) if value[name] is not None]
-    if isinstance(value, str):
-        value = [match[1] for match in _OPTION_LINE.findall(value)] or value.split("\n")
-    return tuple(re.sub(r"^\(?[A-H][).:]\s+", "", str(option)) for option in value or ())
-
-
-def split_options(text: str) -> tuple[str, tuple[str, ...]]:
-    """Take the option lines ("A. ...", "(B) ...") out of a question; no options unless there are two or more."""
-    found = _OPTION_LINE.findall(text)
-    if len(found) < 2 or [letter for letter, _ in found] != list(LETTERS[: len(found)]):
-        return text, ()
-    return text[: _OPTION_LINE.search(text).start()].strip(), tuple(option for _, option in found)  # type: ignore[union-attr]
-
-
-def _spans(items: Any) -> tuple[tuple[float, float], ...]:
-    return tuple(_span(item) for item in items or ())
-
-
-def _span(item: Any) -> tuple[float, float]:
-    if isinstance(item, dict):
-        return float(item["start_seconds"]), float(item["end_seconds"])
-    start, end = item
-    return float(start), float(end)

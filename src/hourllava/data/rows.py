@@ -30,7 +30,7 @@ from PIL import Image
 from hourllava.data.feature_check import check_encoder
 from hourllava.data.feature_files import feature_size, load_features
 from hourllava.data.mds_encodings import CODING_ERRORS
-from hourllava.data.media import media_path
+from hourllava.data.media import find_media, media_path
 from hourllava.errors import ConfigError, DataError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.model.config import HourLlavaConfig
@@ -95,7 +95,7 @@ class RowEncoder:
         """
         record = _record(row)
         if "video" in row:
-            video = self._read_video(row["video"])
+            video = self._read_video(self._video_name(row["video"], record))
             first, *others = self._conversations(record, 1)
             sample = self._encode(first, seed, video=video)
             again = Video(video.duration_seconds, layout=sample.layout, num_frames=video.num_frames) if others else None
@@ -118,7 +118,7 @@ class RowEncoder:
         """
         record, config = _record(row), self.processor.config
         if "video" in row:
-            num_frames, duration_seconds = self._video_size(row["video"])
+            num_frames, duration_seconds = self._video_size(self._video_name(row["video"], record))
             layout = video_layout(num_frames, config)
             video = Video(duration_seconds, layout=layout, num_frames=num_frames)
             samples = [self._encode(part, 0, video=video) for part in self._conversations(record, 1)]
@@ -167,6 +167,13 @@ class RowEncoder:
     def _conversations(self, record: Mapping[str, Any], num_visuals: int) -> list[Conversation]:
         turns: Conversation = record["conversations"]
         return [turns] if self.questions == "conversation" or not num_visuals else question_pairs(turns, num_visuals)
+
+    def _video_name(self, name: Any, record: Mapping[str, Any]) -> str:
+        """The path below the media root. Shards hold it; in rows made of records as they are, the source may lack."""
+        if not isinstance(name, str) or not name:
+            raise DataError(f"'video' must be a path, got {name!r:.80}")
+        found = find_media(name, self.media_root) or find_media(name, self.media_root, record.get("data_source"))
+        return found or name
 
     def _read_video(self, name: str) -> Video:
         path = self._path(name)
@@ -235,9 +242,7 @@ class RowEncoder:
         grid = SampleGrid.of(FPS, 0.0, duration)
         return max(grid.stop or 0, 1), duration
 
-    def _path(self, name: Any) -> Path:
-        if not isinstance(name, str) or not name:
-            raise DataError(f"'video' must be a path, got {name!r:.80}")
+    def _path(self, name: str) -> Path:
         return media_path(name, self.media_root)
 
 

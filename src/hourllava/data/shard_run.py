@@ -13,6 +13,7 @@ from hourllava.data.mds_merge import merge_indexes, path_from
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mixtures import Kind, Mixture, Sampling, parse_part, published_mixture, read_mixture
 from hourllava.data.sharding import ShardSettings, shard_records
+from hourllava.data.stream import records_suffix
 from hourllava.errors import ConfigError, DataError
 
 STREAMS_NAME = "streams.json"
@@ -35,17 +36,19 @@ def run_shard(
 
     Raises:
         ConfigError: options that do not go together or are outside what is allowed.
-        DataError: as of `shard_records`.
+        DataError: as of `shard_records`, or no record can be used.
     """
     only_images = False
     sampling = Sampling.parse(sample)
-    if len(records) == 1 and not records[0].endswith((".json", ".jsonl")):
+    if len(records) == 1 and not Path(records[0]).suffix:
         source = published_mixture().source(records[0])
         if kind not in (None, source.kind) or sample != "all":
             raise ConfigError(f"{records[0]} has its own kind ({source.kind}) and sampling; leave out --kind, --sample")
         kind, only_images = source.kind, source.only_images
         files = tuple((records_root / path, taken) for path, taken in source.files.items())
     else:
+        for name in records:
+            records_suffix(Path(name), (".json", ".jsonl"))
         files = tuple((Path(path), sampling) for path in records)
     if kind is None:
         raise ConfigError(
@@ -64,14 +67,10 @@ def run_shard(
         size_limit_bytes=size_limit_mib << 20,
     )
     summary = shard_records(settings, out)
-    if not summary.num_samples and summary.ledger:
-        raise DataError(
-            f"{out} holds no sample: all {summary.num_skipped} records were skipped; reasons: {summary.ledger}"
-        )
-    lines = [f"{out}: {summary.num_samples} samples"]
-    if summary.ledger:
-        lines.append(f"{summary.num_skipped} records were skipped; the reasons are in {summary.ledger}")
-    return lines
+    skipped = f"{summary.num_skipped} records were skipped; the reasons are in {summary.ledger}"
+    if not summary.num_samples:
+        raise DataError(f"{out} holds no sample: {skipped if summary.ledger else 'no record was chosen'}")
+    return [f"{out}: {summary.num_samples} samples", *([skipped] if summary.ledger else [])]
 
 
 def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixture: Path | None) -> list[str]:

@@ -34,10 +34,11 @@ from hourllava.data.locks import lock_folder
 from hourllava.data.mds_encodings import CODING_ERRORS, decode_jpeg, encode_jpeg
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_writer import DEFAULT_SIZE_LIMIT_BYTES, LEDGER_NAME, ShardWriter
-from hourllava.data.media import feature_name, media_path
+from hourllava.data.media import feature_name, find_media
 from hourllava.data.mixtures import Kind, Sampling
 from hourllava.data.processes import end_with_parent
 from hourllava.data.record_file import RecordFile, read_records
+from hourllava.data.training_record import canonical_record, is_conversation, media_names
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.video.picture_file import is_upright, open_picture, upright_rgb
 
@@ -264,20 +265,24 @@ def _row(record: Any, source: str, settings: ShardSettings) -> dict[str, Any]:
     """The row of a record; a DataError says why there is none."""
     if isinstance(record, DataError):
         raise record
-    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
-        raise DataError("a record must be an object with a list 'conversations'")
+    if not isinstance(record, dict) or not is_conversation(record):
+        raise DataError(
+            "a record must be an object with a list 'conversations'; hourllava data group makes such of questions"
+        )
+    record = canonical_record(record)
+    speakers = {turn["from"] for turn in record["conversations"]}
+    if not speakers <= {"human", "gpt"}:
+        raise DataError(f"a turn is of human or gpt, got {', '.join(sorted(speakers))}; see hourllava data check --fix")
     text = record if "source" in record else {**record, "source": source}
     if settings.kind == "video":
         return {"video": _video(record, settings), "text": text}
-    names = record.get("image") or []
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"'image' must be a path or a list of paths, got {record['image']!r:.80}")
-    if record.get("video"):
+    if "video" in record:
         raise DataError("the record has a video; shard it with kind 'video'")
+    names = media_names(record)
     if settings.kind == "image" and len(names) > 1:
         raise DataError(f"the record has {len(names)} images; shard it with kind 'images'")
-    images = [_jpeg(name, settings.media_root / settings.media_folder) for name in names] or [_blank_jpeg()]
+    root = settings.media_root / settings.media_folder
+    images = [_jpeg(name, root, record.get("data_source")) for name in names] or [_blank_jpeg()]
     return {"image": images if settings.kind == "images" else images[0], "text": text}
 
 
@@ -287,26 +292,29 @@ def _video(record: Mapping[str, Any], settings: ShardSettings) -> str:
         raise DataError(f"'video' must be a path, got {name!r:.80}")
     if settings.video_suffix is not None:
         name = feature_name(name, settings.video_suffix)
+    path = _find(name, settings.media_root / settings.media_folder, record.get("data_source"))
     try:
-        found = media_path(name, settings.media_root / settings.media_folder).stat()
+        found = path.stat()
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise DataError(f"{name}: {error.strerror}") from error
     if stat.S_ISREG(found.st_mode) and not found.st_size:
         raise DataError(f"{name} is empty (0 bytes)")
-    return str(PurePosixPath(settings.media_folder, name))
+    return path.relative_to(settings.media_root).as_posix()
 
 
-def _unreadable(name: str, error: OSError) -> DataError:
-    return DataError(f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}")
+def _find(name: str, root: Path, data_source: object) -> Path:
+    found = find_media(name, root, data_source)
+    if found is None:
+        raise DataError(f"{name} is missing")
+    return root / found
 
 
-def _jpeg(name: str, root: Path) -> bytes:
+def _jpeg(name: str, root: Path, data_source: object) -> bytes:
     """The image as a JPEG file: an upright RGB JPEG byte for byte, anything else converted."""
-    path = media_path(name, root)
     try:
-        data = path.read_bytes()
+        data = _find(name, root, data_source).read_bytes()
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise DataError(f"{name}: {error.strerror}") from error
     try:
         with open_picture(io.BytesIO(data)) as image:
             if image.format == "JPEG" and image.mode == "RGB" and is_upright(image):

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from tqdm import tqdm
 
 from hourllava.data.atomic import replacing
-from hourllava.data.check import media_names
-from hourllava.data.records import question_rows
+from hourllava.data.columns import media_named, told_seconds
+from hourllava.data.mds_encodings import CODING_ERRORS
+from hourllava.data.media import find_media
 from hourllava.data.stream import iterate_entries
 from hourllava.errors import DataError, VideoError
 from hourllava.video import probe
@@ -73,7 +74,13 @@ def source_lines(root: Path) -> list[str]:
 
 
 def verify_media(
-    records: Path, media: Path, report: Path, *, processes: int | None = None, progress: bool = True
+    records: Path,
+    media: Path,
+    report: Path,
+    *,
+    processes: int | None = None,
+    progress: bool = True,
+    unusable: Counter[str] | None = None,
 ) -> Counter[Status]:
     """Look for every media file that records name, and open it.
 
@@ -82,10 +89,11 @@ def verify_media(
     Args:
         records: training records or questions, .json, .jsonl or .parquet. Where they tell a video's length, a file
             that is more than 2 s and 2 % off is a mismatch.
-        media: folder that the paths in the records are relative to.
+        media: folder that the paths in the records are relative to, or their sources' folders.
         report: .jsonl, a `MediaState` a line, sorted when complete; one that is there is continued.
         processes: files opened at a time; one per core by default.
         progress: show a progress bar on stderr.
+        unusable: gets the number of records whose media cannot be told.
 
     Returns:
         files by status.
@@ -95,7 +103,7 @@ def verify_media(
     """
     if not media.is_dir():
         raise DataError(f"{media} is no folder; give the one that paths in the records are relative to (--media)")
-    expected = _expected(records)
+    expected = _expected(records, media, Counter() if unusable is None else unusable)
     if not expected:
         raise DataError(f"{records} names no video and no image")
     known = _known(report, expected)
@@ -126,24 +134,27 @@ def verify_media(
 
 def media_state(media: Path, name: str, known: MediaState | None) -> MediaState:
     """Open a media file, unless it is as it was when `known` was found."""
-    path = media / name
     try:
+        if find_media(name, media) is None:
+            return MediaState(media=name, status="missing")
+        path = media / name
         status = path.stat()
-    except OSError as error:
-        return MediaState(media=name, status="missing", detail=error.strerror or "")
+    except (DataError, OSError) as error:
+        return MediaState(media=name, status="missing", detail=str(error))
     stamp: dict[str, Any] = {"media": name, "num_bytes": status.st_size, "changed_ns": status.st_mtime_ns}
     if known is not None and (known.num_bytes, known.changed_ns) == (status.st_size, status.st_mtime_ns):
         return known
     try:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             with Image.open(path) as image:
-                image.verify()
+                image.load()  # decoded whole, as `data shard` does: `verify` sees no JPEG that was cut in half
             return MediaState(status="found", **stamp)
         if path.is_dir() and not frame_files(path):
             return MediaState(status="unreadable", detail="a folder without pictures", **stamp)
         return MediaState(status="found", duration_seconds=probe(path).duration_seconds, **stamp)
-    except (OSError, SyntaxError, ValueError, VideoError) as error:  # Pillow raises the first three
-        return MediaState(status="unreadable", detail=str(error).splitlines()[0], **stamp)
+    except (*CODING_ERRORS, VideoError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return MediaState(status="unreadable", detail=reason, **stamp)
 
 
 def _compared(state: MediaState, expected_seconds: float | None) -> MediaState:
@@ -157,32 +168,37 @@ def _compared(state: MediaState, expected_seconds: float | None) -> MediaState:
     return state.model_copy(update={"status": "duration mismatch" if is_off else "found", "detail": detail})
 
 
-def _expected(records: Path) -> dict[str, float | None]:
-    """Media path -> its length in seconds where the records tell."""
+def _expected(records: Path, media: Path, unusable: Counter[str]) -> dict[str, float | None]:
+    """Media path below the folder -> its length in seconds where the records tell."""
     expected: dict[str, float | None] = {}
+    places: dict[tuple[str, str | None], str] = {}
     for entry in iterate_entries(records):
-        for name, seconds in _media_of(entry.value):
-            expected[name] = expected.get(name) or seconds
+        names, source = media_named(entry.value)
+        if not names and (entry.fault is not None or not isinstance(entry.value, dict)):
+            unusable["cannot be read"] += 1
+        elif not names:
+            unusable["name no media"] += 1
+        for name in names:
+            if (name, source) not in places:
+                places[name, source] = _place(name, media, source)
+            place = places[name, source]
+            expected[place] = expected.get(place) or told_seconds(entry.value)
     return expected
 
 
-def _media_of(record: Any) -> Iterator[tuple[str, float | None]]:
-    if not isinstance(record, dict):
-        return  # `data check` tells
-    if "conversations" in record:
-        yield from ((name, None) for name in media_names(record) or ())
-        return
+def _place(name: str, media: Path, data_source: str | None) -> str:
+    """Where a file lies below the folder; where it should, if it is not there."""
     try:
-        rows = question_rows(record, "")[0]
-    except (ValueError, TypeError):
-        return  # `data check` tells
-    yield from ((row.video, row.duration_seconds) for row in rows)
+        found = find_media(name, media, data_source)
+    except DataError:
+        return name  # opening it says why
+    return found or (name if not data_source or name.startswith(f"{data_source}/") else f"{data_source}/{name}")
 
 
 def _known(report: Path, expected: dict[str, float | None]) -> dict[str, MediaState]:
     known: dict[str, MediaState] = {}
     if report.is_file():
-        with report.open(encoding="utf-8") as file:
+        with report.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     state = MediaState.model_validate_json(line)
@@ -196,7 +212,7 @@ def _known(report: Path, expected: dict[str, float | None]) -> dict[str, MediaSt
 def report_lines(counts: Counter[Status], report: Path, num_shown: int = 10) -> list[str]:
     """Counts by status, and the first files that are not as they should be."""
     lines = [", ".join(f"{counts[status]} {status}" for status in get_args(Status))]
-    with report.open(encoding="utf-8") as file:
+    with report.open(encoding="utf-8", errors="replace") as file:
         bad = (state for state in map(json.loads, file) if state["status"] != "found")
         lines += [f"{state['status']}: {state['media']} {state['detail']}".rstrip() for state in islice(bad, num_shown)]
     return [*lines, f"all files: {report}"]
@@ -214,7 +230,10 @@ def describe_sources(
         yield from source_lines(root)
         return
     report = report or records.with_name(f"{records.name}.media.jsonl")
-    counts = verify_media(records, media or root / "VideoMarathon" / "videos", report, processes=processes)
+    unusable: Counter[str] = Counter()
+    folder = media or root / "VideoMarathon" / "videos"
+    counts = verify_media(records, folder, report, processes=processes, unusable=unusable)
     yield from report_lines(counts, report)
+    yield from (f"{count} records {what}; hourllava data check tells more" for what, count in unusable.items())
     if counts["found"] < counts.total():
         raise DataError(f"{counts.total() - counts['found']} of {counts.total()} files are not as they should be")

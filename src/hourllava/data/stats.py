@@ -18,6 +18,7 @@ from hourllava.data.taxonomy import TASKS, TOPICS
 from hourllava.errors import DataError
 
 BIN_MINUTES = 5
+WORLD_NAME, WORLD_SOURCE = "MarathonWorld", "marathonworld"  # its rows' `data_source`; made by scripts, so exact
 PUBLISHED: dict[str, Any] = json.loads(files("hourllava.data").joinpath("published.json").read_text(encoding="utf-8"))
 _TABLES = ("questions.parquet", "videomarathon.json", "videomarathon.jsonl", "videomarathon.parquet")
 COMPARISON_HEADS = ("data set", "captioner", "summarizer", "total", "mean", "range", "open-ended", "multiple-choice")
@@ -60,8 +61,10 @@ def find_question_file(source: Path) -> Path:
     raise DataError(f"{source} holds no question file; expected jsons/ with one of: {', '.join(_TABLES)}")
 
 
-def collect_statistics(source: Path, name: str) -> tuple[Statistics, LoadReport]:
+def collect_statistics(source: Path, name: str | None = None) -> tuple[Statistics, LoadReport]:
     """Count a data set: a folder in VideoMarathon's layout, or one of its question files.
+
+    Without a name, it is called by its folder or file; MarathonWorld, which its rows name as their source, by its own.
 
     Raises:
         DataError: no question file, or none of its records can be used.
@@ -73,9 +76,9 @@ def collect_statistics(source: Path, name: str) -> tuple[Statistics, LoadReport]
     tasks: Counter[str] = Counter()
     formats: Counter[str] = Counter()
     for row in iterate_questions(path, report):
-        sources[row.video] = row.data_source
+        sources[row.media_id] = row.data_source
         if row.duration_seconds is not None:
-            seconds[row.video] = row.duration_seconds
+            seconds[row.media_id] = row.duration_seconds
         topics[row.topic or "not given"] += 1
         tasks[row.task or "not given"] += 1
         formats[row.format] += 1
@@ -90,7 +93,7 @@ def collect_statistics(source: Path, name: str) -> tuple[Statistics, LoadReport]
     if topics["not given"]:
         notes.append(f"topic unknown for {topics['not given']} of {topics.total()} questions")
     statistics = Statistics(
-        name=name,
+        name=name or _name_of(source, set(sources.values())),
         num_videos=len(sources),
         num_open=formats["open"],
         num_choice=formats["choice"],
@@ -102,6 +105,12 @@ def collect_statistics(source: Path, name: str) -> tuple[Statistics, LoadReport]
         notes=notes,
     )
     return statistics, report
+
+
+def _name_of(source: Path, data_sources: set[str]) -> str:
+    if data_sources == {WORLD_SOURCE}:
+        return WORLD_NAME
+    return source.stem if source.is_file() else source.absolute().name
 
 
 def _event_counts(path: Path) -> Counter[int]:
@@ -130,7 +139,7 @@ def comparison_rows(statistics: Statistics) -> list[tuple[str, ...]]:
     ]
     minutes = statistics.durations_minutes
     known = len(minutes) == statistics.num_videos
-    exact = statistics.name == "MarathonWorld"
+    exact = set(statistics.videos_per_source) == {WORLD_SOURCE}
     rows.append(
         (
             statistics.name,
@@ -159,7 +168,7 @@ def markdown_report(statistics: Statistics) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def write_statistics(source: Path, out: Path, name: str) -> list[str]:
+def write_statistics(source: Path, out: Path, name: str | None = None) -> list[str]:
     """Write figures (PNG, SVG) and tables (Markdown, JSON) of a data set to `out`.
 
     Returns lines for the user: what was counted, what could not be used, what was written.

@@ -1,4 +1,7 @@
-"""Reading millions of records one at a time: JSON lists, JSON lines, parquet.
+"""The one reader of files of records: JSON lists, JSON lines, parquet, one record at a time.
+
+`data check`, `group`, `sources`, `shard` and `prepare` all read through it, so that a record's number, its bytes and
+what is damage are the same for each of them.
 
 `json` gives a list only whole (a 2 GB file takes 10 GB), and gives up at the first damaged byte. Here the list is cut
 into its elements with `json`'s own scanner over a window of the file, so that a damaged record is one problem with its
@@ -8,10 +11,9 @@ line, and reading goes on at the next one.
 import codecs
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hourllava.errors import ConfigError, DataError
 
@@ -19,13 +21,14 @@ WINDOW_CHARACTERS = 1 << 20
 MAX_RECORD_CHARACTERS = 1 << 26
 NEAR_END_CHARACTERS = 16  # a fault this near to the window's end may be a number or name that was cut
 _ROWS_PER_BATCH = 4096
+SUFFIXES = (".json", ".jsonl", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz")
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _FIRST_KEY = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:')
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One record of a file, or one place where there should be one.
 
     Attributes:
@@ -34,6 +37,8 @@ class Entry:
         value: the record; None if there is a fault.
         fault: why it cannot be read.
         text: as it stands in the file; empty in parquet.
+        begin_byte, end_byte: where the record, or what is damaged, lies in the file; 0 in parquet.
+        is_of_file: the fault is not of one record: the list has no right end, or damage reaches to the file's end.
     """
 
     number: int
@@ -41,6 +46,9 @@ class Entry:
     value: Any
     fault: str | None = None
     text: str = ""
+    begin_byte: int = 0
+    end_byte: int = 0
+    is_of_file: bool = False
 
     @property
     def place(self) -> str:
@@ -57,12 +65,25 @@ def iterate_entries(path: Path) -> Iterator[Entry]:
         DataError: the file cannot be opened, is no list, or is of another kind.
     """
     readers = {".json": _json_list, ".jsonl": _json_lines, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path} is not a file of records; use .json (a list), .jsonl or .parquet")
+    suffix = records_suffix(path)
     try:
-        yield from readers[path.suffix](path)
+        yield from readers[suffix](path)
     except (OSError, ValueError) as error:  # pyarrow's errors are both
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def records_suffix(path: Path, allowed: Sequence[str] = SUFFIXES) -> str:
+    """`.json`, `.jsonl` or `.parquet`: what the end of the name says about a file of records, whatever its case.
+
+    Raises:
+        DataError: it says something else.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in allowed:
+        kinds = " or ".join(name + " (a list)" * (name == ".json") for name in allowed)
+        what = "compressed; unpack it first, then" if suffix in COMPRESSED else "not a file of records;"
+        raise DataError(f"{path} is {what} use {kinds}")
+    return suffix
 
 
 def arrow() -> tuple[Any, Any]:
@@ -89,31 +110,37 @@ def _parquet(path: Path) -> Iterator[Entry]:
 
 def _json_lines(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
-        line = number = 0
+        line = number = end = 0
         while data := file.readline(MAX_RECORD_CHARACTERS):
             line += 1
+            begin, end = end, end + len(data)
             if len(data) == MAX_RECORD_CHARACTERS and not data.endswith(b"\n"):
-                while len(file.readline(MAX_RECORD_CHARACTERS)) == MAX_RECORD_CHARACTERS:
-                    pass
+                while len(more := file.readline(MAX_RECORD_CHARACTERS)) == MAX_RECORD_CHARACTERS:
+                    end += len(more)
+                end += len(more)
                 number += 1
-                yield Entry(number, line, None, "a line is longer than 64 MiB; .jsonl has one record a line")
-            elif data.strip():
+                fault = "a line is longer than 64 MiB; .jsonl has one record a line"
+                yield Entry(number, line, None, fault, "", begin, end)
+                continue
+            if data.startswith(codecs.BOM_UTF8):  # before any line: files with a mark may have been joined
+                data, begin = data.removeprefix(codecs.BOM_UTF8), begin + len(codecs.BOM_UTF8)
+            if data.strip():
                 number += 1
                 text = data.decode(errors="surrogateescape").strip()
                 try:
-                    yield _entry(number, line, json.loads(text), text)
+                    yield _entry(number, line, json.loads(text), text, begin, end)
                 except (ValueError, RecursionError) as error:
-                    yield Entry(number, line, None, f"not JSON: {_reason(error)}", text)
+                    yield Entry(number, line, None, f"not JSON: {_reason(error)}", text, begin, end)
 
 
-def _entry(number: int, line: int, value: Any, text: str) -> Entry:
+def _entry(number: int, line: int, value: Any, text: str, begin: int, end: int) -> Entry:
     """A record that was read, if its text is text. Bytes that are no UTF-8 are lone surrogates here."""
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
-            return Entry(number, line, None, "bytes that are no UTF-8", text)
-    return Entry(number, line, value, None, text)
+            return Entry(number, line, None, "bytes that are no UTF-8", text, begin, end)
+    return Entry(number, line, value, None, text, begin, end)
 
 
 def _reason(error: Exception) -> str:
@@ -125,10 +152,13 @@ class _Window:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text = ""
         self.at = 0  # where reading goes on
         self.line = 1
+        has_mark = self._file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
+        self.byte = len(codecs.BOM_UTF8) if has_mark else 0  # where `at` is in the file
+        self._file.seek(self.byte)
         self.ended = False
 
     def close(self) -> None:
@@ -145,7 +175,9 @@ class _Window:
         return True
 
     def advance(self, to: int) -> None:
-        self.line += self.text.count("\n", self.at, to)
+        passed = self.text[self.at : to]
+        self.line += passed.count("\n")
+        self.byte += len(passed) if passed.isascii() else len(passed.encode(errors="surrogateescape"))
         self.at = to
 
     def skip_space(self) -> str:
@@ -176,27 +208,31 @@ def _elements(path: Path, window: _Window) -> Iterator[Entry]:
         raise DataError(f"{path} holds {kinds.get(first, 'something else')}; a list of records is needed{hint}")
     window.advance(window.at + 1)
     number, key, after_comma = 0, "id", False
+
+    def fault_of_file(fault: str) -> Entry:
+        return Entry(number + 1, window.line, None, fault, "", window.byte, window.byte, is_of_file=True)
+
     while True:
         character = window.skip_space()
-        line = window.line
         if character == "":
-            yield Entry(number + 1, line, None, "the file ends before its list does: it was cut short")
+            yield fault_of_file("the file ends before its list does: it was cut short")
             return
         if character == "]":
             if after_comma:
-                yield Entry(number + 1, line, None, "a comma before the end of the list")
+                yield fault_of_file("a comma before the end of the list")
             window.advance(window.at + 1)
             if window.skip_space():
-                yield Entry(number + 1, window.line, None, "something follows the list")
+                yield fault_of_file("something follows the list")
             return
         number += 1
+        line, begin = window.line, window.byte
         value, end, fault = _scan(window)
         if fault is None:
             text = window.text[window.at : end]
             if match := _FIRST_KEY.match(text):
                 key = match[1]
             window.advance(end)
-            entry = _entry(number, line, value, text)
+            entry = _entry(number, line, value, text, begin, window.byte)
             separator = window.skip_space()
             if separator not in (",", "]", ""):
                 fault = "no comma behind it"
@@ -206,9 +242,13 @@ def _elements(path: Path, window: _Window) -> Iterator[Entry]:
                 window.advance(window.at + after_comma)
                 continue
         start = window.at
+        damaged = window.text[start : start + 200]
         found = _skip_to_next(window, key)
-        cut_short = " (the file ends in it: it was cut short)" if not found and window.ended else ""
-        yield Entry(number, line, None, f"not JSON: {fault}{cut_short}", window.text[start : start + 200])
+        is_cut = not found and not window.text.rstrip().endswith("]")
+        cut_short = " (the file ends in it: it was cut short)" if is_cut else ""
+        fault = f"not JSON: {fault}{cut_short}"
+        # Without a next record, nobody knows how many were behind this one.
+        yield Entry(number, line, None, fault, damaged, begin, window.byte, is_of_file=not found)
         if not found:
             return
         after_comma = True

@@ -37,7 +37,10 @@ def find_task(words: str) -> Task | None:
 def find_topic(words: str) -> str | None:
     """The topic that a file means by `words` ("Temporality", "temporal", ...)."""
     plain = _plain(words)
-    return next((topic for topic in TOPICS if plain and (topic.startswith(plain) or plain.startswith(topic))), None)
+    # The beginning of a topic's name is one from 4 letters on: "oe" and "mc" are none.
+    return next(
+        (topic for topic in TOPICS if (len(plain) > 3 and topic.startswith(plain)) or plain.startswith(topic)), None
+    )
 
 
 def _plain(words: str) -> str:

@@ -373,8 +373,8 @@ class HourLlava:
             reader.close()
             if reader.info.is_live:
                 raise VideoError(
-                    f"{shown_name(video)} can be read once only, and its sound begins before its pictures, so a part of "
-                    "it cannot be found: save it to a file, or watch all of it"
+                    f"{shown_name(video)} can be read once only, and its sound begins before its pictures, so a part "
+                    "of it cannot be found: save it to a file, or watch all of it"
                 )
             reader = read(*exact)
         return reader, *exact
