@@ -37,7 +37,7 @@ def check(
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a copy without the problems.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print every problem, not only the first 20 of a kind.")] = False,
 ) -> None:
-    """Report every problem of a file of records; exit code 6 if there are any and none was fixed."""
+    """Report every problem of a file of records; exit code 9 if some records have any, 6 if all do."""
     from hourllava.data.mend import check_and_fix
 
     for line in check_and_fix(file, media=media, fix=fix, shown_per_kind=None if all_ else 20):
@@ -52,7 +52,7 @@ def sources(
     report: Annotated[Path | None, typer.Option(help="What was found (.jsonl); beside the records by default.")] = None,
     processes: Annotated[int | None, typer.Option(help="Files opened at a time.", min=1)] = None,
 ) -> None:
-    """List where data comes from and must lie; with --records, open all media (exit code 6 if any is not well)."""
+    """List where data comes from and must lie; with --records, open all media (exit code 9 if some are not well)."""
     from hourllava.data.sources import describe_sources
 
     for line in describe_sources(root, records, media, report, processes):
@@ -67,9 +67,9 @@ def group(
     seed: Annotated[int, typer.Option(help="Another one puts other questions together.")] = 0,
 ) -> None:
     """Join questions about one video into training records of several turns."""
-    from hourllava.data.group import group_records
+    from hourllava.data.group import run_group
 
-    for line in group_records(file, out, num_questions=questions, seed=seed):
+    for line in run_group(file, out, questions, seed):
         typer.echo(line)
 
 
@@ -86,7 +86,7 @@ def features(
     decoders: Annotated[int | None, typer.Option(help="Videos decoded at a time for each device.")] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
 ) -> None:
-    """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 6 if any failed."""
+    """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 9 if some failed."""
     from hourllava.data.features import run_features
 
     for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders, engine):

@@ -31,7 +31,7 @@ from hourllava.data.mds_format import (
     parse_lengths,
 )
 from hourllava.data.mds_remote import default_cache_folder, join, local_shard, read_bytes
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 _OPEN_SHARDS = 256
 _MAX_REPORTED = 5
@@ -224,7 +224,8 @@ class MdsDataset:
             progress: show a progress bar on stderr.
 
         Raises:
-            DataError: some are not; names the first five.
+            PartlyDoneError: some are not; names the first five.
+            DataError: none is.
         """
         problems = []
         for folder, shard in tqdm(self._shards, unit="shard", file=sys.stderr, disable=not progress):
@@ -237,7 +238,8 @@ class MdsDataset:
         if problems:
             more = f"; and {len(problems) - _MAX_REPORTED} more" if len(problems) > _MAX_REPORTED else ""
             listed = "; ".join(problems[:_MAX_REPORTED])
-            raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")
+            message = f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}"
+            raise (PartlyDoneError if len(problems) < len(self._shards) else DataError)(message)
 
 
 def read_lengths_settings(folder: str) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ from hourllava.data.rows import Questions, RowEncoder
 from hourllava.data.shard_run import merge_stage
 from hourllava.data.sharding import KnownFiles, ShardSettings, choose_records, shard_records
 from hourllava.data.stream import iterate_entries
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.video.reader import usable_cores
 
 FEATURE_FORMS: dict[str, tuple[Form, Storage]] = {
@@ -104,7 +104,9 @@ def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
     """Do all steps; lines for the user, a summary last.
 
     Raises:
-        DataError: record files of the mixture are missing, a folder cannot be written, or another run is in it.
+        PartlyDoneError: after the last line, if something was left out.
+        DataError: no sample is left, record files of the mixture are missing, a folder cannot be written, or another
+            run is in it.
         ConfigError, CheckpointError: as `make_features`.
     """
     stage = settings.mixture.stage(settings.stage)
@@ -147,6 +149,7 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
     summaries = [shard_records(run, settings.out / part.folder, known) for part, run in runs]
     num_samples = sum(summary.num_samples for summary in summaries)
     num_skipped = sum(summary.num_skipped for summary in summaries)
+    num_unmeasured = 0
     yield f"shards: {num_samples} samples in {len(runs)} parts, {num_skipped} records left out"
     ledgers += [summary.ledger for summary in summaries if summary.ledger is not None]
 
@@ -156,11 +159,17 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
         encoder = RowEncoder(load_processor(settings.model), settings.root, questions=settings.questions)
         for name, count in counts.items():
             _, num_unknown = measure_folder(folder / name, encoder, num_processes=settings.num_processes)
+            num_unmeasured += num_unknown
             unknown = f", {num_unknown} cannot be measured: training will skip them" if num_unknown else ""
             yield f"lengths: {folder / name}: {count} rows{unknown}"
     for name, count in counts.items():
         yield f"stage {settings.stage}: {folder / name}: {count} samples"
     yield from (f"why left out or changed: {ledger}" for ledger in ledgers)
+    if num_dropped or num_skipped or num_unmeasured:
+        raise (PartlyDoneError if num_samples > num_unmeasured else DataError)(
+            f"stage {settings.stage} has {num_samples} samples; {num_dropped + num_skipped} records were left out, "
+            f"{num_unmeasured} samples cannot be measured"
+        )
 
 
 def _shard_settings(

@@ -22,7 +22,7 @@ from hourllava.data.atomic import replacing
 from hourllava.data.check import media_names
 from hourllava.data.records import question_rows
 from hourllava.data.stream import iterate_entries
-from hourllava.errors import DataError, VideoError
+from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.video import probe
 from hourllava.video.reader import usable_cores
 from hourllava.video.source import IMAGE_SUFFIXES, frame_files
@@ -208,7 +208,8 @@ def describe_sources(
     """`hourllava data sources`: the table, or what was found of the records' media.
 
     Raises:
-        DataError: after the last line, if a file is missing, unreadable or of another length.
+        PartlyDoneError: after the last line, if some files are missing, unreadable or of another length.
+        DataError: after the last line, if all are; or as `verify_media`.
     """
     if records is None:
         yield from source_lines(root)
@@ -217,4 +218,5 @@ def describe_sources(
     counts = verify_media(records, media or root / "VideoMarathon" / "videos", report, processes=processes)
     yield from report_lines(counts, report)
     if counts["found"] < counts.total():
-        raise DataError(f"{counts.total() - counts['found']} of {counts.total()} files are not as they should be")
+        message = f"{counts.total() - counts['found']} of {counts.total()} files are not as they should be"
+        raise (PartlyDoneError if counts["found"] else DataError)(message)

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hourllava.errors import ConfigError, MemoryFileError
+from hourllava.errors import ConfigError, MemoryFileError, PartlyDoneError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory
 from hourllava.inference.memory_file import FORMAT_VERSION, UNFINISHED_SUFFIX, read_fields
@@ -143,9 +143,22 @@ class MemoryCache:
 
         Returns:
             bytes freed
+
+        Raises:
+            PartlyDoneError: some cannot be removed.
+            MemoryFileError: none can.
         """
         self._remove_unfinished()
-        return sum(num_bytes for _, num_bytes, path in self._files() if _remove(path))
+        files = self._files()
+        freed_bytes = sum(num_bytes for _, num_bytes, path in files if _remove(path))
+        num_left = sum(path.exists() for _, _, path in files)  # those that another process has removed are gone, too
+        if num_left:
+            message = (
+                f"{num_left} of {len(files)} memories in {self.folder} cannot be removed ({freed_bytes / 1e6:.1f} MB "
+                "freed); check who may write there"
+            )
+            raise (PartlyDoneError if num_left < len(files) else MemoryFileError)(message)
+        return freed_bytes
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{_SUFFIX}"
