@@ -14,7 +14,9 @@ def test_parse(text, seconds):
     assert parse_clock(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "abc", "1:60", "1:2:3:4", "-5", "1:-2", ":"])
+@pytest.mark.parametrize(
+    "text", ["", "abc", "1:60", "1:2:3:4", "-5", "1:-2", ":", "nan", "1:nan", "inf", "-inf", "1e400", "1e308:00"]
+)
 def test_no_times(text):
     with pytest.raises(ConfigError, match="is no time"):
         parse_clock(text)

@@ -2,6 +2,8 @@
 
 from hourllava.errors import ConfigError
 
+MAX_PART = 1e9  # hours, minutes or seconds, whichever comes first; also refuses inf
+
 
 def parse_clock(text: str) -> float:
     """Seconds of `90`, `1:30` or `0:01:30.5`.
@@ -13,7 +15,7 @@ def parse_clock(text: str) -> float:
         parts = [float(part) for part in text.split(":")]
     except ValueError:
         parts = []
-    if not 1 <= len(parts) <= 3 or any(part < 0 for part in parts) or not all(part < 60 for part in parts[1:]):
+    if not 1 <= len(parts) <= 3 or not all(0 <= part < limit for part, limit in zip(parts, (MAX_PART, 60, 60))):
         raise ConfigError(f"{text!r} is no time; write seconds, minutes:seconds or hours:minutes:seconds")
     seconds = 0.0
     for part in parts:
