@@ -22,8 +22,8 @@ A plan:
 A unit is a variant with a seed: OUT/<variant>-<seed>/stage-K is its training, .../eval-<name> its evaluations, and
 .../log.txt what both said. They go on where they were killed, and a unit that is done is not touched again, so the plan
 may be run in slices of any length, and its units on several machines. The table, OUT/table.md, is written anew after
-every step: of each variant the mean of its seeds, their lowest and highest, and the difference from the first variant in
-the plan, question by question, with one interval over videos and one over seeds.
+every step: of each variant the mean of its seeds, their lowest and highest, and the difference from the plan's first
+variant, question by question, with one interval over videos and one over seeds.
 
 Training and evaluation run as `python -m hourllava`, a process each. A small model's step is bound by the launches of
 its kernels, so several units share a GPU well while their memory fits. A unit that fails does not stop the others.
@@ -324,9 +324,9 @@ def write_table(plan: Plan) -> None:
     text = "\n\n".join((
         f"Mean of the seeds in percent (lowest to highest; seeds). Seeds {', '.join(map(str, plan.seeds))}.",
         markdown_table(["variant", *heads], shares),
-        f"Points above {baseline}, asked the same questions and trained with the same seed. *videos*: the 95 % interval "
-        "if other videos were asked, of these trained models. *seeds*: the 95 % interval if others were trained; two "
-        "seeds tell little. A difference is sure if neither holds 0.",
+        f"Points above {baseline}, asked the same questions and trained with the same seed. *videos*: the 95 % "
+        "interval if other videos were asked, of these trained models. *seeds*: the 95 % interval if others were "
+        "trained; two seeds tell little. A difference is sure if neither holds 0.",
         markdown_table(["variant", *heads], differences),
     ))  # fmt: skip
     plan.out.mkdir(parents=True, exist_ok=True)
@@ -359,23 +359,15 @@ def _share_cell(seeds: Sequence[dict[str, AnsweredQuestion]]) -> str:
 
 def _difference_cell(ours: dict[int, Answers], baseline: dict[int, Answers], column: Column) -> str:
     """All seeds' questions together, videos as clusters; and the seeds' own differences."""
-    pairs = {
-        seed: [(one, baseline[seed][column][name]) for name, one in answers[column].items()
-               if name in baseline[seed][column]]
-        for seed, answers in ours.items() if column in answers and column in baseline[seed]
-    }  # fmt: skip
-    everything = [pair for seed_pairs in pairs.values() for pair in seed_pairs]
-    if not everything:
+    pairs = [
+        [(one.right["video"], others[name].right["video"], one.video)
+         for name, one in answers[column].items() if name in others]
+        for seed, answers in ours.items() if column in answers and (others := baseline[seed].get(column))
+    ]  # fmt: skip
+    if not any(pairs):
         return ""
-    cell = difference_of([one.right["video"] for one, _ in everything], [other.right["video"] for _, other in everything],
-                         [one.video for one, _ in everything])  # fmt: skip
-    by_seed = mean_interval(
-        [
-            sum(one.right["video"] - other.right["video"] for one, other in some) / len(some)
-            for some in pairs.values()
-            if some
-        ]
-    )
+    cell = difference_of(*zip(*(pair for some in pairs for pair in some)))
+    by_seed = mean_interval([sum(our - their for our, their, _ in some) / len(some) for some in pairs if some])
     low, high = (f"{100 * cell[name]:+.1f}" for name in ("low", "high"))
     seeds = "one seed" if by_seed is None else f"seeds {100 * by_seed[0]:+.1f} to {100 * by_seed[1]:+.1f}"
     return f"{100 * cell['difference']:+.1f} (videos {low} to {high}; {seeds})"

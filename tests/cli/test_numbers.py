@@ -87,7 +87,8 @@ def test_what_an_option_cannot_take_is_refused(path, name, kind, tmp_path, monke
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["watch", "x.mp4", "--from", "nan"], ["watch", "x.mp4", "--to", "1e999"], ["ask", "x.mp4", "?", "--from", "inf"],
+        ["watch", "x.mp4", "--from", "nan"], ["watch", "x.mp4", "--to", "1e999"],
+        ["ask", "x.mp4", "?", "--from", "inf"],
         ["world", "make", "--out", "o", "--minutes", "nan"], ["world", "make", "--out", "o", "--minutes", "1-inf"],
         ["eval", "world", "--out", "o", "--minutes", "1e30"], ["eval", "world", "--out", "o", "--minutes", "-1"],
         ["eval", "world", "--out", "o", "--needles", "--minutes", "0,5"],

@@ -57,7 +57,7 @@ def test_several_sets_are_one(tmp_path):
     sets = [
         write(tmp_path / str(k), [answered(n, video=f"{k}-{n}", id=f"{k}-{n}") for n in range(5)]) for k in range(3)
     ]
-    with pytest.raises(ConfigError, match="3 sets of answers .* give --out"):
+    with pytest.raises(ConfigError, match=r"3 sets of answers .* give --out"):
         score(*sets)
     score(*sets, "--out", tmp_path / "all")
     assert scores_in(tmp_path / "all")["all"]["all"]["choice"]["video"]["videos"] == 15

@@ -45,9 +45,9 @@ def describe_fault(error: BaseException) -> str | None:
     """What the machine lacks and what to do; None if the error is a bug."""
     for cause in _causes(error):
         if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)) or _errno(cause) == errno.ENOMEM:
-            detail = " ".join(str(cause).split())[:200]
+            detail = f" ({' '.join(str(cause).split())[:200]})" if str(cause) else ""
             return (
-                f"there is not enough memory{f' ({detail})' if detail else ''}; free some or raise the limit (ulimit -v), watch a part with "
+                f"there is not enough memory{detail}; free some or raise the limit (ulimit -v), watch a part with "
                 "--from and --to, or take a smaller model"
             )
     if isinstance(error, OSError):

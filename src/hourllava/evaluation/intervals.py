@@ -42,8 +42,8 @@ def wilson_interval(num_right: float, num_questions: float) -> Interval:
 def t_quantile(degrees: int) -> float:
     """97.5 % of Student's t with these degrees of freedom (1 or more) lie below.
 
-    Source: the distribution's closed form for whole degrees, Abramowitz and Stegun 26.7.3 and 26.7.4, solved by halving;
-    for many degrees their expansion 26.7.5.
+    Source: the distribution's closed form for whole degrees, Abramowitz and Stegun 26.7.3 and 26.7.4, solved by
+    halving; for many degrees their expansion 26.7.5.
     """
     if degrees >= _NEARLY_NORMAL:
         return Z + (Z**3 + Z) / (4 * degrees) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * degrees**2)
@@ -129,8 +129,8 @@ def accuracy_of(hits: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, A
 def difference_of(ours: Sequence[bool], theirs: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, Any]:
     """By how much one share of right answers is above another of the same questions, with its 95 % interval.
 
-    Only questions that one side has right and the other wrong tell it, so the interval is narrower than those of the two
-    shares suggest. Bonett's and Price's interval, with the effective number of the questions' differences.
+    Only questions that one side has right and the other wrong tell it, so the interval is narrower than those of the
+    two shares suggest. Bonett's and Price's interval, with the effective number of the questions' differences.
 
     Args:
         ours, theirs: whether each answer is right; the same question at the same place.

@@ -16,12 +16,12 @@ TITLES = {
 FORMAT_NAMES = {"choice": "multiple choice", "open": "open-ended"}
 CONDITION_NAMES = {"video": "video", "frames_only": "kept frames only", "blind": "blind"}
 
-_NOTE = """Right answers in percent, with 95 % intervals. The questions of one video belong together: n questions count as
-fewer independent ones. A cell of *one video* says little about others. *Kept frames only*: MemAug finds nothing in the
-memory but the tokens that the decoder has anyway. *Blind*: the question alone. Four options: chance is 25. Open-ended
-answers count if they match exactly, but for case, spaces and a full stop at the end."""
-_DIFFERENCE_NOTE = """Points in percent, with 95 % intervals of the difference itself: the same questions were asked, so it is
-surer than two overlapping intervals suggest. An interval without 0 is a difference that chance hardly makes."""
+_NOTE = """Right answers in percent, with 95 % intervals. The questions of one video belong together: n questions count
+as fewer independent ones. A cell of *one video* says little about others. *Kept frames only*: MemAug finds nothing in
+the memory but the tokens that the decoder has anyway. *Blind*: the question alone. Four options: chance is 25.
+Open-ended answers count if they match exactly, but for case, spaces and a full stop at the end."""
+_DIFFERENCE_NOTE = """Points in percent, with 95 % intervals of the difference itself: the same questions were asked, so
+it is surer than two overlapping intervals suggest. An interval without 0 is a difference that chance hardly makes."""
 
 
 def table_of(scores: Mapping[str, Any]) -> str:
@@ -48,8 +48,8 @@ def _correlations(groups: Mapping[str, Any]) -> list[str]:
         cell = cells["video"]
         if cell["correlation"] is not None:
             told.append(
-                f"{FORMAT_NAMES[format_]}: {cell['n']} questions about {cell['videos']} videos, whose answers correlate "
-                f"by {cell['correlation']:.2f} within a video, count as {cell['effective_n']:.0f}"
+                f"{FORMAT_NAMES[format_]}: {cell['n']} questions about {cell['videos']} videos, whose answers "
+                f"correlate by {cell['correlation']:.2f} within a video, count as {cell['effective_n']:.0f}"
             )
     return [f"All: {'; '.join(told)}."] if told else []
 
