@@ -22,7 +22,8 @@ A plan:
 A unit is a variant with a seed: OUT/<variant>-<seed>/stage-K is its training, .../eval-<name> its evaluations, and
 .../log.txt what both said. They go on where they were killed, and a unit that is done is not touched again, so the plan
 may be run in slices of any length, and its units on several machines. The table, OUT/table.md, is written anew after
-every step; it names the number of seeds behind each figure, and gives their lowest and highest.
+every step: of each variant the mean of its seeds, their lowest and highest, and the difference from the plan's first
+variant, question by question, with one interval over videos and one over seeds.
 
 Training and evaluation run as `python -m hourllava`, a process each. A small model's step is bound by the launches of
 its kernels, so several units share a GPU well while their memory fits. A unit that fails does not stop the others.
@@ -48,8 +49,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hourllava.data.atomic import replacing
-from hourllava.errors import ConfigError, HourLlavaError
+from hourllava.errors import ConfigError, HourLlavaError, PartlyDoneError
+from hourllava.evaluation.intervals import difference_of, mean_interval
 from hourllava.evaluation.report import markdown_table
+from hourllava.evaluation.results import ANSWERS_NAME, SCORES_NAME, read_answers
+from hourllava.evaluation.scores import AnsweredQuestion
 from hourllava.training.recipe import load_recipe
 
 MEMAUG_PATTERN = "memaug"
@@ -135,7 +139,7 @@ def steps_of(plan: Plan, variant: Variant, seed: int) -> Iterator[Step]:
     for name, options in plan.evaluations.items():
         out = evaluation_folder(plan, variant, seed, name)
         command = ["eval", "world", "--model", str(model / f"stage-{last}" / "final"), "--out", str(out)]
-        yield Step(variant, seed, out / "scores.json", [*command, *shlex.split(options), *shlex.split(variant.ask)])
+        yield Step(variant, seed, out / SCORES_NAME, [*command, *shlex.split(options), *shlex.split(variant.ask)])
 
 
 def _stages(plan: Plan, variant: Variant) -> list[tuple[int, str, dict[str, float] | None]]:
@@ -287,7 +291,8 @@ def run_plan(
         at_once: units on each of them.
 
     Raises:
-        HourLlavaError: some units failed; all others were done.
+        PartlyDoneError: some units failed; all others were done.
+        HourLlavaError: all failed.
     """
     units = [(v, one) for one in plan.seeds for v in plan.variants if only in (None, v.name) and seed in (None, one)]
     run = Run(plan, units, seconds)
@@ -299,44 +304,73 @@ def run_plan(
     finished.set()
     write_table(plan)
     if run.failures:
-        raise HourLlavaError("; ".join(run.failures))
+        raise (PartlyDoneError if len(run.failures) < len(units) else HourLlavaError)("; ".join(run.failures))
     return all(in_time)
 
 
 def write_table(plan: Plan) -> None:
-    """OUT/table.md from all evaluations there are."""
+    """OUT/table.md from all evaluations there are: shares of right answers, and differences from the baseline."""
     columns = [(name, format_) for name in plan.evaluations for format_ in ("choice", "open")]
     found = {
-        variant.name: [_accuracies(plan, variant, seed, columns) for seed in plan.seeds] for variant in plan.variants
+        variant.name: {seed: _answers(plan, variant, seed, columns) for seed in plan.seeds} for variant in plan.variants
     }
-    used = [column for column in columns if any(column in one for seeds in found.values() for one in seeds)]
-    rows = [[name, *(_cell([one[column] for one in seeds if column in one]) for column in used)]
-            for name, seeds in found.items()]  # fmt: skip
-    heads = [
-        "variant",
-        *(f"{name}, {'multiple choice' if format_ == 'choice' else 'open-ended'}" for name, format_ in used),
-    ]
-    note = f"Mean of the seeds in percent (lowest-highest; seeds). Seeds {', '.join(map(str, plan.seeds))}."
+    used = [column for column in columns if any(column in one for seeds in found.values() for one in seeds.values())]
+    baseline = plan.variants[0].name
+    shares = [[name, *(_share_cell([one[column] for one in seeds.values() if column in one]) for column in used)]
+              for name, seeds in found.items()]  # fmt: skip
+    differences = [[name, *(_difference_cell(seeds, found[baseline], column) for column in used)]
+                   for name, seeds in found.items() if name != baseline]  # fmt: skip
+    heads = [f"{name}, {'multiple choice' if format_ == 'choice' else 'open-ended'}" for name, format_ in used]
+    text = "\n\n".join((
+        f"Mean of the seeds in percent (lowest to highest; seeds). Seeds {', '.join(map(str, plan.seeds))}.",
+        markdown_table(["variant", *heads], shares),
+        f"Points above {baseline}, asked the same questions and trained with the same seed. *videos*: the 95 % "
+        "interval if other videos were asked, of these trained models. *seeds*: the 95 % interval if others were "
+        "trained; two seeds tell little. A difference is sure if neither holds 0.",
+        markdown_table(["variant", *heads], differences),
+    ))  # fmt: skip
     plan.out.mkdir(parents=True, exist_ok=True)
     with replacing(plan.out / "table.md") as temporary:
-        temporary.write_text(f"{note}\n\n{markdown_table(heads, rows)}\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _accuracies(plan: Plan, variant: Variant, seed: int, columns: Sequence[tuple[str, str]]) -> dict[Any, float]:
-    accuracies = {}
+Column = tuple[str, str]  # evaluation, format
+Answers = dict[Column, dict[str, AnsweredQuestion]]  # by the question's id
+
+
+def _answers(plan: Plan, variant: Variant, seed: int, columns: Sequence[Column]) -> Answers:
+    """What a finished unit answered."""
+    answers: Answers = {}
     for name, format_ in columns:
-        path = evaluation_folder(plan, variant, seed, name) / "scores.json"
-        if path.exists():
-            cells = json.loads(path.read_text(encoding="utf-8"))["all"]["all"].get(format_)
-            if cells:
-                accuracies[name, format_] = 100 * cells["video"]["accuracy"]
-    return accuracies
+        folder = evaluation_folder(plan, variant, seed, name)
+        if (folder / SCORES_NAME).exists():
+            asked = {one.id: one for one in read_answers(folder / ANSWERS_NAME) if one.format == format_}
+            if asked:
+                answers[name, format_] = asked
+    return answers
 
 
-def _cell(values: Sequence[float]) -> str:
-    if not values:
+def _share_cell(seeds: Sequence[dict[str, AnsweredQuestion]]) -> str:
+    if not seeds:
         return ""
-    return f"{sum(values) / len(values):.1f} ({min(values):.1f}-{max(values):.1f}; {len(values)})"
+    values = [100 * sum(one.right["video"] for one in asked.values()) / len(asked) for asked in seeds]
+    return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f}; {len(values)})"
+
+
+def _difference_cell(ours: dict[int, Answers], baseline: dict[int, Answers], column: Column) -> str:
+    """All seeds' questions together, videos as clusters; and the seeds' own differences."""
+    pairs = [
+        [(one.right["video"], others[name].right["video"], one.video)
+         for name, one in answers[column].items() if name in others]
+        for seed, answers in ours.items() if column in answers and (others := baseline[seed].get(column))
+    ]  # fmt: skip
+    if not any(pairs):
+        return ""
+    cell = difference_of(*zip(*(pair for some in pairs for pair in some)))
+    by_seed = mean_interval([sum(our - their for our, their, _ in some) / len(some) for some in pairs if some])
+    low, high = (f"{100 * cell[name]:+.1f}" for name in ("low", "high"))
+    seeds = "one seed" if by_seed is None else f"seeds {100 * by_seed[0]:+.1f} to {100 * by_seed[1]:+.1f}"
+    return f"{100 * cell['difference']:+.1f} (videos {low} to {high}; {seeds})"
 
 
 def main() -> None:
@@ -359,7 +393,8 @@ def main() -> None:
             at_once=arguments.at_once,
         )
     except HourLlavaError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     print((plan.out / "table.md").read_text(encoding="utf-8") if done else "not done yet: start the command again")
 
 

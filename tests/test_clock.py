@@ -15,7 +15,24 @@ def test_parse(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "abc", "1:60", "1:2:3:4", "-5", "1:-2", ":", "nan", "inf", "1e999", "1:nan", "nan:1", "-inf"]
+    "text",
+    [
+        "",
+        "abc",
+        "1:60",
+        "1:2:3:4",
+        "-5",
+        "1:-2",
+        ":",
+        "nan",
+        "inf",
+        "1e999",
+        "1e400",
+        "1e308:00",
+        "1:nan",
+        "nan:1",
+        "-inf",
+    ],
 )
 def test_no_times(text):
     with pytest.raises(ConfigError, match="is no time"):

@@ -1,8 +1,8 @@
 """Times as people write them: 90, 1:30, 0:01:30.5."""
 
-import math
-
 from hourllava.errors import ConfigError
+
+MAX_PART = 1e9  # hours, minutes or seconds, whichever comes first; also refuses inf
 
 
 def parse_clock(text: str) -> float:
@@ -15,8 +15,7 @@ def parse_clock(text: str) -> float:
         parts = [float(part) for part in text.split(":")]
     except ValueError:
         parts = []
-    fits = 1 <= len(parts) <= 3 and all(part >= 0 for part in parts) and all(part < 60 for part in parts[1:])
-    if not fits or not math.isfinite(parts[0]):
+    if not 1 <= len(parts) <= 3 or not all(0 <= part < limit for part, limit in zip(parts, (MAX_PART, 60, 60))):
         raise ConfigError(f"{text!r} is no time; write seconds, minutes:seconds or hours:minutes:seconds")
     seconds = 0.0
     for part in parts:

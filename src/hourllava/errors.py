@@ -2,6 +2,9 @@
 
 Every message says what was got, what is allowed and what to do next, on one line: the command prints it as it is and
 exits with the class's `exit_code`. Broken invariants of our own are `assert`s, never one of these.
+
+A command that works on many items goes through all of them first. If some failed it ends with `PartlyDoneError`; if all
+failed, with the class of the fault.
 """
 
 import re
@@ -64,3 +67,9 @@ class TrainingError(HourLlavaError):
     """A training run cannot go on: a gradient that is not finite, or a checkpoint of another run."""
 
     exit_code = 8
+
+
+class PartlyDoneError(HourLlavaError):
+    """Some items could not be used or are not well, and are listed; everything else is done."""
+
+    exit_code = 9

@@ -80,7 +80,7 @@ def test_failures_are_in_the_ledger_and_not_fatal(videos, made, tmp_path):
     assert report.ledger == out / "failures-0-of-1.jsonl"
     said = run_features([videos / "gone.mp4"], "nano", tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1, "local")
     assert next(said).startswith("0 videos made (0 frames, 0.0 frames/s), 0 kept, 1 failed")
-    with pytest.raises(DataError, match="1 videos failed; the others are done"):
+    with pytest.raises(DataError, match="1 of 1 videos failed; see"):
         list(said)
     assert "no such file" in (tmp_path / "failures-0-of-1.jsonl").read_text()
 

@@ -20,7 +20,7 @@ from hourllava.data.mds_format import index_text, parse_index
 from hourllava.data.mds_merge import merge_indexes
 from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
 GOLDEN = Path(__file__).parent / "golden_mds"
 GOLDEN_FOLDERS = ("video/0", "video/1", "single_image", "multi_image", "typed")
@@ -300,7 +300,7 @@ def test_a_shard_cut_short_a_wrong_hash_an_absent_shard(tmp_path):
     good = shard.read_bytes()
     for bad, message in ((good[:-1], "the index says"), (good[:-3] + b"abc", "has sha1")):
         shard.write_bytes(bad)
-        with pytest.raises(DataError, match=message) as caught:
+        with pytest.raises(PartlyDoneError, match=message) as caught:
             MdsDataset(folder).verify()
         assert "\n" not in str(caught.value)
         assert "1 of" in str(caught.value)

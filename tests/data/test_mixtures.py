@@ -90,7 +90,7 @@ def test_a_source_list_and_the_streams_of_stage_3(tmp_path):
                 for k in range(3):
                     writer.write({"a": f"{folder} {worker} {k}"}, (1, 1, 1))
                     total += 1
-        run_merge([tmp_path / "parts" / folder], None, None, None)
+        list(run_merge([tmp_path / "parts" / folder], None, None, None))
     counts = merge_stage(published_mixture(), "s3", tmp_path / "parts", tmp_path / "s3")
     assert sum(counts.values()) == total
     assert {path.name for path in (tmp_path / "s3").rglob("*")} == {
@@ -105,7 +105,7 @@ def test_a_source_list_and_the_streams_of_stage_3(tmp_path):
     seen = [row["a"] for name in counts for row in MdsDataset(tmp_path / "s3" / name)]
     assert len(set(seen)) == len(seen) == total
     with pytest.raises(ConfigError, match="needs --out"):
-        run_merge([tmp_path / "parts"], None, "s3", None)
+        list(run_merge([tmp_path / "parts"], None, "s3", None))
     with pytest.raises(DataError, match="write the shards first"):
         merge_stage(published_mixture(), "s1", tmp_path / "parts", tmp_path / "s1")
 
@@ -124,11 +124,11 @@ def test_a_mixture_of_ones_own(tmp_path):
     for k in range(2):
         with ShardWriter(tmp_path / f"films_part{k}", {"a": "str"}) as writer:
             writer.write({"a": str(k)})
-    assert run_merge([tmp_path], tmp_path / "s1", "s1", tmp_path / "mixture.json") == [
+    assert list(run_merge([tmp_path], tmp_path / "s1", "s1", tmp_path / "mixture.json")) == [
         f"{tmp_path / 's1/0'}: 2 samples"
     ]
     with pytest.raises(ConfigError, match="--mixture goes with --stage"):
-        run_merge([tmp_path], None, None, tmp_path / "mixture.json")
+        list(run_merge([tmp_path], None, None, tmp_path / "mixture.json"))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_lengths_follow_the_index(tmp_path):
             save(tmp_path / str(k) / "lengths.json", settings)
 
     def merge(*parts):
-        run_merge([tmp_path / part for part in parts], tmp_path / "out", None, None)
+        list(run_merge([tmp_path / part for part in parts], tmp_path / "out", None, None))
         out = MdsDataset(tmp_path / "out")
         there = (tmp_path / "out" / "lengths.npy").exists()
         return out.lengths()[:, 0].tolist() if there else None, out.lengths_settings()

@@ -15,7 +15,7 @@ from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mds_writer import ShardWriter
 from hourllava.data.mixtures import published_mixture
 from hourllava.data.stream import iterate_entries
-from hourllava.errors import DataError
+from hourllava.errors import PartlyDoneError
 from hourllava.inference.memory import Memory
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -61,7 +61,9 @@ def test_the_steps_of_preparing(data):
     assert found.stdout.startswith("2 found, 0 missing, 0 unreadable")
     next(Path("data/VideoMarathon/videos").rglob("*.mp4")).unlink()
     found = CliRunner().invoke(app, ["data", "check", "in.json", "--media", "data/VideoMarathon/videos"])
-    assert isinstance(found.exception, DataError)  # printed as one line by hourllava.cli.main.run, with exit code 6
+    assert isinstance(
+        found.exception, PartlyDoneError
+    )  # printed as one line by hourllava.cli.main.run, with exit code 9
     assert "media missing" in found.output
 
 

@@ -17,7 +17,7 @@ from hourllava.data.mixtures import Sampling
 from hourllava.data.rows import RowEncoder
 from hourllava.data.sharding import ShardSettings, shard_records
 from hourllava.data.sources import data_sources, describe_sources, source_lines, verify_media
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 from video.clips import write_clip
 
 
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_an_error_after_the_lines(tmp_path):
     records = write_records(tmp_path / "a.jsonl", ["a.mp4"])
     assert next(describe_sources(tmp_path, records, tmp_path, None, 1)).startswith("1 found, 0 missing")
     write_records(records, ["a.mp4", "b.mp4"])
-    with pytest.raises(DataError, match="1 of 2 files"):
+    with pytest.raises(PartlyDoneError, match="1 of 2 files"):
         list(describe_sources(tmp_path, records, tmp_path, None, 1))
     with pytest.raises(DataError, match="no folder"):
         list(describe_sources(tmp_path, records, None, None, 1))

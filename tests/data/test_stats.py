@@ -46,7 +46,7 @@ def test_counts(data_set):
 
 def test_every_picture_and_table_is_written(data_set, tmp_path):
     out = tmp_path / "stats"
-    lines = write_statistics(data_set, out, "Ours")
+    lines = list(write_statistics(data_set, out, "Ours"))
     assert lines[0] == "4 videos, 10 open-ended and 5 multiple-choice questions"
     assert {path.name for path in out.iterdir()} == {
         *(f"{stem}.{ending}" for stem in ("statistics", "taxonomy", "comparison") for ending in ("png", "svg")),
@@ -64,7 +64,7 @@ def test_every_picture_and_table_is_written(data_set, tmp_path):
 
 def test_pictures_are_reproducible(data_set, tmp_path):
     for name in ("a", "b"):
-        write_statistics(data_set, tmp_path / name, "Ours")
+        list(write_statistics(data_set, tmp_path / name, "Ours"))
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -82,7 +82,7 @@ def test_published_records_without_lengths_and_topics_say_so(tmp_path):
     record = {"id": "1", "data_source": "panda", "video": "panda/1.mp4", "conversations": turns}
     path = tmp_path / "videomarathon.json"
     path.write_text(json.dumps([record]))
-    lines = write_statistics(path, tmp_path / "stats", "Published")
+    lines = list(write_statistics(path, tmp_path / "stats", "Published"))
     assert "length unknown for 1 of 1 videos" in lines
     assert "event counts unknown: no captions.jsonl beside the questions" in lines
     assert "topic unknown for 1 of 1 questions" in lines
@@ -93,7 +93,7 @@ def test_very_long_videos_are_drawn_too(tmp_path):
     write_question_table(rows, tmp_path / "q.parquet")
     statistics, _ = collect_statistics(tmp_path / "q.parquet", "Long")
     assert sum(statistics.videos_per_bin()) == 4
-    assert write_statistics(tmp_path / "q.parquet", tmp_path / "stats", "Long")
+    assert list(write_statistics(tmp_path / "q.parquet", tmp_path / "stats", "Long"))
 
 
 def test_folders_without_questions_get_one_clear_line(tmp_path):

@@ -73,9 +73,12 @@ def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process):
     scores = json.loads((plan.out / "half-a-memory-0" / "eval-world" / "scores.json").read_text())
     assert scores["settings"]["memory_share"] == 0.5
     table = (plan.out / "table.md").read_text()
-    assert [row.split(" |")[0] for row in table.splitlines()[4:]] == ["| baseline", "| half a memory", "| one block"]
+    names = [line.split(" |")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
+    trained = ["baseline", "half a memory", "one block"]
+    assert names == ["variant", "---", *trained, "variant", "---", *trained[1:]]
     percent = 100 * scores["all"]["all"]["choice"]["video"]["accuracy"]
-    assert f"| half a memory | {percent:.1f} ({percent:.1f}-{percent:.1f}; 1) |" in table
+    assert f"| half a memory | {percent:.1f} ({percent:.1f} to {percent:.1f}; 1) |" in table
+    assert table.count("; one seed) |") == 2
     assert ablations.run_plan(plan)
     assert len(in_process) == 7  # all is done
 

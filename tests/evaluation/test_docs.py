@@ -20,12 +20,13 @@ def blocks(language):
 def test_the_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert any(command.startswith("hourllava eval score") for command in commands)
     for command in commands:
-        result = CliRunner().invoke(app, [*shlex.split(command)[1:], "--device", "cpu"])
+        device = ["--device", "cpu"] if command.startswith("hourllava eval world") else []
+        result = CliRunner().invoke(app, [*shlex.split(command)[1:], *device])
         assert result.exit_code == 0, (command, result.output, result.exception)
     promised = re.findall(r"^OUT/([\w.]+)", DOC, flags=re.MULTILINE)
-    assert len(promised) == 5
+    assert {"answers.jsonl", "scores.json", "table.md"} <= set(promised)
     for name in promised:
         assert (tmp_path / "out" / "eval" / name).exists(), name
 

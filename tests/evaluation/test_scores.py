@@ -1,18 +1,19 @@
-"""What counts as right, intervals against published values, and how answers are grouped."""
+"""What counts as right, and how answers are grouped and compared."""
 
 import pytest
 
 from hourllava.data.taxonomy import TASKS
+from hourllava.errors import DataError
 from hourllava.evaluation.report import percent, table_of
 from hourllava.evaluation.scores import (
     AnsweredQuestion,
+    compare,
     depth_bin,
     is_right,
     length_bin,
     normalised,
     score,
     shows_moment,
-    wilson_interval,
 )
 
 
@@ -25,25 +26,6 @@ def answered(number=0, *, right=True, **changes):
         "evidence": ((0.0, 30.0), (1790.0, 1801.5), (50.0, 60.0)),
     }  # fmt: skip
     return AnsweredQuestion(**fields | changes)
-
-
-@pytest.mark.parametrize(
-    ("num_right", "num_questions", "low", "high"),
-    [  # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0000, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_intervals_are_the_published_ones(num_right, num_questions, low, high):
-    assert wilson_interval(num_right, num_questions) == pytest.approx((low, high), abs=5e-5)
-    mirrored = wilson_interval(num_questions - num_right, num_questions)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
-
-
-def test_nothing_asked_says_nothing():
-    assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("answer", ["red star", " Red  Star. ", "RED STAR", "red\nstar"])
@@ -76,7 +58,7 @@ def test_scores_by_everything():
     ]
     scores = score(some)
     assert scores["all"]["all"]["choice"]["video"] | {"low": 0, "high": 0} == {
-        "n": 2, "right": 1, "accuracy": 0.5, "low": 0, "high": 0,
+        "n": 2, "right": 1, "accuracy": 0.5, "low": 0, "high": 0, "videos": 1, "effective_n": 1, "correlation": None,
     }  # fmt: skip
     assert scores["all"]["all"]["choice"]["blind"]["right"] == 0
     assert scores["task"]["Event Sequence"]["open"]["video"]["n"] == 1
@@ -88,8 +70,40 @@ def test_scores_by_everything():
     assert scores["evidence"]["all"]["right"] == 2  # the second one's card is in the span from 0 to 30
     assert scores["evidence"]["40-60 min"]["by_chance"] == pytest.approx((30 + 11.5 + 10) / 3600)
     table = table_of(scores)
-    assert f"| all | 2 | {percent(scores['all']['all']['choice']['video'])} | 0.0 (0.0-65.8) | 1 |" in table
+    # Two questions about one video, answered alike: no more than one question tells.
+    assert f"| all | 2 | {percent(scores['all']['all']['choice']['video'])} | 0.0 (0.0-79.3; one video) | 1 |" in table
+    assert "| Object Attribute | 2 | +50.0 (" in table
     assert "kept frames only |" not in table  # a condition that was not asked has no column
+
+
+def test_a_cell_of_one_video_says_so():
+    one_video = score([answered(k, right=k % 2 == 0) for k in range(10)])["all"]["all"]["choice"]["video"]
+    assert percent(one_video).endswith("; one video)")
+    assert one_video["high"] - one_video["low"] > 0.7
+    many = score([answered(k, right=k % 2 == 0, video=f"v{k}") for k in range(10)])["all"]["all"]["choice"]["video"]
+    assert percent(many) == "50.0 (23.7-76.3)"
+    assert percent(score([answered()])["all"]["all"]["choice"]["video"]) == "100.0 (20.7-100.0)"
+
+
+def test_the_difference_is_that_of_the_same_questions():
+    some = [answered(k, right=k < 9, video=f"v{k // 2}") for k in range(10)]
+    cell = score(some)["differences"]["all"]["all"]["choice"]["blind"]
+    assert (cell["n"], cell["won"], cell["lost"], cell["difference"]) == (10, 9, 0, 0.9)
+    assert 0 < cell["low"] < 0.9 < cell["high"] <= 1
+    assert "frames_only" not in score(some)["differences"]["all"]["all"]["choice"]
+
+
+def test_two_models_are_compared_question_by_question():
+    ours = [answered(k, right=k < 8, video=f"v{k}") for k in range(10)]
+    theirs = [answered(k, right=k % 2 == 0, video=f"v{k}") for k in range(12)]
+    found, num_alone = compare(ours, theirs)
+    cell = found["all"]["all"]["choice"]
+    assert (cell["n"], cell["won"], cell["lost"], num_alone) == (10, 4, 1, 2)
+    assert cell["difference"] == pytest.approx(0.3)
+    with pytest.raises(DataError, match="no question in common"):
+        compare(ours, [answered(99)])
+    with pytest.raises(DataError, match="one id but other words, such as q0"):
+        compare(ours, [answered(0, truth="blue")])
 
 
 def test_the_middle_of_the_card_must_be_marked():

@@ -66,7 +66,13 @@ def test_needle_cases_put_the_card_at_its_depth():
 def test_needle_map_shows_the_accuracy(tmp_path):
     results = [NeedleResult(60, 0.05, True), NeedleResult(60, 0.05, False), NeedleResult(3600, 0.95, True)]
     assert needle_accuracy(results) == {(60, 0.05): 0.5, (3600, 0.95): 1.0}
-    path = save_figure(draw_needle_map(results), tmp_path / "needles.png")
+    figure = draw_needle_map(results)
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(axes.images[0].get_array().filled(-1), [[0.5, -1], [-1, 1]])  # depths down
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1 min", "1 h"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["5 %", "95 %"]
+    assert {text.get_text(): text.get_position() for text in axes.texts} == {"50": (0, 0), "100": (1, 1)}
+    path = save_figure(figure, tmp_path / "needles.png")
     with Image.open(path) as image:
         assert image.size[0] > 500
     with pytest.raises(ConfigError, match="no needle results"):

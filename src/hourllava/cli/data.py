@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hourllava.cli import options
 from hourllava.cli.data_shard import lengths, merge, prepare, shard, verify
 
 app = typer.Typer(help="Data sets: check, prepare, look at.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def check(
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a copy without the problems.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print every problem, not only the first 20 of a kind.")] = False,
 ) -> None:
-    """Report every problem of a file of records; exit code 6 if there are any and none was fixed."""
+    """Report every problem of a file of records; exit code 9 if some records have any, 6 if all do."""
     from hourllava.data.mend import check_and_fix
 
     for line in check_and_fix(file, media=media, fix=fix, shown_per_kind=None if all_ else 20):
@@ -50,9 +51,11 @@ def sources(
     records: Annotated[Path | None, typer.Option(help="Verify that the media these records name are there.")] = None,
     media: Annotated[Path | None, typer.Option(help="Where: by default VideoMarathon/videos in the root.")] = None,
     report: Annotated[Path | None, typer.Option(help="What was found (.jsonl); beside the records by default.")] = None,
-    processes: Annotated[int | None, typer.Option(help="Files opened at a time.", min=1)] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Files opened at a time.", min=1, max=options.MAX_PROCESSES)
+    ] = None,
 ) -> None:
-    """List where data comes from and must lie; with --records, open all media (exit code 6 if any is not well)."""
+    """List where data comes from and must lie; with --records, open all media (exit code 9 if some are not well)."""
     from hourllava.data.sources import describe_sources
 
     for line in describe_sources(root, records, media, report, processes):
@@ -63,13 +66,17 @@ def sources(
 def group(
     file: Records,
     out: Annotated[Path, typer.Argument(help="Training records: .json or .jsonl.")],
-    questions: Annotated[int, typer.Option(help="Most questions in a record; conversations are never cut.")] = 5,
-    seed: Annotated[int, typer.Option(help="Another one puts other questions together.")] = 0,
+    questions: Annotated[
+        int, typer.Option(help="Most questions in a record; conversations are never cut.", min=1, max=1000)
+    ] = 5,
+    seed: Annotated[
+        int, typer.Option(help="Another one puts other questions together.", min=0, max=options.MAX_SEED)
+    ] = 0,
 ) -> None:
     """Join questions about one video into training records of several turns."""
-    from hourllava.data.group import group_records
+    from hourllava.data.group import run_group
 
-    for line in group_records(file, out, num_questions=questions, seed=seed):
+    for line in run_group(file, out, questions, seed):
         typer.echo(line)
 
 
@@ -78,15 +85,22 @@ def features(
     videos: Annotated[list[Path], typer.Argument(help="Video files, and folders to search for them.")],
     model: Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")],
     out: Annotated[Path, typer.Option(help="Folder for the features.")],
-    fps: Annotated[float, typer.Option(help="Frames a second; the released form has its own rule.")] = 1.0,
+    fps: Annotated[
+        float,
+        typer.Option(
+            help="Frames a second; the released form has its own rule.", callback=options.between(0.001, 1000)
+        ),
+    ] = 1.0,
     shard: Annotated[str, typer.Option(help="i/n: the i-th of n parts of the videos, i from 0.")] = "0/1",
     devices: Annotated[str | None, typer.Option(help="Such as cuda:0,cuda:1; all GPUs by default, or the CPU.")] = None,
     dtype: Annotated[str, typer.Option(help="Of the stored features: bfloat16 or int8.")] = "bfloat16",
     form: Annotated[str, typer.Option("--format", help="memory (.safetensors) or released (.pt).")] = "memory",
-    decoders: Annotated[int | None, typer.Option(help="Videos decoded at a time for each device.")] = None,
+    decoders: Annotated[
+        int | None, typer.Option(help="Videos decoded at a time for each device.", min=1, max=32)
+    ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
 ) -> None:
-    """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 6 if any failed."""
+    """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 9 if some failed."""
     from hourllava.data.features import run_features
 
     for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders, engine):

@@ -10,9 +10,10 @@ from hourllava.cli import options
 
 def demo(
     seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same video; a fresh one if not given.")
+        int | None,
+        typer.Option(help="The same seed gives the same video; a fresh one if not given.", min=0, max=options.MAX_SEED),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Length of the video.")] = 60,
+    minutes: Annotated[float, typer.Option(help="Length of the video.", callback=options.between(1, 1440))] = 60,
     out: Annotated[Path, typer.Option(help="Folder for the video and the sheet of evidence.")] = Path("out/demo"),
     model: options.Model = "nano",
 ) -> None:

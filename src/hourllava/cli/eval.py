@@ -16,21 +16,38 @@ def evaluate() -> None:
 
 
 @app.command()
+def score(
+    answers: Annotated[
+        list[Path], typer.Argument(help="Folder of `hourllava eval world`, or its answers.jsonl; several are one set.")
+    ],
+    against: Annotated[Path | None, typer.Option(help="Answers of another model to the same questions.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the scores; that of the answers by default.")] = None,
+) -> None:
+    """Score kept answers again, without a model; --against compares two models question by question."""
+    from hourllava.evaluation.results import run_score
+
+    for line in run_score(answers, against, out):
+        typer.echo(line)
+
+
+@app.command()
 def world(
     out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
     model: options.Model = "nano",
-    videos: Annotated[int, typer.Option(help="How many; with --needles, of each length.")] = 40,
+    videos: Annotated[int, typer.Option(help="How many; with --needles, of each length.", min=1, max=1_000_000)] = 40,
     minutes: Annotated[
         str, typer.Option(help="A range (3-60) or one number; with --needles also several: 5,60.")
     ] = "3-60",
-    per_task: Annotated[int, typer.Option(help="Questions per video, task and format.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the videos.")] = 0,
+    per_task: Annotated[int, typer.Option(help="Questions per video, task and format.", min=1, max=100)] = 1,
+    seed: Annotated[int, typer.Option(help="Of the videos.", min=0, max=options.MAX_SEED)] = 0,
     formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
     container: Annotated[str, typer.Option(help="reference (drawn when watched), mp4 or webm.")] = "reference",
     world: Annotated[Path | None, typer.Option(help="Ask about this folder of `hourllava world make`.")] = None,
     needles: Annotated[bool, typer.Option("--needles", help="One letter card per video, at even depths.")] = False,
     baselines: Annotated[bool, typer.Option(help="Also ask with kept frames only, and blind.")] = True,
-    memory_share: Annotated[float, typer.Option(help="Of the frames that MemAug finds in the memory.")] = 1.0,
+    memory_share: Annotated[
+        float, typer.Option(help="Of the frames that MemAug finds in the memory.", callback=options.between(0, 1))
+    ] = 1.0,
     forgetting: Annotated[str | None, typer.Option(help="Temporal forgetting, if another than trained with.")] = None,
     memories: Annotated[
         Path | None, typer.Option(help="Folder of memories, for models with the same vision tower: watched once.")

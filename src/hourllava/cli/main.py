@@ -11,6 +11,7 @@ from hourllava.cli.ask import ask
 from hourllava.cli.chat import chat
 from hourllava.cli.demo import demo
 from hourllava.cli.export import export
+from hourllava.cli.faults import BUG_NOTE, describe_fault, one_line
 from hourllava.cli.info import info
 from hourllava.cli.train import train
 from hourllava.cli.watch import watch
@@ -47,15 +48,27 @@ def version() -> None:
 def run() -> None:
     """Entry point: an error of ours becomes `error: ...` on stderr and its exit code; Ctrl-C becomes 130.
 
-    Under torchrun every process finds the same fault in a recipe, and the first of a machine tells it; of anything else
-    each process tells its own.
+    What the machine lacks (memory, space, open files) becomes one line, too; a bug stays a traceback. Under torchrun
+    every process finds the same fault in a recipe, and the first of a machine tells it; of anything else each process
+    tells its own.
     """
     try:
         app()
     except HourLlavaError as error:
-        process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
         if not isinstance(error, ConfigError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"error{process}: {error}", file=sys.stderr)
+            _complain(str(error))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_EXIT_CODE)
+    except Exception as error:
+        fault = describe_fault(error)
+        if fault is None:
+            error.add_note(BUG_NOTE)
+            raise
+        _complain(fault)
+        sys.exit(HourLlavaError.exit_code)
+
+
+def _complain(message: str) -> None:
+    process = f" (process {os.environ['RANK']})" if "RANK" in os.environ else ""
+    print(f"error{process}: {one_line(message)}", file=sys.stderr)

@@ -1,14 +1,32 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+from hourllava.errors import ConfigError
+
+MAX_SEED = 2**63 - 1  # what every generator takes
+MAX_PROCESSES = 256
+
+
+def between(low: float, high: float) -> Callable[[typer.CallbackParam, float | None], float | None]:
+    """A callback that refuses numbers outside a range, and `nan`, which Typer's own `min` and `max` let through."""
+
+    def check(param: typer.CallbackParam, value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"--{(param.name or '').replace('_', '-')} is {value:g}; use {low:g} to {high:g}")
+        return value
+
+    return check
+
 
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="Video, - for standard input, folder of frames, or a saved memory.")
 ]
 Model = Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")]
-Fps = Annotated[float, typer.Option(help="Frames a second to watch.")]
+Fps = Annotated[float, typer.Option(help="Frames a second to watch.", callback=between(0.001, 1000))]
 From = Annotated[str, typer.Option("--from", help="Watch from here, as a player shows the time: seconds or h:mm:ss.")]
 To = Annotated[str | None, typer.Option("--to", help="Watch up to here: seconds or h:mm:ss.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as docs/commands.md describes it.")]
@@ -23,6 +41,9 @@ Subtitles = Annotated[str | None, typer.Option(help="Subtitle file (.srt, .vtt) 
 SubtitlesEncoding = Annotated[
     str | None, typer.Option(help="Encoding of the subtitle file, such as windows-1251; found out by default.")
 ]
-MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1)]
-Temperature = Annotated[float, typer.Option(help="0: always the likeliest token; higher: more chance.")]
-Seed = Annotated[int, typer.Option(help="Of chance, if there is any.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1, max=32768)]
+Temperature = Annotated[
+    float,
+    typer.Option(help="0: always the likeliest token; higher: more chance.", callback=between(0, 100)),
+]
+Seed = Annotated[int, typer.Option(help="Of chance, if there is any.", min=0, max=MAX_SEED)]

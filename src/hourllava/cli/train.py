@@ -12,7 +12,8 @@ def train(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; load no weights.")] = False,
     gpus: Annotated[
-        int | None, typer.Option(min=1, help="Processes to start on this machine; with --dry-run, to plan for.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Processes to start on this machine; with --dry-run, to plan for."),
     ] = None,
 ) -> None:
     """Train by a recipe; the same command goes on where a run was stopped. See docs/training.md."""

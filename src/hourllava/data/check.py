@@ -55,8 +55,10 @@ class Problem:
 class CheckReport:
     """Counts of a file, and after `check_records` the duplicates by the record's number."""
 
-    num_records: int = 0
+    num_records: int = 0  # that can be read
     num_question_rows: int = 0  # of the records: one question each, in columns
+    num_entries: int = 0  # all
+    num_sound: int = 0  # without a problem of their own; copies of others count
     kinds: Counter[str] = field(default_factory=Counter)
     unused_columns: Counter[str] = field(default_factory=Counter)
     again: dict[int, str] = field(default_factory=dict)  # number -> kind of duplicate
@@ -122,7 +124,10 @@ def check_records(path: Path, report: CheckReport, media: Path | None = None) ->
     ids, contents, lines = array("Q"), array("Q"), array("Q")
     for entry in iterate_entries(path):
         report.num_records += entry.fault is None
-        for kind, detail in problems_of(entry, media_fault, report.unused_columns):
+        report.num_entries += 1
+        problems = problems_of(entry, media_fault, report.unused_columns)
+        report.num_sound += not problems
+        for kind, detail in problems:
             report.kinds[kind] += 1
             yield Problem(entry.number, entry.line, kind, detail)
         record = entry.value if isinstance(entry.value, dict) else {}

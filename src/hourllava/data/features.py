@@ -42,7 +42,7 @@ from hourllava.data.features_ray import cluster_devices, run_on_ray
 from hourllava.data.locks import lock_folder
 from hourllava.data.processes import end_with_parent
 from hourllava.data.tower import load_tower
-from hourllava.errors import ConfigError, DataError, HourLlavaError
+from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneError
 from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.video.reader import usable_cores
 
@@ -304,7 +304,8 @@ def run_features(
     """`hourllava data features`: check what a user asked for, run, and say what became of it.
 
     Raises:
-        DataError: after the last line, if videos failed; or as `make_features`.
+        PartlyDoneError: after the last line, if some videos failed.
+        DataError: after the last line, if all failed; or as `make_features`.
     """
     options = (("dtype", dtype, Storage), ("format", form, Form), ("engine", engine, Engine))
     for name, value, kind in options:
@@ -318,4 +319,6 @@ def run_features(
     )  # fmt: skip
     yield from report.lines()
     if report.failures:
-        raise DataError(f"{len(report.failures)} videos failed; the others are done")
+        num_done = report.num_made + report.num_kept
+        message = f"{len(report.failures)} of {len(report.failures) + num_done} videos failed; see {report.ledger}"
+        raise (PartlyDoneError if num_done else DataError)(message)

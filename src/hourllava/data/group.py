@@ -26,14 +26,16 @@ from hourllava.data.records import (
     record_line,
 )
 from hourllava.data.stream import records_suffix
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
 BUCKET_BYTES = 64 << 20  # of the input, in each of the dealt files; in memory it is some 10 times that
 MAX_BUCKETS = 256  # files open at a time
 _ROWS = TypeAdapter(list[QuestionRow])  # the questions of one record
 
 
-def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 0) -> list[str]:
+def group_records(
+    path: Path, out: Path, *, num_questions: int = 5, seed: int = 0, report: LoadReport | None = None
+) -> list[str]:
     """Write training records of several questions about one video.
 
     Which questions of a video come together, and in which order, follows from the seed and their ids alone, not from
@@ -46,6 +48,7 @@ def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 
         out: .json or .jsonl; replaced whole.
         num_questions: most questions in one record; a conversation that has more stays as it is.
         seed: another one gives other groups.
+        report: is filled with what could not be used.
 
     Returns:
         lines for the user: what was made, and what could not be used.
@@ -57,7 +60,7 @@ def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 
     if num_questions < 1:
         raise ConfigError(f"--questions is {num_questions}; use 1 or more")
     suffix = records_suffix(out, (".json", ".jsonl"))
-    report = LoadReport()
+    report = LoadReport() if report is None else report
     # One name for all runs, so that the next one clears away what a killed one left.
     folder = out.with_name(f".{out.name}.buckets")
     try:
@@ -88,6 +91,19 @@ def group_records(path: Path, out: Path, *, num_questions: int = 5, seed: int = 
     if num_longer:
         lines.append(f"{num_longer} records have more than {num_questions} questions: conversations are never cut")
     return [*lines, *report.lines(), str(out)]
+
+
+def run_group(path: Path, out: Path, num_questions: int, seed: int) -> Iterator[str]:
+    """`hourllava data group`: lines for the user.
+
+    Raises:
+        PartlyDoneError: after the last line, if some records could not be used.
+        and what `group_records` raises.
+    """
+    report = LoadReport()
+    yield from group_records(path, out, num_questions=num_questions, seed=seed, report=report)
+    if report.problems:
+        raise PartlyDoneError(f"{report.problems.total()} records of {path} could not be used; the others are in {out}")
 
 
 def _key(text: str) -> int:

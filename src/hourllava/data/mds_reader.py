@@ -34,7 +34,7 @@ from hourllava.data.mds_format import (
     parse_lengths,
 )
 from hourllava.data.mds_remote import join, read_bytes, read_if_there
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 _OPEN_SHARDS, _OPEN_CACHED_SHARDS = 256, 32
 _MAX_REPORTED = 5
@@ -225,7 +225,8 @@ class MdsDataset:
             progress: show a progress bar on stderr.
 
         Raises:
-            DataError: some are not; names the first five.
+            PartlyDoneError: some are not; names the first five.
+            DataError: none is.
         """
         problems = []
         for folder, shard in tqdm(self._shards, unit="shard", file=sys.stderr, disable=not progress):
@@ -236,7 +237,8 @@ class MdsDataset:
         if problems:
             more = f"; and {len(problems) - _MAX_REPORTED} more" if len(problems) > _MAX_REPORTED else ""
             listed = "; ".join(problems[:_MAX_REPORTED])
-            raise DataError(f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}")
+            message = f"{len(problems)} of {len(self._shards)} shards are damaged: {listed}{more}"
+            raise (PartlyDoneError if len(problems) < len(self._shards) else DataError)(message)
 
 
 def _open_reader(shards: Sequence[tuple[str, ShardInfo]], cache_folder: Path | None, number: int) -> ShardReader:

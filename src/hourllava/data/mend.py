@@ -31,7 +31,7 @@ from hourllava.data.training_record import (
     is_missing,
     media_names,
 )
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 DROPPED, CHANGED = "dropped", "changed"
 _MENDED = {
@@ -159,7 +159,8 @@ def check_and_fix(path: Path, *, media: Path | None, fix: Path | None, shown_per
     """`hourllava data check`: lines for the user, as they become known.
 
     Raises:
-        DataError: after the last line, if there are problems and `fix` is None; or as `check_records`, `fix_records`.
+        PartlyDoneError: after the last line, if some records have problems, or with `fix` were dropped.
+        DataError: after the last line, if all have problems, or were dropped; or as `check_records`, `fix_records`.
     """
     report = CheckReport()
     shown: Counter[str] = Counter()
@@ -171,5 +172,9 @@ def check_and_fix(path: Path, *, media: Path | None, fix: Path | None, shown_per
     if fix is not None:
         num_dropped, num_changed = fix_records(path, fix, report, media)
         yield f"{fix}: {num_dropped} records dropped, {num_changed} changed; why: {fix.name}.ledger.jsonl beside it"
+        if num_dropped:
+            message = f"{num_dropped} of {report.num_entries} records of {path} were dropped"
+            raise (PartlyDoneError if num_dropped < report.num_entries else DataError)(message)
     elif report.num_problems:
-        raise DataError(f"{path} has {report.num_problems} problems; --fix OUT writes a copy without them")
+        message = f"{path} has {report.num_problems} problems; --fix OUT writes a copy without them"
+        raise (PartlyDoneError if report.num_sound else DataError)(message)

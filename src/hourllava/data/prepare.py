@@ -39,7 +39,7 @@ from hourllava.data.shard_run import merge_stage
 from hourllava.data.sharding import KnownFiles, ShardSettings, choose_records, file_digest, shard_records
 from hourllava.data.stream import iterate_entries, records_suffix
 from hourllava.data.training_record import RecordFault, canonical_record, is_conversation
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.video.reader import usable_cores
 
 FEATURE_FORMS: dict[str, tuple[Form, Storage]] = {
@@ -105,8 +105,9 @@ def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
     """Do all steps; lines for the user, a summary last.
 
     Raises:
-        DataError: record files of the mixture are missing, a folder cannot be written, another run is in it, or, after
-            the last line, a stream of the stage has no samples.
+        PartlyDoneError: after the last line, if something was left out.
+        DataError: a stream of the stage has no sample, record files of the mixture are missing, a folder cannot be
+            written, or another run is in it.
         ConfigError, CheckpointError: as `make_features`.
     """
     stage = settings.mixture.stage(settings.stage)
@@ -152,6 +153,7 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
     summaries = [shard_records(run, settings.out / part.folder, known) for part, run in runs]
     num_samples = sum(summary.num_samples for summary in summaries)
     num_skipped = sum(summary.num_skipped for summary in summaries)
+    num_unmeasured = 0
     yield f"shards: {num_samples} samples in {len(runs)} parts, {num_skipped} records left out"
     ledgers += [summary.ledger for summary in summaries if summary.ledger is not None]
 
@@ -161,6 +163,7 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
         encoder = RowEncoder(load_processor(settings.model), settings.root, questions=settings.questions)
         for name, count in counts.items():
             _, num_unknown = measure_folder(folder / name, encoder, num_processes=settings.num_processes)
+            num_unmeasured += num_unknown
             unknown = f", {num_unknown} cannot be measured: training will skip them" if num_unknown else ""
             yield f"lengths: {folder / name}: {count} rows{unknown}"
     if empty := [name for name, count in counts.items() if not count]:
@@ -172,10 +175,10 @@ def _prepare(settings: PrepareSettings, parts: list[Part], *, from_features: boo
     for name, count in counts.items():
         yield f"stage {settings.stage}: {folder / name}: {count} samples"
     yield from (f"why left out or changed: {ledger}" for ledger in ledgers)
-    if empty := [str(folder / name) for name, count in counts.items() if not count]:
-        raise DataError(
-            f"no sample in {', '.join(empty)}: {num_dropped + num_skipped} of {num_records} records were left out; the "
-            "lines above say where the reasons are"
+    if num_dropped or num_skipped or num_unmeasured:
+        raise (PartlyDoneError if num_samples > num_unmeasured else DataError)(
+            f"stage {settings.stage} has {num_samples} samples; {num_dropped + num_skipped} records were left out, "
+            f"{num_unmeasured} samples cannot be measured"
         )
 
 

@@ -14,7 +14,7 @@ from hourllava.data.mds_reader import MdsDataset
 from hourllava.data.mixtures import Kind, Mixture, Sampling, parse_part, published_mixture, read_mixture
 from hourllava.data.sharding import ShardSettings, shard_records
 from hourllava.data.stream import records_suffix
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
 STREAMS_NAME = "streams.json"
 
@@ -31,12 +31,13 @@ def run_shard(
     seed: int,
     video_suffix: str | None,
     size_limit_mib: int,
-) -> list[str]:
-    """Shard record files, or one published source list; returns lines for the user.
+) -> Iterator[str]:
+    """Shard record files, or one published source list; lines for the user.
 
     Raises:
         ConfigError: options that do not go together or are outside what is allowed.
-        DataError: as of `shard_records`, or no record can be used.
+        PartlyDoneError: after the last line, if some records were skipped.
+        DataError: after the last line, if no record can be used; or as of `shard_records`.
     """
     only_images = False
     sampling = Sampling.parse(sample)
@@ -67,29 +68,42 @@ def run_shard(
         size_limit_bytes=size_limit_mib << 20,
     )
     summary = shard_records(settings, out)
+    yield f"{out}: {summary.num_samples} samples"
     skipped = f"{summary.num_skipped} records were skipped; the reasons are in {summary.ledger}"
     if not summary.num_samples:
         raise DataError(f"{out} holds no sample: {skipped if summary.ledger else 'no record was chosen'}")
-    return [f"{out}: {summary.num_samples} samples", *([skipped] if summary.ledger else [])]
+    if summary.num_skipped:
+        raise PartlyDoneError(skipped)
 
 
-def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixture: Path | None) -> list[str]:
+def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixture: Path | None) -> Iterator[str]:
     """Merge workers' folders in place, parts into an index elsewhere, or the parts of a stage; lines for the user.
 
     Raises:
         ConfigError: options that do not go together, or a mixture or stage that is none.
+        PartlyDoneError: after the last line, if some of several folders cannot be merged in place.
         DataError: as of `merge_indexes`.
     """
     if stage is not None:
         if out is None or len(folders) != 1:
             raise ConfigError("--stage needs --out and the one folder that holds the parts")
         counts = merge_stage(read_mixture(mixture), stage, folders[0], out)
-        return [f"{out / name}: {count} samples" for name, count in counts.items()]
+        yield from (f"{out / name}: {count} samples" for name, count in counts.items())
+        return
     if mixture is not None:
         raise ConfigError("--mixture goes with --stage")
     if out is not None:
-        return [f"{out}: {_merge(out, folders)} samples"]
-    return [f"{folder}: {_merge(folder)} samples" for folder in folders]
+        yield f"{out}: {_merge(out, folders)} samples"
+        return
+    failures = []
+    for folder in folders:
+        try:
+            yield f"{folder}: {_merge(folder)} samples"
+        except DataError as error:
+            failures.append(error)
+    if failures:
+        message = "; ".join(map(str, failures))
+        raise (PartlyDoneError if len(failures) < len(folders) else DataError)(message)
 
 
 def _merge(out: Path, folders: Sequence[Path] | None = None) -> int:
@@ -191,28 +205,45 @@ def run_lengths(folder: Path, model: str, media: Path | None, questions: str, pr
 
     Raises:
         ConfigError: no such choice for `questions`.
-        DataError: as of `measure_folder`.
+        PartlyDoneError: after the last line, if some rows cannot be measured.
+        DataError: after the last line, if none can; or as of `measure_folder`.
     """
     from hourllava.data.lengths import load_processor, measure_folder  # imports torch
     from hourllava.data.rows import RowEncoder
 
     media = media or stage_media_root(folder) or Path("data")
     encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions))
+    total_rows = total_unknown = 0
     for stream in stream_folders(folder):
         num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or os.cpu_count() or 1)
         unknown = f"; {num_unknown} cannot be measured, training will skip them" if num_unknown else ""
-        yield f"{stream}: {num_rows} rows measured{unknown}"
+        yield f"{stream}: {num_rows - num_unknown} rows measured{unknown}"
+        total_rows += num_rows
+        total_unknown += num_unknown
+    if total_unknown:
+        message = f"{total_unknown} of {total_rows} rows cannot be measured; the warnings above say why"
+        raise (PartlyDoneError if total_unknown < total_rows else DataError)(message)
 
 
 def run_verify(folder: Path) -> Iterator[str]:
     """Check every shard of a folder, or of all streams of a stage; lines for the user.
 
     Raises:
-        DataError: an index, a shard or the lengths are damaged.
+        PartlyDoneError: after the last line, if some indexes, shards or lengths are damaged.
+        DataError: after the last line, if none are whole.
     """
-    for stream in stream_folders(folder):
-        dataset = MdsDataset(stream)
-        dataset.verify(progress=True)
-        if (stream / LENGTHS_NAME).exists():
-            dataset.lengths()
-        yield f"{stream}: {len(dataset)} samples, all shards are whole"
+    streams, faults, num_whole = stream_folders(folder), [], 0
+    for stream in streams:
+        try:
+            dataset = MdsDataset(stream)
+            dataset.verify(progress=True)
+            if (stream / LENGTHS_NAME).exists():
+                dataset.lengths()
+        except (DataError, PartlyDoneError) as error:
+            faults.append(error)
+        else:
+            num_whole += 1
+            yield f"{stream}: {len(dataset)} samples, all shards are whole"
+    if faults:
+        is_partly = num_whole or any(isinstance(error, PartlyDoneError) for error in faults)
+        raise (PartlyDoneError if is_partly else DataError)("; ".join(map(str, faults)))

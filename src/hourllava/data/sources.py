@@ -23,7 +23,7 @@ from hourllava.data.columns import media_named, told_seconds
 from hourllava.data.mds_encodings import CODING_ERRORS
 from hourllava.data.media import find_media
 from hourllava.data.stream import iterate_entries
-from hourllava.errors import DataError, VideoError
+from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.video import probe
 from hourllava.video.reader import usable_cores
 from hourllava.video.source import IMAGE_SUFFIXES, frame_files
@@ -224,7 +224,8 @@ def describe_sources(
     """`hourllava data sources`: the table, or what was found of the records' media.
 
     Raises:
-        DataError: after the last line, if a file is missing, unreadable or of another length.
+        PartlyDoneError: after the last line, if some files are missing, unreadable or of another length.
+        DataError: after the last line, if all are; or as `verify_media`.
     """
     if records is None:
         yield from source_lines(root)
@@ -236,4 +237,5 @@ def describe_sources(
     yield from report_lines(counts, report)
     yield from (f"{count} records {what}; hourllava data check tells more" for what, count in unusable.items())
     if counts["found"] < counts.total():
-        raise DataError(f"{counts.total() - counts['found']} of {counts.total()} files are not as they should be")
+        message = f"{counts.total() - counts['found']} of {counts.total()} files are not as they should be"
+        raise (PartlyDoneError if counts["found"] else DataError)(message)

@@ -6,6 +6,7 @@ Reads one record at a time; only counters and one entry per video are kept.
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from hourllava.data.atomic import replacing
 from hourllava.data.records import LoadReport, iterate_questions
 from hourllava.data.taxonomy import TASKS, TOPICS
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 BIN_MINUTES = 5
 WORLD_NAME, WORLD_SOURCE = "MarathonWorld", "marathonworld"  # its rows' `data_source`; made by scripts, so exact
@@ -168,12 +169,14 @@ def markdown_report(statistics: Statistics) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def write_statistics(source: Path, out: Path, name: str | None = None) -> list[str]:
+def write_statistics(source: Path, out: Path, name: str | None = None) -> Iterator[str]:
     """Write figures (PNG, SVG) and tables (Markdown, JSON) of a data set to `out`.
 
-    Returns lines for the user: what was counted, what could not be used, what was written.
+    Yields:
+        lines for the user: what was counted, what could not be used, what was written.
 
     Raises:
+        PartlyDoneError: after the last line, if some records could not be used.
         DataError: the data set cannot be read.
     """
     from hourllava.data.figures import draw_comparison, draw_panels, draw_taxonomy, save_figure
@@ -200,4 +203,8 @@ def write_statistics(source: Path, out: Path, name: str | None = None) -> list[s
     summary = (
         f"{statistics.num_videos} videos, {statistics.num_open} open-ended and {statistics.num_choice} multiple-choice"
     )
-    return [f"{summary} questions", *statistics.notes, *report.lines(), *map(str, written)]
+    yield from (f"{summary} questions", *statistics.notes, *report.lines(), *map(str, written))
+    if report.problems:
+        raise PartlyDoneError(
+            f"{report.problems.total()} records of {source} could not be used; all others are counted"
+        )

@@ -62,7 +62,9 @@ def draw_tasks(tasks: Mapping[str, Any], format_: str) -> Figure:
         axes.set_yticks(range(len(names)), names, color=INK)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(-1.5, 101.5)
-        axes.set_xlabel("percent, 95 % intervals" + ("; dotted: chance" if format_ == "choice" else ""), loc="left")
+        axes.set_xlabel(
+            "percent, 95 % intervals by video" + ("; dotted: chance" if format_ == "choice" else ""), loc="left"
+        )
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, -0.8 / bars_inches * 0.28), ncols=2)
     return figure
@@ -96,7 +98,7 @@ def draw_axis(groups: Mapping[str, Any], label: str) -> Figure:
             panel.set_xticks(range(len(groups)), [name.removesuffix(" %") for name in groups], rotation=30)
             panel.set_ylim(0, 102)
             panel.set_xlabel(label + (" (percent)" if label.startswith("where") else ""))
-            panel.set_ylabel("right answers (percent)")
+            panel.set_ylabel("right answers (percent), 95 % intervals by video")
         panel.legend(frameon=False)
         figure.tight_layout()
     return figure

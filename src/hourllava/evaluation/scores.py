@@ -1,16 +1,18 @@
 """Answers to scores: what counts as right, accuracies with their intervals, and whether the evidence shows the moment.
 
-Intervals are Wilson's, 95 %: they hold for few questions and near 0 and 1, where the usual ones do not.
+Intervals respect that the questions of one video belong together, see `hourllava.evaluation.intervals`.
 """
 
-import math
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from hourllava.errors import DataError
+from hourllava.evaluation.intervals import Interval, accuracy_of, difference_of
 
 Condition = Literal["video", "frames_only", "blind"]
 CONDITIONS: tuple[Condition, ...] = ("video", "frames_only", "blind")
@@ -22,10 +24,6 @@ DEPTH_BINS = 10
 NEEDLE_TEMPLATES = frozenset({"letter_colour", "scene_of_letter", "event_of_letter"})
 """Questions about one card, which is their first evidence."""
 
-_Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
-
-Interval = tuple[float, float]
-
 
 class AnsweredQuestion(BaseModel):
     """A line of `answers.jsonl`. `right` and `answers` have a value for each condition that was asked."""
@@ -33,7 +31,7 @@ class AnsweredQuestion(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str
     video: str
-    duration_seconds: float
+    duration_seconds: float = Field(gt=0, allow_inf_nan=False)
     task: str
     topic: str
     form: str  # short or long, of the taxonomy
@@ -50,7 +48,7 @@ class AnsweredQuestion(BaseModel):
     @property
     def is_needle(self) -> bool:
         """Whether one card answers the question."""
-        return self.template in NEEDLE_TEMPLATES
+        return self.template in NEEDLE_TEMPLATES and bool(self.moments)
 
     @property
     def depth(self) -> float:
@@ -66,27 +64,6 @@ def normalised(text: str) -> str:
 def is_right(answer: str, truth: str) -> bool:
     """Exact match after normalisation."""
     return normalised(answer) == normalised(truth)
-
-
-def wilson_interval(num_right: int, num_questions: int) -> Interval:
-    """95 % confidence interval of a share; (0, 1) if nothing was asked.
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    if num_questions == 0:
-        return 0.0, 1.0
-    share = num_right / num_questions
-    weight = _Z**2 / num_questions
-    centre = (share + weight / 2) / (1 + weight)
-    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def accuracy_of(hits: Sequence[bool]) -> dict[str, Any]:
-    """Number of questions, share of right ones and its interval."""
-    low, high = wilson_interval(sum(hits), len(hits))
-    share = sum(hits) / len(hits) if hits else None
-    return {"n": len(hits), "right": sum(hits), "accuracy": share, "low": low, "high": high}
 
 
 def length_bin(duration_seconds: float) -> str:
@@ -119,29 +96,75 @@ AXES: dict[str, Axis] = {
 def score(answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
     """All scores as plain data: `scores["task"]["Temporal Order"]["choice"]["video"]["accuracy"]`.
 
-    `scores["evidence"]` has the same by length instead of format: of the needle questions, how many have their card in
-    one of the three spans, and how many would if as much of the video were marked by chance.
+    `scores["differences"]` has the same axes; its cells are `difference_of` the video and another condition.
+    `scores["evidence"]` has lengths instead of formats: of the needle questions, how many have their card in one of the
+    three spans, and how many would if as much of the video were marked by chance.
     """
-    scores: dict[str, Any] = {axis: _by_group(answered, of) for axis, of in AXES.items()}
+    scores: dict[str, Any] = {axis: _by_group(answered, of, _accuracies) for axis, of in AXES.items()}
+    scores["differences"] = {axis: _by_group(answered, of, _differences) for axis, of in AXES.items()}
     scores["evidence"] = _evidence(answered)
     return scores
 
 
-def _by_group(answered: Iterable[AnsweredQuestion], axis: Axis) -> dict[str, Any]:
-    hits: dict[str, dict[str, dict[Condition, list[bool]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+def compare(ours: Sequence[AnsweredQuestion], theirs: Sequence[AnsweredQuestion]) -> tuple[dict[str, Any], int]:
+    """Two models' answers to the same questions, with the video.
+
+    Returns:
+        by axis, group and format `difference_of` ours and theirs; the number of questions that only one side answered,
+        which do not count.
+
+    Raises:
+        DataError: no question is answered by both.
+    """
+    others = {one.id: one for one in theirs}
+    pairs = [(one, others[one.id]) for one in ours if one.id in others]
+    if not pairs:
+        raise DataError("the two sets of answers have no question in common; compare answers about the same videos")
+    if changed := [one.id for one, other in pairs if (one.question, one.truth) != (other.question, other.truth)]:
+        raise DataError(
+            f"{len(changed)} questions of the two sets of answers have one id but other words, such as {changed[0]}; "
+            "compare answers about the same videos"
+        )
+    right = {one.id: other.right["video"] for one, other in pairs}
+
+    def differences(some: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+        mine, other = [one.right["video"] for one in some], [right[one.id] for one in some]
+        return difference_of(mine, other, [one.video for one in some])
+
+    both = [one for one, _ in pairs]
+    found = {axis: _by_group(both, of, differences) for axis, of in AXES.items()}
+    return found, len(ours) + len(theirs) - 2 * len(pairs)
+
+
+def _accuracies(some: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+    return {condition: accuracy_of([one.right[condition] for one in asked], [one.video for one in asked])
+            for condition, asked in _asked(some).items()}  # fmt: skip
+
+
+def _differences(some: Sequence[AnsweredQuestion]) -> dict[str, Any]:
+    return {condition: difference_of([one.right["video"] for one in asked], [one.right[condition] for one in asked],
+                                     [one.video for one in asked])
+            for condition, asked in _asked(some).items() if condition != "video"}  # fmt: skip
+
+
+def _asked(some: Sequence[AnsweredQuestion]) -> dict[Condition, list[AnsweredQuestion]]:
+    """The questions that were asked in each condition."""
+    asked = {condition: [one for one in some if condition in one.right] for condition in CONDITIONS}
+    return {condition: questions for condition, questions in asked.items() if questions}
+
+
+def _by_group(
+    answered: Iterable[AnsweredQuestion], axis: Axis, cells: Callable[[Sequence[AnsweredQuestion]], dict[str, Any]]
+) -> dict[str, Any]:
+    """`{group: {format: cells of its questions}}`, in order."""
+    groups: dict[str, dict[str, list[AnsweredQuestion]]] = defaultdict(lambda: defaultdict(list))
     for one in answered:
         group = axis(one)
         if group is not None:
-            for condition, right in one.right.items():
-                hits[group][one.format][condition].append(right)
+            groups[group][one.format].append(one)
     return {
-        group: {
-            format_: {condition: accuracy_of(some) for condition, some in conditions.items()}
-            for format_, conditions in formats.items()
-        }
-        for group, formats in sorted(hits.items(), key=lambda item: _order(item[0]))
+        group: {format_: cells(some) for format_, some in formats.items()}
+        for group, formats in sorted(groups.items(), key=lambda item: _order(item[0]))
     }
 
 
@@ -158,7 +181,7 @@ def _evidence(answered: Iterable[AnsweredQuestion]) -> dict[str, Any]:
             groups["all"].append(one)
             groups[length_bin(one.duration_seconds)].append(one)
     return {
-        group: accuracy_of([shows_moment(one) for one in some])
+        group: accuracy_of([shows_moment(one) for one in some], [one.video for one in some])
         | {"by_chance": sum(_marked_share(one) for one in some) / len(some)}
         for group, some in groups.items()
     }

@@ -10,22 +10,17 @@ Stopped at any moment and started again with the same settings it goes on with t
 """
 
 import dataclasses
-import importlib.util
-import json
-import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from hourllava.data.atomic import replacing
-from hourllava.errors import DataError
+from hourllava.errors import ConfigError, InputError, PartlyDoneError, VideoError
 from hourllava.evaluation.answering import answer_case, engines_for
 from hourllava.evaluation.cases import NeedleSettings, needle_videos, world_cases
-from hourllava.evaluation.report import table_of
-from hourllava.evaluation.scores import AnsweredQuestion, score
+from hourllava.evaluation.results import ANSWERS_NAME, SETTINGS_NAME, read_answers, write_results
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
@@ -33,12 +28,7 @@ from hourllava.model.config import TemporalForgetting
 from hourllava.world.jobs import prepare_folder
 from hourllava.world.make import MakeSettings
 
-SETTINGS_NAME = "evaluation.json"
-ANSWERS_NAME = "answers.jsonl"
-SCORES_NAME = "scores.json"
 MAX_NEW_TOKENS = 64  # the longest answer, a summary, is one token of nano's and some 50 of others'
-
-logger = logging.getLogger(__name__)
 
 
 class EvaluationSettings(BaseModel):
@@ -83,8 +73,10 @@ def evaluate_world(
         lines for the user.
 
     Raises:
-        ConfigError: the settings contradict each other, or `out` holds another run.
+        ConfigError: the settings contradict each other, `out` holds another run, or there is no question to ask.
         DataError: the answers of an earlier run cannot be read.
+        PartlyDoneError: after the last line, if some videos cannot be watched or asked about.
+        VideoError, InputError: none can.
     """
     config = engine.model.config
     if forgetting is not None:
@@ -99,53 +91,40 @@ def evaluate_world(
     found = needle_videos(videos, folder) if isinstance(videos, NeedleSettings) else world_cases(videos, folder)
     cases = list(found)
     path = out / ANSWERS_NAME
-    answered = _read_answers(path)
+    _cut_unfinished_line(path)
+    answered = read_answers(path) if path.exists() else []
     done = {one.id for one in answered}
     cache = None if memories is None else MemoryCache(memories)
     total = sum(len(case.questions) for case in cases)
+    failures: list[VideoError | InputError] = []
     with path.open("a", encoding="utf-8") as file, _progress(total, len(done)) as progress:
         for case in cases:
-            for one in answer_case(case, done, engines, settings.max_new_tokens, cache):
-                file.write(one.model_dump_json() + "\n")
-                file.flush()
-                answered.append(one)
-                progress.update(1)
-    yield from _write_results(settings, answered, out)
+            try:
+                for one in answer_case(case, done, engines, settings.max_new_tokens, cache):
+                    file.write(one.model_dump_json() + "\n")
+                    file.flush()
+                    answered.append(one)
+                    progress.update(1)
+            except (VideoError, InputError) as error:
+                failures.append(error)
+                progress.write(f"failed: {error}", file=sys.stderr)
+    if not answered:
+        raise failures[0] if failures else ConfigError(f"the videos in {folder} serve no question; use longer ones")
+    yield from write_results(settings.model_dump(mode="json"), answered, out)
+    if failures:
+        raise PartlyDoneError(
+            f"{total - len(answered)} of {total} questions were not answered, about {len(failures)} of {len(cases)} "
+            f"videos, and do not count; the first fault: {failures[0]}"
+        )
 
 
 def _progress(total: int, num_done: int) -> tqdm:
     return tqdm(total=total, initial=num_done, unit="question", desc="asking", file=sys.stderr)
 
 
-def _read_answers(path: Path) -> list[AnsweredQuestion]:
-    """The whole lines of an earlier run; what a killed one left half-written is cut off."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
+def _cut_unfinished_line(path: Path) -> None:
+    """Cut off what a killed run left half-written."""
+    if path.exists():
+        num_whole = path.read_bytes().rfind(b"\n") + 1
         with path.open("r+b") as file:
-            file.truncate(len(whole))
-    try:
-        return [AnsweredQuestion.model_validate_json(line) for line in whole.splitlines()]
-    except ValidationError as error:
-        raise DataError(
-            f"{path} is damaged or of another version ({error.error_count()} errors); remove it to ask anew"
-        ) from error
-
-
-def _write_results(settings: EvaluationSettings, answered: list[AnsweredQuestion], out: Path) -> Iterator[str]:
-    scores = score(answered)
-    for name, text in (
-        (SCORES_NAME, json.dumps({"settings": settings.model_dump(mode="json"), **scores}, indent=1) + "\n"),
-        ("table.md", table_of(scores)),
-    ):
-        with replacing(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        yield str(out / name)
-    if importlib.util.find_spec("matplotlib") is None:
-        logger.warning("no figures: they need matplotlib; pip install 'hourllava[world]' and run the command again")
-        return
-    from hourllava.evaluation.figures import write_figures
-
-    yield from map(str, write_figures(scores, answered, out))
+            file.truncate(num_whole)

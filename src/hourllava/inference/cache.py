@@ -20,7 +20,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hourllava.errors import ConfigError, MemoryFileError
+from hourllava.errors import ConfigError, MemoryFileError, PartlyDoneError
 from hourllava.folders import user_cache_folder
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory
@@ -159,22 +159,24 @@ class MemoryCache:
             bytes freed
 
         Raises:
-            MemoryFileError: some may not be removed; the others are.
+            PartlyDoneError: some may not be removed; the others are.
+            MemoryFileError: none may.
         """
         if self.folder is None:
             return 0
         remove_unfinished(self.folder)
+        files = self._files()
         freed_bytes, kept = 0, []
-        for _, num_bytes, path in self._files():
+        for _, num_bytes, path in files:
             reason = _remove(path)
             if reason is None:
                 freed_bytes += num_bytes
             elif not isinstance(reason, FileNotFoundError):
                 kept.append(reason)
         if kept:
-            raise MemoryFileError(
-                f"{len(kept)} memories in {self.folder} cannot be removed ({kept[0].strerror or kept[0]}), "
-                f"{freed_bytes / 1e6:.1f} MB were freed; change the permissions of the folder"
+            raise (PartlyDoneError if len(kept) < len(files) else MemoryFileError)(
+                f"{len(kept)} of {len(files)} memories in {self.folder} cannot be removed "
+                f"({kept[0].strerror or kept[0]}), {freed_bytes / 1e6:.1f} MB were freed; change its permissions"
             )
         return freed_bytes
 
