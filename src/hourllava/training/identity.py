@@ -160,6 +160,28 @@ def check_order(checkpoint: Path, fingerprint: str) -> None:
         )
 
 
+def check_finished(final: Path, recipe: Recipe) -> None:
+    """Refuse a finished run that was another one; settings that do not decide its weights may differ.
+
+    Raises:
+        TrainingError: it was.
+    """
+    before = read_recipe(final)
+    changed = changed_settings(before, recipe, only_of_the_weights=True)
+    if changed:
+        what = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "") if before else "which cannot be read"
+        raise TrainingError(
+            f"{final} was trained by another recipe, {final / RECIPE_NAME} ({what}); choose another `out`, or remove "
+            f"{recipe.out} to train anew"
+        )
+
+
+def told_of(checkpoint: Path, recipe: Recipe) -> list[str]:
+    """Lines about a run that goes on: from where, and what the recipe has otherwise than before."""
+    changed = changed_settings(read_recipe(checkpoint), recipe, only_of_the_weights=False)
+    return [f"going on from {checkpoint}", *(f"changed since {checkpoint.name}: {line}" for line in changed)]
+
+
 def changed_settings(before: Mapping[str, Any], recipe: Recipe, *, only_of_the_weights: bool) -> list[str]:
     """Settings that a recipe has otherwise than one that was written before: `key: old -> new`.
 

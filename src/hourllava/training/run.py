@@ -61,7 +61,7 @@ from hourllava.training.corpus import (
     open_streams,
 )
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.identity import Identity, changed_settings, check_identity, check_order, read_recipe
+from hourllava.training.identity import Identity, check_finished, check_identity, check_order, told_of
 from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, recipe_text
 from hourllava.training.start import load_start
 from hourllava.training.tally import describe_skipped
@@ -111,7 +111,7 @@ def train(recipe: Recipe) -> Path:
     """
     final = recipe.out / FINAL
     if final.is_dir():
-        _check_finished(final, recipe)
+        check_finished(final, recipe)
         return final
     with _alone_in(recipe.out):
         try:
@@ -141,7 +141,8 @@ def _train(recipe: Recipe) -> Path:
     if prepared.checkpoint is not None:
         trainer.begin_at(prepared.checkpoint)
     if trainer.is_world_process_zero():
-        for line in (*_told_of(prepared), *batch_warnings(prepared.recipe.batch, prepared.corpus)):
+        begun = [] if prepared.checkpoint is None else told_of(prepared.checkpoint, recipe)
+        for line in (*begun, *batch_warnings(recipe.batch, prepared.corpus)):
             print(line, file=sys.stderr, flush=True)
         _write_recipe(recipe)
     trainer.resume_or_start(prepared.checkpoint)
@@ -188,28 +189,6 @@ def _alone_in(out: Path) -> Iterator[None]:
         raise CheckpointError(f"{out} cannot be made ({error.strerror}); choose another `out`") from error
     with lock_folder(out):
         yield
-
-
-def _check_finished(final: Path, recipe: Recipe) -> None:
-    """Refuse a finished run that was another one; settings that do not decide its weights may differ."""
-    before = read_recipe(final)
-    changed = changed_settings(before, recipe, only_of_the_weights=True)
-    if changed:
-        what = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "") if before else "which cannot be read"
-        raise TrainingError(
-            f"{final} was trained by another recipe, {final / RECIPE_NAME} ({what}); choose another `out`, or remove "
-            f"{recipe.out} to train anew"
-        )
-
-
-def _told_of(prepared: Prepared) -> Iterator[str]:
-    """What a run that goes on has otherwise than before."""
-    if prepared.checkpoint is None:
-        return
-    name = prepared.checkpoint.name
-    yield f"going on from {prepared.checkpoint}"
-    for line in changed_settings(read_recipe(prepared.checkpoint), prepared.recipe, only_of_the_weights=False):
-        yield f"changed since {name}: {line}"
 
 
 def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
