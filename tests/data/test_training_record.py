@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,6 +136,7 @@ def test_a_picture_in_an_unknown_field_costs_the_record(tmp_path, name, question
         ({"video": "b.mp4", "conversations": [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}]},
          "messages name other media"),
         ({"messages": PLAIN}, "two conversations"),
+        ({"conversations": [PLAIN[0], {"from": "gpt", "value": "\ud83d"}]}, "half a surrogate pair"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_told_is_a_fault_for_all(tmp_path, record, words):
@@ -150,13 +152,12 @@ def test_what_cannot_be_told_is_a_fault_for_all(tmp_path, record, words):
     assert shard_records(chosen, tmp_path / "shards").num_samples == 0
 
 
+TEXT_CELLS = ["a.mp4", "\ud83d", "x\ud83d?", "x\ny", "<image>\nWhat?", "user", "gpt", "A. x\nB. y", "[]", "{}"]
+PARTS = st.sampled_from(["from", "value", "role", "content", "type", "text", "image", "a"])
+SIMPLE = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(TEXT_CELLS)
 CELLS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-    | st.sampled_from(["a.mp4", "<image>\nWhat?", "user", "gpt", "A. x\nB. y", "[]", "{}"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["from", "value", "role", "content", "type", "text", "image", "a"]), inner, max_size=4),
-    max_leaves=8,
-)  # fmt: skip
+    SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(PARTS, inner, max_size=4), max_leaves=8
+)
 NAMES = ["id", "video", "image", "images", "videos", "conversations", "messages", "data_source", "question", "answer"]
 NAMES += ["options", "option_a", "option_b", "label", "answer_index", "duration", "evidence", "question_type", "uid"]
 
@@ -166,9 +167,12 @@ NAMES += ["options", "option_a", "option_b", "label", "answer_index", "duration"
 def test_records_of_any_cells_end_in_problems_not_in_exceptions(tmp_path_factory, record):
     path = tmp_path_factory.mktemp("cells") / "in.jsonl"
     path.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    list(check_and_fix(path, media=None, fix=path.with_name("out.jsonl"), shown_per_kind=None))
+    lines = list(check_and_fix(path, media=path.parent, fix=path.with_name("out.jsonl"), shown_per_kind=None))
+    assert all(line.isprintable() for line in lines)
     assert run_check(path.with_name("out.jsonl")) == []
     media_named(record)
+    with suppress(DataError):  # "names no video"
+        verify_media(path, path.parent, path.with_name("report.jsonl"), progress=False)
     RecordFile(path)
     try:
         group_records(path, path.with_name("grouped.json"))

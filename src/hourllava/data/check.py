@@ -48,7 +48,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"record {self.number}" if self.line is None else f"line {self.line} (record {self.number})"
-        return f"{place}: {self.kind}{f': {self.detail}' if self.detail else ''}"
+        detail = self.detail if self.detail.isprintable() else repr(self.detail)
+        return f"{place}: {self.kind}{f': {detail}' if detail else ''}"
 
 
 @dataclass
@@ -179,12 +180,13 @@ def problems_of(entry: Entry, media_fault: MediaFault | None, unused: Counter[st
             problems.append(("question cannot be used", str(error).splitlines()[0]))
         names, source = media_named(record)
     for name in names:
+        detail = name[:200]
         if leads_out(name) or "\\" in name:
-            problems.append(("media path leaves its folder", name[:200]))
+            problems.append(("media path leaves its folder", detail))
         elif not is_file_name(name):
-            problems.append(("media is no file name", repr(name)[:200]))
+            problems.append(("media is no file name", detail))
         elif media_fault is not None and (fault := media_fault(name, str(source or ""))) is not None:
-            problems.append((fault, name[:200]))
+            problems.append((fault, detail))
     return problems
 
 
@@ -193,20 +195,20 @@ def _read_training_record(record: dict[str, Any], problems: list[tuple[str, str]
     try:
         whole = canonical_record(record)
     except RecordFault as fault:
-        problems += _of_fields(record, ["?"])
+        problems += _of_fields(record, names_media=True)  # or nobody knows
         problems.append((fault.kind, fault.detail))
         return []
     names = media_names(whole)
-    problems += _of_fields(record, names)
+    problems += _of_fields(record, names_media=bool(names))
     problems += _of_turns(record, whole["conversations"], len(names))
     return names
 
 
-def _of_fields(record: dict[str, Any], names: list[str]) -> Iterator[tuple[str, str]]:
+def _of_fields(record: dict[str, Any], *, names_media: bool) -> Iterator[tuple[str, str]]:
     for name in record:
         if name not in READ_FIELDS and not is_missing(record[name]):
             # Without the field, a question about a picture would become one about nothing.
-            is_media = not names and _MEDIA_WORD.search(name) is not None
+            is_media = not names_media and _MEDIA_WORD.search(name) is not None
             yield "unknown field that may name media" if is_media else "unknown field", name
     if is_missing(record.get("id")):
         yield "no id", ""

@@ -29,6 +29,7 @@ from hourllava.data.training_record import (
     canonical_record,
     is_conversation,
     is_missing,
+    is_text,
     media_names,
 )
 from hourllava.errors import DataError, PartlyDoneError
@@ -88,7 +89,7 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
                         line["text"] = (entry.text or json.dumps(entry.value, default=str))[:2000]
                         notes.write(json.dumps(line) + "\n")
                     if record is not None:
-                        text = json.dumps(record, ensure_ascii=False, default=str) if problems else entry.text
+                        text = _line(record) if problems else entry.text
                         yield Entry(entry.number, entry.line, record, None, text)
 
             _write(path, new, suffix, kept())
@@ -131,6 +132,11 @@ def _mend(entry: Entry, kinds: list[str], *, is_table: bool) -> dict[str, Any] |
     return record
 
 
+def _line(record: Any) -> str:
+    text = json.dumps(record, ensure_ascii=False, default=str)
+    return text if is_text(text) else json.dumps(record, default=str)
+
+
 def _write(path: Path, out: Path, suffix: str, entries: Iterator[Entry]) -> None:
     if suffix == ".parquet":
         pa, pq = arrow()
@@ -149,7 +155,7 @@ def _write(path: Path, out: Path, suffix: str, entries: Iterator[Entry]) -> None
         for entry in entries:
             text = entry.text
             if suffix == ".jsonl" and "\n" in text:
-                text = json.dumps(entry.value, ensure_ascii=False)
+                text = _line(entry.value)
             file.write(separator + text)
             separator = ",\n" if suffix == ".json" else "\n"
         file.write(("[\n]\n" if separator == "[\n" else "\n]\n") if suffix == ".json" else "\n" if separator else "")

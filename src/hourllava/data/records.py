@@ -19,6 +19,7 @@ from hourllava.data.atomic import replacing
 from hourllava.data.columns import question_fields
 from hourllava.data.options import find_options
 from hourllava.data.stream import arrow, iterate_entries
+from hourllava.data.training_record import is_text
 from hourllava.errors import DataError
 
 PLACEHOLDER = "<image>\n"
@@ -224,7 +225,12 @@ def question_rows(record: dict[str, Any], default_id: str) -> tuple[list[Questio
         ValueError, DataError: it cannot be mapped; the first line of the message says why.
     """
     rows, unused = question_fields(record, default_id)
-    return [QuestionRow(**row) for row in rows], unused
+    questions = [QuestionRow(**row) for row in rows]
+    for row in questions:
+        texts = (row.question_id, row.video, row.data_source, row.question, row.answer, *row.options)
+        if not is_text("".join((*texts, row.template or "", row.split or ""))):
+            raise ValueError("half a surrogate pair in a text")
+    return questions, unused
 
 
 def split_options(text: str) -> tuple[str, tuple[str, ...]]:

@@ -23,6 +23,7 @@ from hourllava.data.columns import media_named, told_seconds
 from hourllava.data.mds_encodings import CODING_ERRORS
 from hourllava.data.media import find_media
 from hourllava.data.stream import iterate_entries
+from hourllava.data.training_record import is_text
 from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.video import probe
 from hourllava.video.reader import usable_cores
@@ -191,7 +192,7 @@ def _place(name: str, media: Path, data_source: str | None) -> str:
     try:
         found = find_media(name, media, data_source)
     except DataError:
-        return name  # opening it says why
+        return name if is_text(name) else repr(name)  # opening it says why
     return found or (name if not data_source or name.startswith(f"{data_source}/") else f"{data_source}/{name}")
 
 

@@ -43,6 +43,14 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
+def is_text(text: str) -> bool:
+    """Whether a text can be written and tokenized: JSON's escapes can make halves of surrogate pairs, which cannot."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def is_conversation(record: Any) -> bool:
     """Whether a record is an object with turns; other objects are questions, one a row."""
     return isinstance(record, dict) and any(not is_missing(record.get(name)) for name in TURN_FIELDS)
@@ -88,6 +96,8 @@ def canonical_record(record: dict[str, Any]) -> dict[str, Any]:
         raise RecordFault("two conversations" if turn_fields else "no conversation", " and ".join(turn_fields))
     named: list[tuple[MediaKind, str]] = []
     turns = [_turn(turn, named) for turn in _turn_list(record[turn_fields[0]])]
+    if not all(is_text(turn["value"]) for turn in turns):
+        raise RecordFault("half a surrogate pair in a turn")
     kind, media, media_field = _media_field(record)
     if named:
         kinds, paths = {found for found, _ in named}, [path for _, path in named]
