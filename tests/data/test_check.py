@@ -13,7 +13,7 @@ from hourllava.data import stream
 from hourllava.data.check import SAME_ID, SAME_RECORD, CheckReport, check_records
 from hourllava.data.mend import check_and_fix
 from hourllava.data.stream import iterate_entries
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 
 def record(number=0, **changes):
@@ -238,7 +238,9 @@ def test_the_fixed_copy_has_no_problems_and_the_ledger_tells_all(tmp_path, suffi
     ]
     path, out = write(tmp_path / f"a{suffix}", records), tmp_path / f"b{suffix}"
     before = path.read_bytes()
-    lines = list(check_and_fix(path, media=None, fix=out, shown_per_kind=None))
+    lines = []
+    with pytest.raises(PartlyDoneError, match=r"3 of 9 records of .* were dropped"):
+        lines.extend(check_and_fix(path, media=None, fix=out, shown_per_kind=None))
     assert f"{len(records)} records, 8 problems" in lines
     assert check(out)[0] == []
     fixed = {entry.value["id"]: entry.value for entry in iterate_entries(out)}
@@ -266,7 +268,8 @@ def test_tables_lose_what_cannot_be_used(tmp_path):
     problems, report = check(path)
     assert [(problem.number, problem.line) for problem in problems] == [(2, None), (3, None)]
     assert report.unused_columns == {"odd": 2}
-    list(check_and_fix(path, media=None, fix=out, shown_per_kind=None))
+    with pytest.raises(PartlyDoneError, match=r"1 of 3 records of .* were dropped"):
+        list(check_and_fix(path, media=None, fix=out, shown_per_kind=None))
     assert pq.read_table(out).schema == pq.read_table(path).schema
     assert pq.read_table(out).to_pylist() == [rows[0], rows[2] | {"question_id": "a#3"}]
 

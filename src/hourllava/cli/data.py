@@ -52,7 +52,7 @@ def sources(
     media: Annotated[Path | None, typer.Option(help="Where: by default VideoMarathon/videos in the root.")] = None,
     report: Annotated[Path | None, typer.Option(help="What was found (.jsonl); beside the records by default.")] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Files opened at a time.", min=1, max=options.MAX_PROCESSES)
+        int | None, typer.Option(help="Files opened at a time.", callback=options.between(1, options.MAX_PROCESSES))
     ] = None,
 ) -> None:
     """List where data comes from and must lie; with --records, open all media (exit code 9 if some are not well)."""
@@ -67,10 +67,14 @@ def group(
     file: Records,
     out: Annotated[Path, typer.Argument(help="Training records: .json or .jsonl.")],
     questions: Annotated[
-        int, typer.Option(help="Most questions in a record; conversations are never cut.", min=1, max=1000)
+        int,
+        typer.Option(
+            help="Most questions in a record; conversations are never cut.", callback=options.between(1, 1000)
+        ),
     ] = 5,
     seed: Annotated[
-        int, typer.Option(help="Another one puts other questions together.", min=0, max=options.MAX_SEED)
+        int,
+        typer.Option(help="Another one puts other questions together.", callback=options.between(0, options.MAX_SEED)),
     ] = 0,
 ) -> None:
     """Join questions about one video into training records of several turns."""
@@ -96,7 +100,7 @@ def features(
     dtype: Annotated[str, typer.Option(help="Of the stored features: bfloat16 or int8.")] = "bfloat16",
     form: Annotated[str, typer.Option("--format", help="memory (.safetensors) or released (.pt).")] = "memory",
     decoders: Annotated[
-        int | None, typer.Option(help="Videos decoded at a time for each device.", min=1, max=32)
+        int | None, typer.Option(help="Videos decoded at a time for each device.", callback=options.between(1, 32))
     ] = None,
     engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
 ) -> None:

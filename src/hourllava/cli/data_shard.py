@@ -28,13 +28,15 @@ def shard(
     sample: Annotated[str, typer.Option(help="Of each file: all, first:N%, end:N% or random:N%.")] = "all",
     part: Annotated[str, typer.Option(help="k/N: the records with number modulo N = k.")] = "0/1",
     workers: Annotated[
-        int, typer.Option(help="Sub-folders; as many at a time as there are CPUs.", min=1, max=1000)
+        int, typer.Option(help="Sub-folders; as many at a time as there are CPUs.", callback=options.between(1, 1000))
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of random sampling.", min=0, max=options.MAX_SEED)] = 0,
+    seed: Annotated[int, typer.Option(help="Of random sampling.", callback=options.between(0, options.MAX_SEED))] = 0,
     video_suffix: Annotated[
         str | None, typer.Option(help="'.safetensors': write the path of the features, not of the video.")
     ] = None,
-    size_limit_mib: Annotated[int, typer.Option(help="Size of a shard in MiB.", min=1, max=4095)] = 64,
+    size_limit_mib: Annotated[
+        int, typer.Option(help="Size of a shard in MiB.", callback=options.between(1, 4095))
+    ] = 64,
 ) -> None:
     """Write MDS shards; stopped at any moment and started again, it goes on. What cannot be used is listed."""
     from hourllava.data.shard_run import run_shard
@@ -79,7 +81,10 @@ def lengths(
     ] = None,
     questions: Annotated[str, typer.Option(help="conversation, or segments: each question apart.")] = "conversation",
     processes: Annotated[
-        int | None, typer.Option(help="Measuring; by default one for each CPU.", min=1, max=options.MAX_PROCESSES)
+        int | None,
+        typer.Option(
+            help="Measuring; by default one for each CPU.", callback=options.between(1, options.MAX_PROCESSES)
+        ),
     ] = None,
 ) -> None:
     """Write how long every row is for a model: training then starts at once. Opens videos, decodes none; goes on."""
@@ -113,10 +118,13 @@ def prepare(
     ] = ".safetensors",
     devices: Annotated[str | None, typer.Option(help="Such as cuda:0,cuda:1; all GPUs by default, or the CPU.")] = None,
     decoders: Annotated[
-        int | None, typer.Option(help="Videos decoded at a time for each device.", min=1, max=32)
+        int | None, typer.Option(help="Videos decoded at a time for each device.", callback=options.between(1, 32))
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Measuring; by default one for each CPU.", min=1, max=options.MAX_PROCESSES)
+        int | None,
+        typer.Option(
+            help="Measuring; by default one for each CPU.", callback=options.between(1, options.MAX_PROCESSES)
+        ),
     ] = None,
 ) -> None:
     """From raw files to a stage's shards: check, group, features, shards, streams, lengths. Stopped, it goes on."""

@@ -11,7 +11,10 @@ from hourllava.cli import options
 def demo(
     seed: Annotated[
         int | None,
-        typer.Option(help="The same seed gives the same video; a fresh one if not given.", min=0, max=options.MAX_SEED),
+        typer.Option(
+            help="The same seed gives the same video; a fresh one if not given.",
+            callback=options.between(0, options.MAX_SEED),
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Length of the video.", callback=options.between(1, 1440))] = 60,
     out: Annotated[Path, typer.Option(help="Folder for the video and the sheet of evidence.")] = Path("out/demo"),

@@ -34,12 +34,16 @@ def score(
 def world(
     out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
     model: options.Model = "nano",
-    videos: Annotated[int, typer.Option(help="How many; with --needles, of each length.", min=1, max=1_000_000)] = 40,
+    videos: Annotated[
+        int, typer.Option(help="How many; with --needles, of each length.", callback=options.between(1, 1_000_000))
+    ] = 40,
     minutes: Annotated[
         str, typer.Option(help="A range (3-60) or one number; with --needles also several: 5,60.")
     ] = "3-60",
-    per_task: Annotated[int, typer.Option(help="Questions per video, task and format.", min=1, max=100)] = 1,
-    seed: Annotated[int, typer.Option(help="Of the videos.", min=0, max=options.MAX_SEED)] = 0,
+    per_task: Annotated[
+        int, typer.Option(help="Questions per video, task and format.", callback=options.between(1, 100))
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Of the videos.", callback=options.between(0, options.MAX_SEED))] = 0,
     formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
     container: Annotated[str, typer.Option(help="reference (drawn when watched), mp4 or webm.")] = "reference",
     world: Annotated[Path | None, typer.Option(help="Ask about this folder of `hourllava world make`.")] = None,

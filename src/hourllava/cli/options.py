@@ -12,11 +12,11 @@ MAX_PROCESSES = 256
 
 
 def between(low: float, high: float) -> Callable[[typer.CallbackParam, float | None], float | None]:
-    """A callback that refuses numbers outside a range, and `nan`, which Typer's own `min` and `max` let through."""
+    """A callback that refuses numbers outside a range in one line, and `nan`, which Typer's own `min` lets through."""
 
     def check(param: typer.CallbackParam, value: float | None) -> float | None:
         if value is not None and not low <= value <= high:
-            raise ConfigError(f"--{(param.name or '').replace('_', '-')} is {value:g}; use {low:g} to {high:g}")
+            raise ConfigError(f"--{(param.name or '').replace('_', '-')} is {value}; use {low} to {high}")
         return value
 
     return check
@@ -41,9 +41,9 @@ Subtitles = Annotated[str | None, typer.Option(help="Subtitle file (.srt, .vtt) 
 SubtitlesEncoding = Annotated[
     str | None, typer.Option(help="Encoding of the subtitle file, such as windows-1251; found out by default.")
 ]
-MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", min=1, max=32768)]
+MaxNewTokens = Annotated[int, typer.Option(help="Most tokens of an answer.", callback=between(1, 32768))]
 Temperature = Annotated[
     float,
     typer.Option(help="0: always the likeliest token; higher: more chance.", callback=between(0, 100)),
 ]
-Seed = Annotated[int, typer.Option(help="Of chance, if there is any.", min=0, max=MAX_SEED)]
+Seed = Annotated[int, typer.Option(help="Of chance, if there is any.", callback=between(0, MAX_SEED))]

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from hourllava.cli import options
+
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped one: recipes/...")],
@@ -13,7 +15,9 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done; load no weights.")] = False,
     gpus: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Processes to start on this machine; with --dry-run, to plan for."),
+        typer.Option(
+            callback=options.between(1, 1024), help="Processes to start on this machine; with --dry-run, to plan for."
+        ),
     ] = None,
 ) -> None:
     """Train by a recipe; the same command goes on where a run was stopped. See docs/training.md."""

@@ -11,7 +11,7 @@ Stopped at any moment and started again with the same settings it goes on with t
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -21,11 +21,12 @@ from hourllava.errors import ConfigError, InputError, PartlyDoneError, VideoErro
 from hourllava.evaluation.answering import answer_case, engines_for
 from hourllava.evaluation.cases import NeedleSettings, needle_videos, world_cases
 from hourllava.evaluation.results import ANSWERS_NAME, SETTINGS_NAME, read_answers, write_results
+from hourllava.evaluation.scores import Condition
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import TemporalForgetting
-from hourllava.world.jobs import prepare_folder
+from hourllava.world.jobs import run_folder
 from hourllava.world.make import MakeSettings
 
 MAX_NEW_TOKENS = 64  # the longest answer, a summary, is one token of nano's and some 50 of others'
@@ -86,15 +87,25 @@ def evaluate_world(
         model=name, weights=weights_digest(engine.model), videos=videos, baselines=baselines, memory_share=memory_share,
         forgetting=forgetting,
     )  # fmt: skip
-    prepare_folder(out, SETTINGS_NAME, settings, ())
-    folder = world or out / "world"
+    cache = None if memories is None else MemoryCache(memories)
+    with run_folder(out, SETTINGS_NAME, settings, ()):
+        yield from _answer_all(engines, settings, world or out / "world", out, cache)
+
+
+def _answer_all(
+    engines: Mapping[Condition, HourLlava],
+    settings: EvaluationSettings,
+    folder: Path,
+    out: Path,
+    cache: MemoryCache | None,
+) -> Iterator[str]:
+    videos = settings.videos
     found = needle_videos(videos, folder) if isinstance(videos, NeedleSettings) else world_cases(videos, folder)
     cases = list(found)
     path = out / ANSWERS_NAME
     _cut_unfinished_line(path)
     answered = read_answers(path) if path.exists() else []
     done = {one.id for one in answered}
-    cache = None if memories is None else MemoryCache(memories)
     total = sum(len(case.questions) for case in cases)
     failures: list[VideoError | InputError] = []
     with path.open("a", encoding="utf-8") as file, _progress(total, len(done)) as progress:
