@@ -119,7 +119,7 @@ def test_no_failures_no_files(tmp_path):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_too_many_failures_stop_with_one_line(tmp_path, num_workers):
     with pytest.raises(
-        DataError, match=r"^2 of \d+ samples failed, .*: DataError: cannot identify image file. All"
+        DataError, match=r"^2 of \d+ samples failed, .*: DataError: cannot identify\\nimage file. All"
     ) as caught:
         read(tmp_path, encode_nothing, num_workers=num_workers, max_failed_share=0.001)
     assert "\n" not in str(caught.value)

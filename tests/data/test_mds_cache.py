@@ -6,11 +6,11 @@ import gzip
 import json
 import multiprocessing
 import os
+import pwd
 import random
 import struct
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -192,11 +192,12 @@ def test_a_shard_larger_than_the_cache_is_refused(store, tmp_path, monkeypatch):
 
 
 def test_a_user_without_a_home(store, tmp_path, monkeypatch):
-    def no_home():
-        raise RuntimeError("Could not determine home directory.")
+    def no_user(_):
+        raise KeyError("no such user")
 
-    monkeypatch.setattr(Path, "home", no_home)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_user)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     assert read_all(store / "a", None) == list(range(12))  # nothing is to be cached
     with pytest.raises(ConfigError, match="set XDG_CACHE_HOME"):
         read_all("counted://a", None)

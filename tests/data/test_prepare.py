@@ -285,9 +285,8 @@ def test_a_stage_without_samples_is_an_error_after_the_lines(raw, tmp_path):
     arguments = ["data", "prepare", "--stage", "s1", "--root", root, "--mixture", root / "mixture.json"]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert isinstance(result.exception, DataError)
-    assert "no sample in" in str(result.exception)
-    assert f"{NUM_PICTURES} of {NUM_PICTURES} records were left out" in str(result.exception)
-    assert "why left out or changed: " in result.output
+    assert f"holds no sample: {NUM_PICTURES} records were left out of the shards" in str(result.exception)
+    assert "skipped.jsonl" in str(result.exception)
 
 
 def test_videos_lie_in_their_sources_folders(raw, tmp_path):

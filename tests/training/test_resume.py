@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hourllava.data import mds_writer
-from hourllava.data.mds_writer import lock_folder
+from hourllava.data import locks
+from hourllava.data.locks import lock_folder
 from hourllava.errors import CheckpointError, DataError, TrainingError
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe
@@ -190,7 +190,7 @@ class TestRefused:
         self.refuse(resumed(begun, tmp_path, data={"streams": streams}), r"data\.streams are 1, not 2")
 
     def test_another_run_is_writing_there(self, begun, tmp_path, monkeypatch):
-        monkeypatch.setattr(mds_writer, "_LOCK_WAIT_SECONDS", 0.0)
+        monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
         recipe = resumed(begun, tmp_path)
         with lock_folder(tmp_path):
             self.refuse(recipe, "is being written by another process", DataError)

@@ -136,10 +136,6 @@ def test_alpha_is_shown_over_black(tmp_path):
     frame = first_frame(path)
     np.testing.assert_array_equal(frame[5, 5], [200, 100, 50])
     np.testing.assert_allclose(frame[5, 25], [100, 50, 25], atol=1)
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    Image.fromarray(rgba).save(folder / "1.png")
-    np.testing.assert_allclose(first_frame(folder)[5, 25], [100, 50, 25], atol=1)
 
 
 def test_size_that_changes_on_the_way(tmp_path):

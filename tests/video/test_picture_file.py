@@ -24,7 +24,7 @@ def read(path):
 def shown_by_all(path):
     """The picture alone, as a record's, and as a frame of a folder: [3, H, W, 3]."""
     alone = read(path)
-    record = np.asarray(Image.open(io.BytesIO(_jpeg(path.name, path.parent)))).astype(int)
+    record = np.asarray(Image.open(io.BytesIO(_jpeg(path.name, path.parent, None)))).astype(int)
     with read_frames(path.parent, fps=1.0, num_processes=1) as frames:
         frame = next(iter(frames)).frames[0].astype(int)
     return alone, record, frame
@@ -65,7 +65,7 @@ def test_values_of_no_known_range_are_named(values, tmp_path):
     with pytest.raises(ValueError, match="allowed: 0 to 1, 255, 65535"):
         read(tmp_path / "a.tiff")
     with pytest.raises(DataError, match=r"a\.tiff is damaged, or of a form that is not read: its values are"):
-        _jpeg("a.tiff", tmp_path)
+        _jpeg("a.tiff", tmp_path, None)
     with (
         pytest.raises(VideoError, match=r"a\.tiff cannot be read as a picture"),
         read_frames(tmp_path, fps=1.0) as frames,
@@ -128,7 +128,7 @@ def test_pictures_are_upright(mode, orientation, ending, tmp_path):
         assert shown.shape == right.shape
         assert np.abs(shown - right).mean() < 4
     stored_bytes = (tmp_path / f"a.{ending}").read_bytes()
-    is_copied = _jpeg(f"a.{ending}", tmp_path) == stored_bytes
+    is_copied = _jpeg(f"a.{ending}", tmp_path, None) == stored_bytes
     assert is_copied == (ending == "jpg" and mode == "RGB" and orientation == 1)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_orientation_costs_nothing_but_itself(tmp_path):
     picture = Image.fromarray(RAMP).convert("RGB")
     picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
     assert np.abs(read(tmp_path / "a.jpg") - RAMP[..., None].astype(int)).max() <= 4
-    assert _jpeg("a.jpg", tmp_path) == (tmp_path / "a.jpg").read_bytes()
+    assert _jpeg("a.jpg", tmp_path, None) == (tmp_path / "a.jpg").read_bytes()
 
 
 def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
@@ -149,6 +149,6 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
             with pytest.raises(PICTURE_ERRORS):
                 open_picture(tmp_path / name)
             with pytest.raises(DataError, match=f"{name} has more than {limit} pixels"):
-                _jpeg(name, tmp_path)
+                _jpeg(name, tmp_path, None)
         with pytest.raises(VideoError, match=r"a\.png cannot be read as a picture"):
             _open_picture(tmp_path / "a.png")  # here: a reader decodes in a process of its own

@@ -264,13 +264,10 @@ def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
 
 def _why_unreadable(path: Path, error: Exception) -> Exception:
     """Safetensors calls every file missing that it cannot open; one removed meanwhile is an error of its mapping."""
-    if not os.path.exists(path):  # noqa: PTH110 - False for a name that no file can have
-        return FileNotFoundError(str(path))
-    if isinstance(error, FileNotFoundError):
-        try:
-            path.open("rb").close()
-        except OSError as reason:
-            return reason
+    try:
+        path.open("rb").close()
+    except OSError as reason:
+        return reason
     return error
 
 

@@ -106,7 +106,7 @@ def main() -> None:
     except HourLlavaError as error:
         outbox.send({"type": "error", "message": str(error)})
     except Exception as error:  # noqa: BLE001 - the process's border: nobody else can tell the parent
-        outbox.send({"type": "error", "message": _unforeseen(error, request["location"])})
+        outbox.send({"type": "error", "message": _unforeseen(error, request["source"]["location"])})
     outbox.close()
     os._exit(0)  # not by the interpreter's end, which would wait for the thread that reads stdin
 
