@@ -118,7 +118,7 @@ def processor(folder: Path) -> str | None:
 def subtitles(path: Path) -> str | None:
     from hourllava.inference.subtitles import read_subtitles, subtitles_prompt
 
-    subtitles_prompt(read_subtitles(path), [(1.0, 2.0)], 50, len)
+    subtitles_prompt(read_subtitles(path), [(1.0, 2.0)], 50, lambda texts: [len(text) for text in texts])
     return None
 
 
