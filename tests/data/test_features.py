@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_model
 from hourllava.data.feature_files import feature_size, load_features, quantize
-from hourllava.data.feature_items import find_items, hold_shard, parse_shard
+from hourllava.data.feature_items import MAX_ATTEMPTS, find_items, hold_shard, parse_shard
 from hourllava.data.features import make_features, run_features
 from hourllava.data.tower import Tower, load_tower
 from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
@@ -100,6 +100,7 @@ def test_shards_make_the_same_files(videos, made, tmp_path):
     assert ours == whole
 
 
+@pytest.mark.slow
 def test_several_devices_make_the_same_files(videos, made, tmp_path):
     report = make(videos, tmp_path / "out", devices=[CPU, CPU], decoders=1)
     assert (report.num_made, len(report.failures)) == (5, 2)
@@ -329,7 +330,10 @@ import hourllava.model.nano, transformers.models.siglip.modeling_siglip
 torch.set_num_threads(1)
 videos, out, form, whole_seconds, num_kills = sys.argv[1:]
 chance, finished = random.Random(form), 0
-for _ in range(int(num_kills)):
+for number in range(int(num_kills)):
+    if number % 4 == 3:  # more kills would be held against the video that was read then; these are ours
+        for note in Path(out).rglob("*.attempt"):
+            note.unlink()
     child = os.fork()  # after the imports, which take longer than the work
     if child == 0:
         make_features([Path(videos)], Path(out), model="nano", form=form, devices=[torch.device("cpu")], progress=False)
@@ -406,17 +410,17 @@ def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_p
         decode(job, *rest)
 
     monkeypatch.setattr(feature_worker, "_decode", deadly)
-    for _ in range(2):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KilledError):
             make(videos / "s", tmp_path, decoders=1)
-    assert order == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", "0.mp4"]
+    assert order == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "4.mp4", *["0.mp4"] * (MAX_ATTEMPTS - 1)]
     report = make(videos / "s", tmp_path, decoders=1)
     assert (report.num_made, report.num_kept) == (0, 4)
     ((video, reason),) = report.failures
     assert Path(video).name == "0.mp4"
-    assert "2 runs were killed while they read it" in reason
-    assert "2 runs were killed" in report.ledger.read_text()
-    assert len(order) == 6
+    assert f"{MAX_ATTEMPTS} runs were killed while they read it" in reason
+    assert f"{MAX_ATTEMPTS} runs were killed" in report.ledger.read_text()
+    assert len(order) == 4 + MAX_ATTEMPTS
     monkeypatch.setattr(feature_worker, "_decode", decode)
     os.utime(videos / "s/0.mp4")  # converted, or exchanged
     assert make(videos / "s", tmp_path, decoders=1).num_made == 1

@@ -435,6 +435,7 @@ def check_kills(raw, tmp_path, stage, num_kills):
     assert [name for name, data in whole.items() if killed[name] != data] == []
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(raw, tmp_path):
     check_kills(raw, tmp_path, "s3", 2)
 

@@ -70,6 +70,7 @@ def test_the_chain_makes_what_its_recipes_read(tmp_path, run_script):
             check_stream(tmp_path, stream.folder, data.media)
 
 
+@pytest.mark.slow
 def test_ablations_have_the_data_that_their_plan_reads(tmp_path, run_script):
     measured = run_script(ABLATIONS, SHARE="600", DATA="only")
     assert run_script(ABLATIONS, SHARE="600", DATA="only") == []  # everything is there

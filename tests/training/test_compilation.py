@@ -82,6 +82,7 @@ def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor
     assert set(counters["graph_break"].values()) == {4}  # MemAug's two attentions, the decoder's for both inputs
 
 
+@pytest.mark.slow
 def test_grounding_is_the_same_and_shares_its_graphs(processor):
     """A new object watches each batch; that must not be a reason to compile anew."""
     batches = []

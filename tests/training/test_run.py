@@ -163,6 +163,7 @@ class TestProcesses:
         for name, tensor in weights(tmp_path / "out").items():
             torch.testing.assert_close(tensor, weights(undisturbed.out)[name], atol=2e-4, rtol=1e-3)
 
+    @pytest.mark.slow
     def test_a_process_that_dies_ends_the_run_and_loses_nothing(self, streams, tmp_path):
         recipe = recipe_of(streams[0], streams[1], out=str(tmp_path / "out"))
         recipe["schedule"] = {"epochs": 400}

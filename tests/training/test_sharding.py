@@ -100,6 +100,7 @@ class TestSharding:
             torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_bf16_computes_with_copies_of_fp32_parameters(recipe, folders, tmp_path):
     out = tmp_path / "run"
     path = write_recipe(tmp_path / "recipe.yaml", recipe | {"out": str(out), "precision": "bf16"})
@@ -113,6 +114,7 @@ def test_bf16_computes_with_copies_of_fp32_parameters(recipe, folders, tmp_path)
     assert history(out, "grad_norm") == pytest.approx(history(folders[0], "grad_norm"), rel=5e-2)
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_trained(recipe, tmp_path):
     rates = {"*": 0, "*.lora_*": 1e-2}
     alone, sharded = alone_and_sharded(recipe, tmp_path, learning_rates=rates, lora={"rank": 4})

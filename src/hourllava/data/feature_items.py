@@ -19,7 +19,9 @@ from hourllava.data.media import VIDEO_SUFFIXES, feature_name
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.memory_file import UNFINISHED_SUFFIX
 
-MAX_ATTEMPTS = 2
+MAX_ATTEMPTS = 5
+"""Runs that may be killed while they read a video: a cluster that takes its machines back kills runs, too."""
+
 _LOCK = re.compile(r"\.features-(\d+)-of-(\d+)\.lock")
 
 
