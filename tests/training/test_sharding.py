@@ -57,6 +57,7 @@ def history(out, key):
     return [entry[key] for entry in log if key in entry]
 
 
+@pytest.mark.slow
 class TestSharding:
     def test_every_parameter_and_gradient_lies_on_both_processes_in_parts(self, folders):
         first, second = notes_of(folders[1])
