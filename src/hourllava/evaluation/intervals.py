@@ -35,7 +35,8 @@ def wilson_interval(num_right: float, num_questions: float) -> Interval:
     weight = Z**2 / num_questions
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Of a share of 0 or 1, rounding would leave the share itself outside.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 @lru_cache(maxsize=4096)

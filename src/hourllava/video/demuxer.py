@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 
 from hourllava.errors import VideoError
 from hourllava.video.formats import why_refused
-from hourllava.video.layout import NO_CROP, cropping, is_cut_short
+from hourllava.video.layout import NO_CROP, cropping, is_cut_short, is_encrypted
 from hourllava.video.picture import MAX_PICTURE_PIXELS, check_size, orientation, transfer_name
 from hourllava.video.refusal import lacks_mp4_index, why_no_picture
 from hourllava.video.source import URL_TIMEOUT_SECONDS, Source, SourceKind
@@ -316,6 +316,11 @@ class Demuxer:
         return self.stream.average_rate or self.stream.guessed_rate or DEFAULT_FPS
 
     def _probe(self) -> tuple[Clock, VideoInfo]:
+        # Encrypted pictures may decode to noise. In MPEG-TS the sound alone may be encrypted, so there pictures decide.
+        path = Path(self.source.location)
+        can_tell = self.source.kind is SourceKind.FILE and self.container.format.name != "mpegts"
+        if can_tell and is_encrypted(path):
+            raise VideoError(f"{path} is encrypted; give a file without protection")
         earliest: int | None = None
         is_damaged = False
         begin_dts = None
