@@ -1,7 +1,7 @@
 """Mutants of every kind of file that a user hands over: read rightly, or a HourLlavaError of one line.
 
 Never a raw exception, a hang, a gigabyte, a process or a descriptor left behind. `make test-fuzz` opens 475 videos
-and some 1,400 other files. `HOURLLAVA_FUZZ_SEED=7` draws other mutants; `HOURLLAVA_FUZZ_SHARE=0.1` opens a tenth of them.
+and some 1,400 other files. `HOURLLAVA_FUZZ_SEED=7` draws other mutants, `HOURLLAVA_FUZZ_SHARE=0.1` opens a tenth.
 """
 
 import os
