@@ -26,8 +26,8 @@ from hourllava.evaluation.intervals import (
     ],
 )
 def test_wilson_intervals_are_the_published_ones(num_right, num_questions, low, high):
-    assert wilson_interval(num_right, num_questions) == pytest.approx((low, high), abs=5e-5)
-    mirrored = wilson_interval(num_questions - num_right, num_questions)
+    assert wilson_interval(num_right / num_questions, num_questions) == pytest.approx((low, high), abs=5e-5)
+    mirrored = wilson_interval(1 - num_right / num_questions, num_questions)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
@@ -58,7 +58,7 @@ def flat(videos):
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_one_question_a_video_gives_wilsons_interval(hits):
     cell = accuracy_of(hits, range(len(hits)))
-    assert (cell["low"], cell["high"]) == pytest.approx(wilson_interval(sum(hits), len(hits)))
+    assert (cell["low"], cell["high"]) == pytest.approx(wilson_interval(sum(hits) / len(hits), len(hits)))
 
 
 @given(hits_of_videos)
@@ -69,7 +69,7 @@ def test_an_effective_number_lies_between_videos_and_questions(videos):
     assert least * (1 - 1e-9) <= effective <= len(hits) * (1 + 1e-9)
     cell = accuracy_of(hits, names)
     assert 0 <= cell["low"] <= cell["accuracy"] <= cell["high"] <= 1
-    narrow = wilson_interval(sum(hits), len(hits))
+    narrow = wilson_interval(sum(hits) / len(hits), len(hits))
     assert cell["high"] - cell["low"] >= (narrow[1] - narrow[0]) * (1 - 1e-9)
     assert cell["correlation"] is None or cell["correlation"] <= 1 + 1e-9
 
@@ -107,7 +107,7 @@ def test_a_paired_interval_is_narrower_than_two_shares_suggest():
     cell = difference_of(ours, theirs, range(200))
     assert cell["low"] > 0.05
     assert cell["high"] < 0.15
-    assert wilson_interval(sum(ours), 200)[0] < wilson_interval(sum(theirs), 200)[1]  # these overlap
+    assert wilson_interval(sum(ours) / 200, 200)[0] < wilson_interval(sum(theirs) / 200, 200)[1]  # these overlap
 
 
 def test_seeds_are_few_independent_values():
@@ -137,7 +137,7 @@ def test_intervals_hold_the_truth_in_95_of_100_worlds(share, correlation, sizes)
         hits, videos = alike(chance, share, correlation, sizes)
         cell = accuracy_of(hits.tolist(), videos.tolist())
         held += cell["low"] <= share <= cell["high"]
-        low, high = wilson_interval(int(hits.sum()), len(hits))
+        low, high = wilson_interval(hits.mean(), len(hits))
         held_by_wilson += low <= share <= high
     assert held >= 905
     if len(sizes) > 8:

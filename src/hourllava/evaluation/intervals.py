@@ -27,11 +27,10 @@ Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
 _NEARLY_NORMAL = 400  # degrees of freedom from which the first terms of the expansion give t to 1e-7
 
 
-def wilson_interval(num_right: float, num_questions: float) -> Interval:
-    """95 % confidence interval of a share; (0, 1) if nothing was asked."""
+def wilson_interval(share: float, num_questions: float) -> Interval:
+    """95 % confidence interval of a share of right answers to so many questions; (0, 1) if nothing was asked."""
     if num_questions == 0:
         return 0.0, 1.0
-    share = num_right / num_questions
     weight = Z**2 / num_questions
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
@@ -120,7 +119,7 @@ def accuracy_of(hits: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, A
     """
     n, num_right = len(hits), sum(hits)
     effective = effective_number(hits, videos) if n else 0.0
-    low, high = wilson_interval(num_right * effective / n if n else 0, effective)
+    low, high = wilson_interval(num_right / n if n else 0.0, effective)
     return {
         "n": n, "right": num_right, "accuracy": num_right / n if n else None, "low": low, "high": high,
         "videos": len(set(videos)), "effective_n": effective, "correlation": intraclass_correlation(hits, videos),
