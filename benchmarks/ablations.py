@@ -48,12 +48,12 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from hourllava.data.atomic import replacing
 from hourllava.errors import ConfigError, HourLlavaError, PartlyDoneError
 from hourllava.evaluation.intervals import difference_of, mean_interval
 from hourllava.evaluation.report import markdown_table
 from hourllava.evaluation.results import ANSWERS_NAME, SCORES_NAME, read_answers
 from hourllava.evaluation.scores import AnsweredQuestion
+from hourllava.files import replacing
 from hourllava.training.recipe import load_recipe
 
 MEMAUG_PATTERN = "memaug"

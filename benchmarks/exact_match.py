@@ -21,18 +21,18 @@ from typing import Any
 import torch
 from PIL import Image
 
-from hourllava.data.records import training_record
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.records.models import training_record
 from hourllava.model.checkpoint import load_model
 from hourllava.model.head import Targets
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.world.drawing.render import Renderer
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.pictures import exchange_turns
-from hourllava.world.questions.pictures import still_at, still_exchange
-from hourllava.world.records import question_rows
+from hourllava.world.making.pictures import exchange_turns
+from hourllava.world.making.records import question_rows
+from hourllava.world.questions.stills import still_at, still_exchange
 from hourllava.world.reference import REFERENCE_SUFFIX, Reference, write_reference
-from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import SPLITS, Split
 

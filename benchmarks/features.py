@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save_file
 
 from decode import generate
-from hourllava.data.features import BATCH_FRAMES, make_features, parse_devices
-from hourllava.data.tower import PREFIX, Tower, load_tower
+from hourllava.data.features.extract import BATCH_FRAMES, make_features, parse_devices
+from hourllava.data.features.tower import PREFIX, Tower, load_tower
 from hourllava.inference.devices import usable_dtype
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower

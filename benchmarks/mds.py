@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
 
 REPEATS = 3
 # columns, rows, reads timed

@@ -2,9 +2,9 @@
 
     python benchmarks/plan.py                  # needs no data and no GPU, about 1 minute on one core
 
-Lengths are those of `hourllava.data.published_lengths`, costs those of `hourllava.data.cost` for the 7B model:
-estimated operations, not measured seconds. A step lasts as long as its slowest rank, so what the table compares is how
-much of the ranks' time is work.
+Lengths are those of `hourllava.data.batches.published_lengths`, costs those of `hourllava.data.batches.cost` for the 7B
+model: estimated operations, not measured seconds. A step lasts as long as its slowest rank, so what the table compares
+is how much of the ranks' time is work.
 
 - `one each, wait`: the released scheme: each rank takes one sample, all wait for the longest, then take the next.
 - `wait per step`: the same, kinder: each rank goes through its share of 128 samples, then waits.
@@ -22,9 +22,9 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hourllava.data.plan import Batching, BatchPlan, PlanSettings
-from hourllava.data.published_lengths import stage_3_streams
-from hourllava.data.streams import Stream, micro_batches_for
+from hourllava.data.batches.amounts import Stream, micro_batches_for
+from hourllava.data.batches.plan import Batching, BatchPlan, PlanSettings
+from hourllava.data.batches.published_lengths import stage_3_streams
 from hourllava.model.config import HourLlavaConfig
 
 TOKEN_BUDGET = 32768

@@ -4,9 +4,9 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/train.py --model hourllava-7b --batches one-each
 
 The whole trainer runs: FSDP2, fp32 weights and AdamW, bf16 computation, loader workers. Weights are random, lengths
-those of `hourllava.data.published_lengths`, features and pixels one random frame again and again. Both ways train on
-the very samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample, all wait
-for the longest, then take the next.
+those of `hourllava.data.batches.published_lengths`, features and pixels one random frame again and again. Both ways
+train on the very samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample,
+all wait for the longest, then take the next.
 
 Prints a line of figures per step, then the table's line: the mean of all steps but the first.
 """
@@ -26,11 +26,11 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
-from hourllava.data.cost import estimate_costs
-from hourllava.data.plan import BatchPlan, Draw, MicroBatch, PlanSettings
-from hourllava.data.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
-from hourllava.data.streams import micro_batches_for
-from hourllava.model.checkpointing import Checkpointing, checkpoint_activations
+from hourllava.data.batches.amounts import micro_batches_for
+from hourllava.data.batches.cost import estimate_costs
+from hourllava.data.batches.plan import BatchPlan, Draw, MicroBatch, PlanSettings
+from hourllava.data.batches.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
+from hourllava.model.activation_checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout

@@ -7,12 +7,12 @@
 Random weights in bf16 and random features; the model, the kernels and the shapes are the real ones. As in stage 3 the
 vision tower is frozen and all else is trained; there is no optimizer. A video of so many minutes comes as features at
 1 FPS with 300 tokens of text, 100 of them supervised. `mixture` is a packed row of at most 32,768 tokens from the batch
-plan, with lengths like the published ones (`hourllava.data.published_lengths`): texts, images as pixels, short and long
-videos as features; the mean of several rows. Columns:
+plan, with lengths like the published ones (`hourllava.data.batches.published_lengths`): texts, images as pixels, short
+and long videos as features; the mean of several rows. Columns:
 
     forward ms, backward ms, step ms    medians
     tokens, frames    of the decoder's sequence; of video
-    TFLOP             operations the step must do, nothing counted twice (`hourllava.data.cost` without checkpointing)
+    TFLOP             operations the step must do, counted once (`hourllava.data.batches.cost` without checkpointing)
     peak GB           most memory allocated, gradients made anew in the step
     accumulating GB   the same when gradients of an earlier step are there and are added to
     tokens/s          tokens in a second of step
@@ -38,12 +38,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from first_token import random_model
-from hourllava.data.cost import Lengths, estimate_costs
-from hourllava.data.plan import BatchPlan, PlanSettings
-from hourllava.data.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
+from hourllava.data.batches.cost import Lengths, estimate_costs
+from hourllava.data.batches.plan import BatchPlan, PlanSettings
+from hourllava.data.batches.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
+from hourllava.model.activation_checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.attention import Segments
 from hourllava.model.batch import VisualSample, batch_visuals
-from hourllava.model.checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
 from hourllava.model.layout import (

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hourllava import errors
 from hourllava.cli.main import app
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.cache import MemoryCache
 from video.clips import write_clip
 

@@ -97,8 +97,8 @@ def compare(rows: object, where: str, columns: dict[str, str] = COLUMNS) -> None
 
 
 def write_ours(folder: Path) -> None:
-    from hourllava.data.mds_merge import merge_indexes
-    from hourllava.data.mds_writer import ShardWriter
+    from hourllava.data.mds.merge import merge_indexes
+    from hourllava.data.mds.writer import ShardWriter
 
     rows = make_rows()
     for name, options in FOLDERS.items():
@@ -118,7 +118,7 @@ def write_ours(folder: Path) -> None:
 
 
 def read_ours(folder: Path) -> None:
-    from hourllava.data.mds_reader import MdsDataset
+    from hourllava.data.mds.reader import MdsDataset
 
     for name in (*FOLDERS, "zstd"):
         dataset = MdsDataset(folder / name, cache_folder=folder / "cache")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.mds.reader import MdsDataset
 
 ROOT_VARIABLE = "HOURLLAVA_TEST_STORE"
 

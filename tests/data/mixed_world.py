@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hourllava.world.make import make_settings, make_world
+from hourllava.world.making.make import make_settings, make_world
 from video.clips import write_clip
 
 NUM_VIDEOS, NUM_CLIPS, NUM_PICTURES, NUM_PAIRS, NUM_TEXTS = 2, 4, 9, 6, 7

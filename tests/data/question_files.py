@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from hourllava.data.records import (
+from hourllava.data.records.models import (
     QuestionRow,
     question_table,
     question_table_file,

@@ -1,6 +1,6 @@
 """Rows and folders that the shard tests share."""
 
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.writer import ShardWriter
 
 COLUMNS = {"video": "str", "text": "json"}
 

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hourllava.data import stream
-from hourllava.data.check import SAME_ID, SAME_RECORD, CheckReport, check_records
-from hourllava.data.mend import check_and_fix
-from hourllava.data.stream import iterate_entries
+from hourllava.data.records.check import SAME_ID, SAME_RECORD, CheckReport, check_records
+from hourllava.data.records.mend import check_and_fix
+from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import DataError, PartlyDoneError
 
 

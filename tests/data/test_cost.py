@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.cost import TrainedParts, check_lengths, estimate_costs, memory_entries, questions_apart
+from hourllava.data.batches.cost import TrainedParts, check_lengths, estimate_costs, memory_entries, questions_apart
 from hourllava.errors import DataError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_model
-from hourllava.data.feature_files import feature_size, load_features, quantize
-from hourllava.data.feature_items import MAX_ATTEMPTS, find_items, hold_shard, parse_shard
-from hourllava.data.features import make_features, run_features
-from hourllava.data.tower import Tower, load_tower
+from hourllava.data.features.extract import make_features, run_features
+from hourllava.data.features.files import feature_size, load_features, quantize
+from hourllava.data.features.items import MAX_ATTEMPTS, find_items, hold_shard, parse_shard
+from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
 from hourllava.inference.encoder import encoder_identity
 from hourllava.inference.engine import HourLlava
@@ -325,7 +325,7 @@ KILLED = """
 import os, random, signal, sys, time
 import torch
 from pathlib import Path
-from hourllava.data.features import make_features
+from hourllava.data.features.extract import make_features
 import hourllava.model.nano, transformers.models.siglip.modeling_siglip
 torch.set_num_threads(1)
 videos, out, form, whole_seconds, num_kills = sys.argv[1:]
@@ -446,7 +446,7 @@ def test_a_run_that_ends_in_order_suspects_no_video(error, videos, tmp_path, mon
     ("shards", "refused"), [(((0, 1), (0, 1)), True), (((0, 2), (0, 3)), True), (((0, 2), (1, 2)), False)]
 )
 def test_two_runs_at_once_make_no_video_twice(shards, refused, tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    monkeypatch.setattr("hourllava.locks.WAIT_SECONDS", 0)
     first, second = shards
     said = ""
     with hold_shard(tmp_path, first):

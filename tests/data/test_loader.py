@@ -9,9 +9,9 @@ import torch
 from accelerate import skip_first_batches
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.loader import Failure, PackedCollator, merge_ledgers, planned_loader
-from hourllava.data.plan import BatchPlan, PlanSettings
-from hourllava.data.streams import Stream
+from hourllava.data.batches.amounts import Stream
+from hourllava.data.batches.loader import Failure, PackedCollator, merge_ledgers, planned_loader
+from hourllava.data.batches.plan import BatchPlan, PlanSettings
 from hourllava.errors import ConfigError, DataError
 from hourllava.model.layout import video_layout
 from hourllava.model.processor import Sample

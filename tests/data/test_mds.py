@@ -15,11 +15,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from data.shard_rows import COLUMNS, contents, video_rows, write
-from hourllava.data.mds_encodings import find_coder, split_jpegs
-from hourllava.data.mds_format import index_text, parse_index
-from hourllava.data.mds_merge import merge_indexes
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.encodings import find_coder, split_jpegs
+from hourllava.data.mds.format import index_text, parse_index
+from hourllava.data.mds.merge import merge_indexes
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
 GOLDEN = Path(__file__).parent / "golden_mds"
@@ -226,7 +226,7 @@ def test_pickling_takes_no_open_shard_along():
 
 
 def test_only_some_shards_stay_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.mds_reader._OPEN_SHARDS", 2)
+    monkeypatch.setattr("hourllava.data.mds.reader._OPEN_SHARDS", 2)
     dataset = MdsDataset(write(tmp_path, video_rows(20), size_limit_bytes=1))
     assert [row["text"]["id"] for row in dataset] == list(range(20))
     assert dataset._open.cache_info().currsize == 2

@@ -17,7 +17,7 @@ import pytest
 from data.counted_store import ROOT_VARIABLE, CountedStore, fetched, read_all
 from data.shard_rows import video_rows, write
 from hourllava.data import locks, mds_cache, mds_remote
-from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError
 
 LIMIT = "HOURLLAVA_SHARD_CACHE_BYTES"
@@ -110,7 +110,7 @@ def test_lengths_that_cannot_be_read_are_no_missing_lengths(store, tmp_path):
 def test_the_cache_stays_below_its_limit_and_the_oldest_go_first(store, tmp_path, monkeypatch, caplog):
     cache, sizes = tmp_path / "cache", shard_sizes(store / "a")
     monkeypatch.setenv(LIMIT, str(3 * sizes[-1]))
-    monkeypatch.setattr("hourllava.data.mds_reader._OPEN_CACHED_SHARDS", 1)
+    monkeypatch.setattr("hourllava.data.mds.reader._OPEN_CACHED_SHARDS", 1)
     dataset = MdsDataset("counted://a", cache_folder=cache)
     for _ in range(2):
         for k in range(12):

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.shard_rows import video_rows, write
-from hourllava.data.lengths import _load
-from hourllava.data.mds_format import check_table, parse_index, parse_lengths
-from hourllava.data.mds_merge import merge_indexes
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_remote import join
+from hourllava.data.batches.lengths import _load
+from hourllava.data.mds.format import check_table, parse_index, parse_lengths
+from hourllava.data.mds.merge import merge_indexes
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.remote import join
 from hourllava.errors import DataError
 
 

@@ -9,14 +9,14 @@ import fsspec
 import pytest
 
 from data.shard_rows import contents, video_rows, write
-from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr("hourllava.data.mds_remote._PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("hourllava.data.mds_cache._said", set())
+    monkeypatch.setattr("hourllava.data.mds.remote._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("hourllava.data.mds.cache._said", set())
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from data.shard_rows import contents
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.mixtures import Sampling, parse_part, published_mixture, read_mixture
-from hourllava.data.shard_run import merge_stage, run_merge, stage_media_root, stream_folders
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
+from hourllava.data.prepare.commands import merge_stage, run_merge, stage_media_root, stream_folders
+from hourllava.data.prepare.mixtures import Sampling, parse_part, published_mixture, read_mixture
 from hourllava.errors import ConfigError, DataError
 
 
@@ -189,8 +189,8 @@ def test_a_stage_knows_its_media(tmp_path):
 KILLED = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
-from hourllava.data.mixtures import published_mixture
-from hourllava.data.shard_run import merge_stage
+from hourllava.data.prepare.mixtures import published_mixture
+from hourllava.data.prepare.commands import merge_stage
 num_kills, chance, kills = int(sys.argv[1]), random.Random(0), 0
 def start(folder):
     child = os.fork()  # after the imports, which take longer than the work

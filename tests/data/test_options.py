@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hourllava.choices import CHOICE_INSTRUCTION, LETTERS, choice_prompt
-from hourllava.data.options import find_options, option_index, plain, resolve, without_letters
+from hourllava.data.records.options import find_options, option_index, plain, resolve, without_letters
 from hourllava.errors import InputError
 
 NOUNS = ["red car", "man walks in", "dog runs out", "plan B", "vitamin C", "b", "cat.", "House!", "2.5 m", "no one"]

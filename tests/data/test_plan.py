@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hourllava.data.plan import BatchPlan, PlanSettings
-from hourllava.data.published_lengths import STAGE_3_SAMPLES, stage_3_streams
-from hourllava.data.streams import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
+from hourllava.data.batches.amounts import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
+from hourllava.data.batches.plan import BatchPlan, PlanSettings
+from hourllava.data.batches.published_lengths import STAGE_3_SAMPLES, stage_3_streams
 from hourllava.errors import ConfigError, DataError
 from hourllava.model.config import HourLlavaConfig
 

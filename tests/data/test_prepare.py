@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 from data.mixed_world import NUM_CLIPS, NUM_PAIRS, NUM_PICTURES, NUM_TEXTS, make_data, save, turns
 from data.shard_rows import contents
 from hourllava.cli.main import app
-from hourllava.data.cost import estimate_costs
-from hourllava.data.lengths import load_processor
-from hourllava.data.loader import planned_loader
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mixtures import read_mixture
-from hourllava.data.plan import BatchPlan, PlanSettings
-from hourllava.data.prepare import PrepareSettings, prepare_stage
-from hourllava.data.rows import RowEncoder
-from hourllava.data.shard_run import stream_folders
-from hourllava.data.streams import Stream
+from hourllava.data.batches.amounts import Stream
+from hourllava.data.batches.cost import estimate_costs
+from hourllava.data.batches.lengths import load_processor
+from hourllava.data.batches.loader import planned_loader
+from hourllava.data.batches.plan import BatchPlan, PlanSettings
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.prepare.commands import stream_folders
+from hourllava.data.prepare.mixtures import read_mixture
+from hourllava.data.prepare.stage import PrepareSettings, prepare_stage
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
 SHARDS = Path("VideoMarathon/sharding")
@@ -386,8 +386,8 @@ KILLED = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
 import torch
-import hourllava.data.prepare as prepare
-from hourllava.data.mixtures import read_mixture
+import hourllava.data.prepare.stage as prepare
+from hourllava.data.prepare.mixtures import read_mixture
 import transformers.models.siglip.modeling_siglip
 torch.set_num_threads(1)
 stage, num_kills = sys.argv[1], int(sys.argv[2])

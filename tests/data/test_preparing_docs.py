@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from data.mixed_world import MIXTURE, NUM_VIDEOS, make_data, save, turns
 from hourllava.cli.main import app
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.mixtures import published_mixture
-from hourllava.data.stream import iterate_entries
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
+from hourllava.data.prepare.mixtures import published_mixture
+from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import PartlyDoneError
 from hourllava.inference.memory import Memory
 

@@ -8,7 +8,7 @@ import pytest
 
 from data.question_files import write_question_table, write_training_records
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
-from hourllava.data.records import (
+from hourllava.data.records.models import (
     LoadReport,
     QuestionRow,
     iterate_questions,
@@ -16,7 +16,7 @@ from hourllava.data.records import (
     split_options,
     training_record,
 )
-from hourllava.data.taxonomy import TASKS, TOPICS, find_task, find_topic
+from hourllava.data.records.taxonomy import TASKS, TOPICS, find_task, find_topic
 from hourllava.errors import DataError
 
 OPEN = QuestionRow(

@@ -13,18 +13,18 @@ from conftest import tiny_config, tiny_model
 from data.shard_rows import write
 from hourllava.data import lengths as lengths_module
 from hourllava.data import rows as rows_module
-from hourllava.data.feature_files import FeatureSettings, write_features
-from hourllava.data.lengths import UNKNOWN, stream_lengths
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.rows import RowEncoder, question_pairs
+from hourllava.data.batches.lengths import UNKNOWN, stream_lengths
+from hourllava.data.batches.samples import RowEncoder, question_pairs
+from hourllava.data.features.files import FeatureSettings, write_features
+from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError, InputError, VideoError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.vision import frame_pixels
+from hourllava.world.drawing.render import render_frames
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference
-from hourllava.world.render import render_frames
 from video.clips import number_of, write_clip
 
 WIDTH, GRID = 24, 4  # of the tiny model

@@ -18,14 +18,14 @@ from PIL import Image
 from cli_support import COMMAND, environment, hourllava
 from data.shard_rows import contents
 from hourllava.data import sharding
-from hourllava.data.locks import lock_folder
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.mixtures import Sampling, published_mixture
-from hourllava.data.record_file import RecordFile, read_records
-from hourllava.data.shard_run import run_shard
-from hourllava.data.sharding import ShardSettings, shard_records
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
+from hourllava.data.prepare.commands import run_shard
+from hourllava.data.prepare.mixtures import Sampling, published_mixture
+from hourllava.data.prepare.shard import ShardSettings, shard_records
+from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
+from hourllava.locks import lock_folder
 
 ALL = Sampling("all")
 
@@ -248,7 +248,7 @@ def test_a_file_that_changes_under_the_run_is_told(tmp_path, monkeypatch):
 
 
 def test_two_runs_of_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    monkeypatch.setattr("hourllava.locks.WAIT_SECONDS", 0)
     records = video_records(tmp_path / "media", 2)
     (tmp_path / "out").mkdir()
     with lock_folder(tmp_path / "out"), pytest.raises(DataError, match="another process"):
@@ -257,7 +257,7 @@ def test_two_runs_of_one_folder(tmp_path, monkeypatch):
 
 
 def test_two_writers_of_one_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("hourllava.locks.WAIT_SECONDS", 0.1)
     with ShardWriter(tmp_path, {"a": "str"}), pytest.raises(DataError, match="another process"):
         ShardWriter(tmp_path, {"a": "str"})
     assert ShardWriter(tmp_path, {"a": "str"}).finished
@@ -327,7 +327,7 @@ _SLOW_WRITER = """
 import sys, time
 from itertools import islice
 from pathlib import Path
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.writer import ShardWriter
 rows = ({"a": "x" * (k % 90)} for k in range(4000))
 with ShardWriter(Path(sys.argv[1]), {"a": "str"}, size_limit_bytes=3000, hashes=["sha1"], lengths=True) as writer:
     print("started", flush=True)
@@ -387,7 +387,7 @@ def test_records_of_any_layout_are_found(tmp_path_factory, records, indent, asci
     text = json.dumps(records, indent=indent, ensure_ascii=ascii_only).encode()
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text + b"\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hourllava.data.stream.WINDOW_CHARACTERS", piece_bytes)
+        patch.setattr("hourllava.data.records.reading.WINDOW_CHARACTERS", piece_bytes)
         found = RecordFile(path)
     assert list(read_records(path, found.spans(np.arange(len(found))))) == records
 

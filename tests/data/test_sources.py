@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from hourllava.data import sources
-from hourllava.data.check import CheckReport, check_records
-from hourllava.data.lengths import load_processor
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.media import find_media
-from hourllava.data.mixtures import Sampling
-from hourllava.data.rows import RowEncoder
-from hourllava.data.sharding import ShardSettings, shard_records
-from hourllava.data.sources import data_sources, describe_sources, source_lines, verify_media
+from hourllava.data.batches.lengths import load_processor
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.prepare.mixtures import Sampling
+from hourllava.data.prepare.shard import ShardSettings, shard_records
+from hourllava.data.records.check import CheckReport, check_records
+from hourllava.data.records.media import find_media
+from hourllava.data.records.sources import data_sources, describe_sources, source_lines, verify_media
 from hourllava.errors import DataError, PartlyDoneError
 from video.clips import write_clip
 

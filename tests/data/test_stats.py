@@ -8,8 +8,14 @@ import pytest
 from PIL import Image
 
 from data.question_files import write_question_table
-from hourllava.data.records import QuestionRow
-from hourllava.data.stats import Statistics, collect_statistics, comparison_rows, markdown_report, write_statistics
+from hourllava.data.records.models import QuestionRow
+from hourllava.data.records.statistics import (
+    Statistics,
+    collect_statistics,
+    comparison_rows,
+    markdown_report,
+    write_statistics,
+)
 from hourllava.errors import DataError
 
 

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourllava.data import stream
-from hourllava.data.check import CheckReport, check_records
-from hourllava.data.columns import media_named
-from hourllava.data.group import group_records
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mend import check_and_fix
-from hourllava.data.mixtures import Sampling
-from hourllava.data.record_file import RecordFile, read_records
-from hourllava.data.sharding import ShardSettings, shard_records
-from hourllava.data.sources import verify_media
-from hourllava.data.stream import iterate_entries
-from hourllava.data.training_record import RecordFault, canonical_record
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.prepare.mixtures import Sampling
+from hourllava.data.prepare.shard import ShardSettings, shard_records
+from hourllava.data.records.canonical import RecordFault, canonical_record
+from hourllava.data.records.check import CheckReport, check_records
+from hourllava.data.records.columns import media_named
+from hourllava.data.records.group import group_records
+from hourllava.data.records.mend import check_and_fix
+from hourllava.data.records.reading import iterate_entries
+from hourllava.data.records.record_file import RecordFile, read_records
+from hourllava.data.records.sources import verify_media
 from hourllava.errors import DataError
 from video.clips import write_clip
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hourllava.data.taxonomy import TASKS
+from hourllava.data.records.taxonomy import TASKS
 from hourllava.errors import DataError
 from hourllava.evaluation.report import percent, table_of
 from hourllava.evaluation.scores import (

@@ -6,13 +6,13 @@ import pytest
 
 from hourllava import HourLlava
 from hourllava.cli.main import run
-from hourllava.data.taxonomy import TASKS
+from hourllava.data.records.taxonomy import TASKS
 from hourllava.errors import ConfigError
 from hourllava.evaluation import answering
 from hourllava.evaluation.cases import needle_videos, world_cases, world_of
 from hourllava.evaluation.command import _needle_settings, run_world_evaluation
 from hourllava.evaluation.world import evaluate_world
-from hourllava.world.make import make_settings
+from hourllava.world.making.make import make_settings
 
 WORLD = make_settings(2, "0.5", 0, "test", "normal", None, 1, "choice", 64, "reference")
 

@@ -60,7 +60,7 @@ def memory(path: Path) -> str | None:
 
 
 def features(path: Path) -> str | None:
-    from hourllava.data.feature_files import feature_size, load_features
+    from hourllava.data.features.files import feature_size, load_features
 
     feature_size(path)
     load_features(path)
@@ -82,7 +82,7 @@ def cached_memory(path: Path) -> str | None:
 
 
 def shards(folder: Path) -> str | None:
-    from hourllava.data.mds_reader import MdsDataset
+    from hourllava.data.mds.reader import MdsDataset
     from hourllava.errors import DataError
 
     dataset = MdsDataset(folder, cache_folder=folder / "cache")
@@ -124,9 +124,9 @@ def subtitles(path: Path) -> str | None:
 
 def records(path: Path) -> str | None:
     """Checks, mends and groups; the mended copy must be without problems."""
-    from hourllava.data.check import CheckReport, check_records
-    from hourllava.data.group import group_records
-    from hourllava.data.mend import fix_records
+    from hourllava.data.records.check import CheckReport, check_records
+    from hourllava.data.records.group import group_records
+    from hourllava.data.records.mend import fix_records
     from hourllava.errors import DataError
 
     media = path.parent
@@ -152,7 +152,7 @@ def recipe(path: Path) -> str | None:
 
 
 def mixture(path: Path) -> str | None:
-    from hourllava.data.mixtures import read_mixture
+    from hourllava.data.prepare.mixtures import read_mixture
 
     read_mixture(path)
     return None

@@ -89,7 +89,7 @@ def memory(folder: Path) -> Path:
 
 def features_int8(folder: Path) -> Path:
     """Features of the compressed form."""
-    from hourllava.data.feature_files import FeatureSettings, write_features
+    from hourllava.data.features.files import FeatureSettings, write_features
     from hourllava.inference.memory import Memory
 
     made = Memory.load(memory(folder))
@@ -112,8 +112,8 @@ def features_released(folder: Path) -> Path:
 
 def shards(folder: Path) -> Path:
     """An MDS folder of two shards, with lengths."""
-    from hourllava.data.mds_merge import Measured, write_lengths
-    from hourllava.data.mds_writer import ShardWriter
+    from hourllava.data.mds.merge import Measured, write_lengths
+    from hourllava.data.mds.writer import ShardWriter
 
     picture = Image.new("RGB", (16, 12), (200, 10, 10))
     with ShardWriter(folder, {"image": "jpeg", "text": "json"}, size_limit_bytes=1500) as writer:

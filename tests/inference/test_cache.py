@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.mds_reader import MdsDataset
+from hourllava.cli.session import describe_installation
+from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, InputError, MemoryFileError, PartlyDoneError, VideoError
 from hourllava.inference import devices
 from hourllava.inference.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
@@ -23,7 +24,6 @@ from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
-from hourllava.inference.session import describe_installation
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.video import identity
 from video.clips import write_clip

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
+from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
-from hourllava.inference.session import describe_memory
 from hourllava.model.processor import HourLlavaProcessor
 from video.clips import write_clip
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.recall import make_ready, thinned
+from hourllava.inference.ready import make_ready, thinned
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.layout import NEWLINE, video_layout
 from hourllava.model.processor import HourLlavaProcessor

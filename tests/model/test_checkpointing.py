@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError
-from hourllava.model.checkpointing import checkpoint_activations
+from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import Video
 

@@ -8,8 +8,8 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.inference.evidence import AttentionMass
+from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
-from hourllava.model.checkpointing import checkpoint_activations
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
 from hourllava.model.processor import Video

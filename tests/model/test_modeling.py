@@ -15,7 +15,7 @@ from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration, HourLlavaModel
 from hourllava.model.processor import Video
-from hourllava.training.answers import answer_weights
+from hourllava.training.answer_tokens import answer_weights
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 

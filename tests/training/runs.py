@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
 

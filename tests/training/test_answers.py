@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hourllava.training.answers import with_answer_noise
+from hourllava.training.answer_tokens import with_answer_noise
 
 # Answers of two, three and two, one, two tokens; 0 is prompt. 7 ends each, as the end of a turn does.
 LABELS = torch.tensor([[0, 0, 11, 7, 0, 21, 22, 7, 0, 13, 7, 0, 7, 0, 15, 7, 0, 0]])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hourllava.data.mds_reader import MdsDataset
+from hourllava.data.mds.reader import MdsDataset
 from hourllava.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from hourllava.data.cost import TrainedParts
+from hourllava.data.batches.cost import TrainedParts
 from hourllava.errors import ConfigError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.training.estimate import Row, activation_bytes, describe_run, estimate_memory

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hourllava.data.feature_files import FeatureSettings, check_folder, write_features
-from hourllava.data.mds_writer import ShardWriter
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.features.files import FeatureSettings, check_folder, write_features
+from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.memory import Memory, Source

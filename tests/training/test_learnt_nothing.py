@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from hourllava.data.loader import MAX_FAILED_SHARE_OF_FEW, NO_TARGET, Allowance
-from hourllava.data.mds_writer import ShardWriter
+from hourllava.data.batches.loader import MAX_FAILED_SHARE_OF_FEW, NO_TARGET, Allowance
+from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError, TrainingError
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe

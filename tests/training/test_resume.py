@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from hourllava.data import locks
-from hourllava.data.locks import lock_folder
 from hourllava.errors import CheckpointError, DataError, TrainingError
+from hourllava.locks import lock_folder
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
@@ -283,7 +283,7 @@ _SLOW_MEASURING = """
 import sys, time
 from datetime import timedelta
 from accelerate.state import PartialState
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.samples import RowEncoder
 from hourllava.training import run
 from hourllava.training.recipe import load_recipe
 

@@ -3,7 +3,7 @@
 import torch
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.samples import RowEncoder
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
 from hourllava.model.processor import HourLlavaProcessor

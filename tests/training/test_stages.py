@@ -6,15 +6,15 @@ import shutil
 import pytest
 
 from cli_support import hourllava
-from hourllava.data.mixtures import Sampling
-from hourllava.data.sharding import ShardSettings, shard_records
+from hourllava.data.prepare.mixtures import Sampling
+from hourllava.data.prepare.shard import ShardSettings, shard_records
 from hourllava.model.checkpoint import load_model
 from hourllava.training.checkpoints import checkpoints
 from hourllava.training.export import export_model
 from hourllava.training.recipe import load_recipe
 from hourllava.training.run import train
-from hourllava.world.make import make_settings, make_world
-from hourllava.world.pictures import make_picture_settings, make_pictures
+from hourllava.world.making.make import make_settings, make_world
+from hourllava.world.making.pictures import make_picture_settings, make_pictures
 
 SMALLER = {
     "text_config": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},

@@ -8,9 +8,9 @@ import pytest
 
 from hourllava.errors import VideoError
 from hourllava.video import decoder, read_frames
-from hourllava.video.decoder import SampledVideo
 from hourllava.video.demuxer import Demuxer
 from hourllava.video.picture import Painter
+from hourllava.video.sampled import SampledVideo
 from hourllava.video.source import resolve_source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import Gap, VideoInfo

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from hourllava.data.sharding import _jpeg
+from hourllava.data.prepare.shard import _jpeg
 from hourllava.errors import DataError, VideoError
 from hourllava.video import read_frames
 from hourllava.video.folder import _open_picture

@@ -10,8 +10,8 @@ from PIL import Image
 
 from hourllava.errors import ConfigError
 from hourllava.video import probe, read_frames
-from hourllava.video.decoder import SampledVideo
 from hourllava.video.demuxer import Demuxer
+from hourllava.video.sampled import SampledVideo
 from hourllava.video.source import resolve_source
 from hourllava.video.timeline import SampleGrid
 from video.clips import board, expected_numbers, number_of, write_clip

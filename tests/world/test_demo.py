@@ -12,14 +12,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hourllava.cli.main import app
-from hourllava.data.taxonomy import TOPICS
+from hourllava.data.records.taxonomy import TOPICS
 from hourllava.errors import ConfigError
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.evidence import Span
 from hourllava.world import demo
+from hourllava.world.drawing.render import render_frames
 from hourllava.world.generate import generate_script
 from hourllava.world.questions import generate_questions
-from hourllava.world.render import render_frames
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hourllava.world import backdrops, motion, render, sprites
+from hourllava.world.drawing.render import TRANSITION_SECONDS, Renderer
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.render import TRANSITION_SECONDS, Renderer
 from hourllava.world.script import GENERATOR, Action
 from hourllava.world.vocabulary import COLOURS, DIRECTIONS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES, VERBS
 

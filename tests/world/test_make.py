@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from hourllava.data.records import LoadReport, iterate_questions, question_rows, split_options
+from hourllava.data.records.models import LoadReport, iterate_questions, question_rows, split_options
 from hourllava.errors import ConfigError
 from hourllava.world.captions import Captions, generate_captions
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.make import MakeSettings, make_settings, make_world, parse_minutes
+from hourllava.world.making.make import MakeSettings, make_settings, make_world, parse_minutes
 from hourllava.world.questions.descriptions import description_exchanges
 from hourllava.world.script import Script
 from world.solver import read
@@ -214,7 +214,7 @@ def test_a_run_without_some_files_makes_them_again(made, tmp_path):
 
 def run_make(out: Path) -> "subprocess.Popen[bytes]":
     code = (
-        "from pathlib import Path; from hourllava.world.make import *; import sys\n"
+        "from pathlib import Path; from hourllava.world.making.make import *; import sys\n"
         "if __name__ == '__main__':\n"
         " make_world(MakeSettings(videos=6, min_seconds=200, max_seconds=400, per_task=1, size_pixels=128),"
         " Path(sys.argv[1]), 2)\n"

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hourllava.data.figures import save_figure
+from hourllava.data.records.figures import save_figure
 from hourllava.errors import ConfigError
-from hourllava.world.blind import blind_table, choice_questions, markdown_table, measure_blind
 from hourllava.world.captions import generate_captions
+from hourllava.world.drawing.render import render_frames
+from hourllava.world.drawing.sheet import contact_sheet
 from hourllava.world.generate import generate_script
-from hourllava.world.needles import NeedleResult, draw_needle_map, needle_accuracy, needle_cases
+from hourllava.world.making.blind import blind_table, choice_questions, markdown_table, measure_blind
+from hourllava.world.making.needles import NeedleResult, draw_needle_map, needle_accuracy, needle_cases
 from hourllava.world.questions import BUILDERS
-from hourllava.world.render import render_frames
-from hourllava.world.sheet import contact_sheet
 from hourllava.world.vocabulary import COLOURS
 from hourllava.world.wording import bucket, spoken_duration
 

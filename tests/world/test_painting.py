@@ -9,23 +9,23 @@ import pytest
 from PIL import Image
 
 from hourllava.choices import LETTERS
-from hourllava.data.records import LoadReport, iterate_questions, split_options
+from hourllava.data.records.models import LoadReport, iterate_questions, split_options
 from hourllava.world import generate_script, pictures
-from hourllava.world.backdrops import backdrop
 from hourllava.world.captions import generate_captions
+from hourllava.world.drawing.backdrops import backdrop
+from hourllava.world.drawing.painting import painted
+from hourllava.world.drawing.paints import MIN_DISTANCE
+from hourllava.world.drawing.render import Renderer
+from hourllava.world.drawing.sprites import _drawn_sprite, sprite
 from hourllava.world.generate import DIFFICULTIES
-from hourllava.world.make import make_settings, make_world
-from hourllava.world.painting import painted
-from hourllava.world.paints import MIN_DISTANCE
-from hourllava.world.pictures import PictureSettings, _Job, _make_record
+from hourllava.world.making.make import make_settings, make_world
+from hourllava.world.making.pictures import PictureSettings, _Job, _make_record
+from hourllava.world.making.records import question_rows
 from hourllava.world.questions import generate_questions
-from hourllava.world.questions.pictures import PHRASINGS, still_at, still_exchange
-from hourllava.world.records import question_rows
+from hourllava.world.questions.stills import PHRASINGS, still_at, still_exchange
 from hourllava.world.reference import load_reference, render_reference
-from hourllava.world.render import Renderer
 from hourllava.world.rng import Draws
 from hourllava.world.script import check_script, screen_log
-from hourllava.world.sprites import _drawn_sprite, sprite
 from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
 from world.solver import Solver
 from world.test_pictures import Seen, solve

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from hourllava.choices import LETTERS
-from hourllava.data.records import split_options
+from hourllava.data.records.models import split_options
 from hourllava.errors import ConfigError
 from hourllava.world import generate_script, screen_log
-from hourllava.world.make import MakeSettings, make_world
-from hourllava.world.pictures import PictureSettings, _Job, _make_record, make_picture_settings, make_pictures
+from hourllava.world.making.make import MakeSettings, make_world
+from hourllava.world.making.pictures import PictureSettings, _Job, _make_record, make_picture_settings, make_pictures
 from hourllava.world.questions.draft import PHRASINGS as VIDEO_PHRASINGS
-from hourllava.world.questions.pictures import PHRASINGS, still_at, still_exchange, stills_exchange
+from hourllava.world.questions.stills import PHRASINGS, still_at, still_exchange, stills_exchange
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES, SPLITS, split_pairs
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from hourllava.data.taxonomy import TASKS
+from hourllava.data.records.taxonomy import TASKS
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_questions, needle_question
-from hourllava.world.questions.pictures import PHRASINGS as PICTURE_PHRASINGS
+from hourllava.world.questions.stills import PHRASINGS as PICTURE_PHRASINGS
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
 from world.solver import PHRASINGS, Solver, read

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from hourllava.data.locks import lock_folder
-from hourllava.data.records import LoadReport, iterate_questions
+from hourllava.data.records.models import LoadReport, iterate_questions
 from hourllava.errors import ConfigError, DataError, VideoError
+from hourllava.locks import lock_folder
 from hourllava.video import read_frames
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
-from hourllava.world.make import MakeSettings, make_world
+from hourllava.world.making.make import MakeSettings, make_world
 from hourllava.world.reference import Reference, load_reference, read_reference, render_reference
 from hourllava.world.script import GENERATOR
 
@@ -80,7 +80,7 @@ def test_a_data_set_of_another_generator_is_another_one(tmp_path):
 
 
 def test_two_runs_in_one_folder_and_an_empty_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.data.locks.WAIT_SECONDS", 0)
+    monkeypatch.setattr("hourllava.locks.WAIT_SECONDS", 0)
     settings = MakeSettings(videos=2, min_seconds=4, max_seconds=4, per_task=1, container="reference")
     with lock_folder(tmp_path), pytest.raises(DataError, match="another process"):
         make_world(settings, tmp_path, processes=1)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from hourllava.errors import ConfigError, VideoError
-from hourllava.world.backdrops import backdrop
-from hourllava.world.encode import encode_video
+from hourllava.world.drawing.backdrops import backdrop
+from hourllava.world.drawing.encode import encode_video
+from hourllava.world.drawing.motion import DIAMETERS, moving, place_centre
+from hourllava.world.drawing.render import TRANSITION_SECONDS, Renderer, render_frames
 from hourllava.world.generate import DIFFICULTIES, generate_script
-from hourllava.world.motion import DIAMETERS, moving, place_centre
-from hourllava.world.render import TRANSITION_SECONDS, Renderer, render_frames
 from hourllava.world.script import Action, screen_log
 from hourllava.world.vocabulary import COLOURS, OCCASIONS, PLACES, SCENES, VERBS
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.prompt import END, START, VISUAL, Turn, tokenize_turns, video_sentence
-from hourllava.world.tokenizer import train_tokenizer, world_texts, write_nano_tokenizer
+from hourllava.world.making.tokenizer import train_tokenizer, world_texts, write_nano_tokenizer
 from hourllava.world.vocabulary import COLOURS, SHAPES, split_pairs
 
 TOKENIZER = nano_tokenizer()

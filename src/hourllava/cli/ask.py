@@ -31,7 +31,7 @@ def ask(
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
-    from hourllava.inference.session import JSON_FORMAT, describe_spans, open_memory
+    from hourllava.cli.session import JSON_FORMAT, describe_spans, open_memory
     from hourllava.inference.subtitles import read_subtitles
     from hourllava.video import shown_name
 

@@ -29,8 +29,8 @@ def chat(
     """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
     import json
 
+    from hourllava.cli.session import describe_spans, open_memory, read_questions
     from hourllava.errors import InputError
-    from hourllava.inference.session import describe_spans, open_memory, read_questions
     from hourllava.inference.subtitles import read_subtitles
 
     if sys.stdin is None:

@@ -25,7 +25,7 @@ def stats(
     name: Annotated[str | None, typer.Option(help="What it is called in pictures; by default as its file.")] = None,
 ) -> None:
     """Draw the data set's figures (PNG, SVG) and write its tables (Markdown, JSON)."""
-    from hourllava.data.stats import write_statistics
+    from hourllava.data.records.statistics import write_statistics
 
     for line in write_statistics(source, out, name):
         typer.echo(line)
@@ -39,7 +39,7 @@ def check(
     all_: Annotated[bool, typer.Option("--all", help="Print every problem, not only the first 20 of a kind.")] = False,
 ) -> None:
     """Report every problem of a file of records; exit code 9 if some records have any, 6 if all do."""
-    from hourllava.data.mend import check_and_fix
+    from hourllava.data.records.mend import check_and_fix
 
     for line in check_and_fix(file, media=media, fix=fix, shown_per_kind=None if all_ else 20):
         typer.echo(line)
@@ -56,7 +56,7 @@ def sources(
     ] = None,
 ) -> None:
     """List where data comes from and must lie; with --records, open all media (exit code 9 if some are not well)."""
-    from hourllava.data.sources import describe_sources
+    from hourllava.data.records.sources import describe_sources
 
     for line in describe_sources(root, records, media, report, processes):
         typer.echo(line)
@@ -78,7 +78,7 @@ def group(
     ] = 0,
 ) -> None:
     """Join questions about one video into training records of several turns."""
-    from hourllava.data.group import run_group
+    from hourllava.data.records.group import run_group
 
     for line in run_group(file, out, questions, seed):
         typer.echo(line)
@@ -105,7 +105,7 @@ def features(
     engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
 ) -> None:
     """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 9 if some failed."""
-    from hourllava.data.features import run_features
+    from hourllava.data.features.extract import run_features
 
     for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders, engine):
         typer.echo(line)

@@ -39,7 +39,7 @@ def shard(
     ] = 64,
 ) -> None:
     """Write MDS shards; stopped at any moment and started again, it goes on. What cannot be used is listed."""
-    from hourllava.data.shard_run import run_shard
+    from hourllava.data.prepare.commands import run_shard
 
     for line in run_shard(
         records,
@@ -66,7 +66,7 @@ def merge(
     mixture: Annotated[Path | None, typer.Option(help="The stage's mixture (.json), if not the published one.")] = None,
 ) -> None:
     """Write one index over shards in several folders, after checking that they are there and whole."""
-    from hourllava.data.shard_run import run_merge
+    from hourllava.data.prepare.commands import run_merge
 
     for line in run_merge(folders, out, stage, mixture):
         typer.echo(line)
@@ -88,7 +88,7 @@ def lengths(
     ] = None,
 ) -> None:
     """Write how long every row is for a model: training then starts at once. Opens videos, decodes none; goes on."""
-    from hourllava.data.shard_run import run_lengths
+    from hourllava.data.prepare.commands import run_lengths
 
     for line in run_lengths(folder, model, media, questions, processes):
         typer.echo(line)
@@ -98,7 +98,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
 ) -> None:
     """Check every shard: there, whole, its table of samples sound, its hashes right."""
-    from hourllava.data.shard_run import run_verify
+    from hourllava.data.prepare.commands import run_verify
 
     for line in run_verify(folder):
         typer.echo(line)
@@ -128,7 +128,7 @@ def prepare(
     ] = None,
 ) -> None:
     """From raw files to a stage's shards: check, group, features, shards, streams, lengths. Stopped, it goes on."""
-    from hourllava.data.prepare import PrepareSettings, prepare_stage
+    from hourllava.data.prepare.stage import PrepareSettings, prepare_stage
 
     settings = PrepareSettings.of(
         stage, root, out, mixture, model, questions, video_suffix, devices, decoders, processes

@@ -21,6 +21,6 @@ def demo(
     model: options.Model = "nano",
 ) -> None:
     """Make a video whose answers are known, watch it, and ask ten questions."""
-    from hourllava.world.demo import run_demo
+    from hourllava.evaluation.demo import run_demo
 
     run_demo(seed, minutes, out, model, typer.echo)

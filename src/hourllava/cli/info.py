@@ -13,7 +13,7 @@ def info(
     as_json: options.Json = False,
 ) -> None:
     """Show versions, devices, models and the cache of memories."""
-    from hourllava.inference.session import describe_installation
+    from hourllava.cli.session import describe_installation
 
     described = describe_installation(["nano", *(model or [])])
     if as_json:

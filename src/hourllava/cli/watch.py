@@ -24,7 +24,7 @@ def watch(
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Watch a video once; `ask` and `chat` then find its memory in the cache."""
-    from hourllava.inference.session import describe_memory, open_memory
+    from hourllava.cli.session import describe_memory, open_memory
 
     _, memory = open_memory(
         file,

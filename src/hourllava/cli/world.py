@@ -57,7 +57,7 @@ def make(
     ] = 2,
 ) -> None:
     """Make videos, scripts, captions, questions and training records in VideoMarathon's folders."""
-    from hourllava.world.make import make_settings, make_world
+    from hourllava.world.making.make import make_settings, make_world
 
     settings = make_settings(
         videos, minutes, seed, split, difficulty, needles, per_task, formats, size_pixels, container, questions,
@@ -93,7 +93,7 @@ def pictures(
     ] = 2,
 ) -> None:
     """Make images, sets of images and texts with questions, as training records."""
-    from hourllava.world.pictures import make_picture_settings, make_pictures
+    from hourllava.world.making.pictures import make_picture_settings, make_pictures
 
     make_pictures(
         make_picture_settings(images, multi_images, texts, questions, seed, split, size_pixels), out, processes
@@ -111,7 +111,7 @@ def blind(
     test_split: Annotated[str, typer.Option(help="test, or train: other seeds of the split learnt from.")] = "test",
 ) -> None:
     """Print how far guessing gets on multiple choice without watching, as a Markdown table in percent."""
-    from hourllava.world.blind import blind_table
+    from hourllava.world.making.blind import blind_table
 
     typer.echo(blind_table(videos, per_task, test_split))
 
@@ -119,7 +119,7 @@ def blind(
 @app.command()
 def tokenizer(out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")]) -> None:
     """Train the nano model's tokenizer on the world's text; the shipped one was made so."""
-    from hourllava.world.tokenizer import write_nano_tokenizer
+    from hourllava.world.making.tokenizer import write_nano_tokenizer
 
     typer.echo(f"{len(write_nano_tokenizer(out))} tokens")
     typer.echo(str(out))

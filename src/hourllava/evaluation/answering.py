@@ -12,7 +12,7 @@ out, being the same as `video`.
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from hourllava.data.records import QuestionRow
+from hourllava.data.records.models import QuestionRow
 from hourllava.evaluation.cases import Case
 from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
 from hourllava.inference.cache import MemoryCache

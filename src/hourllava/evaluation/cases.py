@@ -11,13 +11,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hourllava.data.records import QuestionRow
+from hourllava.data.records.models import QuestionRow
 from hourllava.errors import ConfigError
 from hourllava.video.source import REFERENCE_SUFFIX
-from hourllava.world.make import SETTINGS_NAME, MakeSettings, make_videos
-from hourllava.world.needles import needle_cases
+from hourllava.world.making.make import SETTINGS_NAME, MakeSettings, make_videos
+from hourllava.world.making.needles import needle_cases
+from hourllava.world.making.records import SOURCE, question_rows
 from hourllava.world.questions.draft import Format
-from hourllava.world.records import SOURCE, question_rows
 from hourllava.world.reference import write_reference
 
 

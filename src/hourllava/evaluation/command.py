@@ -9,8 +9,8 @@ from hourllava.evaluation.cases import NeedleSettings, world_of
 from hourllava.evaluation.world import evaluate_world
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import TemporalForgetting
-from hourllava.world.make import MakeSettings, make_settings, parse_formats, parse_minutes
-from hourllava.world.needles import FRAME_PIXELS, needle_cases
+from hourllava.world.making.make import MakeSettings, make_settings, parse_formats, parse_minutes
+from hourllava.world.making.needles import FRAME_PIXELS, needle_cases
 
 
 def run_world_evaluation(

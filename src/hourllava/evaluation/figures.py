@@ -8,11 +8,21 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hourllava.data.figures import INK, MUTED, OTHER, OWN, STYLE, TOPIC_COLOURS, new_figure, save_figure, styled_axes
-from hourllava.data.taxonomy import TASKS
+from hourllava.data.records.figures import (
+    INK,
+    MUTED,
+    OTHER,
+    OWN,
+    STYLE,
+    TOPIC_COLOURS,
+    new_figure,
+    save_figure,
+    styled_axes,
+)
+from hourllava.data.records.taxonomy import TASKS
 from hourllava.evaluation.report import CONDITION_NAMES, FORMAT_NAMES
 from hourllava.evaluation.scores import DEPTH_BINS, FORMATS, AnsweredQuestion
-from hourllava.world.needles import NeedleResult, draw_needle_map
+from hourllava.world.making.needles import NeedleResult, draw_needle_map
 from hourllava.world.questions.draft import NUM_OPTIONS
 
 _CONDITION_COLOURS = {"video": OWN, "frames_only": "#d1803a", "blind": OTHER}

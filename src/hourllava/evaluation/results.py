@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hourllava.data.atomic import replacing
 from hourllava.errors import ConfigError, DataError
 from hourllava.evaluation.report import against_section, table_of
 from hourllava.evaluation.scores import AnsweredQuestion, compare, is_right, score
+from hourllava.files import replacing
 
 SETTINGS_NAME = "evaluation.json"
 ANSWERS_NAME = "answers.jsonl"

@@ -26,8 +26,8 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import TemporalForgetting
-from hourllava.world.jobs import run_folder
-from hourllava.world.make import MakeSettings
+from hourllava.world.making.jobs import run_folder
+from hourllava.world.making.make import MakeSettings
 
 MAX_NEW_TOKENS = 64  # the longest answer, a summary, is one token of nano's and some 50 of others'
 
@@ -66,7 +66,7 @@ def evaluate_world(
         out: new or empty folder, or one of an interrupted run.
         world: folder of the videos; OUT/world by default.
         baselines: whether to ask without the memory and without the video, too.
-        memory_share: of the memory's frames that MemAug finds, see `hourllava.inference.recall.thinned`.
+        memory_share: of the memory's frames that MemAug finds, see `hourllava.inference.ready.thinned`.
         forgetting: temporal forgetting when asked, if another than trained with.
         memories: folder of a cache of memories; models whose vision towers are the same share them.
 

@@ -37,7 +37,7 @@ from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.evidence import AttentionMass, Span, shown_from_seconds, spans_of
 from hourllava.inference.memory import Memory, Source
-from hourllava.inference.recall import ReadyMemory, keep_for_question, make_ready
+from hourllava.inference.ready import ReadyMemory, keep_for_question, make_ready
 from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.inference.text import whole_text
 from hourllava.model.checkpoint import load_model

@@ -38,7 +38,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from hourllava.data.cost import Lengths
+from hourllava.data.batches.cost import Lengths
 from hourllava.errors import CheckpointError
 
 FINAL = "final"

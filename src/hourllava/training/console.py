@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hourllava.data.plan import BatchPlan
+from hourllava.data.batches.plan import BatchPlan
 from hourllava.training.corpus import MODALITIES
 
 

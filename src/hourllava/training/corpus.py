@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hourllava.data.cost import Lengths, TrainedParts, estimate_costs, questions_apart
-from hourllava.data.feature_check import refuse_other, stored_encoder
-from hourllava.data.lengths import UNKNOWN, stream_lengths
-from hourllava.data.loader import Allowance, PlannedLoader, planned_loader
-from hourllava.data.mds_reader import MdsDataset
-from hourllava.data.mds_remote import is_remote
-from hourllava.data.media import media_path
-from hourllava.data.plan import BatchPlan, MicroBatch, PlanSettings
-from hourllava.data.rows import FEATURE_SUFFIXES, RowEncoder
-from hourllava.data.streams import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
+from hourllava.data.batches.amounts import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
+from hourllava.data.batches.cost import Lengths, TrainedParts, estimate_costs, questions_apart
+from hourllava.data.batches.lengths import UNKNOWN, stream_lengths
+from hourllava.data.batches.loader import Allowance, PlannedLoader, planned_loader
+from hourllava.data.batches.plan import BatchPlan, MicroBatch, PlanSettings
+from hourllava.data.batches.samples import FEATURE_SUFFIXES, RowEncoder
+from hourllava.data.features.check import refuse_other, stored_encoder
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.remote import is_remote
+from hourllava.data.records.media import media_path
 from hourllava.errors import ConfigError, DataError, HourLlavaError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.model.processor import HourLlavaProcessor, ModelInputs, Sample
-from hourllava.training.answers import answer_weights, with_answer_noise
+from hourllava.training.answer_tokens import answer_weights, with_answer_noise
 from hourllava.training.recipe import BatchRecipe, DataRecipe, LabelWeights, StreamRecipe
 
 MODALITIES = ("text", "image", "video")

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hourllava.data.cost import TrainedParts, memory_entries
-from hourllava.data.streams import samples_per_epoch
-from hourllava.model.checkpointing import Checkpointing
+from hourllava.data.batches.amounts import samples_per_epoch
+from hourllava.data.batches.cost import TrainedParts, memory_entries
+from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import HourLlavaConfig
 from hourllava.training.corpus import Corpus, batch_warnings, tokens_per_epoch
 from hourllava.training.meter import PEAK_FLOPS_PER_SECOND, peak_flops_per_second

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 from torch import nn
 
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.samples import RowEncoder
 from hourllava.errors import CheckpointError, ConfigError, TrainingError
 from hourllava.inference.encoder import weights_digest
 from hourllava.training import checkpoints

@@ -1,7 +1,7 @@
 """What a run does per second, and what it loses: collected between two log lines, over all processes.
 
-Model FLOP utilisation counts useful operations (`hourllava.data.cost`, nothing computed twice) against the GPU's dense
-bf16 rate as its maker gives it.
+Model FLOP utilisation counts useful operations (`hourllava.data.batches.cost`, nothing computed twice) against the
+GPU's dense bf16 rate as its maker gives it.
 """
 
 import time

@@ -20,10 +20,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hourllava.data.plan import Batching
-from hourllava.data.rows import Questions
+from hourllava.data.batches.plan import Batching
+from hourllava.data.batches.samples import Questions
 from hourllava.errors import ConfigError
-from hourllava.model.checkpointing import Checkpointing
+from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 from hourllava.training.recipe_yaml import parse_yaml, read_yaml

@@ -31,13 +31,13 @@ from torch.distributed import DistError
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
 
-from hourllava.data.atomic import replacing
-from hourllava.data.cost import Lengths, TrainedParts
-from hourllava.data.mds_writer import lock_folder
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.cost import Lengths, TrainedParts
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.mds.writer import lock_folder
 from hourllava.errors import CheckpointError, ConfigError, TrainingError
+from hourllava.files import replacing
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.model.checkpointing import checkpoint_activations
+from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.adapters import add_adapters

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hourllava.data.loader import NO_TARGET, Allowance, merge_ledgers, read_ledgers
+from hourllava.data.batches.loader import NO_TARGET, Allowance, merge_ledgers, read_ledgers
 from hourllava.errors import DataError, TrainingError
 
 _JUDGED_DRAWS = 256

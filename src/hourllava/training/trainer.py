@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from hourllava.data.loader import PlannedLoader
+from hourllava.data.batches.loader import PlannedLoader
 from hourllava.errors import CheckpointError, TrainingError
 from hourllava.model.head import IGNORED_LABEL, next_token_targets, target_weights
 from hourllava.model.processor import ModelInputs

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hourllava.data.loader import Allowance, PlannedDataset, has_target
-from hourllava.data.plan import Draw
-from hourllava.data.rows import RowEncoder
+from hourllava.data.batches.loader import Allowance, PlannedDataset, has_target
+from hourllava.data.batches.plan import Draw
+from hourllava.data.batches.samples import RowEncoder
 from hourllava.model.head import IGNORED_LABEL, next_token_targets
 from hourllava.model.processor import HourLlavaProcessor, Sample
 from hourllava.model.prompt import END, special_token_id

@@ -12,8 +12,8 @@ from hourllava.video.picture import PictureArray
 from hourllava.video.source import Source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import VideoInfo
+from hourllava.world.drawing.render import Renderer
 from hourllava.world.reference import load_reference
-from hourllava.world.render import Renderer
 
 
 class RenderedVideo:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from hourllava.errors import HourLlavaError
-from hourllava.video.decoder import SampledVideo
 from hourllava.video.demuxer import Demuxer
 from hourllava.video.folder import FrameFolder
 from hourllava.video.picture import Painter, PictureArray
+from hourllava.video.sampled import SampledVideo
 from hourllava.video.source import Source, SourceKind
 from hourllava.video.still import PictureFile, is_picture_file
 from hourllava.video.timeline import SampleGrid

@@ -10,10 +10,10 @@ See docs/world.md.
 """
 
 from hourllava.world.captions import Captions, generate_captions
-from hourllava.world.encode import encode_video
+from hourllava.world.drawing.encode import encode_video
+from hourllava.world.drawing.render import Renderer, render_frames
 from hourllava.world.generate import DIFFICULTIES, Density, generate_script
 from hourllava.world.questions import Question, generate_questions
-from hourllava.world.render import Renderer, render_frames
 from hourllava.world.script import Script, Shown, screen_log
 
 __all__ = [

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from hourllava.clock import format_clock
-from hourllava.world.motion import place_centre
+from hourllava.world.drawing.motion import place_centre
 from hourllava.world.rng import Draws
 from hourllava.world.script import Action, Event, Needle, Script, places_after
 from hourllava.world.vocabulary import VERBS

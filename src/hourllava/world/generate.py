@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hourllava.errors import ConfigError
-from hourllava.world.paints import draw_paint
+from hourllava.world.drawing.paints import draw_paint
 from hourllava.world.rng import Draws
 from hourllava.world.script import Action, CastMember, Event, Needle, Script, check_script, places_after
 from hourllava.world.vocabulary import (

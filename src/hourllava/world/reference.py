@@ -13,11 +13,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hourllava.data.atomic import replacing
 from hourllava.errors import VideoError
+from hourllava.files import replacing
 from hourllava.video.source import REFERENCE_SUFFIX as REFERENCE_SUFFIX
+from hourllava.world.drawing.render import Frame, render_frames
 from hourllava.world.generate import Density, generate_script
-from hourllava.world.render import Frame, render_frames
 from hourllava.world.script import GENERATOR, SCRIPT_VERSION, Script
 from hourllava.world.vocabulary import Split
 

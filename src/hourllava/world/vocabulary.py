@@ -7,7 +7,7 @@ backgrounds, shapes whose rotation can be seen, nine places, actions whose phase
 from dataclasses import dataclass
 from typing import Literal
 
-from hourllava.world.glyphs import GLYPH_ROWS
+from hourllava.world.drawing.glyphs import GLYPH_ROWS
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hourllava.data.taxonomy import TASKS
+from hourllava.data.records.taxonomy import TASKS
 from hourllava.world.questions import happenings, objects, temporality
 from hourllava.world.questions.draft import NUM_OPTIONS, PHRASINGS, Builder, Draft, Format
 from hourllava.world.questions.view import View, span

@@ -2,7 +2,7 @@
 
 from hourllava.world.captions import Captions
 from hourllava.world.questions.draft import PHRASINGS
-from hourllava.world.questions.pictures import Exchange
+from hourllava.world.questions.stills import Exchange
 from hourllava.world.questions.view import View
 from hourllava.world.rng import Draws
 from hourllava.world.script import Script

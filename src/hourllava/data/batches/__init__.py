@@ -1,0 +1,1 @@
+"""From the rows of a data set to the batches that a GPU takes."""

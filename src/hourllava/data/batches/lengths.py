@@ -1,0 +1,187 @@
+"""Lengths of every row of a data set, which the batch plan is made from: those beside the shards, or measured once.
+
+`lengths.npy` beside an index counts only with `lengths.json` beside it that says it was measured for this tokenizer,
+these sizes and these questions (`RowEncoder.settings`). Otherwise all rows are measured, by several processes; a piece
+of rows at a time is kept in a cache folder, so that a run that was stopped goes on.
+"""
+
+import hashlib
+import json
+import logging
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from hourllava.data.batches.cost import Lengths
+from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.mds.format import parse_lengths
+from hourllava.data.mds.merge import Measured, write_lengths
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.errors import DataError, HourLlavaError
+from hourllava.files import replacing
+from hourllava.model.nano import NANO, nano_processor
+from hourllava.model.processor import HourLlavaProcessor
+
+UNKNOWN = (0, 0, 1)
+"""Of a row that cannot be measured: nothing real is as short. The loader finds it longer, or fails, and notes it."""
+
+PIECE_ROWS = 1024
+CACHE_NAME = "lengths.partial"
+
+logger = logging.getLogger(__name__)
+
+
+def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num_processes: int) -> Lengths:
+    """int32 [N, 3]: views, kept visual tokens and text tokens of every row.
+
+    Args:
+        dataset: shards that the encoder's model is to be trained on.
+        encoder: of that model.
+        cache: folder for lengths that are measured.
+        num_processes: that measure.
+
+    A row that cannot be measured is `UNKNOWN`: warned of, and measured again by the next call.
+
+    Raises:
+        DataError: the cache cannot be written, or a measuring process was killed.
+    """
+    key = hashlib.sha256(json.dumps([dataset.fingerprint(), encoder.settings], sort_keys=True).encode()).hexdigest()
+    whole, pieces = cache / f"{key[:32]}.npy", cache / key[:32]
+    try:
+        is_beside = dataset.lengths_settings() == encoder.settings
+        lengths = dataset.lengths() if is_beside else _load(whole, len(dataset))
+        if lengths is None:
+            pieces.mkdir(parents=True, exist_ok=True)
+            lengths = _load_pieces(pieces, len(dataset))
+        unknown = np.flatnonzero(_is_unknown(lengths))
+        if len(unknown):
+            _measure_rows(dataset, encoder, lengths, unknown, pieces, num_processes)
+            _save(whole, lengths)
+        shutil.rmtree(pieces, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{cache} cannot be written ({error.strerror}); use a folder you may write to") from error
+    return lengths
+
+
+def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> tuple[int, int]:
+    """Write `lengths.npy` and `lengths.json` beside a folder's index; what is right already stays.
+
+    Returns (rows, rows that cannot be measured).
+
+    Raises:
+        DataError: the folder has no index or cannot be written.
+    """
+    cache = folder / CACHE_NAME
+    lengths = stream_lengths(MdsDataset(folder), encoder, cache, num_processes=num_processes)
+    try:
+        write_lengths(folder, Measured(lengths, encoder.settings))
+        shutil.rmtree(cache, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}); use a folder you may write to") from error
+    return len(lengths), int(_is_unknown(lengths).sum())
+
+
+def load_processor(model: str) -> HourLlavaProcessor:
+    """The processor of "nano", of a checkpoint's folder, or of a name on the hub."""
+    return nano_processor() if model == NANO else HourLlavaProcessor.from_pretrained(model)
+
+
+def _is_unknown(lengths: Lengths) -> np.ndarray:
+    return (lengths == UNKNOWN).all(axis=1)
+
+
+def _measure_rows(
+    dataset: MdsDataset, encoder: RowEncoder, lengths: Lengths, rows: np.ndarray, folder: Path, num_processes: int
+) -> None:
+    """Fill in the lengths of some rows, saving every piece that is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    owners = rows // PIECE_ROWS
+    pieces = [rows[owners == owner].tolist() for owner in np.unique(owners)]
+    reasons: list[str] = []
+    with tqdm(total=len(lengths), initial=len(lengths) - len(rows), unit="row", desc="lengths", file=sys.stderr) as bar:
+        for numbers, found, reason in _measured(dataset, encoder, pieces, num_processes):
+            lengths[numbers] = found
+            start = numbers[0] // PIECE_ROWS * PIECE_ROWS
+            _save(folder / f"{start}.npy", lengths[start : start + PIECE_ROWS])
+            bar.update(len(numbers))
+            reasons += [reason] if reason else []
+    if reasons:
+        count = int(_is_unknown(lengths).sum())
+        logger.warning("%d of %d rows cannot be measured, training will skip them; %s", count, len(lengths), reasons[0])
+
+
+Found = tuple[list[int], Lengths, str]
+"""Rows of a piece, their lengths, and why one of them could not be measured."""
+
+
+def _measured(dataset: MdsDataset, encoder: RowEncoder, pieces: list[list[int]], num_processes: int) -> Iterator[Found]:
+    num_processes = min(num_processes, len(pieces))
+    if num_processes <= 1:
+        yield from (_measure(dataset, encoder, piece) for piece in pieces)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, context, _start, (dataset, encoder)) as pool:
+        pending: set[Future[Found]] = {pool.submit(_measure_own, piece) for piece in pieces}
+        try:
+            while pending:
+                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a measuring process was killed, perhaps for memory; run again, what is done is kept"
+            ) from error
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+_own: tuple[MdsDataset, RowEncoder]  # of a measuring process
+
+
+def _start(dataset: MdsDataset, encoder: RowEncoder) -> None:
+    global _own
+    _own = dataset, encoder
+
+
+def _measure_own(numbers: list[int]) -> Found:
+    return _measure(*_own, numbers)
+
+
+def _measure(dataset: MdsDataset, encoder: RowEncoder, numbers: list[int]) -> Found:
+    lengths, reason = [], ""
+    for number in numbers:
+        try:
+            lengths.append(encoder.lengths(dataset.row(number, decode_images=False)))
+        except HourLlavaError as error:
+            lengths.append(UNKNOWN)
+            reason = reason or f"row {number}: {error}"
+    return numbers, np.array(lengths, np.int32), reason
+
+
+def _load_pieces(folder: Path, num_rows: int) -> Lengths:
+    """What an interrupted run has measured; all else is unknown."""
+    lengths = np.full((num_rows, 3), UNKNOWN, np.int32)
+    for start in range(0, num_rows, PIECE_ROWS):
+        part = _load(folder / f"{start}.npy", min(PIECE_ROWS, num_rows - start))
+        if part is not None:
+            lengths[start : start + PIECE_ROWS] = part
+    return lengths
+
+
+def _load(path: Path, num_rows: int) -> Lengths | None:
+    try:
+        return parse_lengths(path.read_bytes(), str(path), num_rows)
+    except (FileNotFoundError, DataError):
+        return None  # not there, or cut short by a power cut: measured again
+
+
+def _save(path: Path, lengths: Lengths) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, lengths)

@@ -1,0 +1,1 @@
+"""Features of many videos, computed once and kept."""

@@ -1,0 +1,1 @@
+"""MDS shards: the format of mosaicml-streaming, written, read, merged and cached."""

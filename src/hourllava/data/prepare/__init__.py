@@ -1,0 +1,1 @@
+"""From downloaded files to the shards of a training stage."""

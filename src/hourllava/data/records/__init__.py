@@ -1,0 +1,1 @@
+"""What a file of records says: reading it, and its one form here."""

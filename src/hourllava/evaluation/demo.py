@@ -1,0 +1,211 @@
+"""`hourllava demo`: an hour of video nobody has seen, watched once and asked ten questions whose answers are known.
+
+    OUT/world-<seed>.mp4   the video
+    OUT/world-<seed>.png   what was shown at each question's true moment, and what the model looked at
+
+The video comes from MarathonWorld's test split: training never shows its objects and phrasings. Which questions are
+asked is fixed (`PROGRAM`), so that scores of different seeds can be compared.
+"""
+
+import secrets
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from hourllava.cli.session import describe_spans
+from hourllava.clock import format_clock
+from hourllava.errors import ConfigError
+from hourllava.evaluation.scores import is_right
+from hourllava.files import replacing
+from hourllava.inference.answers import Answer, Choice
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.evidence import Span
+from hourllava.inference.memory import Memory
+from hourllava.world.drawing.encode import encode_video
+from hourllava.world.drawing.render import render_frames
+from hourllava.world.drawing.sheet import contact_sheet
+from hourllava.world.generate import MAX_SECONDS, generate_script
+from hourllava.world.questions import Question, generate_questions
+from hourllava.world.questions.draft import NUM_OPTIONS, Format
+from hourllava.world.script import Script
+from hourllava.world.vocabulary import COLOURS, OCCASIONS, PLACES, SCENES
+
+MIN_SECONDS = 60
+MAX_ANSWER_TOKENS = 32
+NEXT = """\
+Now a video of your own:
+    hourllava ask holiday.mp4 "What happens?"
+nano has seen nothing but MarathonWorld: it will answer, but mean nothing by it.
+For real video, on a GPU, take a published checkpoint:
+    hourllava ask holiday.mp4 "What happens?" --model jylins/hourllava-qwen25-3b-s3"""
+
+_MAX_SEED = 10**6  # of the seeds drawn here: short enough to be typed again
+_TRIES = 40  # questions of a task that are made to find one of the template wanted
+_TIMES_SHOWN = 3
+_SHEET_PIXELS = 192
+_SHEET_FRAMES = 4  # the true moment and up to three spans
+_TITLE_CHARACTERS = 115
+_ANSWER_CHARACTERS = 48
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question of the program: `template` as in phrasings.json; guessing is right once in `num_answers`."""
+
+    task: str
+    format: Format
+    template: str
+    num_answers: int = NUM_OPTIONS
+
+
+PROGRAM = (
+    Item("Object Attribute", "open", "letter_colour", len(COLOURS)),  # a card of 1 to 3 seconds: the needle
+    Item("Key Event Extraction", "open", "event_of_letter", len(OCCASIONS) * len(SCENES)),  # another
+    Item("Scene Recognition", "choice", "scene_of_letter"),  # and a third
+    Item("Temporal Perception", "choice", "part_of_video"),
+    Item("Temporal Order", "open", "first_of_two", 2),
+    Item("Spatial Perception", "open", "place_at_start", len(PLACES)),
+    Item("Object Existence", "open", "object_appears", 2),
+    Item("Action Recognition", "choice", "what_did"),
+    Item("Action Sequence", "choice", "action_order"),
+    Item("Overall Summarization", "choice", "summary"),
+)
+"""Ten tasks of all six topics, half of them open-ended; five need a short stretch of the video, five a long one."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A question and what the model made of it."""
+
+    item: Item
+    question: Question
+    text: str
+    evidence: Sequence[Span]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer is the truth, word for word; capitals and a full stop do not matter."""
+        return is_right(self.text, self.question.answer)
+
+
+def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: Callable[[str], None]) -> list[Result]:
+    """Make a video, watch it, ask the program's questions, draw the sheet.
+
+    Args:
+        seed: of the video; drawn and said if None.
+        minutes: length of the video, 1 to 1,440. The shortest ones cannot serve every task, which is then left out.
+        out: folder for video and sheet.
+        model_name: see `HourLlava.from_pretrained`.
+        say: is given everything there is to read, in blocks of lines.
+
+    Raises:
+        ConfigError: minutes outside what is allowed, or a folder that cannot be made.
+        VideoError: the video cannot be written.
+    """
+    if not MIN_SECONDS <= minutes * 60 <= MAX_SECONDS:
+        raise ConfigError(f"--minutes is {minutes:g}; use {MIN_SECONDS // 60} to {MAX_SECONDS // 60}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be made ({error.strerror}); choose another folder with --out") from error
+    duration_seconds = round(minutes * 60)
+    seed = secrets.randbelow(_MAX_SEED) if seed is None else seed
+    video, sheet = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
+
+    engine = HourLlava.from_pretrained(model_name)
+    say(f"A new video of {format_clock(duration_seconds)} from seed {seed}; the same again with --seed {seed}.")
+    started = time.perf_counter()
+    script = generate_script(seed, duration_seconds, split="test")
+    encode_video(script, video, progress=True)
+    made = time.perf_counter()
+    memory = engine.watch(video)
+    watched = time.perf_counter()
+    say(f"Made in {made - started:.0f} s: {video}\nWatched in {watched - made:.0f} s: {memory.num_frames} frames.")
+
+    results = []
+    for item, question in program_questions(script):
+        results.append(ask_question(engine, memory, item, question))
+        say(f"\n{describe_result(results[-1], len(results))}")
+    asked = time.perf_counter()
+    with replacing(sheet) as temporary:
+        evidence_sheet(script, results).save(temporary, format="PNG")
+    say(
+        f"\n{sum(result.is_right for result in results)} of {len(results)} right, in {asked - watched:.0f} s. "
+        f"Guessing gives {expected_by_guessing(results):.1f} on average.\n"
+        f"What was shown, and what the model looked at: {sheet}\n\n{NEXT}"
+    )
+    return results
+
+
+def program_questions(script: Script) -> list[tuple[Item, Question]]:
+    """The program's questions about a video; tasks that a short video cannot serve are left out."""
+    asked = []
+    for item in PROGRAM:
+        questions = generate_questions(script, per_task=_TRIES, tasks=(item.task,), formats=(item.format,))
+        asked += [(item, question) for question in questions if question.template == item.template][:1]
+    return asked
+
+
+def ask_question(engine: HourLlava, memory: Memory, item: Item, question: Question) -> Result:
+    """Ask as anybody would: an open-ended question is answered in words, a choice by the likeliest option."""
+    if question.options:
+        choice: Choice = engine.choose(memory, question.question, question.options)
+        return Result(item, question, choice.option, choice.evidence)
+    answer: Answer = engine.ask(memory, question.question, max_new_tokens=MAX_ANSWER_TOKENS)
+    return Result(item, question, answer.text, answer.evidence)
+
+
+def expected_by_guessing(results: Sequence[Result]) -> float:
+    """How many right answers one gets on average who knows the world, but has not seen the video."""
+    return sum(1 / result.item.num_answers for result in results)
+
+
+def describe_result(result: Result, number: int) -> str:
+    """A few lines for people: question, options, answer, truth, where the model looked and where it was to be seen."""
+    question = result.question
+    shown = [f"{format_clock(start)}-{format_clock(end)}" for start, end in question.evidence]
+    more = f" and {len(shown) - _TIMES_SHOWN} more" if len(shown) > _TIMES_SHOWN else ""
+    lines = [f"{number:2}. {question.task}", *_indented("", question.question)]
+    for option in question.options:
+        lines += _indented("  - ", option)
+    lines += _indented(f"{'RIGHT' if result.is_right else 'wrong':<11}", " ".join(result.text.split()) or "(nothing)")
+    lines += _indented(f"{'truth':<11}", question.answer)
+    lines += _indented(f"{'looked at':<11}", describe_spans(list(result.evidence)))
+    lines += _indented(f"{'shown at':<11}", ", ".join(shown[:_TIMES_SHOWN]) + more)
+    return "\n".join(lines)
+
+
+def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
+    """A row for each question: the true moment, then the middles of the spans the model looked at."""
+    blank = np.full((_SHEET_PIXELS, _SHEET_PIXELS, 3), 235, np.uint8)
+    frames, captions, titles = [], [], []
+    for number, result in enumerate(results, start=1):
+        truth, *_ = result.question.evidence
+        spans = [(*truth, "shown")] + [
+            (span.start_seconds, span.end_seconds, f"looked at ({span.weight:.0%})") for span in result.evidence
+        ]
+        seconds = [min(int((start + end) / 2), script.duration_seconds - 1) for start, end, _ in spans]
+        missing = _SHEET_FRAMES - len(spans)
+        frames += [*render_frames(script, seconds, _SHEET_PIXELS), *[blank] * missing]
+        captions += [f"{format_clock(second)}\n{what}" for second, (_, _, what) in zip(seconds, spans)] + [""] * missing
+        judged = "RIGHT" if result.is_right else "wrong"
+        texts = [_cut(text, _ANSWER_CHARACTERS) for text in (result.text, result.question.answer)]
+        titles.append(
+            f"{number}. {_cut(result.question.question, _TITLE_CHARACTERS)}\n{judged}: {texts[0]}    truth: {texts[1]}"
+        )
+    return contact_sheet(np.stack(frames), captions, columns=_SHEET_FRAMES, titles=titles)
+
+
+def _cut(text: str, length: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 4]} ..."
+
+
+def _indented(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"    {label}", subsequent_indent=" " * (4 + len(label)))

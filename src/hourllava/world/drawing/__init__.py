@@ -1,0 +1,1 @@
+"""The pictures of MarathonWorld: from a script to frames."""

@@ -1,0 +1,1 @@
+"""Data sets of MarathonWorld: videos, pictures, records, needles and their tokenizer."""

@@ -1,0 +1,184 @@
+"""Locks and files that are whole: also where a file system cannot lock, and after a power cut."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hourllava.data import atomic, locks
+from hourllava.data.mds.reader import MdsDataset
+from hourllava.data.mds.writer import ShardWriter
+from hourllava.errors import DataError
+from hourllava.files import remove_leftovers, replacing
+from hourllava.locks import LOCK_NAME, lock_folder
+
+
+@pytest.fixture(params=["flock", errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def file_system(request, monkeypatch):
+    """With flock, and without: as different file systems say so."""
+
+    def refuse(descriptor, operation):
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(locks, "_without_flock", False)
+    if request.param != "flock":
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    return request.param
+
+
+def test_one_at_a_time_and_nothing_is_left(file_system, tmp_path):
+    with lock_folder(tmp_path):
+        with (
+            pytest.raises(DataError, match="is being written by another process") as caught,
+            lock_folder(tmp_path, wait_seconds=0),
+        ):
+            pass
+        assert str(os.getpid()) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with lock_folder(tmp_path, "other.lock", wait_seconds=0):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with lock_folder(tmp_path, wait_seconds=0):
+        pass
+
+
+def test_threads_take_turns(file_system, tmp_path):
+    inside, most = [0], [0]
+
+    def work():
+        for _ in range(5):
+            with lock_folder(tmp_path, wait_seconds=30):
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+
+
+HOLDER = """
+import fcntl, os, sys
+from pathlib import Path
+if sys.argv[2] != "flock":
+    def refuse(*_): raise OSError(int(sys.argv[2]), "no locks")
+    fcntl.flock = refuse
+from hourllava.locks import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_holder_frees_the_lock(file_system, tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), str(file_system)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(DataError, match=f"{holder.pid} on"), lock_folder(tmp_path, wait_seconds=0):
+        pass
+    holder.kill()
+    holder.communicate()
+    assert (tmp_path / LOCK_NAME).exists()
+    with lock_folder(tmp_path, wait_seconds=1):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "elsewhere boot space 1 5", "nonsense"])
+def test_whether_a_holder_elsewhere_has_ended_cannot_be_told(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_without_flock", False)
+    monkeypatch.setattr(locks, "try_flock", lambda *_: None)
+    (tmp_path / LOCK_NAME).write_text(content)
+    with (
+        pytest.raises(DataError, match=r"if that process has ended, remove .*\.lock"),
+        lock_folder(tmp_path, wait_seconds=0.1),
+    ):
+        pass
+    assert (tmp_path / LOCK_NAME).read_text() == content
+
+
+def test_shards_are_written_without_flock_too(file_system, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0)
+    with ShardWriter(tmp_path / "a", {"t": "str"}) as writer:
+        writer.write({"t": "x"})
+        with pytest.raises(DataError, match="another process"):
+            ShardWriter(tmp_path / "a", {"t": "str"})
+    assert [row["t"] for row in MdsDataset(tmp_path / "a")] == ["x"]
+    assert not (tmp_path / "a" / LOCK_NAME).exists()
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_it_counts(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(descriptor):
+        done.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    def note_replace(path, target):
+        done.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert done == [temporary.name, "replace", tmp_path.name]
+    done.clear()
+    with replacing(tmp_path / "b", durable=False) as temporary:
+        temporary.write_text("whole")
+    assert done == ["replace"]
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error_but_a_broken_disk_is(tmp_path, monkeypatch):
+    def failing(code):
+        def fsync(descriptor):
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="error"), replacing(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a").read_text() == "whole"
+
+
+def test_two_that_make_one_file_do_not_meet(tmp_path):
+    with replacing(tmp_path / "a[1]") as first, replacing(tmp_path / "a[1]") as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert (tmp_path / "a[1]").read_text() == "1"
+    (tmp_path / f"a[1].7-ab{atomic.TEMPORARY_SUFFIX}").touch()
+    (tmp_path / f"a1.7-ab{atomic.TEMPORARY_SUFFIX}").touch()
+    remove_leftovers(tmp_path, ["a[1]"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a1.7-ab{atomic.TEMPORARY_SUFFIX}", "a[1]"]
+
+
+@pytest.mark.parametrize("change", [{"skipped": -1}, {"skipped": "many"}, {"ledger_bytes": None}, {"shards": {}}])
+def test_a_damaged_note_of_progress_is_one_line(change, tmp_path):
+    def interrupted():
+        with ShardWriter(tmp_path, {"t": "str"}, size_limit_bytes=400) as writer:
+            for _ in range(20):
+                writer.write({"t": "x" * 90})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    path = tmp_path / "progress.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DataError, match=r"progress\.json") as caught:
+        ShardWriter(tmp_path, {"t": "str"}, size_limit_bytes=400)
+    assert "\n" not in str(caught.value)
