@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hourllava.data import atomic, locks
+from hourllava import files, locks
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import DataError
@@ -161,10 +161,10 @@ def test_two_that_make_one_file_do_not_meet(tmp_path):
         first.write_text("1")
         second.write_text("2")
     assert (tmp_path / "a[1]").read_text() == "1"
-    (tmp_path / f"a[1].7-ab{atomic.TEMPORARY_SUFFIX}").touch()
-    (tmp_path / f"a1.7-ab{atomic.TEMPORARY_SUFFIX}").touch()
+    (tmp_path / f"a[1].7-ab{files.TEMPORARY_SUFFIX}").touch()
+    (tmp_path / f"a1.7-ab{files.TEMPORARY_SUFFIX}").touch()
     remove_leftovers(tmp_path, ["a[1]"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a1.7-ab{atomic.TEMPORARY_SUFFIX}", "a[1]"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a1.7-ab{files.TEMPORARY_SUFFIX}", "a[1]"]
 
 
 @pytest.mark.parametrize("change", [{"skipped": -1}, {"skipped": "many"}, {"ledger_bytes": None}, {"shards": {}}])

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hourllava.openers import register_opener
+
 if TYPE_CHECKING:
     from hourllava.inference.cache import MemoryCache
     from hourllava.inference.engine import HourLlava
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from hourllava.model.processor import HourLlavaProcessor, Video
 
 __version__ = "0.1.0"
+
+register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")
 
 # Loaded when first asked for: the processes that decode video import this package too, and must not wait for torch.
 _HOMES = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hourllava.data import stream
+from hourllava.data.records import reading
 from hourllava.data.records.check import SAME_ID, SAME_RECORD, CheckReport, check_records
 from hourllava.data.records.mend import check_and_fix
 from hourllava.data.records.reading import iterate_entries
@@ -153,7 +153,7 @@ def test_media_are_looked_for_below_the_folder_given(tmp_path):
     ],
 )
 def test_a_damaged_list_is_read_on_behind_the_damage(tmp_path, monkeypatch, window, damage, words, survivors):
-    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", window)
+    monkeypatch.setattr(reading, "WINDOW_CHARACTERS", window)
     text = "[\n" + ",\n".join(json.dumps(record(k)) for k in (1, 2, 3, 4)) + "\n]\n"
     path = tmp_path / "a.json"
     path.write_bytes(damage(text).encode(errors="surrogateescape"))
@@ -192,19 +192,19 @@ def test_lists_are_read_as_json_reads_them(tmp_path_factory, values, window, ind
     path = tmp_path_factory.mktemp("lists") / "a.json"
     text = json.dumps(values, indent=indent, ensure_ascii=ascii_only)
     path.write_text(text, encoding="utf-8")
-    before = stream.WINDOW_CHARACTERS
-    stream.WINDOW_CHARACTERS = window
+    before = reading.WINDOW_CHARACTERS
+    reading.WINDOW_CHARACTERS = window
     try:
         entries = list(iterate_entries(path))
     finally:
-        stream.WINDOW_CHARACTERS = before
+        reading.WINDOW_CHARACTERS = before
     assert [entry.fault for entry in entries] == [None] * len(values)
     assert [entry.value for entry in entries] == json.loads(text)
     assert [json.loads(entry.text) for entry in entries] == json.loads(text)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", 1 << 16)
+    monkeypatch.setattr(reading, "WINDOW_CHARACTERS", 1 << 16)
     path = tmp_path / "a.json"
     with path.open("w") as file:
         file.write("[" + json.dumps(record(0)))
@@ -220,7 +220,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
         tracemalloc.stop()
     assert (problems, report.num_records) == ([], 15_000)
     # 24 bytes a record, copies of them while sorting, and a window: less than the text itself.
-    assert peak < 15_000 * 100 + 8 * stream.WINDOW_CHARACTERS < size
+    assert peak < 15_000 * 100 + 8 * reading.WINDOW_CHARACTERS < size
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])

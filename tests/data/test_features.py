@@ -299,14 +299,14 @@ def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_p
 
 
 def test_a_video_whose_times_go_back_fails_alone(videos, tmp_path, monkeypatch):
-    from hourllava.data import feature_worker
+    from hourllava.data.features import worker
 
     def remember(features, timestamps_seconds, *rest, source, **fields):
         if source.file_name == "1.mp4":
             timestamps_seconds = timestamps_seconds[::-1]
         return Memory(features, timestamps_seconds, *rest, source=source, **fields)
 
-    monkeypatch.setattr(feature_worker, "Memory", remember)
+    monkeypatch.setattr(worker, "Memory", remember)
     report = make(videos / "s", tmp_path)
     assert report.num_made == 4
     assert [(Path(video).name, "go back in time" in reason) for video, reason in report.failures] == [("1.mp4", True)]
@@ -314,9 +314,9 @@ def test_a_video_whose_times_go_back_fails_alone(videos, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_device_that_fails_is_told(videos, tmp_path, monkeypatch):
-    from hourllava.data import features
+    from hourllava.data.features import extract
 
-    monkeypatch.setattr(features, "usable_dtype", lambda dtype, device: "nonsense")
+    monkeypatch.setattr(extract, "usable_dtype", lambda dtype, device: "nonsense")
     with pytest.raises(DataError, match="the process of cpu ended"):
         make(videos, tmp_path / "out", devices=[CPU, CPU])
 
@@ -374,7 +374,7 @@ def test_killed_at_30_moments_the_rerun_ends_with_the_same_bytes(videos, tmp_pat
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # ray's own
 def test_a_ray_cluster_makes_the_same_files(videos, made, tmp_path, monkeypatch):
-    from hourllava.data import features
+    from hourllava.data.features import extract
 
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
@@ -383,7 +383,7 @@ def test_a_ray_cluster_makes_the_same_files(videos, made, tmp_path, monkeypatch)
         again = make(videos, tmp_path / "out", engine="ray", devices=[])
         with pytest.raises(DataError, match="another checkpoint"):
             make(videos, tmp_path / "out", engine="ray", devices=[], model=GOLDEN / "tiny_pixels")
-        monkeypatch.setattr(features, "usable_dtype", lambda dtype, device: "nonsense")
+        monkeypatch.setattr(extract, "usable_dtype", lambda dtype, device: "nonsense")
         with pytest.raises(DataError, match=r"a worker of the Ray cluster ended .*nonsense") as caught:
             make(videos, tmp_path / "other", engine="ray", devices=[])
         assert "\n" not in str(caught.value)
@@ -396,12 +396,12 @@ def test_a_ray_cluster_makes_the_same_files(videos, made, tmp_path, monkeypatch)
 
 def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_path, monkeypatch):
     """As if the process had been killed: nothing that it would do on its way out is done."""
-    from hourllava.data import feature_worker
+    from hourllava.data.features import worker
 
     class KilledError(Exception):
         pass
 
-    decode, order = feature_worker._decode, []
+    decode, order = worker._decode, []
 
     def deadly(job, *rest):
         order.append(job.video.name)
@@ -409,7 +409,7 @@ def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_p
             raise KilledError
         decode(job, *rest)
 
-    monkeypatch.setattr(feature_worker, "_decode", deadly)
+    monkeypatch.setattr(worker, "_decode", deadly)
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KilledError):
             make(videos / "s", tmp_path, decoders=1)
@@ -421,7 +421,7 @@ def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_p
     assert f"{MAX_ATTEMPTS} runs were killed while they read it" in reason
     assert f"{MAX_ATTEMPTS} runs were killed" in report.ledger.read_text()
     assert len(order) == 4 + MAX_ATTEMPTS
-    monkeypatch.setattr(feature_worker, "_decode", decode)
+    monkeypatch.setattr(worker, "_decode", decode)
     os.utime(videos / "s/0.mp4")  # converted, or exchanged
     assert make(videos / "s", tmp_path, decoders=1).num_made == 1
     assert not list(tmp_path.rglob("*.attempt"))
@@ -429,12 +429,12 @@ def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_p
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryFileError("the disk is full")])
 def test_a_run_that_ends_in_order_suspects_no_video(error, videos, tmp_path, monkeypatch):
-    from hourllava.data import feature_worker
+    from hourllava.data.features import worker
 
     def failing(*_):
         raise error
 
-    monkeypatch.setattr(feature_worker, "write_features", failing)
+    monkeypatch.setattr(worker, "write_features", failing)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         make(videos / "s", tmp_path)
     monkeypatch.undo()

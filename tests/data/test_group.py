@@ -8,7 +8,7 @@ import pytest
 
 from data.question_files import write_question_table, write_training_records
 from hourllava.choices import choice_prompt
-from hourllava.data import group
+from hourllava.data.records import group
 from hourllava.data.records.group import group_records
 from hourllava.data.records.models import QuestionRow
 from hourllava.data.records.reading import iterate_entries

@@ -16,7 +16,9 @@ import pytest
 
 from data.counted_store import ROOT_VARIABLE, CountedStore, fetched, read_all
 from data.shard_rows import video_rows, write
-from hourllava.data import locks, mds_cache, mds_remote
+from hourllava import locks
+from hourllava.data.mds import cache as mds_cache
+from hourllava.data.mds import remote
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError
 
@@ -25,7 +27,7 @@ LIMIT = "HOURLLAVA_SHARD_CACHE_BYTES"
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(mds_remote, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(mds_cache, "_said", set())
 
 

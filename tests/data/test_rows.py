@@ -11,8 +11,8 @@ from PIL import Image
 
 from conftest import tiny_config, tiny_model
 from data.shard_rows import write
-from hourllava.data import lengths as lengths_module
-from hourllava.data import rows as rows_module
+from hourllava.data.batches import lengths as lengths_module
+from hourllava.data.batches import samples as rows_module
 from hourllava.data.batches.lengths import UNKNOWN, stream_lengths
 from hourllava.data.batches.samples import RowEncoder, question_pairs
 from hourllava.data.features.files import FeatureSettings, write_features

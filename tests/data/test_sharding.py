@@ -17,9 +17,9 @@ from PIL import Image
 
 from cli_support import COMMAND, environment, hourllava
 from data.shard_rows import contents
-from hourllava.data import sharding
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
+from hourllava.data.prepare import shard as shard_module
 from hourllava.data.prepare.commands import run_shard
 from hourllava.data.prepare.mixtures import Sampling, published_mixture
 from hourllava.data.prepare.shard import ShardSettings, shard_records
@@ -234,13 +234,13 @@ def test_a_run_is_told_by_what_its_files_hold(name, tmp_path, monkeypatch):
 def test_a_file_that_changes_under_the_run_is_told(tmp_path, monkeypatch):
     records = video_records(tmp_path / "media", 4)
     path = save(tmp_path / "records.json", records)
-    merge = sharding.KnownFile.check_unchanged
+    merge = shard_module.KnownFile.check_unchanged
 
     def change_first(self):
         save(path, records[:3])
         merge(self)
 
-    monkeypatch.setattr(sharding.KnownFile, "check_unchanged", change_first)
+    monkeypatch.setattr(shard_module.KnownFile, "check_unchanged", change_first)
     chosen = ShardSettings(files=((path, ALL),), kind="video", media_root=tmp_path / "media")
     with pytest.raises(DataError, match="changed while it was read"):
         shard_records(chosen, tmp_path / "out")

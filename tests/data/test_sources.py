@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hourllava.data import sources
 from hourllava.data.batches.lengths import load_processor
 from hourllava.data.batches.samples import RowEncoder
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.prepare.mixtures import Sampling
 from hourllava.data.prepare.shard import ShardSettings, shard_records
+from hourllava.data.records import sources
 from hourllava.data.records.check import CheckReport, check_records
 from hourllava.data.records.media import find_media
 from hourllava.data.records.sources import data_sources, describe_sources, source_lines, verify_media

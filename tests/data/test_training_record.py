@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hourllava.data import stream
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.prepare.mixtures import Sampling
 from hourllava.data.prepare.shard import ShardSettings, shard_records
+from hourllava.data.records import reading
 from hourllava.data.records.canonical import RecordFault, canonical_record
 from hourllava.data.records.check import CheckReport, check_records
 from hourllava.data.records.columns import media_named
@@ -218,7 +218,7 @@ def test_a_byte_order_mark_costs_no_record(tmp_path, suffix, mark):
 )
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
 def test_numbers_and_damage_are_the_same_for_check_and_shard(tmp_path, monkeypatch, window, damage, suffix):
-    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", window)
+    monkeypatch.setattr(reading, "WINDOW_CHARACTERS", window)
     lines = [
         json.dumps({"id": f"r{k}", "text": "Ä\U0001f600", "turns": PLAIN}, ensure_ascii=False) for k in range(1, 5)
     ]

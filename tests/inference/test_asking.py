@@ -10,7 +10,7 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
-from hourllava.inference import recall
+from hourllava.inference import ready
 from hourllava.inference.devices import usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
@@ -100,7 +100,7 @@ def test_frames_are_kept_for_the_bare_question(tokenizer, way, monkeypatch):
     config = tiny_config(forgetting=ForgettingConfig(temporal="question"))
     engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
     memory, descriptors = random_memory(engine), []
-    keep = recall.keep_for_question
+    keep = ready.keep_for_question
     monkeypatch.setattr(
         "hourllava.inference.engine.keep_for_question",
         lambda ready, model, descriptor: descriptors.append(descriptor) or keep(ready, model, descriptor),
@@ -304,11 +304,11 @@ def test_memory_that_pytorch_keeps_for_reuse_is_free(monkeypatch, free, reserved
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
     model = dataclasses.make_dataclass("Model", ["device"])(torch.device("cuda"))
-    assert recall._is_small(5, model) is fits
+    assert ready._is_small(5, model) is fits
 
 
 def test_a_memory_that_stays_on_the_host_is_told(engine, monkeypatch, caplog):
-    monkeypatch.setattr(recall, "_is_small", lambda *args: False)
+    monkeypatch.setattr(ready, "_is_small", lambda *args: False)
     with caplog.at_level(logging.INFO):
         engine.ask(random_memory(engine, seed=5), "What?", max_new_tokens=1)
     assert "stay on the host" in caplog.text

@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_config, tiny_model
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.errors import InputError, MemoryFileError, VideoError
-from hourllava.inference import recall
+from hourllava.inference import ready
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, Source
@@ -107,7 +107,7 @@ def test_text_is_streamed_as_it_comes(engine, monkeypatch):
 
 def test_keys_and_values_are_made_once_per_memory(engine, monkeypatch):
     made = []
-    real = recall.make_ready
+    real = ready.make_ready
     monkeypatch.setattr("hourllava.inference.engine.make_ready", lambda *args: (made.append(1), real(*args))[1])
     memory = random_memory(engine, seed=1)
     for question in ("What?", "Who?", "When?"):
@@ -122,13 +122,13 @@ def test_keys_and_values_are_made_once_per_memory(engine, monkeypatch):
 @pytest.mark.parametrize("temporal", ["uniform", "random", "keyframe", "question"])
 @pytest.mark.parametrize("entries", [2**18, 100])
 def test_all_ways_of_forgetting_and_memories_in_chunks(tokenizer, temporal, entries, monkeypatch):
-    monkeypatch.setattr(recall, "ENTRIES_PER_CHUNK", 2**18)
+    monkeypatch.setattr(ready, "ENTRIES_PER_CHUNK", 2**18)
     config = tiny_config(forgetting=ForgettingConfig(temporal=temporal))
     engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
     expected = [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])]
-    monkeypatch.setattr(recall, "ENTRIES_PER_CHUNK", entries)
+    monkeypatch.setattr(ready, "ENTRIES_PER_CHUNK", entries)
     assert [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])] == expected
-    monkeypatch.setattr(recall, "_is_small", lambda *args: False)
+    monkeypatch.setattr(ready, "_is_small", lambda *args: False)
     memory = random_memory(engine)
     assert [ask(engine, memory, question).text for question in ("What happens?", "Why?")] == expected
 

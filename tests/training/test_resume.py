@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hourllava.data import locks
+from hourllava import locks
 from hourllava.errors import CheckpointError, DataError, TrainingError
 from hourllava.locks import lock_folder
 from hourllava.training import checkpoints as checkpoint_files

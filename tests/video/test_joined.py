@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hourllava.errors import VideoError
-from hourllava.video import decoder, read_frames
+from hourllava.video import read_frames, sampled
 from hourllava.video.demuxer import Demuxer
 from hourllava.video.picture import Painter
 from hourllava.video.sampled import SampledVideo
@@ -158,7 +158,7 @@ def test_matroska_pause_is_time_and_a_day_is_a_jump(tmp_path):
 
 
 def test_number_of_samples_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "MAX_SAMPLES", 50)
+    monkeypatch.setattr(sampled, "MAX_SAMPLES", 50)
     path = write_clip(tmp_path / "clip.mp4", 60, FPS)
     video = Demuxer(resolve_source(path), lambda: None)
     with pytest.raises(VideoError, match="more than 50 samples at 10 fps"):

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from hourllava.cli.main import app
 from hourllava.data.records.taxonomy import TOPICS
 from hourllava.errors import ConfigError
+from hourllava.evaluation import demo
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.evidence import Span
-from hourllava.world import demo
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.generate import generate_script
 from hourllava.world.questions import generate_questions

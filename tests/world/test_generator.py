@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hourllava.world import backdrops, motion, render, sprites
+from hourllava.world.drawing import backdrops, motion, render, sprites
 from hourllava.world.drawing.render import TRANSITION_SECONDS, Renderer
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.script import GENERATOR, Action

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hourllava.choices import LETTERS
 from hourllava.data.records.models import LoadReport, iterate_questions, split_options
-from hourllava.world import generate_script, pictures
+from hourllava.world import generate_script
 from hourllava.world.captions import generate_captions
 from hourllava.world.drawing.backdrops import backdrop
 from hourllava.world.drawing.painting import painted
@@ -18,6 +18,7 @@ from hourllava.world.drawing.paints import MIN_DISTANCE
 from hourllava.world.drawing.render import Renderer
 from hourllava.world.drawing.sprites import _drawn_sprite, sprite
 from hourllava.world.generate import DIFFICULTIES
+from hourllava.world.making import pictures
 from hourllava.world.making.make import make_settings, make_world
 from hourllava.world.making.pictures import PictureSettings, _Job, _make_record
 from hourllava.world.making.records import question_rows

@@ -31,7 +31,8 @@ def ask(
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
     """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
-    from hourllava.cli.session import JSON_FORMAT, describe_spans, open_memory
+    from hourllava.cli.session import JSON_FORMAT, open_memory
+    from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles
     from hourllava.video import shown_name
 

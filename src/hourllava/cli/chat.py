@@ -29,8 +29,9 @@ def chat(
     """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
     import json
 
-    from hourllava.cli.session import describe_spans, open_memory, read_questions
+    from hourllava.cli.session import open_memory, read_questions
     from hourllava.errors import InputError
+    from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles
 
     if sys.stdin is None:

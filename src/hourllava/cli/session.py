@@ -13,11 +13,10 @@ import torch
 import transformers
 
 from hourllava import __version__
-from hourllava.clock import format_clock, parse_clock
+from hourllava.clock import parse_clock
 from hourllava.errors import CheckpointError, MemoryFileError
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.nano import NANO
@@ -91,13 +90,6 @@ def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
         ],
         "num_bytes": memory.features.nbytes,
     }
-
-
-def describe_spans(spans: list[Span]) -> str:
-    """One line for people: `0:12:30-0:12:45 (34 %), ...`."""
-    return ", ".join(
-        f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)} ({span.weight:.0%})" for span in spans
-    )
 
 
 def describe_installation(model_names: list[str]) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hourllava.data.records.models import QuestionRow
 from hourllava.errors import ConfigError
-from hourllava.video.source import REFERENCE_SUFFIX
 from hourllava.world.making.make import SETTINGS_NAME, MakeSettings, make_videos
 from hourllava.world.making.needles import needle_cases
 from hourllava.world.making.records import SOURCE, question_rows
 from hourllava.world.questions.draft import Format
-from hourllava.world.reference import write_reference
+from hourllava.world.reference import REFERENCE_SUFFIX, write_reference
 
 
 class NeedleSettings(BaseModel):

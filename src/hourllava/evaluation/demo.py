@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hourllava.cli.session import describe_spans
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError
 from hourllava.evaluation.scores import is_right
 from hourllava.files import replacing
 from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span
+from hourllava.inference.evidence import Span, describe_spans
 from hourllava.inference.memory import Memory
 from hourllava.world.drawing.encode import encode_video
 from hourllava.world.drawing.render import render_frames

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hourllava.clock import format_clock
 from hourllava.model.memaug import MemoryKeysValues
 
 MAX_SPAN_SECONDS = 60.0
@@ -168,3 +169,10 @@ def spans_of(
         spans.append(Span(float(start_seconds_T[first]), float(ends[last]), weight))
         free[first : last + 1] = -1.0  # below any floor: no other span may take them
     return sorted(spans, key=lambda span: -span.weight)
+
+
+def describe_spans(spans: list[Span]) -> str:
+    """One line for people: `0:12:30-0:12:45 (34 %), ...`."""
+    return ", ".join(
+        f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)} ({span.weight:.0%})" for span in spans
+    )

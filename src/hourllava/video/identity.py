@@ -136,7 +136,7 @@ def _address_stamp(source: Source) -> str | None:
 
 def _file_stamp(source: Source) -> tuple[int, ...] | None:
     """Device, inode, length and time of change of a file; None for other sources, or if it is gone."""
-    if source.kind not in (SourceKind.FILE, SourceKind.REFERENCE):
+    if source.kind not in (SourceKind.FILE, SourceKind.DRAWN):
         return None
     try:
         status = Path(source.location).stat()

@@ -18,10 +18,10 @@ from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from hourllava.errors import VideoError
+from hourllava.openers import opener_of
 from hourllava.video.address import TIMEOUT_SECONDS, hide_secrets, parse_address
 from hourllava.video.formats import FORMATS, HEAD_BYTES, PLAYLIST_FORMATS, describe_playlist, playlist_name
 
-REFERENCE_SUFFIX = ".world.json"
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LOCAL_PROTOCOLS = "file,crypto,data"
 NETWORK_PROTOCOLS = "http,https,tcp,tls,crypto,data"
@@ -35,7 +35,7 @@ class SourceKind(StrEnum):
     FILE = "file"
     STREAM = "stream"  # a named pipe, a descriptor or a device: cannot be read twice
     FOLDER = "folder"
-    REFERENCE = "reference"  # to a MarathonWorld video
+    DRAWN = "drawn"  # by a class that `hourllava.openers` knows
     URL = "url"
 
 
@@ -49,6 +49,7 @@ class Source:
         opened: What FFmpeg opens where that differs: the whole address, the path of a descriptor.
         is_playlist: Whether it may name other sources: allowed by the caller, and a local file looks like one.
         descriptor: The open descriptor of this process that a stream is read from.
+        opener: `module:Class` that draws it; see `hourllava.openers`.
     """
 
     kind: SourceKind
@@ -56,6 +57,7 @@ class Source:
     opened: str = field(default="", repr=False)
     is_playlist: bool = False
     descriptor: int | None = None
+    opener: str = ""
 
     @property
     def ffmpeg_url(self) -> str:
@@ -158,8 +160,8 @@ def _resolve_path(path: Path, shown: str, mode: int, allow_playlists: bool) -> S
         raise VideoError(f"{shown} may not be read by this user: change its permissions")
     if path.stat().st_size == 0:
         raise VideoError(f"{shown} is empty (0 bytes): copy or record it again")
-    if path.name.endswith(REFERENCE_SUFFIX):
-        return Source(SourceKind.REFERENCE, str(path))
+    if opener := opener_of(path.name):
+        return Source(SourceKind.DRAWN, str(path), opener=opener)
     with path.open("rb") as file:
         playlist = playlist_name(file.read(HEAD_BYTES))
     if playlist and not allow_playlists:

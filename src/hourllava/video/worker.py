@@ -17,17 +17,19 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from hourllava.errors import HourLlavaError
+from hourllava.openers import load_opener
 from hourllava.video.demuxer import Demuxer
+from hourllava.video.drawn import DrawnVideo
 from hourllava.video.folder import FrameFolder
 from hourllava.video.picture import Painter, PictureArray
 from hourllava.video.sampled import SampledVideo
 from hourllava.video.source import Source, SourceKind
 from hourllava.video.still import PictureFile, is_picture_file
 from hourllava.video.timeline import SampleGrid
-from hourllava.video.types import Gap, VideoInfo
+from hourllava.video.types import Gap
 
 AHEAD_BYTES = 64 << 20  # pictures a child may hold while the parent is busy with another child's
 ALIVE_SECONDS = 0.5
@@ -130,10 +132,8 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
     if source.kind is SourceKind.FOLDER:
         _serve_pictures(FrameFolder(source, request["folder_fps"]), grid, size_pixels, plan, outbox)
         return
-    if source.kind is SourceKind.REFERENCE:
-        from hourllava.video.rendered import RenderedVideo  # here: takes the world, which other videos do not need
-
-        _serve_pictures(RenderedVideo(source, float(grid.fps)), grid, size_pixels, plan, outbox)
+    if source.kind is SourceKind.DRAWN:
+        _serve_pictures(load_opener(source.opener)(source, float(grid.fps)), grid, size_pixels, plan, outbox)
         return
     if source.kind is SourceKind.FILE and is_picture_file(Path(source.location)):
         _serve_pictures(PictureFile(source), grid, size_pixels, plan, outbox)
@@ -165,19 +165,8 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
         outbox.send({"type": "segment"})
 
 
-class _Pictures(Protocol):
-    """A video whose pictures can be had in any order."""
-
-    info: VideoInfo
-
-    def samples(self, grid: SampleGrid) -> range: ...
-    def frame_index(self, grid: SampleGrid, sample: int) -> int: ...
-    def seconds(self, index: int) -> float: ...
-    def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray: ...
-
-
 def _serve_pictures(
-    video: _Pictures,
+    video: DrawnVideo,
     grid: SampleGrid,
     size_pixels: tuple[int, int] | None,
     plan: queue.SimpleQueue[dict[str, Any]],

@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hourllava.errors import VideoError
 from hourllava.files import replacing
-from hourllava.video.source import REFERENCE_SUFFIX as REFERENCE_SUFFIX
 from hourllava.world.drawing.render import Frame, render_frames
 from hourllava.world.generate import Density, generate_script
 from hourllava.world.script import GENERATOR, SCRIPT_VERSION, Script
 from hourllava.world.vocabulary import Split
+
+REFERENCE_SUFFIX = ".world.json"
 
 
 class Reference(BaseModel):

@@ -39,6 +39,7 @@ from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.processor import HourLlavaProcessor, Sample, Video
 from hourllava.model.prompt import RECORD_MARK, LabelPolicy
 from hourllava.video import probe, read_frames
+from hourllava.video.drawn import draw_all, open_drawn
 from hourllava.video.timeline import SampleGrid
 
 Questions = Literal["conversation", "segments"]
@@ -46,7 +47,6 @@ Conversation = Sequence[Mapping[str, Any]]
 
 FPS = 1.0
 FEATURE_SUFFIXES = (".safetensors", ".pt")
-WORLD_SUFFIX = ".world.json"
 _MAX_KNOWN_VIDEOS = 1 << 16
 
 
@@ -185,10 +185,8 @@ class RowEncoder:
                 raise DataError(str(error)) from error
             return Video(memory.duration_seconds, features=memory.features)
         num_frames, duration_seconds = self._video_size(name)
-        if name.endswith(WORLD_SUFFIX):
-            from hourllava.world.reference import render_reference
-
-            return Video(duration_seconds, frames=render_reference(path, (np.arange(num_frames) / FPS).tolist()))
+        if drawn := open_drawn(path, FPS):
+            return Video(duration_seconds, frames=draw_all(drawn, SampleGrid.of(FPS, 0.0, duration_seconds)))
         side = self.processor.config.vision_config.image_size
         with read_frames(path, fps=FPS, size_pixels=(side, side), num_processes=1) as reader:
             batches = [batch.frames for batch in reader]
@@ -230,15 +228,10 @@ class RowEncoder:
             if self.encoder is not None:
                 check_encoder(name, path, self.media_root, self.encoder)
             return shape[0], duration_seconds
-        if name.endswith(WORLD_SUFFIX):
-            from hourllava.world.reference import load_reference  # here: few data sets are of the world
-
-            duration = float(load_reference(path).duration_seconds)
-        else:
-            told = probe(path).duration_seconds
-            if not told:
-                raise DataError(f"{name} does not tell its length, which training needs beforehand; convert it")
-            duration = told
+        drawn = open_drawn(path, FPS)
+        duration = (probe(path) if drawn is None else drawn.info).duration_seconds
+        if not duration:
+            raise DataError(f"{name} does not tell its length, which training needs beforehand; convert it")
         grid = SampleGrid.of(FPS, 0.0, duration)
         return max(grid.stop or 0, 1), duration
 

@@ -14,11 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from tqdm import tqdm
 
-from hourllava.data.mds.encodings import CODING_ERRORS
 from hourllava.data.records.canonical import is_text
 from hourllava.data.records.columns import media_named, told_seconds
 from hourllava.data.records.media import find_media
@@ -26,6 +24,7 @@ from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.files import replacing
 from hourllava.video import probe
+from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
 from hourllava.video.reader import usable_cores
 from hourllava.video.source import IMAGE_SUFFIXES, frame_files
 
@@ -147,13 +146,13 @@ def media_state(media: Path, name: str, known: MediaState | None) -> MediaState:
         return known
     try:
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            with Image.open(path) as image:
-                image.load()  # decoded whole, as `data shard` does: `verify` sees no JPEG that was cut in half
+            with open_picture(path) as image:
+                upright_rgb(image)  # decoded whole, as `data shard` does: `verify` sees no JPEG that was cut in half
             return MediaState(status="found", **stamp)
         if path.is_dir() and not frame_files(path):
             return MediaState(status="unreadable", detail="a folder without pictures", **stamp)
         return MediaState(status="found", duration_seconds=probe(path).duration_seconds, **stamp)
-    except (*CODING_ERRORS, VideoError) as error:
+    except (*PICTURE_ERRORS, VideoError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         return MediaState(status="unreadable", detail=reason, **stamp)
 

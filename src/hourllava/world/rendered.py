@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,10 @@ class RenderedVideo:
     """
 
     def __init__(self, source: Source, fps: float):
-        reference = load_reference(Path(source.location))
+        self._reference = reference = load_reference(Path(source.location))
         side = reference.size_pixels
         self._fps = fps
         self._duration_seconds = reference.duration_seconds
-        self._renderer = Renderer(reference.script(), side)
         self.info = VideoInfo(
             path=source.location,
             container="MarathonWorld reference",
@@ -49,6 +49,10 @@ class RenderedVideo:
             timestamps_derived=False,
             is_live=False,
         )
+
+    @cached_property
+    def _renderer(self) -> Renderer:  # not made where only the length is asked for
+        return Renderer(self._reference.script(), self._reference.size_pixels)
 
     def samples(self, grid: SampleGrid) -> range:
         """The samples that fall into the video's time."""
