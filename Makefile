@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The docs are built without the library's own dependencies: docstrings are read, not imported.
+DOCS_BIN := .venv-docs/bin
+DOCS_READY := .venv-docs/.ready
 # Tests run in as many processes as there are cores; one thread is enough for each of them.
 test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-slow test-fuzz test-gpu check format clean
+.PHONY: help demo test test-slow test-fuzz test-gpu check format docs clean
 
 help:
 	@echo "make demo       an hour of new video, watched and asked in a minute or two"
@@ -17,6 +20,7 @@ help:
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make check      ruff and mypy"
 	@echo "make format     let ruff format and fix"
+	@echo "make docs       build the documentation as a site, in site/"
 
 # torch first and pinned by constraints.txt, so that nothing later pulls another build of it.
 $(READY): pyproject.toml constraints.txt
@@ -25,6 +29,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch numpy
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+$(DOCS_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-docs
+	$(DOCS_BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/requirements.txt
+	$(DOCS_BIN)/pip install --quiet --constraint constraints.txt --requirement .venv-docs/requirements.txt
+	touch $(DOCS_READY)
 
 demo: $(READY)
 	$(BIN)/hourllava demo $(if $(SEED),--seed $(SEED))
@@ -36,7 +46,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n auto
 
-test-slow: $(READY)
+test-slow: $(READY) $(DOCS_READY)
 	$(BIN)/pytest -n auto -m slow
 
 test-fuzz: $(READY)
@@ -54,5 +64,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Strict: a page outside the navigation, a dead link or anchor, or anything loaded from another host ends it.
+docs: $(DOCS_READY)
+	$(DOCS_BIN)/zensical build --strict --clean
+	$(DOCS_BIN)/python tests/site_check.py site
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,8 @@
 """A decoded frame to the upright 8-bit RGB picture that a viewer sees, optionally resized as PIL would.
 
 Full or limited range and the BT.601/709/2020 matrix are swscale's work. PQ and HLG are tone mapped here: swscale can
-do it too, but took 1.2 s per frame of 64x48 (docs/log.md). Transparent pixels are shown over black, as players do.
+do it too, but took 1.2 s per frame of 64x48 (docs/experiments.md#2026-11-22-hdr-and-10-bit-through-swscale-negative).
+Transparent pixels are shown over black, as players do.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Times are compared in ticks of the stream's time base, the finest its timestamps
 tick, because the container rounded the frames' times to ticks too: frame 2 of a 3 fps Matroska file is written at
 667 ms, and it is the frame at 2/3 s.
 
-`plan_packets` is what makes sampling cheaper than decoding while staying exact. Measured figures: docs/log.md.
+`plan_packets` is what makes sampling cheaper than decoding while staying exact. Figures:
+docs/experiments.md#2026-11-22-skipping-what-need-not-be-decoded-kept.
 """
 
 from __future__ import annotations

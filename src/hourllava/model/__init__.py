@@ -1,0 +1,1 @@
+"""The model, to be read in this order: config, layout, forgetting, memaug, modeling, processor."""
