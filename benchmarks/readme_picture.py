@@ -19,9 +19,9 @@ from hourllava.evaluation.demo import Result, run_demo
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.generate import generate_script
 
-WIDTH, ROW_HEIGHT, MARGIN = 1200, 196, 20
-FRAME_PIXELS = 156
-TEXT_X, TEXT_CHARACTERS = MARGIN + FRAME_PIXELS + 24, 78
+WIDTH, ROW_HEIGHT, HEADING, MARGIN = 1200, 150, 52, 20
+FRAME_PIXELS = 128
+TEXT_X, TEXT_CHARACTERS = MARGIN + FRAME_PIXELS + 24, 92
 INK, MUTED, LINE = (28, 28, 34), (105, 105, 115), (222, 222, 226)
 RIGHT, WRONG, LOOKED = (22, 128, 72), (186, 44, 44), (230, 126, 20)
 COLOURS_IN_FILE = 128
@@ -35,15 +35,14 @@ def font(pixels: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def draw_row(sheet: Image.Image, top: int, result: Result, frame: Image.Image, video_seconds: int) -> None:
     """One question: the frame the model looked at most, question, answer, and evidence on the video's time line."""
     draw = ImageDraw.Draw(sheet)
-    sheet.paste(frame, (MARGIN, top + 10))
-    lines = textwrap.wrap(result.question.question, TEXT_CHARACTERS)[:2]
-    draw.text((TEXT_X, top + 12), "\n".join(lines), fill=INK, font=font(22), spacing=5)
+    sheet.paste(frame, (MARGIN, top + 8))
+    draw.text((TEXT_X, top + 8), textwrap.shorten(result.question.question, TEXT_CHARACTERS), fill=INK, font=font(22))
     colour, verdict = (RIGHT, "right") if result.is_right else (WRONG, f"wrong: {result.question.answer}")
     answer = " ".join(result.text.split())
-    draw.text((TEXT_X, top + 76), answer, fill=colour, font=font(28), stroke_width=0.4)
+    draw.text((TEXT_X, top + 42), answer, fill=colour, font=font(28), stroke_width=0.4)
     width = draw.textlength(answer, font=font(28))
-    draw.text((TEXT_X + width + 16, top + 84), verdict, fill=MUTED, font=font(18))
-    bar_top, left, right = top + 132, TEXT_X, WIDTH - MARGIN
+    draw.text((TEXT_X + width + 16, top + 50), verdict, fill=MUTED, font=font(18))
+    bar_top, left, right = top + 92, TEXT_X, WIDTH - MARGIN
     draw.rounded_rectangle((left, bar_top, right, bar_top + 14), 4, fill=LINE)
     strongest = result.evidence[0]
     for span in result.evidence[::-1]:
@@ -55,16 +54,20 @@ def draw_row(sheet: Image.Image, top: int, result: Result, frame: Image.Image, v
     draw.text((place, bar_top + 24), label, fill=LOOKED, font=font(17))
 
 
-def draw_picture(results: Sequence[Result], seed: int, video_seconds: int) -> Image.Image:
-    """All rows below one line that says what is seen."""
+def draw_picture(results: Sequence[Result], shown: Sequence[int], seed: int, video_seconds: int) -> Image.Image:
+    """The questions with the numbers `shown`, below one line that says what is seen and how many are right."""
     script = generate_script(seed, video_seconds, split="test")
-    sheet = Image.new("RGB", (WIDTH, 56 + ROW_HEIGHT * len(results)), (255, 255, 255))
+    sheet = Image.new("RGB", (WIDTH, HEADING + ROW_HEIGHT * len(shown)), (255, 255, 255))
     draw = ImageDraw.Draw(sheet)
-    title = f"$ hourllava demo --seed {seed}     {format_clock(video_seconds)} of video, watched once"
+    num_right = sum(result.is_right for result in results)
+    title = (
+        f"$ hourllava demo --seed {seed}      {format_clock(video_seconds)} of video, watched once; "
+        f"{num_right} of {len(results)} answers right, {len(shown)} shown"
+    )
     draw.text((MARGIN, 16), title, fill=MUTED, font=font(20))
-    for number, result in enumerate(results):
-        top = 56 + ROW_HEIGHT * number
-        draw.line((MARGIN, top - 4, WIDTH - MARGIN, top - 4), fill=LINE)
+    for row, number in enumerate(shown):
+        result, top = results[number - 1], HEADING + ROW_HEIGHT * row
+        draw.line((MARGIN, top, WIDTH - MARGIN, top), fill=LINE)
         span = result.evidence[0]
         second = min(int((span.start_seconds + span.end_seconds) / 2), video_seconds - 1)
         pixels = np.asarray(render_frames(script, [second], FRAME_PIXELS))[0]
@@ -77,11 +80,11 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="PNG")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--questions", type=int, nargs="+", default=[1, 2, 6], help="their numbers in the demo")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 2, 6, 8], help="their numbers in the demo")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = run_demo(options.seed, options.minutes, Path(folder), "nano", print)
-    picture = draw_picture([results[k - 1] for k in options.questions], options.seed, round(options.minutes * 60))
+    picture = draw_picture(results, options.questions, options.seed, round(options.minutes * 60))
     picture.quantize(COLOURS_IN_FILE).save(options.out, optimize=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} KB")
 

@@ -55,9 +55,8 @@ def problems(site: Path) -> list[str]:
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file() or site not in target.parents:
                 found.append(f"{path} needs {address}, which is not there")
-            elif parts.fragment and target.suffix == ".html":
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    found.append(f"{path} links to {address}; there is no such anchor")
+            elif target in pages and unquote(parts.fragment) not in pages[target].anchors:
+                found.append(f"{path} links to {address}; there is no such anchor")
     for path in sorted(site.rglob("*.css")):
         text = path.read_text(encoding="utf-8")
         found += [

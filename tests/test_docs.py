@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hourllava.inference.engine import HourLlava
+from hourllava.model.nano import load_nano
 from site_check import problems
 from video.clips import write_clip
 
@@ -21,6 +22,9 @@ SOURCES = [
     *(path for suffix in ("py", "yaml", "sh") for path in sorted((ROOT / "src").rglob(f"*.{suffix}"))),
     *sorted((ROOT / "benchmarks").glob("*")),
 ]
+
+
+cached_nano = functools.cache(load_nano)
 
 
 def name_of(document):
@@ -57,6 +61,7 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
     if "lecture.mp4" in code:
         write_clip(tmp_path / "lecture.mp4", num_frames=60, fps=10)
     # Answers of a few tokens do; there is no network and no GPU where this runs.
+    monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
     monkeypatch.setitem(HourLlava.ask.__wrapped__.__kwdefaults__, "max_new_tokens", 3)
     code = code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint)).replace('"cuda"', '"cpu"')
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
