@@ -3,7 +3,8 @@
     python benchmarks/mds.py --folder /tmp/mds-bench
 
 For both in one table run it with the Python of an environment that `tests/data/mds/check_streaming.py` has made. A
-figure is the best of three; files are in the page cache. Reading decodes whole rows; "bytes" is `raw`, without decoding.
+figure is the best of three; files are in the page cache. Reading decodes whole rows; "bytes" is `raw`, without
+decoding.
 """
 
 from __future__ import annotations
