@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hourllava.data.records.figures import save_figure
 from hourllava.errors import ConfigError
+from hourllava.plotting import save_figure
 from hourllava.world.captions import generate_captions
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.drawing.sheet import contact_sheet

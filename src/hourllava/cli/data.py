@@ -25,7 +25,7 @@ def stats(
     name: Annotated[str | None, typer.Option(help="What it is called in pictures; by default as its file.")] = None,
 ) -> None:
     """Draw the data set's figures (PNG, SVG) and write its tables (Markdown, JSON)."""
-    from hourllava.data.records.statistics import write_statistics
+    from hourllava.data.records.statistics_report import write_statistics
 
     for line in write_statistics(source, out, name):
         typer.echo(line)

@@ -8,7 +8,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hourllava.data.records.figures import (
+from hourllava.data.records.taxonomy import TASKS
+from hourllava.evaluation.report import CONDITION_NAMES, FORMAT_NAMES
+from hourllava.evaluation.scores import DEPTH_BINS, FORMATS, AnsweredQuestion
+from hourllava.plotting import (
     INK,
     MUTED,
     OTHER,
@@ -19,9 +22,6 @@ from hourllava.data.records.figures import (
     save_figure,
     styled_axes,
 )
-from hourllava.data.records.taxonomy import TASKS
-from hourllava.evaluation.report import CONDITION_NAMES, FORMAT_NAMES
-from hourllava.evaluation.scores import DEPTH_BINS, FORMATS, AnsweredQuestion
 from hourllava.world.making.needles import NeedleResult, draw_needle_map
 from hourllava.world.questions.draft import NUM_OPTIONS
 

@@ -9,9 +9,8 @@ from PIL import Image
 
 from data.question_files import write_question_table
 from hourllava.data.records.models import QuestionRow
-from hourllava.data.records.statistics import (
-    Statistics,
-    collect_statistics,
+from hourllava.data.records.statistics import Statistics, collect_statistics
+from hourllava.data.records.statistics_report import (
     comparison_rows,
     markdown_report,
     write_statistics,

@@ -1,6 +1,6 @@
 """Genuine mosaicml-streaming and litdata against our shards, row for row, every column encoding. Not part of CI.
 
-    python tests/data/check_streaming.py --folder /tmp/check-streaming
+    python tests/data/mds/check_streaming.py --folder /tmp/check-streaming
 
 Makes an environment for each under --folder (kept and used again), since both want packages that we do not: mosaicml-
 streaming pins transformers < 5 and numpy < 2.2, and both need torchvision. Writes shards with ours and reads them with
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 PACKAGES = {
     "streaming": ["mosaicml-streaming==0.13.0"],
     "litdata": ["litdata==0.2.76"],

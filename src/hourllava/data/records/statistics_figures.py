@@ -1,78 +1,22 @@
-"""The pictures of `hourllava data stats`: four panels, the taxonomy, the comparison with published data sets.
-
-Drawn on `Figure` objects without pyplot: no windows, no global state, the same bytes for the same data.
-"""
+"""The pictures of `hourllava data stats`: four panels, the taxonomy, the comparison with published data sets."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from hourllava.data.records.statistics import BIN_MINUTES, COMPARISON_HEADS, PUBLISHED, Statistics, short_number
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
+
+from hourllava.data.records.statistics import BIN_MINUTES, PUBLISHED, Statistics, short_number
 from hourllava.data.records.taxonomy import TASKS, TOPICS
-from hourllava.errors import ConfigError
-from hourllava.files import replacing
-
-try:
-    import matplotlib
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import FancyBboxPatch
-    from matplotlib.ticker import MaxNLocator
-except ImportError as error:
-    raise ConfigError("figures need matplotlib; run: pip install 'hourllava[world]'") from error
-
-INK, MUTED, GRID, OWN, OTHER = "#22283a", "#6b7280", "#e4e7ec", "#2f6db3", "#c3c9d4"
-TOPIC_COLOURS = {
-    "temporality": "#2f6db3",
-    "spatiality": "#2a9d8f",
-    "object": "#d1803a",
-    "action": "#b8475b",
-    "scene": "#7a9a3c",
-    "event": "#7b5ea7",
-}
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 11,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "svg.hashsalt": "hourllava",
-    "svg.fonttype": "none",
-}
-_DPI = 150
-
-
-def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure that can be saved without a display."""
-    figure = Figure(figsize=(width_inches, height_inches), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Save as the ending says (.png, .svg), whole or not at all, without a date inside; returns `path`."""
-    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    with matplotlib.rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=_DPI, metadata=metadata)
-    return path
-
-
-def styled_axes(axes: Axes, title: str, *, grid: str = "y") -> None:
-    """The look that all our charts share: title at the left, light grid on one axis, no box."""
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12)
-    for side in ("top", "right", "left" if grid == "y" else "bottom"):
-        axes.spines[side].set_visible(False)
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0)
+from hourllava.plotting import GRID, INK, MUTED, OTHER, OWN, STYLE, TOPIC_COLOURS, new_figure, styled_axes
 
 
 def draw_panels(statistics: Statistics) -> Figure:
     """Sources, question types, lengths in bins of five minutes, and event counts; VideoMarathon's in grey."""
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         figure = new_figure(13, 9)
         ((source, topic), (length, events)) = figure.subplots(2, 2)
         _source_panel(source, statistics)
@@ -177,7 +121,7 @@ def _say_unknown(axes: Axes, text: str) -> None:
 
 def draw_taxonomy(statistics: Statistics) -> Figure:
     """The six topics as cards; each task with its short or long tag and its number of questions."""
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         figure = new_figure(13, 8.2)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, 13)
@@ -234,16 +178,16 @@ def _tag(axes: Axes, x: float, y: float, form: str, colour: str) -> None:
     )
 
 
-def draw_comparison(rows: Sequence[Sequence[str]]) -> Figure:
+def draw_comparison(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Figure:
     """The comparison table as a picture; the last row, this data set, stands out."""
     widths = (2.5, 1.75, 1.75, 1.25, 1.35, 1.55, 1.35, 1.65)
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         figure = new_figure(13.6, 0.62 * (len(rows) + 1) + 0.5)
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_xlim(0, 13.6)
         axes.set_ylim(0, 0.62 * (len(rows) + 1) + 0.5)
         axes.axis("off")
-        for r, cells in enumerate((COMPARISON_HEADS, *rows)):
+        for r, cells in enumerate((heads, *rows)):
             y = 0.62 * (len(rows) - r) + 0.56
             last = r == len(rows)
             if last:

@@ -22,7 +22,7 @@ from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
-GOLDEN = Path(__file__).parent / "golden_mds"
+GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_FOLDERS = ("video/0", "video/1", "single_image", "multi_image", "typed")
 
 

@@ -18,7 +18,7 @@ from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import PartlyDoneError
 from hourllava.inference.memory import Memory
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def blocks(name, language):
