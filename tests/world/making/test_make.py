@@ -2,11 +2,7 @@
 
 import hashlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from itertools import pairwise
@@ -14,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from forking import ForkedProcess, start_python
+from hourllava.cli.main import run
 from hourllava.data.records.models import LoadReport, iterate_questions, question_rows, split_options
 from hourllava.errors import ConfigError
 from hourllava.world.captions import Captions, generate_captions
@@ -21,17 +19,10 @@ from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.making.make import MakeSettings, make_settings, make_world, parse_minutes
 from hourllava.world.questions.descriptions import description_exchanges
 from hourllava.world.script import Script
-from world.solver import read
+from world.folders import digests
+from world.questions.solver import read
 
 SMALL = MakeSettings(videos=3, min_seconds=20, max_seconds=40, per_task=1, size_pixels=64)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -212,30 +203,27 @@ def test_a_run_without_some_files_makes_them_again(made, tmp_path):
     assert digests(made) == first
 
 
-def run_make(out: Path) -> "subprocess.Popen[bytes]":
+def start_make(out: Path) -> ForkedProcess:
     code = (
         "from pathlib import Path; from hourllava.world.making.make import *; import sys\n"
-        "if __name__ == '__main__':\n"
-        " make_world(MakeSettings(videos=6, min_seconds=200, max_seconds=400, per_task=1, size_pixels=128),"
+        "make_world(MakeSettings(videos=6, min_seconds=200, max_seconds=400, per_task=1, size_pixels=128),"
         " Path(sys.argv[1]), 2)\n"
     )
-    script = out.with_suffix(".py")
-    script.write_text(code)
-    return subprocess.Popen([sys.executable, str(script), str(out)], stderr=subprocess.DEVNULL, start_new_session=True)
+    return start_python(code, out)
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
-    whole = tmp_path / "whole"
-    assert run_make(whole).wait() == 0
-    broken = tmp_path / "broken"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with start_make(whole) as process:
+        assert process.wait() == 0
     for tenths in (3, 8, 12, 16, 20, 25, 30):
-        process = run_make(broken)
+        process = start_make(broken)
         time.sleep(tenths / 10)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)  # the parent only: its workers must end by themselves
+        process.kill()  # the parent only: its workers must end by themselves
         process.wait()
-    assert run_make(broken).wait() == 0
+    with start_make(broken) as process:
+        assert process.wait() == 0
     assert digests(broken) == digests(whole)
 
 
@@ -309,16 +297,16 @@ def test_one_format_only(tmp_path):
     assert {row.format for row in rows} == {"open"}
 
 
-def test_the_command_turns_errors_into_one_line_and_an_exit_code(tmp_path):
-    command = [sys.executable, "-c", "from hourllava.cli.main import run; run()", "world", "make"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "x"), "--videos", "0"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr == "error: --videos is 0; use 1 to 1000000\n"
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "x"), "--minutes=-3"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: --minutes is '-3'")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--videos", "0"], "error: --videos is 0; use 1 to 1000000\n"), (["--minutes=-3"], "error: --minutes is '-3'")],
+)
+def test_the_command_turns_errors_into_one_line_and_an_exit_code(tmp_path, monkeypatch, capsys, options, words):
+    monkeypatch.setattr("sys.argv", ["hourllava", "world", "make", "--out", str(tmp_path / "x"), *options])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(words)
+    assert error.count("\n") == 1
     assert not (tmp_path / "x").exists()

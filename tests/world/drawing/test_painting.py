@@ -28,8 +28,8 @@ from hourllava.world.reference import load_reference, render_reference
 from hourllava.world.rng import Draws
 from hourllava.world.script import check_script, screen_log
 from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
-from world.solver import Solver
-from world.test_pictures import Seen, solve
+from world.questions.solver import Solver
+from world.questions.stills_solver import Seen, solve
 
 COLOUR_WORD = re.compile(rf"\b(?:{'|'.join(COLOURS)}|colours?|colou?red|#)\b", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_ques
 from hourllava.world.questions.stills import PHRASINGS as PICTURE_PHRASINGS
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
-from world.solver import PHRASINGS, Solver, read
+from world.questions.solver import PHRASINGS, Solver, read
 
 DURATIONS_SECONDS = (5, 12, 40, 75, 180, 400, 900, 1803, 3600, 20000, 86400)
 

@@ -90,15 +90,25 @@ class Knowing:
         return Answer(question, text, self._look(question), "stop", 1, 1, 0.0, 0.0)
 
 
+@pytest.fixture
+def stubbed(monkeypatch):
+    """Puts `Knowing` in place of the model and encodes nothing; gives a list for what is said."""
+
+    def stub(seed, num_right):
+        monkeypatch.setattr(demo.HourLlava, "from_pretrained", lambda name: Knowing(seed, num_right))
+        monkeypatch.setattr(demo, "encode_video", lambda script, path, progress: path.touch())
+        return []
+
+    return stub
+
+
 @pytest.mark.parametrize("num_right", [0, 6])
-def test_the_score_is_what_was_answered_rightly(tmp_path, monkeypatch, num_right):
-    monkeypatch.setattr(demo.HourLlava, "from_pretrained", lambda name: Knowing(8, num_right))
-    monkeypatch.setattr(demo, "encode_video", lambda script, path, progress: path.touch())
-    said = []
+def test_the_score_is_what_was_answered_rightly(tmp_path, stubbed, num_right):
+    said = stubbed(8, num_right)
     results = demo.run_demo(8, 10, tmp_path, "some/checkpoint", said.append)
     text = "\n".join(said)
     assert [result.is_right for result in results] == [True] * num_right + [False] * (10 - num_right)
-    assert f"{num_right} of 10 right" in text
+    assert f"{num_right} of 10 answers are right" in text
     assert "Guessing gives 2.5 on average." in text
     assert text.count("RIGHT") == num_right
     assert ("(nothing)" in text) == (num_right < 10)
@@ -120,15 +130,17 @@ def test_the_command_of_the_readme(tmp_path, monkeypatch):
     first, second = (re.sub(r"in \d+ s", "", run.stdout) for run in runs)
     assert first == second
     num_asked = len(re.findall(r"^ +(?:RIGHT|wrong) ", first, flags=re.MULTILINE))
-    assert f"of {num_asked} right" in first
+    assert f"of {num_asked} answers are right" in first
     assert re.search(r"looked at +0:0\d:\d\d-0:0\d:\d\d \(\d+%\)", first)
     assert {path.suffix for path in Path("out/demo").iterdir()} == {".mp4", ".png"}
 
 
-def test_a_seed_is_drawn_and_said(tmp_path):
-    result = CliRunner().invoke(app, ["demo", "--minutes", "1", "--out", str(tmp_path)])
-    seed = re.search(r"the same again with --seed (\d+)", result.stdout).group(1)
-    assert (tmp_path / f"world-{seed}.mp4").is_file()
+def test_a_seed_is_drawn_and_said(tmp_path, stubbed, monkeypatch):
+    monkeypatch.setattr(demo.secrets, "randbelow", lambda limit: limit - 1)
+    said = stubbed(999_999, 10)
+    demo.run_demo(None, 10, tmp_path, "nano", said.append)
+    assert "--seed 999999" in said[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["world-999999.mp4", "world-999999.png"]
 
 
 @pytest.mark.parametrize("minutes", [0, 0.5, -3, 1441, float("nan")])
