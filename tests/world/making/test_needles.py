@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hourllava.plotting import save_figure
 from hourllava.errors import ConfigError
+from hourllava.plotting import save_figure
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.making.needles import NeedleResult, draw_needle_map, needle_accuracy, needle_cases
 from hourllava.world.vocabulary import COLOURS

@@ -1,4 +1,4 @@
-"""`hourllava eval`: benchmarks."""
+"""`hourllava eval world`: questions about held-out videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,30 +7,7 @@ import typer
 
 from hourllava.cli import options
 
-app = typer.Typer(help="Benchmarks: how well a model sees, remembers and finds again.", no_args_is_help=True)
 
-
-@app.callback()
-def evaluate() -> None:
-    """Benchmarks: how well a model sees, remembers and finds again."""
-
-
-@app.command()
-def score(
-    answers: Annotated[
-        list[Path], typer.Argument(help="Folder of `hourllava eval world`, or its answers.jsonl; several are one set.")
-    ],
-    against: Annotated[Path | None, typer.Option(help="Answers of another model to the same questions.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the scores; that of the answers by default.")] = None,
-) -> None:
-    """Score kept answers again, without a model; --against compares two models question by question."""
-    from hourllava.evaluation.results import run_score
-
-    for line in run_score(answers, against, out):
-        typer.echo(line)
-
-
-@app.command()
 def world(
     out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
     model: options.Model = "nano",
