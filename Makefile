@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv; nothing has to be installed or activated by hand.
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -10,7 +11,7 @@ DOCS_READY := .venv-docs/.ready
 test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test test-slow test-fuzz test-gpu check format docs clean
+.PHONY: help demo test test-slow test-fuzz test-gpu check wheel format docs clean
 
 help:
 	@echo "make demo       an hour of new video, watched and asked in a minute or two"
@@ -19,15 +20,16 @@ help:
 	@echo "make test-fuzz  damaged files of every kind through every door (CPU, some minutes)"
 	@echo "make test-gpu   the tests that need a CUDA device"
 	@echo "make check      ruff and mypy"
+	@echo "make wheel      the wheel in dist, tried in an empty environment"
 	@echo "make format     let ruff format and fix"
 	@echo "make docs       build the documentation as a site, in site/"
 
-# torch first and pinned by constraints.txt, so that nothing later pulls another build of it.
-$(READY): pyproject.toml constraints.txt
+# torch first and pinned by the constraints, so that nothing later pulls another build of it.
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hourllava needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch numpy
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $(READY)
 
 $(DOCS_READY): pyproject.toml constraints.txt
@@ -60,6 +62,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Built, installed where nothing else is, and used: its commands, its shipped files, the nano model.
+wheel: $(READY)
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
+	$(VENV)-wheel/bin/pip install --quiet --constraint $(CONSTRAINTS) dist/*.whl
+	cd $(VENV)-wheel && bin/hourllava info && bin/hourllava demo --minutes 1 --seed 1 --out demo
+	rm -rf $(VENV)-wheel
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -70,4 +82,4 @@ docs: $(DOCS_READY)
 	$(DOCS_BIN)/python tests/site_check.py site
 
 clean:
-	rm -rf $(VENV) .venv-docs site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-wheel .venv-docs site .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,6 +21,7 @@ from hourllava.model.batch import VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import video_layout
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.visuals import Visuals
 
 NUM_TEXT_TOKENS = 80  # of the released prompt around the video, and a question
 
@@ -64,21 +65,21 @@ def measure(name: str, num_frames: int, repeats: int) -> dict[str, float]:
     is_visual = np.zeros(input_ids.shape[1], bool)
     is_visual[14 : 14 + num_kept] = True
     input_ids[0, torch.from_numpy(is_visual)] = config.visual_token_id
-    visuals = batch_visuals([VisualSample(layout, 0, is_visual, ~is_visual)]).to(device)
+    layouts = batch_visuals([VisualSample(layout, 0, is_visual, ~is_visual)]).to(device)
+    shown = Visuals(layouts, features={"video": features})
 
-    memory = model.model.remember([features], visuals)
-    embeds = model.model.embed(input_ids, visuals, memory=memory)
+    memory = model.model.remember(shown)
+    remembered = Visuals(layouts, memory=memory)
+    embeds = model.model.embed(input_ids, remembered)
     parts = {
-        "memory": lambda: model.model.remember([features], visuals),
-        "MemAug": lambda: model.model.embed(input_ids, visuals, memory=memory),
+        "memory": lambda: model.model.remember(shown),
+        "MemAug": lambda: model.model.embed(input_ids, remembered),
         "prefill": lambda: model(inputs_embeds=embeds, logits_to_keep=1, use_cache=True),
-        "warm": lambda: model(
-            inputs_embeds=model.model.embed(input_ids, visuals, memory=memory), logits_to_keep=1, use_cache=True
-        ),
+        "warm": lambda: model(inputs_embeds=model.model.embed(input_ids, remembered), logits_to_keep=1, use_cache=True),
         "cold": lambda: model(
             input_ids=input_ids,
-            visuals=visuals,
-            memory=model.model.remember([features], visuals),
+            visuals=layouts,
+            memory=model.model.remember(shown),
             logits_to_keep=1,
             use_cache=True,
         ),

@@ -10,7 +10,7 @@ import itertools
 import json
 from pathlib import Path
 
-from hourllava.data.records.figures import MUTED, TOPIC_COLOURS, new_figure, save_figure, styled_axes
+from hourllava.plotting import MUTED, TOPIC_COLOURS, new_figure, save_figure, styled_axes
 
 PANELS = (("loss_video", "loss on videos", 1.0), ("evidence_share", "attention on the evidence, percent", 100.0))
 

@@ -2,8 +2,9 @@
 
     python benchmarks/mds.py --folder /tmp/mds-bench
 
-For both in one table run it with the Python of an environment that `tests/data/check_streaming.py` has made. A figure
-is the best of three; files are in the page cache. Reading decodes whole rows; "bytes" is `raw`, without decoding.
+For both in one table run it with the Python of an environment that `tests/data/mds/check_streaming.py` has made. A
+figure is the best of three; files are in the page cache. Reading decodes whole rows; "bytes" is `raw`, without
+decoding.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def main() -> None:
 
 
 def define_torchvision_operators() -> None:
-    """As in `tests/data/check_streaming.py`: it imports torchvision, whose usual build fails beside a CPU torch."""
+    """As in `tests/data/mds/check_streaming.py`: it imports torchvision, whose usual build fails beside a CPU torch."""
     import sys
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "data"))

@@ -1,4 +1,4 @@
-"""Locks and files that are whole: also where a file system cannot lock, and after a power cut."""
+"""Locks, also where a file system cannot lock."""
 
 import errno
 import fcntl
@@ -7,15 +7,13 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-from hourllava import files, locks
+from hourllava import locks
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import DataError
-from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import LOCK_NAME, lock_folder
 
 
@@ -114,57 +112,6 @@ def test_shards_are_written_without_flock_too(file_system, tmp_path, monkeypatch
             ShardWriter(tmp_path / "a", {"t": "str"})
     assert [row["t"] for row in MdsDataset(tmp_path / "a")] == ["x"]
     assert not (tmp_path / "a" / LOCK_NAME).exists()
-
-
-def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_it_counts(tmp_path, monkeypatch):
-    done = []
-    fsync, replace = os.fsync, Path.replace
-
-    def note_fsync(descriptor):
-        done.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
-        fsync(descriptor)
-
-    def note_replace(path, target):
-        done.append("replace")
-        return replace(path, target)
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(Path, "replace", note_replace)
-    with replacing(tmp_path / "a") as temporary:
-        temporary.write_text("whole")
-    assert done == [temporary.name, "replace", tmp_path.name]
-    done.clear()
-    with replacing(tmp_path / "b", durable=False) as temporary:
-        temporary.write_text("whole")
-    assert done == ["replace"]
-
-
-def test_a_folder_that_cannot_be_flushed_is_no_error_but_a_broken_disk_is(tmp_path, monkeypatch):
-    def failing(code):
-        def fsync(descriptor):
-            raise OSError(code, os.strerror(code))
-
-        return fsync
-
-    monkeypatch.setattr(os, "fsync", failing(errno.EINVAL))
-    with replacing(tmp_path / "a") as temporary:
-        temporary.write_text("whole")
-    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
-    with pytest.raises(OSError, match="error"), replacing(tmp_path / "a") as temporary:
-        temporary.write_text("new")
-    assert (tmp_path / "a").read_text() == "whole"
-
-
-def test_two_that_make_one_file_do_not_meet(tmp_path):
-    with replacing(tmp_path / "a[1]") as first, replacing(tmp_path / "a[1]") as second:
-        assert first != second
-        first.write_text("1")
-        second.write_text("2")
-    assert (tmp_path / "a[1]").read_text() == "1"
-    (tmp_path / f"a[1].7-ab{files.TEMPORARY_SUFFIX}").touch()
-    (tmp_path / f"a1.7-ab{files.TEMPORARY_SUFFIX}").touch()
-    remove_leftovers(tmp_path, ["a[1]"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"a1.7-ab{files.TEMPORARY_SUFFIX}", "a[1]"]
 
 
 @pytest.mark.parametrize("change", [{"skipped": -1}, {"skipped": "many"}, {"ledger_bytes": None}, {"shards": {}}])

@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files and folders that are there whole or not at all, also after a power cut."""
 
 import errno
 import glob
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,39 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+
+    The name is always `.NAME.partial`, so that all processes of a run can write into it, and the next run removes what
+    a killed one left. One process at a time may call this for a path. A folder that lies at `path` is set aside for
+    the rename and removed after it: a kill may leave no folder there until the next call, but never half of one.
+    """
+    partial, old = (path.with_name(f".{path.name}.{state}") for state in ("partial", "old"))
+    _bring_back(old, path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for written in (*partial.rglob("*"), partial):
+            flush_to_disk(written)
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+        flush_to_disk(path.parent)
+    finally:
+        _bring_back(old, path)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _bring_back(old: Path, path: Path) -> None:
+    """Move a folder that was set aside to its place again, or remove it if a new one lies there."""
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        old.rename(path)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -27,7 +27,7 @@ def plan_path(tmp_path_factory):
         "seeds": [0],
         "recipes": [str(recipe) for recipe in recipes],
         "common": {"schedule.max_steps": 2},
-        "evaluations": {"world": "--videos 1 --minutes 0.2 --no-baselines --formats choice"},
+        "evaluations": {"world": "--videos 1 --minutes 0.1 --no-baselines --formats choice"},
         "variants": [
             {"name": "baseline"},
             {"name": "half a memory", "of": "baseline", "ask": "--memory-share 0.5"},
@@ -93,10 +93,18 @@ def test_a_model_without_memaug_skips_the_stage_that_trains_nothing_else(ablatio
     assert str(train.result) in evaluation.command
 
 
-def test_a_command_that_fails_says_where_to_look(ablations, tmp_path):
+def test_a_command_that_fails_says_where_to_look(ablations, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    fails = 'echo loading; echo "error: no $4 on $CUDA_VISIBLE_DEVICES" >&2; exit 2'
+    python.write_text(f'#!/bin/sh\n[ "$3" = train ] || exec sleep 60\n{fails}\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(ablations.sys, "executable", str(python))
     log = tmp_path / "unit" / "log.txt"
-    with pytest.raises(HourLlavaError, match=r"exit code 2, see .*log\.txt: .*there-is-no\.yaml"):
-        ablations.hourllava(["train", "there-is-no.yaml"], None, None, log)
+    with pytest.raises(
+        HourLlavaError, match=r"`hourllava train a\.yaml` .*exit code 2.*log\.txt: error: no a\.yaml on 3"
+    ):
+        ablations.hourllava(["train", "a.yaml"], None, "3", log)
+    assert log.read_text().startswith("loading\n")
     assert not ablations.hourllava(["version"], 0.01, None, log)
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from hourllava.cli.main import app
@@ -17,13 +18,15 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", DOC, flags=re.DOTALL | re.MULTILINE)
 
 
-def test_the_commands_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("shorter", [["--minutes", "0.1"], pytest.param([], marks=pytest.mark.slow)])
+def test_the_commands_run(tmp_path, monkeypatch, shorter):
     monkeypatch.chdir(tmp_path)
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert any(command.startswith("hourllava eval score") for command in commands)
     for command in commands:
-        device = ["--device", "cpu"] if command.startswith("hourllava eval world") else []
-        result = CliRunner().invoke(app, [*shlex.split(command)[1:], *device])
+        more = ["--device", "cpu"] if command.startswith("hourllava eval world") else []
+        more += shorter if more and "--needles" not in command else []
+        result = CliRunner().invoke(app, [*shlex.split(command)[1:], *more])
         assert result.exit_code == 0, (command, result.output, result.exception)
     promised = re.findall(r"^OUT/([\w.]+)", DOC, flags=re.MULTILINE)
     assert {"answers.jsonl", "scores.json", "table.md"} <= set(promised)

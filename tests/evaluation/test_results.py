@@ -72,7 +72,7 @@ def test_two_models(tmp_path):
     cell = scores_in(tmp_path / "out")["against"]["all"]["all"]["choice"]
     assert (cell["n"], cell["won"], cell["lost"]) == (8, 5, 0)
     table = (tmp_path / "out" / "table.md").read_text()
-    assert "1 questions were answered by one of the two only" in table
+    assert "1 questions were answered by only one of the two models" in table
     assert "| all | 8 | +62.5 (" in table
 
 
@@ -101,7 +101,7 @@ def test_a_line_that_is_cut_off_is_said_and_stays(tmp_path, caplog):
     content = path.read_bytes()[:-20]
     path.write_bytes(content)
     score(folder)
-    assert "is cut off and does not count" in caplog.text
+    assert "is incomplete and is skipped" in caplog.text
     assert path.read_bytes() == content
     assert scores_in(folder)["all"]["all"]["choice"]["video"]["n"] == 1
 

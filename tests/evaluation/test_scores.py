@@ -102,7 +102,7 @@ def test_two_models_are_compared_question_by_question():
     assert cell["difference"] == pytest.approx(0.3)
     with pytest.raises(DataError, match="no question in common"):
         compare(ours, [answered(99)])
-    with pytest.raises(DataError, match="one id but other words, such as q0"):
+    with pytest.raises(DataError, match="same id but different words in the two sets, such as q0"):
         compare(ours, [answered(0, truth="blue")])
 
 

@@ -59,6 +59,7 @@ def test_the_answer_is_the_models_own(engine):
     """Engine against processor and transformers' generate, without memory reuse or our token loop."""
     from hourllava.model.layout import video_layout
     from hourllava.model.processor import Video
+    from hourllava.model.visuals import Visuals
 
     memory = random_memory(engine)
     config = engine.model.config
@@ -66,7 +67,7 @@ def test_the_answer_is_the_models_own(engine):
     video = Video(memory.duration_seconds, layout=layout, num_frames=40)
     content = [{"type": "video", "video": video}, {"type": "text", "text": "What happens?"}]
     inputs = engine.processor([[{"role": "user", "content": content}]], add_generation_prompt=True)
-    projected = engine.model.model.remember([memory.features], inputs["visuals"])
+    projected = engine.model.model.remember(Visuals(inputs["visuals"], features={"video": memory.features}))
     end = engine.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     output = engine.model.generate(
         **inputs, memory=projected, max_new_tokens=12, do_sample=False, eos_token_id=[end, 401], pad_token_id=401

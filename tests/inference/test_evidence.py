@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from hourllava.inference import evidence
 from hourllava.inference.evidence import AttentionMass, shown_from_seconds, spans_of
+from hourllava.model import attention_share
 from hourllava.model.memaug import MemoryKeysValues
 
 
 @pytest.mark.parametrize("num_chunks", [1, 3])
 @pytest.mark.parametrize("max_scores", [2**25, 100])
 def test_mass_is_the_mean_attention_of_the_kept_tokens(num_chunks, max_scores, monkeypatch):
-    monkeypatch.setattr(evidence, "MAX_SCORES", max_scores)
+    monkeypatch.setattr(attention_share, "MAX_SCORES", max_scores)
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(9, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
     rows = torch.tensor([2, 3, 7])
@@ -57,7 +58,7 @@ class CountedKeys(torch.Tensor):
 @pytest.mark.parametrize("num_chunks", [2, 7])
 def test_keys_on_the_host_are_copied_twice_however_many_queries(num_chunks, monkeypatch):
     """A memory of a day has 90 chunks of the host's memory: they must not be copied for each few queries."""
-    monkeypatch.setattr(evidence, "MAX_SCORES", 1)  # one query at a time
+    monkeypatch.setattr(attention_share, "MAX_SCORES", 1)  # one query at a time
     CountedKeys.copies = 0
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(50, 4, 8, generator=generator), torch.randn(70, 2, 8, generator=generator)

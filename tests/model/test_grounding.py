@@ -13,6 +13,7 @@ from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
 from hourllava.model.processor import Video
+from hourllava.model.visuals import Visuals
 
 SPANS = ([(2.0, 4.0)], [(7.0, 8.0), (0.0, 1.0)], [(20.0, 23.0)])
 
@@ -86,12 +87,11 @@ def test_spans_that_teach_nothing_are_no_evidence(processor):
 
 
 def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, processor, samples):
-    visuals = processor.collate_packed(samples)["visuals"]
     inputs = processor.collate_packed(samples)
-    grounding = Grounding(visuals.evidence, visuals.memory_segments)
-    features = inputs["mm_encoder_outputs"]
+    layouts = inputs["visuals"]
+    grounding = Grounding(layouts.evidence, layouts.memory_segments)
     with torch.no_grad():
-        model.model.embed(inputs["input_ids"], visuals, mm_encoder_outputs=features, observe=grounding.observe)
+        model.model.embed(inputs["input_ids"], Visuals.take_from(inputs), grounding.observe)
     shares = grounding.shares().tolist()
     assert len(shares) == 3
     for sample, share in zip((samples[0], samples[2], samples[3]), shares):
@@ -100,10 +100,7 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
         alone = processor.collate_packed([dataclasses.replace(sample, features=owner.features)])
         mass = AttentionMass(alone["visuals"].visual_query_index, len(sample.layout.memory_index))
         with torch.no_grad():
-            model.model.embed(
-                alone["input_ids"], alone["visuals"], mm_encoder_outputs=alone["mm_encoder_outputs"],
-                observe=mass.observe,
-            )  # fmt: skip
+            model.model.embed(alone["input_ids"], Visuals.take_from(alone), mass.observe)
         expected = float(mass.mass_M[torch.from_numpy(sample.evidence)].sum()) / mass.num_blocks
         assert share == pytest.approx(expected, rel=1e-5)
 

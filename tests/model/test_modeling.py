@@ -13,8 +13,10 @@ from conftest import tiny_config, tiny_model
 from hourllava.errors import InputError
 from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
-from hourllava.model.modeling import HourLlavaForConditionalGeneration, HourLlavaModel
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import Video
+from hourllava.model.trunk import HourLlavaModel
+from hourllava.model.visuals import Visuals
 from hourllava.training.answer_tokens import answer_weights
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
@@ -150,12 +152,11 @@ def test_a_memory_made_before_gives_the_same(model, processor, entries_per_chunk
     given = processor([conversations()[2]])
     visuals = given["visuals"]
     with torch.no_grad():
-        memory = model.model.remember(
-            [given["mm_encoder_outputs"]["video"].pooler_output],
-            visuals,
-            entries_per_chunk=entries_per_chunk,
-            storage="cpu",
-        )
+        shown = Visuals(visuals, features={"video": given["mm_encoder_outputs"]["video"].pooler_output})
+        if entries_per_chunk is None:
+            memory = model.model.remember(shown)
+        else:
+            memory = model.model.remember_in_chunks(shown, entries_per_chunk, "cpu")
     assert len(memory.keys_values[0].keys) == (1 if entries_per_chunk is None else 11)
     assert memory.keys_values[0].num_entries == 31 * 17
     assert memory.keys_values[0].num_bytes == 2 * 31 * 17 * 2 * 8 * 8
@@ -175,7 +176,7 @@ def test_questions_about_one_video_share_its_memory(model, processor):
     together = processor(shared, add_generation_prompt=True)
     assert together["visuals"].memory_segments.lengths == (31 * 17,)
     with torch.no_grad():
-        memory = model.model.remember([features(31)], together["visuals"])
+        memory = model.model.remember(Visuals(together["visuals"], features={"video": features(31)}))
     out = logits(model, {**together, "memory": memory})
     for row, messages in enumerate(alone):
         expected = logits(model, processor([messages], add_generation_prompt=True))[0]
@@ -193,7 +194,7 @@ def test_generate_with_cache_without_it_and_by_hand(model, processor):
     cached = generate(model, inputs)
     assert cached.shape == (1, 8)
     assert torch.equal(generate(model, inputs, use_cache=False), cached)
-    embeds = model.model.embed(inputs["input_ids"], inputs["visuals"], mm_encoder_outputs=inputs["mm_encoder_outputs"])
+    embeds = model.model.embed(inputs["input_ids"], Visuals.take_from(dict(inputs)))
     for expected in cached[0]:
         token = model(inputs_embeds=embeds).logits[0, -1].argmax()
         assert token == expected
@@ -241,7 +242,10 @@ def test_the_answer_depends_on_what_was_forgotten(model, processor):
     changed = source.clone().flatten(0, 1)
     changed[dropped] += 1.0
     with torch.no_grad():
-        before, after = (model.model.remember([part], visuals) for part in (source, changed.view_as(source)))
+        before, after = (
+            model.model.remember(Visuals(visuals, features={"video": part}))
+            for part in (source, changed.view_as(source))
+        )
     torch.testing.assert_close(before.kept_tokens, after.kept_tokens, **EXACT)
     out = [logits(model, {"input_ids": given["input_ids"], "visuals": visuals, "memory": m}) for m in (before, after)]
     assert (out[0] - out[1]).abs().max() > 1e-3
@@ -258,8 +262,9 @@ def test_new_memaug_blocks_only_normalise(processor):
     torch.manual_seed(0)
     model = HourLlavaModel(tiny_config()).eval()
     inputs = processor([video_messages(Video(31.0, features=features(31)))])
-    memory = model.remember([1000 * features(31).float()], inputs["visuals"])  # far above the norms' epsilon
-    augmented = model.recall(torch.randn(*inputs["input_ids"].shape, 32), inputs["visuals"], memory)
+    long = 1000 * features(31).float()  # far above the norms' epsilon
+    memory = model.remember(Visuals(inputs["visuals"], features={"video": long}))
+    augmented = model.recall(torch.randn(*inputs["input_ids"].shape, 32), Visuals(inputs["visuals"], memory=memory))
     kept = augmented.flatten(0, 1)[inputs["visuals"].input_index]
     torch.testing.assert_close(kept, F.layer_norm(memory.kept_tokens, [32]), atol=0.02, rtol=0)
 
@@ -268,7 +273,7 @@ def test_without_rotary_the_memory_has_no_order(processor):
     model = tiny_model(tiny_config(memaug=MemAugConfig(rotary_fraction=0.0)))
     given = processor([conversations()[0]])
     with torch.no_grad():
-        memory = model.model.remember([given["mm_encoder_outputs"]["video"].pooler_output], given["visuals"])
+        memory = model.model.remember(Visuals.take_from(dict(given)))
     shuffled = copy.deepcopy(memory)
     order = torch.randperm(memory.keys_values[0].num_entries, generator=torch.Generator().manual_seed(0))
     for block in shuffled.keys_values:

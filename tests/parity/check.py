@@ -22,7 +22,6 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hourllava.errors import HourLlavaError
 from hourllava.model.batch import VisualSample, batch_visuals
@@ -31,6 +30,7 @@ from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import VisualLayout, best_tile_grid, image_layout, tiled_image_layout, video_layout
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.vision import frame_pixels, normalised, square_image_pixels, tiled_image_pixels
+from hourllava.model.visuals import Visuals
 
 TOLERANCE = 1e-4
 PLACEHOLDER = -200  # of the released model; also used as our visual token id here, so that no text id can collide
@@ -190,12 +190,12 @@ def check_case(case: Case, model: HourLlavaForConditionalGeneration) -> Result:
     with torch.no_grad():
         embeds = model.model.embed(
             input_ids,
-            batch,
-            pixel_values=torch.cat(pixels["image"]) if pixels["image"] else None,
-            pixel_values_videos=torch.cat(pixels["video"]) if pixels["video"] else None,
-            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=torch.cat(features))}
-            if features
-            else None,
+            batch
+            and Visuals(
+                batch,
+                pixels={modality: torch.cat(parts) for modality, parts in pixels.items() if parts},
+                features={"video": torch.cat(features)} if features else {},
+            ),
         )
         # The released model cuts the sequence after MemAug.
         embeds, labels, mask = (part[:, : config.max_sequence_tokens] for part in (embeds, labels, mask))

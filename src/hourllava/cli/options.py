@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,3 +48,5 @@ Temperature = Annotated[
     typer.Option(help="0: always the likeliest token; higher: more chance.", callback=between(0, 100)),
 ]
 Seed = Annotated[int, typer.Option(help="Of chance, if there is any.", callback=between(0, MAX_SEED))]
+Records = Annotated[Path, typer.Argument(help="Training records or questions: .json (a list), .jsonl or .parquet.")]
+WorldSeed = Annotated[int, typer.Option(help="The same seed gives the same data set.", callback=between(0, MAX_SEED))]

@@ -1,13 +1,13 @@
-"""Asking a model: every question with the video, with the frames in the decoder's sight only, and blind.
+"""Ask a model every question under up to three conditions.
 
-    video        as the library is used: watch once, then ask and choose
-    frames_only  the same, but MemAug finds nothing in the memory except the tokens that forgetting kept for the
-                 decoder anyway: what is gained by the rest of the memory is the difference
-    blind        the question alone, no video: what the wording gives away
+    video        the library's normal use: watch once, then ask and choose
+    frames_only  MemAug reads only the kept tokens, which the decoder sees anyway; the difference from `video` is what
+                 the rest of the memory gives
+    blind        the question without the video: what the wording gives away
 
-Taking MemAug out of a model that was trained with it would be no baseline: its decoder has never seen a token that had
-not gone through it. A model trained without MemAug is one, see benchmarks/ablations.py; for it, `frames_only` is left
-out, being the same as `video`.
+Removing MemAug from a model that was trained with it is no fair baseline: its decoder has seen only tokens that went
+through MemAug. Compare with a model trained without MemAug instead (benchmarks/ablations.py). Such a model has no
+`frames_only` condition, because it would equal `video`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +20,18 @@ from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 
-OPEN_BATCH = 8  # open-ended questions that are answered together
+OPEN_BATCH = 8  # open-ended questions decoded together
 Said = tuple[str, Sequence[Span]]
-"""An answer and its evidence."""
+"""The text of an answer, and its evidence spans."""
 
 
 def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> dict[Condition, HourLlava]:
-    """The engine of each condition; they share the model.
+    """The engine of each condition; all share one model.
 
     Args:
         engine: as loaded.
-        memory_share: of the memory's frames that MemAug finds, for the condition `video`.
-        baselines: whether to have the other two conditions.
+        memory_share: share of the memory's frames that MemAug reads in the condition `video`, 0 to 1.
+        baselines: whether to add the conditions `frames_only` and `blind`.
     """
     model, processor = engine.model, engine.processor
     engines: dict[Condition, HourLlava] = {"video": HourLlava(model, processor, memory_share=memory_share)}
@@ -49,7 +49,7 @@ def answer_case(
     max_new_tokens: int,
     cache: MemoryCache | None,
 ) -> Iterator[AnsweredQuestion]:
-    """Watch a video once and answer what is not in `done`; nothing is watched if there is nothing left to ask."""
+    """Watch a video once and answer its questions that are not in `done`; skip the video if none is left."""
     rows = [row for row in case.questions if row.question_id not in done]
     if not rows:
         return

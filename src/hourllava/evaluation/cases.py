@@ -1,7 +1,7 @@
-"""Held-out videos of MarathonWorld with their questions: new seeds, new phrasings, new (colour, shape) combinations.
+"""MarathonWorld's held-out videos and their questions: new seeds, phrasings and (colour, shape) combinations.
 
-A folder of `hourllava world make` can be asked, too; otherwise videos are made in OUT/world. Questions follow from the
-videos' seeds, so nothing but the videos lies there.
+The videos come from a folder of `hourllava world make`, or are made in OUT/world. The questions follow from the videos'
+seeds, so they are not stored. Other benchmarks need only yield `Case`s of their own.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from hourllava.world.reference import REFERENCE_SUFFIX, write_reference
 
 
 class NeedleSettings(BaseModel):
-    """Which videos with one card in question are made: one for each length and depth."""
+    """Which needle videos are made: one per length and depth, each with a question about one card."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     lengths_seconds: tuple[int, ...]
@@ -33,37 +33,38 @@ class NeedleSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """A video and what is asked about it."""
+    """A video and the questions about it."""
 
     path: Path
     questions: list[QuestionRow]
 
 
 def world_cases(settings: MakeSettings, folder: Path) -> Iterator[Case]:
-    """The videos of a world, made if they are not there, and questions of all tasks."""
+    """The videos of a world, with the questions of its tasks; missing videos are made."""
     for path, reference in make_videos(settings, folder, processes=1):
         name = f"{SOURCE}/{path.name}"
-        yield Case(path, list(question_rows(reference.script(), name, settings.per_task, settings.formats)))
+        rows = question_rows(reference.script(), name, settings.per_task, settings.formats, settings.tasks)
+        yield Case(path, list(rows))
 
 
 def world_of(folder: Path) -> MakeSettings:
-    """The settings of a world that was made before.
+    """Read the settings of an existing world.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the folder holds no world.
     """
     path = folder / SETTINGS_NAME
     try:
         return MakeSettings.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise ConfigError(
-            f"{folder} holds no world ({path.name} is missing, damaged or of another version); give a folder of "
-            "`hourllava world make`, or leave --world away"
+            f"{folder} holds no world ({path.name} is missing, damaged or of another version); give a folder "
+            "that `hourllava world make` wrote, or omit --world"
         ) from error
 
 
 def needle_videos(settings: NeedleSettings, folder: Path) -> Iterator[Case]:
-    """One video for each length and depth, as references."""
+    """One reference per length and depth, with a question about one card in each format."""
     cases = [
         needle_cases(
             settings.lengths_seconds, settings.num_depths, seed=settings.seed, split="test", answer_format=answer_format

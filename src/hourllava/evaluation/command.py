@@ -1,4 +1,4 @@
-"""What `hourllava eval` does with what a user asked for, before anything is loaded."""
+"""`hourllava eval world`: checks the options before it loads the model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +18,19 @@ def run_world_evaluation(
     world: Path | None, needles: bool, baselines: bool, memory_share: float, forgetting: str | None,
     memories: Path | None, device: str | None, dtype: str | None,
 ) -> Iterator[str]:  # fmt: skip
-    """Check, load, evaluate; the options of `hourllava eval world`.
+    """Check the options of `hourllava eval world`, load the model, evaluate it.
+
+    Yields:
+        lines for the user.
 
     Raises:
-        ConfigError: a value outside what is allowed.
-        and what `HourLlava.from_pretrained` and `evaluate_world` raise.
+        ConfigError: an option has a value that is not allowed.
+        Also all errors of `HourLlava.from_pretrained` and `evaluate_world`.
     """
     if forgetting is not None and forgetting not in get_args(TemporalForgetting):
         raise ConfigError(f"--forgetting is {forgetting!r}; use one of: {', '.join(get_args(TemporalForgetting))}")
     if needles and world is not None:
-        raise ConfigError("--needles makes its own videos; leave --world away")
+        raise ConfigError("--needles makes its own videos and cannot use those of --world; omit one of the two")
     asked: MakeSettings | NeedleSettings
     if needles:
         asked = _needle_settings(videos, minutes, seed, formats)
@@ -49,7 +52,7 @@ def _needle_settings(videos: int, minutes: str, seed: int, formats: str) -> Need
     for part in minutes.split(","):
         low, high = parse_minutes(part)
         if low != high:
-            raise ConfigError(f"--minutes is {minutes!r}; with --needles use lengths, such as 60 or 5,60")
+            raise ConfigError(f"--minutes is {minutes!r}; with --needles use one or more lengths, such as 60 or 5,60")
         lengths.append(low)
     settings = NeedleSettings(
         lengths_seconds=tuple(lengths),
@@ -57,5 +60,5 @@ def _needle_settings(videos: int, minutes: str, seed: int, formats: str) -> Need
         seed=seed,
         formats=answer_formats,
     )
-    next(needle_cases(settings.lengths_seconds, videos, seed=seed))  # refuses what no video can have
+    next(needle_cases(settings.lengths_seconds, videos, seed=seed))  # raises ConfigError for impossible settings
     return settings

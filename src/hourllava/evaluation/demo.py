@@ -1,10 +1,10 @@
-"""`hourllava demo`: an hour of video nobody has seen, watched once and asked ten questions whose answers are known.
+"""`hourllava demo`: make an hour of new video, watch it once, and ask ten questions with known answers.
 
     OUT/world-<seed>.mp4   the video
-    OUT/world-<seed>.png   what was shown at each question's true moment, and what the model looked at
+    OUT/world-<seed>.png   for each question, the frame that shows the answer and the frames that the model looked at
 
-The video comes from MarathonWorld's test split: training never shows its objects and phrasings. Which questions are
-asked is fixed (`PROGRAM`), so that scores of different seeds can be compared.
+The video comes from MarathonWorld's test split, whose objects and phrasings training never shows. The kinds of
+questions are fixed (`PROGRAM`), so scores of different seeds can be compared.
 """
 
 import secrets
@@ -37,17 +37,17 @@ from hourllava.world.vocabulary import COLOURS, OCCASIONS, PLACES, SCENES
 MIN_SECONDS = 60
 MAX_ANSWER_TOKENS = 32
 NEXT = """\
-Now a video of your own:
+Ask about a video of your own:
     hourllava ask holiday.mp4 "What happens?"
-nano has seen nothing but MarathonWorld: it will answer, but mean nothing by it.
-For real video, on a GPU, take a published checkpoint:
+nano was trained on MarathonWorld only, so its answers about real video mean nothing.
+For real video, use a published checkpoint on a GPU:
     hourllava ask holiday.mp4 "What happens?" --model jylins/hourllava-qwen25-3b-s3"""
 
-_MAX_SEED = 10**6  # of the seeds drawn here: short enough to be typed again
-_TRIES = 40  # questions of a task that are made to find one of the template wanted
+_MAX_SEED = 10**6  # random seeds stay below, so that they are easy to type
+_TRIES = 40  # questions made per task to find one of the wanted template
 _TIMES_SHOWN = 3
 _SHEET_PIXELS = 192
-_SHEET_FRAMES = 4  # the true moment and up to three spans
+_SHEET_FRAMES = 4  # the true moment and up to three evidence spans
 _TITLE_CHARACTERS = 115
 _ANSWER_CHARACTERS = 48
 _WIDTH = 110
@@ -55,7 +55,7 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class Item:
-    """One question of the program: `template` as in phrasings.json; guessing is right once in `num_answers`."""
+    """One question of the program. `template` is a key of phrasings.json; one guess in `num_answers` is right."""
 
     task: str
     format: Format
@@ -64,9 +64,9 @@ class Item:
 
 
 PROGRAM = (
-    Item("Object Attribute", "open", "letter_colour", len(COLOURS)),  # a card of 1 to 3 seconds: the needle
-    Item("Key Event Extraction", "open", "event_of_letter", len(OCCASIONS) * len(SCENES)),  # another
-    Item("Scene Recognition", "choice", "scene_of_letter"),  # and a third
+    Item("Object Attribute", "open", "letter_colour", len(COLOURS)),  # the needle: a card of 1 to 3 seconds
+    Item("Key Event Extraction", "open", "event_of_letter", len(OCCASIONS) * len(SCENES)),  # another card
+    Item("Scene Recognition", "choice", "scene_of_letter"),  # and a third card
     Item("Temporal Perception", "choice", "part_of_video"),
     Item("Temporal Order", "open", "first_of_two", 2),
     Item("Spatial Perception", "open", "place_at_start", len(PLACES)),
@@ -75,12 +75,12 @@ PROGRAM = (
     Item("Action Sequence", "choice", "action_order"),
     Item("Overall Summarization", "choice", "summary"),
 )
-"""Ten tasks of all six topics, half of them open-ended; five need a short stretch of the video, five a long one."""
+"""Ten tasks from all six topics. Five are open-ended; five need a long stretch of the video."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A question and what the model made of it."""
+    """A question and the model's answer."""
 
     item: Item
     question: Question
@@ -89,7 +89,7 @@ class Result:
 
     @property
     def is_right(self) -> bool:
-        """Whether the answer is the truth, word for word; capitals and a full stop do not matter."""
+        """Whether the answer equals the truth; case and a full stop at the end do not count."""
         return is_right(self.text, self.question.answer)
 
 
@@ -97,14 +97,14 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     """Make a video, watch it, ask the program's questions, draw the sheet.
 
     Args:
-        seed: of the video; drawn and said if None.
-        minutes: length of the video, 1 to 1,440. The shortest ones cannot serve every task, which is then left out.
-        out: folder for video and sheet.
+        seed: seed of the video; None draws a random one.
+        minutes: length of the video, 1 to 1,440. Short videos do not allow every task; those are left out.
+        out: folder for the video and the sheet.
         model_name: see `HourLlava.from_pretrained`.
-        say: is given everything there is to read, in blocks of lines.
+        say: called with each block of lines that the user should read.
 
     Raises:
-        ConfigError: minutes outside what is allowed, or a folder that cannot be made.
+        ConfigError: `minutes` is out of range, or the folder cannot be made.
         VideoError: the video cannot be written.
     """
     if not MIN_SECONDS <= minutes * 60 <= MAX_SECONDS:
@@ -118,14 +118,14 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     video, sheet = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
 
     engine = HourLlava.from_pretrained(model_name)
-    say(f"A new video of {format_clock(duration_seconds)} from seed {seed}; the same again with --seed {seed}.")
+    say(f"Making a new video of {format_clock(duration_seconds)}; --seed {seed} makes the same one again.")
     started = time.perf_counter()
     script = generate_script(seed, duration_seconds, split="test")
     encode_video(script, video, progress=True)
     made = time.perf_counter()
     memory = engine.watch(video)
     watched = time.perf_counter()
-    say(f"Made in {made - started:.0f} s: {video}\nWatched in {watched - made:.0f} s: {memory.num_frames} frames.")
+    say(f"Made in {made - started:.0f} s: {video}\nWatched {memory.num_frames} frames in {watched - made:.0f} s.")
 
     results = []
     for item, question in program_questions(script):
@@ -135,15 +135,15 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     with replacing(sheet) as temporary:
         evidence_sheet(script, results).save(temporary, format="PNG")
     say(
-        f"\n{sum(result.is_right for result in results)} of {len(results)} right, in {asked - watched:.0f} s. "
-        f"Guessing gives {expected_by_guessing(results):.1f} on average.\n"
-        f"What was shown, and what the model looked at: {sheet}\n\n{NEXT}"
+        f"\n{sum(result.is_right for result in results)} of {len(results)} answers are right, in "
+        f"{asked - watched:.0f} s. Guessing gives {expected_by_guessing(results):.1f} on average.\n"
+        f"The picture of the evidence: {sheet}\n\n{NEXT}"
     )
     return results
 
 
 def program_questions(script: Script) -> list[tuple[Item, Question]]:
-    """The program's questions about a video; tasks that a short video cannot serve are left out."""
+    """The program's questions about a video; tasks that a short video does not allow are left out."""
     asked = []
     for item in PROGRAM:
         questions = generate_questions(script, per_task=_TRIES, tasks=(item.task,), formats=(item.format,))
@@ -152,7 +152,7 @@ def program_questions(script: Script) -> list[tuple[Item, Question]]:
 
 
 def ask_question(engine: HourLlava, memory: Memory, item: Item, question: Question) -> Result:
-    """Ask as anybody would: an open-ended question is answered in words, a choice by the likeliest option."""
+    """Ask one question: open-ended ones are answered in words, multiple choice by the likeliest option."""
     if question.options:
         choice: Choice = engine.choose(memory, question.question, question.options)
         return Result(item, question, choice.option, choice.evidence)
@@ -161,12 +161,12 @@ def ask_question(engine: HourLlava, memory: Memory, item: Item, question: Questi
 
 
 def expected_by_guessing(results: Sequence[Result]) -> float:
-    """How many right answers one gets on average who knows the world, but has not seen the video."""
+    """The expected number of right answers of somebody who knows the world but has not seen the video."""
     return sum(1 / result.item.num_answers for result in results)
 
 
 def describe_result(result: Result, number: int) -> str:
-    """A few lines for people: question, options, answer, truth, where the model looked and where it was to be seen."""
+    """Lines for people: question, options, answer, truth, where the model looked, where the answer was shown."""
     question = result.question
     shown = [f"{format_clock(start)}-{format_clock(end)}" for start, end in question.evidence]
     more = f" and {len(shown) - _TIMES_SHOWN} more" if len(shown) > _TIMES_SHOWN else ""
@@ -181,7 +181,7 @@ def describe_result(result: Result, number: int) -> str:
 
 
 def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
-    """A row for each question: the true moment, then the middles of the spans the model looked at."""
+    """One row per question: the frame of the true moment, then the middle frames of the model's evidence spans."""
     blank = np.full((_SHEET_PIXELS, _SHEET_PIXELS, 3), 235, np.uint8)
     frames, captions, titles = [], [], []
     for number, result in enumerate(results, start=1):

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: bars per task, accuracy by length and by depth, and the map of the needles."""
+"""Figures of an evaluation: a bar per task, accuracy by length and by depth, and the needle map."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hourllava.data.records.figures import (
+from hourllava.data.records.taxonomy import TASKS
+from hourllava.evaluation.report import CONDITION_NAMES, FORMAT_NAMES
+from hourllava.evaluation.scores import DEPTH_BINS, FORMATS, AnsweredQuestion
+from hourllava.plotting import (
     INK,
     MUTED,
     OTHER,
@@ -19,9 +22,6 @@ from hourllava.data.records.figures import (
     save_figure,
     styled_axes,
 )
-from hourllava.data.records.taxonomy import TASKS
-from hourllava.evaluation.report import CONDITION_NAMES, FORMAT_NAMES
-from hourllava.evaluation.scores import DEPTH_BINS, FORMATS, AnsweredQuestion
 from hourllava.world.making.needles import NeedleResult, draw_needle_map
 from hourllava.world.questions.draft import NUM_OPTIONS
 
@@ -29,12 +29,12 @@ _CONDITION_COLOURS = {"video": OWN, "frames_only": "#d1803a", "blind": OTHER}
 
 
 def write_figures(scores: Mapping[str, Any], answered: Sequence[AnsweredQuestion], out: Path) -> list[Path]:
-    """Draw everything the answers give; the paths."""
+    """Draw every figure for which there are answers; returns their paths."""
     paths = []
     for format_ in FORMATS:
         if format_ in scores["all"].get("all", {}):
             paths.append(save_figure(draw_tasks(scores["task"], format_), out / f"tasks-{format_}.png"))
-    for axis, label in (("length", "length of the video"), ("depth", "where in the video the card is")):
+    for axis, label in (("length", "length of the video"), ("depth", "place of the card in the video")):
         if scores[axis]:
             paths.append(save_figure(draw_axis(scores[axis], label), out / f"{axis}.png"))
     if all(one.template == "letter_colour" for one in answered):
@@ -50,14 +50,14 @@ def _middle_of_bin(depth: float) -> float:
 
 
 def draw_tasks(tasks: Mapping[str, Any], format_: str) -> Figure:
-    """A bar for each task with its interval, in its topic's colour; blind answers as a mark."""
+    """A bar with its interval per task, in the topic's colour; the baselines are marks."""
     names = [name for name in TASKS if format_ in tasks.get(name, {})]
     with rc_context(STYLE):
         bars_inches = 0.34 * len(names)
         height_inches = bars_inches + 1.7
         figure = new_figure(9.5, height_inches)
         axes = figure.add_axes((0.27, 0.75 / height_inches, 0.68, bars_inches / height_inches))
-        styled_axes(axes, f"Right answers per task, {FORMAT_NAMES[format_]}", grid="x")
+        styled_axes(axes, f"Right answers by task, {FORMAT_NAMES[format_]}", grid="x")
         for y, name in enumerate(names):
             cells = tasks[name][format_]
             _bar(axes, y, cells["video"], TOPIC_COLOURS[TASKS[name].topic])
@@ -73,7 +73,7 @@ def draw_tasks(tasks: Mapping[str, Any], format_: str) -> Figure:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(-1.5, 101.5)
         axes.set_xlabel(
-            "percent, 95 % intervals by video" + ("; dotted: chance" if format_ == "choice" else ""), loc="left"
+            "percent, with 95 % intervals" + ("; dotted line: chance" if format_ == "choice" else ""), loc="left"
         )
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, -0.8 / bars_inches * 0.28), ncols=2)
@@ -88,7 +88,7 @@ def _bar(axes: Axes, y: float, cell: Mapping[str, Any], colour: str) -> None:
 
 
 def draw_axis(groups: Mapping[str, Any], label: str) -> Figure:
-    """Accuracy of each condition over the bins of an axis, one panel per format."""
+    """Accuracy of each condition over the bins of one axis; one panel per format."""
     formats = [format_ for format_ in FORMATS if any(format_ in group for group in groups.values())]
     with rc_context(STYLE):
         figure = new_figure(6.2 * len(formats), 4.4)
@@ -107,8 +107,8 @@ def draw_axis(groups: Mapping[str, Any], label: str) -> Figure:
                                label=CONDITION_NAMES[condition])  # fmt: skip
             panel.set_xticks(range(len(groups)), [name.removesuffix(" %") for name in groups], rotation=30)
             panel.set_ylim(0, 102)
-            panel.set_xlabel(label + (" (percent)" if label.startswith("where") else ""))
-            panel.set_ylabel("right answers (percent), 95 % intervals by video")
+            panel.set_xlabel(label + (" (percent)" if label.startswith("place") else ""))
+            panel.set_ylabel("right answers (percent), 95 % intervals")
         panel.legend(frameon=False)
         figure.tight_layout()
     return figure

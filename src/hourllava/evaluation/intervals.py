@@ -1,12 +1,16 @@
-"""How sure a share of right answers is, if the questions of one video belong together.
+"""Intervals for shares of right answers when several questions are about the same video.
 
-A model that sees a video badly answers most of its questions wrongly: 44 questions about one video say less than one
-question about each of 44 videos. So a share counts as if fewer questions had been asked, the *effective number*. It is
-the number of questions over the design effect (variance of the share with videos as clusters, over the variance with
-independent questions), times (t of n - 1 degrees of freedom over t of G - 1)^2 for the few videos G that tell it. It
-lies between n^2 / sum(m^2) for videos with m questions each, where all questions of a video have one fate (G for equal
-m), and n. Where the correlation cannot be told - one video, or all answers alike - it is the former. Wilson's interval
-then takes the effective number; with one question a video it is Wilson's own.
+A model that sees a video badly answers most questions about it wrongly, so 44 questions about one video say less than
+one question about each of 44 videos. Wilson's interval is therefore computed for fewer questions, the *effective
+number*:
+
+    effective number = n / D * (t(n - 1) / t(G - 1))^2, at least n^2 / sum(m^2), at most n
+
+n is the number of questions, G the number of videos, m the number of questions about one video. D, the design effect,
+is the variance of the share with videos as clusters over its variance with independent questions. The factor with
+Student's t accounts for the few videos that D is estimated from. At the lower bound all answers about a video are
+alike; for equal m it is G. The lower bound is also used where D cannot be estimated: for one video, or if all answers
+are alike. With one question per video the result is Wilson's own interval.
 
 Sources: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927. E. L. Korn and
 B. I. Graubard, Confidence intervals for proportions with small expected number of positive counts estimated from survey
@@ -23,31 +27,31 @@ from typing import Any
 
 Interval = tuple[float, float]
 
-Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
-_NEARLY_NORMAL = 400  # degrees of freedom from which the first terms of the expansion give t to 1e-7
+Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+_NEARLY_NORMAL = 400  # from so many degrees of freedom, three terms of the expansion give t to 1e-7
 
 
 def wilson_interval(share: float, num_questions: float) -> Interval:
-    """95 % confidence interval of a share of right answers to so many questions; (0, 1) if nothing was asked."""
+    """95 % confidence interval of a share of right answers; (0, 1) if there was no question."""
     if num_questions == 0:
         return 0.0, 1.0
     weight = Z**2 / num_questions
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    # Of a share of 0 or 1, rounding would leave the share itself outside.
+    # Rounding must not put a share of 0 or 1 outside its own interval.
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 @lru_cache(maxsize=4096)
 def t_quantile(degrees: int) -> float:
-    """97.5 % of Student's t with these degrees of freedom (1 or more) lie below.
+    """The 97.5 % point of Student's t distribution with these degrees of freedom, 1 or more.
 
-    Source: the distribution's closed form for whole degrees, Abramowitz and Stegun 26.7.3 and 26.7.4, solved by
-    halving; for many degrees their expansion 26.7.5.
+    Source: the closed form for whole degrees, Abramowitz and Stegun 26.7.3 and 26.7.4, solved by bisection; for many
+    degrees their expansion 26.7.5.
     """
     if degrees >= _NEARLY_NORMAL:
         return Z + (Z**3 + Z) / (4 * degrees) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * degrees**2)
-    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / sqrt(degrees)
+    low, high = 0.0, math.pi / 2  # bounds of the angle whose tangent is t / sqrt(degrees)
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if _share_within(middle, degrees) < 0.95 else (low, middle)
@@ -55,7 +59,7 @@ def t_quantile(degrees: int) -> float:
 
 
 def _share_within(angle: float, degrees: int) -> float:
-    """Share of t's distribution between -t and t."""
+    """The share of the distribution between -t and t, where t = tan(angle) * sqrt(degrees)."""
     cosine = math.cos(angle)
     is_odd = degrees % 2
     term = total = cosine if is_odd else 1.0
@@ -68,11 +72,11 @@ def _share_within(angle: float, degrees: int) -> float:
 
 
 def effective_number(values: Sequence[float], videos: Sequence[Hashable]) -> float:
-    """How many independent questions tell the mean of the values as well as these; see the head of this file.
+    """How many independent questions would give the mean as precisely as these; see the head of this file.
 
     Args:
-        values: one for each question, 1 or more.
-        videos: which video each is about.
+        values: one per question; at least one.
+        videos: the video of each question.
     """
     n, sizes = len(values), Counter(videos)
     least = n**2 / sum(size**2 for size in sizes.values())
@@ -90,7 +94,7 @@ def effective_number(values: Sequence[float], videos: Sequence[Hashable]) -> flo
 
 
 def intraclass_correlation(values: Sequence[float], videos: Sequence[Hashable]) -> float | None:
-    """How alike answers about one video are: 0 as those about others, 1 all the same; None if that cannot be told."""
+    """How alike answers about one video are: 0 as across videos, 1 all equal; None if it cannot be estimated."""
     groups: dict[Hashable, list[float]] = defaultdict(list)
     for value, video in zip(values, videos, strict=True):
         groups[video].append(value)
@@ -111,11 +115,11 @@ def accuracy_of(hits: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, A
 
     Args:
         hits: whether each answer is right.
-        videos: which video each is about.
+        videos: the video of each question.
 
     Returns:
-        `n`, `right`, `accuracy` (None if nothing was asked), `low`, `high`, `videos` (how many), `effective_n`,
-        `correlation` (of the answers about one video, None if it cannot be told).
+        `n`, `right`, `accuracy` (None if there is no question), `low`, `high`, `videos` (their number), `effective_n`,
+        `correlation` (of the answers about one video; None if it cannot be estimated).
     """
     n, num_right = len(hits), sum(hits)
     effective = effective_number(hits, videos) if n else 0.0
@@ -127,17 +131,17 @@ def accuracy_of(hits: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, A
 
 
 def difference_of(ours: Sequence[bool], theirs: Sequence[bool], videos: Sequence[Hashable]) -> dict[str, Any]:
-    """By how much one share of right answers is above another of the same questions, with its 95 % interval.
+    """Our share of right answers minus theirs to the same questions, with its 95 % interval.
 
-    Only questions that one side has right and the other wrong tell it, so the interval is narrower than those of the
-    two shares suggest. Bonett's and Price's interval, with the effective number of the questions' differences.
+    Only questions that one side has right and the other wrong count, so the interval is narrower than the intervals of
+    the two shares suggest. It is Bonett's and Price's, with the effective number of the differences.
 
     Args:
-        ours, theirs: whether each answer is right; the same question at the same place.
-        videos: which video each is about.
+        ours, theirs: whether each answer is right, in the same order of questions.
+        videos: the video of each question.
 
     Returns:
-        `n`, `won` and `lost` (questions that only we, only they have right), `difference` (None if nothing was asked),
+        `n`, `won` (questions that only we have right), `lost` (only they), `difference` (None if there is no question),
         `low`, `high`, `videos`, `effective_n`.
     """
     n = len(videos)
@@ -155,7 +159,7 @@ def difference_of(ours: Sequence[bool], theirs: Sequence[bool], videos: Sequence
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """95 % interval of the mean of a few independent values, such as one for each seed; None for a single one."""
+    """95 % interval of the mean of a few independent values, such as one per seed; None for fewer than two."""
     n = len(values)
     if n < 2:
         return None

@@ -1,7 +1,7 @@
-"""`hourllava eval score`: kept answers to scores, tables and figures; no model is loaded.
+"""From stored answers to scores, tables and figures: `hourllava eval score`, and the end of `hourllava eval world`.
 
-Several sets of answers count as one, and two models that answered the same questions are compared question by question.
-`hourllava eval world` ends with the same files.
+No model is loaded. Several sets of answers can be scored as one. Two models that answered the same questions can be
+compared question by question.
 """
 
 import importlib.util
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_answers(path: Path) -> list[AnsweredQuestion]:
-    """The whole lines of a file of answers; a last line that a killed run left half-written is warned of.
+    """Read a file of answers. A half-written last line, left by a killed run, is skipped with a warning.
 
     Raises:
-        DataError: it cannot be read, is damaged, or answers a question twice.
+        DataError: the file cannot be read, is damaged, or answers a question twice.
     """
     try:
         content = path.read_bytes()
@@ -39,12 +39,12 @@ def read_answers(path: Path) -> list[AnsweredQuestion]:
         raise DataError(f"{path} cannot be read ({error.strerror}); give a folder of `hourllava eval world`") from error
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
-        logger.warning("the last line of %s is cut off and does not count", path)
+        logger.warning("the last line of %s is incomplete and is skipped", path)
     try:
         answered = [AnsweredQuestion.model_validate_json(line) for line in whole.splitlines()]
     except ValidationError as error:
         raise DataError(
-            f"{path} is damaged or of another version ({error.error_count()} errors); remove it to ask anew"
+            f"{path} is damaged or of another version ({error.error_count()} errors); remove it and ask again"
         ) from error
     _check_ids(answered, str(path))
     return answered
@@ -53,28 +53,31 @@ def read_answers(path: Path) -> list[AnsweredQuestion]:
 def _check_ids(answered: Sequence[AnsweredQuestion], where: str) -> None:
     (name, count), *_ = Counter(one.id for one in answered).most_common(1) or [("", 0)]
     if count > 1:
-        raise DataError(f"{where}: question {name} is answered {count} times; give every set of answers once")
+        raise DataError(f"{where}: question {name} is answered {count} times; give each set of answers only once")
 
 
 def run_score(answers: Sequence[Path], against: Path | None, out: Path | None) -> Iterator[str]:
-    """Score kept answers anew; lines for the user.
+    """Score stored answers again.
 
     Args:
-        answers: folders of `hourllava eval world`, or their answers.jsonl; together they are one set.
-        against: the same of another model that was asked the same questions.
-        out: folder for the results; by default that of the answers.
+        answers: folders of `hourllava eval world`, or their answers.jsonl; they are scored as one set.
+        against: answers of another model to the same questions.
+        out: folder for the results; by default the folder of the answers.
+
+    Yields:
+        the paths of the written files.
 
     Raises:
         ConfigError: several sets without `out`, or a folder that cannot be written.
-        DataError: answers are missing or damaged, are given twice, or share no question with the others.
+        DataError: answers are missing, damaged or given twice, or the two models share no question.
     """
     files = [_answers_file(path) for path in answers]
     if out is None and len(files) > 1:
         raise ConfigError(f"{len(files)} sets of answers need a folder for their common scores; give --out")
     answered = [_judged(one) for path in files for one in read_answers(path)]
     if not answered:
-        raise DataError(f"{', '.join(map(str, files))}: no answer to score; let `hourllava eval world` finish")
-    _check_ids(answered, "the sets together")
+        raise DataError(f"{', '.join(map(str, files))}: there is no answer to score; let `hourllava eval world` finish")
+    _check_ids(answered, "all sets together")
     others = None if against is None else [_judged(one) for one in read_answers(_answers_file(against))]
     settings = [_settings_beside(path) for path in files]
     yield from write_results(settings[0] if len(settings) == 1 else settings, answered, out or files[0].parent, others)
@@ -85,7 +88,7 @@ def _answers_file(path: Path) -> Path:
 
 
 def _judged(one: AnsweredQuestion) -> AnsweredQuestion:
-    """With what counts as right today."""
+    """The answer, judged by today's rules."""
     return one.model_copy(update={"right": {name: is_right(text, one.truth) for name, text in one.answers.items()}})
 
 
@@ -93,7 +96,7 @@ def _settings_beside(path: Path) -> Any:
     try:
         return json.loads(path.with_name(SETTINGS_NAME).read_bytes())
     except (OSError, ValueError):
-        logger.warning("%s has no readable %s beside it; the scores do not say how it was asked", path, SETTINGS_NAME)
+        logger.warning("%s has no readable %s beside it; the scores will lack its settings", path, SETTINGS_NAME)
         return None
 
 
@@ -103,17 +106,20 @@ def write_results(
     out: Path,
     others: Sequence[AnsweredQuestion] | None = None,
 ) -> Iterator[str]:
-    """Write scores, tables and figures; their paths.
+    """Write scores, tables and figures.
 
     Args:
-        settings: plain data that the scores are kept with.
+        settings: plain data, stored with the scores.
         answered: all answers.
-        out: folder.
+        out: folder for the files.
         others: another model's answers to the same questions.
+
+    Yields:
+        the path of each file, once it is written.
 
     Raises:
         ConfigError: `out` cannot be written.
-        DataError: `others` share no question.
+        DataError: `others` and `answered` share no question.
     """
     scores = score(answered)
     table = table_of(scores)
@@ -131,7 +137,7 @@ def write_results(
             yield str(out / name)
         if importlib.util.find_spec("matplotlib") is None:
             logger.warning(
-                "no figures: they need matplotlib; pip install 'hourllava[world]', then hourllava eval score %s", out
+                "figures need matplotlib: run pip install 'hourllava[world]', then hourllava eval score %s", out
             )
             return
         from hourllava.evaluation.figures import write_figures

@@ -1,6 +1,6 @@
-"""Answers to scores: what counts as right, accuracies with their intervals, and whether the evidence shows the moment.
+"""From answers to scores: what counts as right, accuracies with intervals, and whether the evidence shows the moment.
 
-Intervals respect that the questions of one video belong together, see `hourllava.evaluation.intervals`.
+The intervals account for the correlation of questions about one video, see `hourllava.evaluation.intervals`.
 """
 
 import unicodedata
@@ -16,17 +16,17 @@ from hourllava.evaluation.intervals import Interval, accuracy_of, difference_of
 
 Condition = Literal["video", "frames_only", "blind"]
 CONDITIONS: tuple[Condition, ...] = ("video", "frames_only", "blind")
-"""What the model is given: the video; only the kept tokens as memory; the question alone."""
+"""What the model is given: the whole memory; only the kept tokens; only the question."""
 
 FORMATS = ("choice", "open")
 LENGTH_EDGES_MINUTES = (0, 1, 3, 10, 20, 40, 60)
 DEPTH_BINS = 10
 NEEDLE_TEMPLATES = frozenset({"letter_colour", "scene_of_letter", "event_of_letter"})
-"""Questions about one card, which is their first evidence."""
+"""Templates of questions about one card; the card is their first evidence span."""
 
 
 class AnsweredQuestion(BaseModel):
-    """A line of `answers.jsonl`. `right` and `answers` have a value for each condition that was asked."""
+    """A line of `answers.jsonl`. `answers` and `right` have one value per condition under which it was asked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     id: str
@@ -34,7 +34,7 @@ class AnsweredQuestion(BaseModel):
     duration_seconds: float = Field(gt=0, allow_inf_nan=False)
     task: str
     topic: str
-    form: str  # short or long, of the taxonomy
+    form: str  # of the taxonomy: short or long stretch of video
     format: Literal["choice", "open"]
     template: str
     question: str
@@ -42,8 +42,8 @@ class AnsweredQuestion(BaseModel):
     truth: str
     answers: dict[Condition, str]
     right: dict[Condition, bool]
-    moments: tuple[Interval, ...]  # (start_seconds, end_seconds) of what is asked about
-    evidence: tuple[Interval, ...]  # the spans the model looked at, strongest first
+    moments: tuple[Interval, ...]  # true evidence, (start_seconds, end_seconds)
+    evidence: tuple[Interval, ...]  # the spans that the model looked at, strongest first
 
     @property
     def is_needle(self) -> bool:
@@ -52,22 +52,22 @@ class AnsweredQuestion(BaseModel):
 
     @property
     def depth(self) -> float:
-        """Where the moment lies: share of the video before it."""
+        """The share of the video before the moment, 0 to 1."""
         return self.moments[0][0] / self.duration_seconds
 
 
 def normalised(text: str) -> str:
-    """Text as it is compared in open-ended answers: case, spaces and a full stop at the end do not count."""
+    """The text without differences of case, spaces and a full stop at the end; open-ended answers are compared so."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".").rstrip()
 
 
 def is_right(answer: str, truth: str) -> bool:
-    """Exact match after normalisation."""
+    """Whether both texts are equal once normalised."""
     return normalised(answer) == normalised(truth)
 
 
 def length_bin(duration_seconds: float) -> str:
-    """The bin of a video's length, such as "10-20 min"; an hour is in "40-60 min"."""
+    """The bin of a video's length, such as "10-20 min". Upper edges belong to a bin: an hour is in "40-60 min"."""
     minutes = duration_seconds / 60
     for low, high in pairwise(LENGTH_EDGES_MINUTES):
         if minutes <= high:
@@ -90,15 +90,15 @@ AXES: dict[str, Axis] = {
     "length": lambda answered: length_bin(answered.duration_seconds),
     "depth": lambda answered: depth_bin(answered.depth) if answered.is_needle else None,
 }
-"""What accuracies are told by; questions without a value do not count."""
+"""How questions are grouped. An axis leaves out the questions for which it gives None."""
 
 
 def score(answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
     """All scores as plain data: `scores["task"]["Temporal Order"]["choice"]["video"]["accuracy"]`.
 
-    `scores["differences"]` has the same axes; its cells are `difference_of` the video and another condition.
-    `scores["evidence"]` has lengths instead of formats: of the needle questions, how many have their card in one of the
-    three spans, and how many would if as much of the video were marked by chance.
+    `scores["differences"]` has the same axes; its cells are `difference_of` the condition video and another one.
+    `scores["evidence"]` is grouped by length: the share of needle questions whose card lies in one of the three spans,
+    and `by_chance`, the share expected if spans of the same length lay anywhere.
     """
     scores: dict[str, Any] = {axis: _by_group(answered, of, _accuracies) for axis, of in AXES.items()}
     scores["differences"] = {axis: _by_group(answered, of, _differences) for axis, of in AXES.items()}
@@ -107,14 +107,14 @@ def score(answered: Sequence[AnsweredQuestion]) -> dict[str, Any]:
 
 
 def compare(ours: Sequence[AnsweredQuestion], theirs: Sequence[AnsweredQuestion]) -> tuple[dict[str, Any], int]:
-    """Two models' answers to the same questions, with the video.
+    """Compare two models' answers to the same questions, with the video.
 
     Returns:
-        by axis, group and format `difference_of` ours and theirs; the number of questions that only one side answered,
-        which do not count.
+        `difference_of` our and their answers by axis, group and format; and how many questions only one side answered,
+        which are left out.
 
     Raises:
-        DataError: no question is answered by both.
+        DataError: no question is answered by both, or the two sides have different questions of one id.
     """
     others = {one.id: one for one in theirs}
     pairs = [(one, others[one.id]) for one in ours if one.id in others]
@@ -122,7 +122,7 @@ def compare(ours: Sequence[AnsweredQuestion], theirs: Sequence[AnsweredQuestion]
         raise DataError("the two sets of answers have no question in common; compare answers about the same videos")
     if changed := [one.id for one, other in pairs if (one.question, one.truth) != (other.question, other.truth)]:
         raise DataError(
-            f"{len(changed)} questions of the two sets of answers have one id but other words, such as {changed[0]}; "
+            f"{len(changed)} questions have the same id but different words in the two sets, such as {changed[0]}; "
             "compare answers about the same videos"
         )
     right = {one.id: other.right["video"] for one, other in pairs}
@@ -148,7 +148,7 @@ def _differences(some: Sequence[AnsweredQuestion]) -> dict[str, Any]:
 
 
 def _asked(some: Sequence[AnsweredQuestion]) -> dict[Condition, list[AnsweredQuestion]]:
-    """The questions that were asked in each condition."""
+    """The questions that were asked under each condition."""
     asked = {condition: [one for one in some if condition in one.right] for condition in CONDITIONS}
     return {condition: questions for condition, questions in asked.items() if questions}
 
@@ -156,7 +156,7 @@ def _asked(some: Sequence[AnsweredQuestion]) -> dict[Condition, list[AnsweredQue
 def _by_group(
     answered: Iterable[AnsweredQuestion], axis: Axis, cells: Callable[[Sequence[AnsweredQuestion]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """`{group: {format: cells of its questions}}`, in order."""
+    """`{group: {format: cells of its questions}}`; the groups are sorted."""
     groups: dict[str, dict[str, list[AnsweredQuestion]]] = defaultdict(lambda: defaultdict(list))
     for one in answered:
         group = axis(one)
@@ -169,7 +169,7 @@ def _by_group(
 
 
 def _order(group: str) -> tuple[float, str]:
-    """Bins by their numbers, names by the alphabet."""
+    """Sort key: bins by number, names alphabetically."""
     first = group.removeprefix("over ").partition("-")[0].partition(" ")[0]
     return (float(first), group) if first.isdecimal() else (0.0, group)
 
@@ -188,7 +188,7 @@ def _evidence(answered: Iterable[AnsweredQuestion]) -> dict[str, Any]:
 
 
 def shows_moment(one: AnsweredQuestion) -> bool:
-    """Whether the middle of the asked card lies in one of the spans."""
+    """Whether the middle of the card lies in one of the evidence spans."""
     start, end = one.moments[0]
     middle = (start + end) / 2
     return any(first <= middle < last for first, last in one.evidence)

@@ -1,12 +1,12 @@
-"""`hourllava eval world`: how much of MarathonWorld a model sees, remembers and finds again.
+"""Evaluate a model on MarathonWorld: how much it sees, remembers and finds again (`hourllava eval world`).
 
-    OUT/evaluation.json   the settings; a run with others, or with other weights, is refused
-    OUT/world/            the videos, unless those of another folder are asked
-    OUT/answers.jsonl     one line per question, written as it is answered
-    OUT/scores.json       accuracies with intervals, by task, topic, form, length, depth; evidence
-    OUT/table.md, *.png   the same for people
+    OUT/evaluation.json   the settings; a run with other settings or other weights is refused
+    OUT/world/            the videos, unless --world names another folder
+    OUT/answers.jsonl     one line per question, written when it is answered
+    OUT/scores.json       accuracies with intervals by task, topic, form, length and depth; evidence
+    OUT/table.md, *.png   the scores as tables and figures
 
-Stopped at any moment and started again with the same settings it goes on with the next question.
+An interrupted run continues with the next question when it is started again with the same settings.
 """
 
 import dataclasses
@@ -29,19 +29,19 @@ from hourllava.model.config import TemporalForgetting
 from hourllava.world.making.jobs import run_folder
 from hourllava.world.making.make import MakeSettings
 
-MAX_NEW_TOKENS = 64  # the longest answer, a summary, is one token of nano's and some 50 of others'
+MAX_NEW_TOKENS = 64  # the longest answer, a summary, has about 50 tokens with a common tokenizer
 
 
 class EvaluationSettings(BaseModel):
-    """What decides the answers."""
+    """All settings that decide the answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     model: str
-    weights: str  # digest
+    weights: str  # digest of the model's weights
     videos: MakeSettings | NeedleSettings
     baselines: bool = True
     memory_share: float = 1.0
-    forgetting: TemporalForgetting | None = None  # when asked; None: as trained
+    forgetting: TemporalForgetting | None = None  # while asking; None: as in training
     max_new_tokens: int = MAX_NEW_TOKENS
 
 
@@ -57,18 +57,18 @@ def evaluate_world(
     forgetting: TemporalForgetting | None = None,
     memories: Path | None = None,
 ) -> Iterator[str]:
-    """Ask, score, draw.
+    """Ask all questions, score the answers, write the report.
 
     Args:
-        engine: of the model; its forgetting is changed if `forgetting` says so.
-        name: of the model, for the record.
-        videos: what is asked about.
-        out: new or empty folder, or one of an interrupted run.
+        engine: the model to ask; `forgetting` changes its configuration.
+        name: the model's name, stored with the settings.
+        videos: which videos to ask about.
+        out: a new or empty folder, or the folder of an interrupted run.
         world: folder of the videos; OUT/world by default.
-        baselines: whether to ask without the memory and without the video, too.
-        memory_share: of the memory's frames that MemAug finds, see `hourllava.inference.ready.thinned`.
-        forgetting: temporal forgetting when asked, if another than trained with.
-        memories: folder of a cache of memories; models whose vision towers are the same share them.
+        baselines: whether to also ask with the kept tokens only, and without the video.
+        memory_share: share of the memory's frames that MemAug reads, see `hourllava.inference.ready.thinned`.
+        forgetting: temporal forgetting while asking; None: as in training.
+        memories: folder for a cache of memories; models with the same vision tower share them.
 
     Yields:
         lines for the user.
@@ -76,8 +76,8 @@ def evaluate_world(
     Raises:
         ConfigError: the settings contradict each other, `out` holds another run, or there is no question to ask.
         DataError: the answers of an earlier run cannot be read.
-        PartlyDoneError: after the last line, if some videos cannot be watched or asked about.
-        VideoError, InputError: none can.
+        PartlyDoneError: some videos cannot be watched or asked about; raised after the last line.
+        VideoError, InputError: no video can.
     """
     config = engine.model.config
     if forgetting is not None:
@@ -120,12 +120,12 @@ def _answer_all(
                 failures.append(error)
                 progress.write(f"failed: {error}", file=sys.stderr)
     if not answered:
-        raise failures[0] if failures else ConfigError(f"the videos in {folder} serve no question; use longer ones")
+        raise failures[0] if failures else ConfigError(f"the videos in {folder} allow no question; use longer ones")
     yield from write_results(settings.model_dump(mode="json"), answered, out)
     if failures:
         raise PartlyDoneError(
-            f"{total - len(answered)} of {total} questions were not answered, about {len(failures)} of {len(cases)} "
-            f"videos, and do not count; the first fault: {failures[0]}"
+            f"{total - len(answered)} of {total} questions were not answered because {len(failures)} of {len(cases)} "
+            f"videos failed; they are not scored. The first error: {failures[0]}"
         )
 
 
@@ -134,7 +134,7 @@ def _progress(total: int, num_done: int) -> tqdm:
 
 
 def _cut_unfinished_line(path: Path) -> None:
-    """Cut off what a killed run left half-written."""
+    """Remove a half-written last line, left by a killed run."""
     if path.exists():
         num_whole = path.read_bytes().rfind(b"\n") + 1
         with path.open("r+b") as file:

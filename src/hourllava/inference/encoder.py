@@ -15,7 +15,7 @@ import torch
 from hourllava.errors import InputError
 
 if TYPE_CHECKING:
-    from hourllava.model.modeling import HourLlavaModel
+    from hourllava.model.trunk import HourLlavaModel
 
 # Up to twice as many numbers are taken of each parameter.
 _SAMPLES_PER_PARAMETER = 256

@@ -46,6 +46,7 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor, Video
 from hourllava.model.vision import frame_pixels
+from hourllava.model.visuals import Visuals
 from hourllava.video import FrameReader, read_frames, shown_name, source_state
 from hourllava.video.reader import BATCH_FRAMES, check_sampling
 from hourllava.video.source import SourceKind
@@ -625,8 +626,8 @@ class HourLlava:
             samples.append(self.processor.encode(messages, add_generation_prompt=True))
             kept.append(kept_tokens)
         inputs = self.processor.collate(samples, for_generation=True)
-        visuals = inputs["visuals"].to(device)
-        kept_queries = visuals.visual_query_index.split([len(tokens) for tokens in kept])
+        layouts = inputs["visuals"].to(device)
+        kept_queries = layouts.visual_query_index.split([len(tokens) for tokens in kept])
         masses = [AttentionMass(queries, len(ready.layout.memory_index)) for queries in kept_queries]
 
         def observe(query_QHE: Tensor, keys_values: Any) -> None:
@@ -635,9 +636,8 @@ class HourLlava:
 
         embeds = model.embed(
             inputs["input_ids"].to(device),
-            visuals,
-            memory=ProjectedMemory(ready.keys_values, torch.cat(kept)),
-            observe=observe if with_evidence else None,
+            Visuals(layouts, memory=ProjectedMemory(ready.keys_values, torch.cat(kept))),
+            observe if with_evidence else None,
         )
         mask = inputs["attention_mask"].to(device)
         if not with_evidence:

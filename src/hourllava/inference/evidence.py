@@ -9,7 +9,6 @@ T frames.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hourllava.clock import format_clock
+from hourllava.model.attention_share import share_of_each_key
 from hourllava.model.memaug import MemoryKeysValues
 
 MAX_SPAN_SECONDS = 60.0
@@ -26,9 +26,6 @@ SPAN_FLOOR = 0.5
 
 # Kept tokens that are sampled (an hour of the 3B model has 8,704), because their scores are written out.
 MAX_QUERIES = 256
-
-# Scores are made for at most so many (head, key) pairs at a time: 128 MiB.
-MAX_SCORES = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,20 +59,7 @@ class AttentionMass:
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
         """Add one block's attention. Keys that come in chunks, from the host, are copied twice each."""
-        query_NHE = query_QHE[self.queries]
-        keys = memory.keys
-        normalizer_GNR = None if len(keys) == 1 else _log_sum_exp(query_NHE, keys)
-        masses = []
-        for key_KGE in keys:
-            mass_K = torch.zeros(len(key_KGE), device=query_NHE.device)
-            for rows, scores_GNRK in _scores(query_NHE, key_KGE):
-                if normalizer_GNR is None:
-                    weights_GNRK = scores_GNRK.softmax(-1)
-                else:
-                    weights_GNRK = torch.exp(scores_GNRK - normalizer_GNR[:, rows, :, None])
-                mass_K += weights_GNRK.sum((0, 1, 2))
-            masses.append(mass_K.cpu())
-        self.mass_M += torch.cat(masses) / (query_NHE.shape[0] * query_NHE.shape[1])
+        self.mass_M += share_of_each_key(query_QHE[self.queries], memory.keys)
         self.num_blocks += 1
 
     def per_frame(self, num_frames: int, frame_of_entry: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -87,25 +71,6 @@ class AttentionMass:
         """
         mass = self.mass_M.double().numpy() / max(self.num_blocks, 1)
         return np.bincount(frame_of_entry, weights=mass, minlength=num_frames).astype(np.float64)
-
-
-def _scores(query_NHE: Tensor, key_KGE: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Scores [G, some of N, R = H / G, K] (float32) of some queries at a time, and which queries these are."""
-    num_keys, num_groups, width = key_KGE.shape
-    heads_per_group = query_NHE.shape[1] // num_groups
-    key_GEK = key_KGE.to(query_NHE.device).permute(1, 2, 0)
-    num_rows = max(1, MAX_SCORES // (query_NHE.shape[1] * num_keys))
-    for first in range(0, len(query_NHE), num_rows):
-        rows = slice(first, first + num_rows)
-        query_GNRE = query_NHE[rows].unflatten(1, (num_groups, heads_per_group)).transpose(0, 1)
-        scores_GXK = query_GNRE.flatten(1, 2) @ key_GEK
-        yield rows, scores_GXK.float().unflatten(1, (-1, heads_per_group)) * width**-0.5
-
-
-def _log_sum_exp(query_NHE: Tensor, keys: Sequence[Tensor]) -> Tensor:
-    """[G, N, R] logarithm of the softmax's denominator over all chunks of keys."""
-    parts = [torch.cat([scores.logsumexp(-1) for _, scores in _scores(query_NHE, key)], 1) for key in keys]
-    return torch.stack(parts).logsumexp(0)
 
 
 def shown_from_seconds(

@@ -18,7 +18,8 @@ from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues
-from hourllava.model.modeling import HourLlavaModel
+from hourllava.model.trunk import HourLlavaModel
+from hourllava.model.visuals import Visuals
 
 # Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
 ENTRIES_PER_CHUNK = 2**18
@@ -88,7 +89,6 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
     )
     if share < 1:
         layout = thinned(layout, model.config.video_frame_tokens, share)
-    visuals = layout_batch(layout).to(model.device)
     num_entries = len(layout.memory_index)
     num_bytes = _num_key_value_bytes(num_entries, model)
     storage = None if _is_small(num_bytes, model) else "cpu"
@@ -97,12 +97,11 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
     features = memory.features
     if _is_small(features.nbytes, model):
         features = features.to(model.device)
-    projected = model.remember(
-        [features],
-        visuals,
-        entries_per_chunk=None if num_entries <= ENTRIES_PER_CHUNK and storage is None else ENTRIES_PER_CHUNK,
-        storage=storage,
-    )
+    visuals = Visuals(layout_batch(layout).to(model.device), features={"video": features})
+    if num_entries <= ENTRIES_PER_CHUNK and storage is None:
+        projected = model.remember(visuals)
+    else:
+        projected = model.remember_in_chunks(visuals, ENTRIES_PER_CHUNK, storage)
     return ReadyMemory(memory, memory.version, layout, projected.keys_values, projected.kept_tokens, descriptors)
 
 
@@ -119,7 +118,8 @@ def keep_for_question(
         question_descriptor_D=question_descriptor_D,
     )
     layout = dataclasses.replace(layout, memory_index=ready.layout.memory_index)
-    return layout, model.kept_tokens([ready.memory.features], layout_batch(layout).to(model.device))
+    visuals = Visuals(layout_batch(layout).to(model.device), features={"video": ready.memory.features})
+    return layout, model.kept_tokens(visuals)
 
 
 def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:

@@ -22,14 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-from hourllava.errors import InputError
-
-PACKED_ATTENTION = "hourllava_packed"
-"""Name under which transformers' decoders find `decoder_attention`."""
 
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -328,95 +320,6 @@ def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, ke
     return lse_HQ.detach().transpose(0, 1) + (with_gradient_QH - with_gradient_QH.detach())
 
 
-def decoder_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    segments: Segments | None = None,
-    sliding_window: int | None = None,
-    window_mask: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """What transformers' decoders call: packed causal attention if `segments` came along, their own SDPA otherwise.
-
-    Args:
-        module: the decoder's attention layer.
-        query: [B, H, Q, E]; with `segments`, B is 1.
-        key, value: [B, G, K, E].
-        attention_mask: mask that transformers made; not looked at with `segments`.
-        scaling: of the scores.
-        segments: of the packed sequence.
-        sliding_window: how many of the last tokens a layer sees; families without windows do not give it.
-        window_mask: with fixed buffers, the mask of layers with a window instead of `attention_mask`, which is made
-            for all others.
-        **kwargs: anything else a decoder passes on.
-
-    Returns:
-        [B, Q, H, E] and None.
-    """
-    extras = [name for name in ("softcap", "position_bias", "cache") if kwargs.get(name) is not None]
-    if extras:  # SDPA would leave them out without a word
-        raise InputError(f"the decoder's layers ask for {', '.join(extras)}, which is not served here")
-    if sliding_window is not None and window_mask is not None:
-        attention_mask = window_mask
-    if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
-        return _one_token(query, key, value, attention_mask, scaling), None
-    if segments is None:
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-        return output, None
-    # Under autocast, rotary positions leave queries and keys in float32.
-    query_QHE, key_KGE, value_KGE = (part[0].transpose(0, 1).to(value.dtype) for part in (query, key, value))
-    output_QHE = packed_attention(
-        query_QHE, key_KGE, value_KGE, segments, segments, causal=True, window=sliding_window, scale=scaling
-    )
-    return output_QHE[None], None
-
-
-def _one_token(
-    query_BH1E: Tensor, key_BGKE: Tensor, value_BGKE: Tensor, mask_B11K: Tensor | None, scale: float | None
-) -> Tensor:
-    """[B, 1, H, E] attention of one new token per row: two small matrix products, spread over all keys.
-
-    SDPA's masked kernels give one row and key head to one multiprocessor each, which on a GPU leaves all others idle.
-    """
-    scale = query_BH1E.shape[-1] ** -0.5 if scale is None else scale
-    query_BGNE = query_BH1E[:, :, 0].unflatten(1, (key_BGKE.shape[1], -1))
-    scores_BGNK = (query_BGNE * scale) @ key_BGKE.transpose(-1, -2)
-    if mask_B11K is not None:
-        is_bias = mask_B11K.dtype != torch.bool
-        scores_BGNK = scores_BGNK + mask_B11K if is_bias else scores_BGNK.masked_fill(~mask_B11K, -torch.inf)
-    weights_BGNK = scores_BGNK.softmax(-1, dtype=torch.promote_types(scores_BGNK.dtype, torch.float32))
-    weights_BGNK = weights_BGNK.to(value_BGKE.dtype)
-    return (weights_BGNK @ value_BGKE).flatten(1, 2)[:, None]
-
-
-def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-    """What a decoder needs for packed samples besides `segments`: positions [1, L], and a mask it looks no further at.
-
-    Args:
-        tokens_1L: ids, or embeddings [1, L, D].
-        segments: the samples in them.
-
-    Raises:
-        InputError: the samples are not one row.
-    """
-    if tokens_1L.shape[:2] != (1, segments.num_tokens):
-        raise InputError(
-            f"packed samples of {segments.num_tokens} tokens must form one row, got {list(tokens_1L.shape[:2])}"
-        )
-    starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
-    positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
-    # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at 32k).
-    return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens_1L.device)
-
-
 def cut_into_chunks(num_items: int, chunk_items: int) -> Sequence[slice]:
     """Slices of at most `chunk_items` that cover `num_items`."""
     return [slice(start, min(start + chunk_items, num_items)) for start in range(0, num_items, chunk_items)]
-
-
-AttentionInterface.register(PACKED_ATTENTION, decoder_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)

@@ -15,7 +15,8 @@ Shapes: R samples with evidence, W kept tokens of theirs, Q queries, H heads, E 
 import torch
 from torch import Tensor
 
-from hourllava.model.attention import Segments, log_sum_exp
+from hourllava.model.attention import Segments
+from hourllava.model.attention_share import share_of_marked_keys
 from hourllava.model.batch import EvidenceBatch
 from hourllava.model.memaug import MemoryKeysValues
 
@@ -36,24 +37,25 @@ class Grounding:
 
     def __init__(self, evidence: EvidenceBatch, memory_segments: Segments) -> None:
         self.evidence, self.memory_segments = evidence, memory_segments
-        self._shares_QH: list[Tensor] = []
+        self._shares_WH: list[Tensor] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
         """Look at one block's attention."""
         evidence, (key_MGE,) = self.evidence, memory.keys
         watching = query_QHE.index_select(0, evidence.watching_index)
-        everything_WH = log_sum_exp(watching, key_MGE, evidence.recall_segments, self.memory_segments)
-        found_WH = log_sum_exp(
+        shares_WH = share_of_marked_keys(
             watching,
-            key_MGE.index_select(0, evidence.entry_index),
-            evidence.watching_segments,
+            key_MGE,
+            evidence.entry_index,
+            (evidence.recall_segments, evidence.watching_segments),
+            self.memory_segments,
             evidence.entry_segments,
         )
-        self._shares_QH.append((found_WH - everything_WH).exp())
+        self._shares_WH.append(shares_WH)
 
     def shares(self) -> Tensor:
         """[R] share of each sample's attention, a mean over its kept tokens, heads and blocks; with a gradient."""
-        share_W = torch.stack(self._shares_QH).mean((0, 2))
+        share_W = torch.stack(self._shares_WH).mean((0, 2))
         evidence = self.evidence
         counted_2W = torch.stack([share_W, torch.ones_like(share_W)])
         nothing_2R = share_W.new_zeros(2, len(evidence.watching_segments.lengths))

@@ -21,6 +21,8 @@ from hourllava.model import forgetting as forget
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import Descriptors, Indices
 
+Modality = Literal["image", "video"]
+
 NEWLINE = -1
 """Stands in `memory_index` for the learned newline token."""
 
@@ -57,7 +59,7 @@ class VisualLayout:
         resize: set if a tile grid is resized first.
     """
 
-    modality: Literal["image", "video"]
+    modality: Modality
     num_patch_tokens: int
     memory_index: Indices
     memory_positions: Indices

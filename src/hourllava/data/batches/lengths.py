@@ -8,12 +8,8 @@ of rows at a time is kept in a cache folder, so that a run that was stopped goes
 import hashlib
 import json
 import logging
-import multiprocessing
 import shutil
 import sys
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +24,7 @@ from hourllava.errors import DataError, HourLlavaError
 from hourllava.files import replacing
 from hourllava.model.nano import NANO, nano_processor
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.processes import run_jobs, worker_pool
 
 UNKNOWN = (0, 0, 1)
 """Of a row that cannot be measured: nothing real is as short. The loader finds it longer, or fails, and notes it."""
@@ -105,8 +102,11 @@ def _measure_rows(
     owners = rows // PIECE_ROWS
     pieces = [rows[owners == owner].tolist() for owner in np.unique(owners)]
     reasons: list[str] = []
-    with tqdm(total=len(lengths), initial=len(lengths) - len(rows), unit="row", desc="lengths", file=sys.stderr) as bar:
-        for numbers, found, reason in _measured(dataset, encoder, pieces, num_processes):
+    with (
+        tqdm(total=len(lengths), initial=len(lengths) - len(rows), unit="row", desc="lengths", file=sys.stderr) as bar,
+        worker_pool(max(1, min(num_processes, len(pieces))), dataset, encoder) as pool,
+    ):
+        for numbers, found, reason in run_jobs(_measure, pieces, pool, in_order=False):
             lengths[numbers] = found
             start = numbers[0] // PIECE_ROWS * PIECE_ROWS
             _save(folder / f"{start}.npy", lengths[start : start + PIECE_ROWS])
@@ -117,44 +117,8 @@ def _measure_rows(
         logger.warning("%d of %d rows cannot be measured, training will skip them; %s", count, len(lengths), reasons[0])
 
 
-Found = tuple[list[int], Lengths, str]
-"""Rows of a piece, their lengths, and why one of them could not be measured."""
-
-
-def _measured(dataset: MdsDataset, encoder: RowEncoder, pieces: list[list[int]], num_processes: int) -> Iterator[Found]:
-    num_processes = min(num_processes, len(pieces))
-    if num_processes <= 1:
-        yield from (_measure(dataset, encoder, piece) for piece in pieces)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_processes, context, _start, (dataset, encoder)) as pool:
-        pending: set[Future[Found]] = {pool.submit(_measure_own, piece) for piece in pieces}
-        try:
-            while pending:
-                finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in finished)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a measuring process was killed, perhaps for memory; run again, what is done is kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-_own: tuple[MdsDataset, RowEncoder]  # of a measuring process
-
-
-def _start(dataset: MdsDataset, encoder: RowEncoder) -> None:
-    global _own
-    _own = dataset, encoder
-
-
-def _measure_own(numbers: list[int]) -> Found:
-    return _measure(*_own, numbers)
-
-
-def _measure(dataset: MdsDataset, encoder: RowEncoder, numbers: list[int]) -> Found:
+def _measure(numbers: list[int], dataset: MdsDataset, encoder: RowEncoder) -> tuple[list[int], Lengths, str]:
+    """Rows, their lengths, and why one of them could not be measured."""
     lengths, reason = [], ""
     for number in numbers:
         try:

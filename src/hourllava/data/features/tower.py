@@ -21,7 +21,7 @@ from hourllava.model.nano import NANO, load_nano
 from hourllava.model.vision import build_vision_tower, frame_pixels, patch_features, pool_features
 
 if TYPE_CHECKING:
-    from hourllava.model.modeling import HourLlavaModel
+    from hourllava.model.trunk import HourLlavaModel
 
 PREFIX = "model.vision_tower."
 

@@ -12,14 +12,11 @@ Worker w of P takes the w-th stretch of the chosen records, so the merged index 
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -39,7 +36,7 @@ from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
-from hourllava.processes import end_with_parent
+from hourllava.processes import report_progress, run_jobs, worker_pool
 from hourllava.video.picture_file import is_upright, open_picture, upright_rgb
 
 COLUMNS: dict[Kind, dict[str, str]] = {
@@ -48,7 +45,6 @@ COLUMNS: dict[Kind, dict[str, str]] = {
     "images": {"image": "list[jpeg]", "text": "json"},
 }
 SETTINGS_NAME = "settings.json"
-_REFRESH_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -164,10 +160,11 @@ def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None =
             _check_settings(settings, known, out)
             jobs = _split(settings, chosen, out)
             total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
-            with tqdm(
-                total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=_REFRESH_SECONDS
-            ) as progress:
-                counts = _run_workers(jobs, progress) if len(jobs) > 1 else [_write_share(jobs[0], progress.update)]
+            with (
+                tqdm(total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=0.2) as progress,
+                worker_pool(min(len(jobs), os.cpu_count() or 1)) as pool,
+            ):
+                counts = list(run_jobs(_write_share, jobs, pool, on_progress=progress.update))
             for path, _ in settings.files:
                 known[path].check_unchanged()
             num_samples = merge_indexes(out, [job.folder for job in jobs])
@@ -235,7 +232,7 @@ def _split(settings: ShardSettings, chosen: list[tuple[RecordFile, np.ndarray]],
     return jobs
 
 
-def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
+def _write_share(job: _Job) -> int:
     """Write one worker's folder; returns how many records it has skipped."""
     settings = job.settings
     with ShardWriter(
@@ -245,7 +242,7 @@ def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
         hashes=("sha1",),
     ) as writer:
         done = writer.position
-        advance(done)
+        report_progress(done)
         for path, numbers, spans in job.shares:
             rest = slice(min(done, len(numbers)), None)
             done -= min(done, len(numbers))
@@ -257,7 +254,7 @@ def _write_share(job: _Job, advance: Callable[[int], Any]) -> int:
                     writer.skip({"file": str(path), "number": number, "id": name, "reason": str(error)})
                 else:
                     writer.add(sample)
-                advance(1)
+                report_progress(1)
         return writer.num_skipped
 
 
@@ -343,44 +340,3 @@ def _merge_ledgers(jobs: list[_Job], out: Path) -> Path:
             if own.exists():
                 file.write(own.read_bytes())
     return path
-
-
-def _run_workers(jobs: list[_Job], progress: tqdm) -> list[int]:
-    context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
-    with ProcessPoolExecutor(
-        min(len(jobs), os.cpu_count() or 1), mp_context=context, initializer=_start_worker, initargs=(done,)
-    ) as pool:
-        futures = [pool.submit(_work, job) for job in jobs]
-        try:
-            pending = set(futures)
-            while pending:
-                finished, pending = wait(pending, timeout=_REFRESH_SECONDS)
-                progress.update(done.value - progress.n)  # type: ignore[no-untyped-call]
-                for future in finished:
-                    future.result()
-        except BrokenProcessPool as error:
-            raise DataError("a worker was killed, perhaps for memory; run again, what is done is kept") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
-
-
-_done: Any = None  # records done by all workers together
-
-
-def _start_worker(done: Any) -> None:
-    """Take the counter, and end with the parent."""
-    global _done
-    _done = done
-    end_with_parent()
-
-
-def _work(job: _Job) -> int:
-    return _write_share(job, _advance)
-
-
-def _advance(count: int) -> None:
-    with _done.get_lock():
-        _done.value += count

@@ -1,22 +1,20 @@
 """Making many files: a folder that knows its settings, worker processes, results in order with progress."""
 
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from tqdm import tqdm
 
+from hourllava import processes
 from hourllava.errors import ConfigError
 from hourllava.files import TEMPORARY_SUFFIX, replacing
 from hourllava.locks import LOCK_NAME, lock_folder
-from hourllava.processes import end_with_parent
+from hourllava.processes import WorkerPool, worker_pool
 
-CALLS_AHEAD = 256  # given to the workers at a time, so that few results wait in memory
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -76,31 +74,21 @@ def _are_same(settings: BaseModel, written: bytes) -> bool:
         return False
 
 
-@contextmanager
-def workers(processes: int) -> Iterator[Executor | None]:
-    """A pool of processes, or None for one: then everything happens in this one.
+def workers(num_processes: int) -> AbstractContextManager[WorkerPool]:
+    """A pool of processes. With 1, everything happens in this process.
 
     Raises:
-        ConfigError: `processes` is below 1 or above 256.
+        ConfigError: `num_processes` is below 1 or above 256.
     """
-    if not 1 <= processes <= 256:
-        raise ConfigError(f"--processes is {processes}; use 1 to 256")
-    if processes == 1:
-        yield None
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    if not 1 <= num_processes <= 256:
+        raise ConfigError(f"--processes is {num_processes}; use 1 to 256")
+    return worker_pool(num_processes)
 
 
 def run_jobs(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
-    pool: Executor | None,
+    pool: WorkerPool,
     unit: str,
     *,
     jobs_per_call: int = 1,
@@ -117,9 +105,6 @@ def run_jobs(
         num_done: jobs done before.
     """
     with tqdm(total=num_done + len(jobs), initial=num_done, unit=unit, file=sys.stderr) as progress:
-        jobs_ahead = CALLS_AHEAD * jobs_per_call
-        for start in range(0, len(jobs), jobs_ahead):
-            some = jobs[start : start + jobs_ahead]
-            for result in pool.map(work, some, chunksize=jobs_per_call) if pool else map(work, some):
-                progress.update(1)
-                yield result
+        for result in processes.run_jobs(work, jobs, pool, jobs_per_call=jobs_per_call):
+            progress.update(1)
+            yield result

@@ -18,7 +18,6 @@ end. Started again with the same settings it makes what is missing and ends with
 import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from hourllava.data.records.models import question_table_file, training_record_f
 from hourllava.data.records.taxonomy import find_task
 from hourllava.errors import ConfigError
 from hourllava.files import replacing
+from hourllava.processes import WorkerPool
 from hourllava.world.drawing.encode import VIDEO_PIXELS, encode_video
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.drawing.sheet import contact_sheet
@@ -235,7 +235,7 @@ def _run_folder(settings: MakeSettings, out: Path) -> AbstractContextManager[Non
     return run_folder(out, SETTINGS_NAME, settings, (out / "videos" / SOURCE, out / "jsons"))
 
 
-def _make_videos(settings: MakeSettings, out: Path, pool: Executor | None) -> list[_Job]:
+def _make_videos(settings: MakeSettings, out: Path, pool: WorkerPool) -> list[_Job]:
     jobs = [_Job(settings, out, index) for index in range(settings.videos)]
     missing = [job for job in jobs if not job.is_done()]
     per_call = _JOBS_PER_CALL if settings.container == "reference" else 1
@@ -265,7 +265,7 @@ def _describe(job: _Job) -> Described:
     )  # fmt: skip
 
 
-def _write_records(jobs: list[_Job], out: Path, pool: Executor | None) -> None:
+def _write_records(jobs: list[_Job], out: Path, pool: WorkerPool) -> None:
     """Everything that follows from the scripts, in one pass; the questions of few videos are held in memory."""
     _write_preview(jobs[0].reference.script(), out / "preview.png")
     with ExitStack() as files:

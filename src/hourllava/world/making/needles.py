@@ -111,7 +111,7 @@ def draw_needle_map(results: Iterable[NeedleResult], title: str = "Which colour 
     from matplotlib import rc_context
     from matplotlib.colors import LinearSegmentedColormap
 
-    from hourllava.data.records.figures import INK, MUTED, STYLE, new_figure
+    from hourllava.plotting import INK, MUTED, STYLE, new_figure
 
     accuracy = needle_accuracy(results)
     if not accuracy:

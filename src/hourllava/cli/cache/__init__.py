@@ -1,0 +1,1 @@
+"""`hourllava cache`: the memories that were kept."""

@@ -1,0 +1,10 @@
+"""`hourllava cache clear`: free the cache's space."""
+
+import typer
+
+
+def clear() -> None:
+    """Remove all memories from the cache."""
+    from hourllava.inference.cache import MemoryCache
+
+    typer.echo(f"freed {MemoryCache().clear() / 1e6:.1f} MB")

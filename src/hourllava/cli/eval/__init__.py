@@ -1,0 +1,1 @@
+"""`hourllava eval`: benchmarks."""

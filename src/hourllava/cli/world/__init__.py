@@ -1,0 +1,1 @@
+"""`hourllava world`: make MarathonWorld videos with questions, and measure blind guessing."""
