@@ -1,4 +1,4 @@
-"""What the library imports is declared, and what is declared is imported."""
+"""Every imported package is declared in pyproject.toml, and every declared package is imported."""
 
 import ast
 import sys
@@ -17,7 +17,7 @@ def name_of(requirement: str) -> str:
 
 
 def imported_modules() -> set[str]:
-    """Top-level names of all modules that are imported anywhere, also within functions."""
+    """Top-level names of all imported modules, also of imports within functions."""
     names = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""Locks and files that are whole: also where a file system cannot lock, and after a power cut."""
+"""Locks, also on file systems without flock, and files that are complete or absent, also after a power cut."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ from hourllava.locks import LOCK_NAME, lock_folder
 
 @pytest.fixture(params=["flock", errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
 def file_system(request, monkeypatch):
-    """With flock, and without: as different file systems say so."""
+    """With flock, and without: as different file systems report it."""
 
     def refuse(descriptor, operation):
         raise OSError(request.param, os.strerror(request.param))
@@ -94,7 +94,7 @@ def test_a_killed_holder_frees_the_lock(file_system, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "elsewhere boot space 1 5", "nonsense"])
-def test_whether_a_holder_elsewhere_has_ended_cannot_be_told(content, tmp_path, monkeypatch):
+def test_a_lock_held_on_another_machine_is_not_taken_over(content, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_without_flock", False)
     monkeypatch.setattr(locks, "try_flock", lambda *_: None)
     (tmp_path / LOCK_NAME).write_text(content)
@@ -116,7 +116,7 @@ def test_shards_are_written_without_flock_too(file_system, tmp_path, monkeypatch
     assert not (tmp_path / "a" / LOCK_NAME).exists()
 
 
-def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_it_counts(tmp_path, monkeypatch):
+def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
     done = []
     fsync, replace = os.fsync, Path.replace
 
@@ -139,7 +139,7 @@ def test_a_file_is_on_the_disk_before_its_name_and_the_name_before_it_counts(tmp
     assert done == ["replace"]
 
 
-def test_a_folder_that_cannot_be_flushed_is_no_error_but_a_broken_disk_is(tmp_path, monkeypatch):
+def test_a_file_system_that_cannot_flush_is_no_error_but_a_broken_disk_is(tmp_path, monkeypatch):
     def failing(code):
         def fsync(descriptor):
             raise OSError(code, os.strerror(code))
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_flushed_is_no_error_but_a_broken_disk_is(tmp_pa
     assert (tmp_path / "a").read_text() == "whole"
 
 
-def test_two_that_make_one_file_do_not_meet(tmp_path):
+def test_two_processes_may_make_one_file(tmp_path):
     with replacing(tmp_path / "a[1]") as first, replacing(tmp_path / "a[1]") as second:
         assert first != second
         first.write_text("1")
@@ -168,7 +168,7 @@ def test_two_that_make_one_file_do_not_meet(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"skipped": -1}, {"skipped": "many"}, {"ledger_bytes": None}, {"shards": {}}])
-def test_a_damaged_note_of_progress_is_one_line(change, tmp_path):
+def test_a_damaged_progress_file_is_an_error_of_one_line(change, tmp_path):
     def interrupted():
         with ShardWriter(tmp_path, {"t": "str"}, size_limit_bytes=400) as writer:
             for _ in range(20):
