@@ -82,7 +82,7 @@ def read_frames(
     allow_playlists: bool = False,
     folder_fps: float = 1.0,
 ) -> FrameReader:
-    """Frames of a video at k / fps: what is on screen at that presentation time, 0 = the first picture.
+    """Frames of a video at k / fps: each is the frame on screen at that presentation time, 0 = the first picture.
 
     Args:
         source: A video file, a folder of numbered frames, `-` for standard input, `file://`, or `http(s)://` if the
@@ -101,7 +101,7 @@ def read_frames(
 
     Raises:
         VideoError: the source cannot be opened or holds no picture.
-        ConfigError: an argument is outside what is allowed, or of a wrong type.
+        ConfigError: an argument has a value or a type that is not allowed.
     """
     check_sampling(fps, start_seconds, end_seconds)
     _check_numbers(timeout_seconds=timeout_seconds, folder_fps=folder_fps)

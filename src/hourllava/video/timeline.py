@@ -129,7 +129,7 @@ class ClockMap:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin a section: what lies between two jumps. Times within it are the file's own."""
+        """Begin a section of the file after a jump of the clock. Times within a section are the file's own."""
         self._latest_pts: int | None = None
         self._latest_packet = 0
         self._latest_dts: int | None = None
