@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hourllava.video import picture
 from hourllava.video.picture import HLG, PQ, tone_map
 from video.clips import board, number_of, write_clip
 from video.reading import open_here, read_here
@@ -20,7 +21,11 @@ def write_picture(path, codec, pixel_format, planes, layout=None, **colour):
     """A video of one picture [H, W, ...] in `layout`, encoded without loss if the codec can."""
     frame = av.VideoFrame.from_ndarray(planes, format=layout or pixel_format)
     with av.open(str(path), "w") as output:
-        options = {"qp": "0"} if codec == "libx264" else {"x265-params": "lossless=1:log-level=none"}
+        options = (
+            {"qp": "0"}
+            if codec == "libx264"
+            else {"x265-params": "lossless=1:log-level=none:pools=none:frame-threads=1"}
+        )
         stream = output.add_stream(codec, rate=25, options=options if codec.startswith("libx26") else {})
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, pixel_format
         for name, value in colour.items():
@@ -127,15 +132,17 @@ def test_tone_map_is_monotonic_and_keeps_black():
         assert (np.diff(mapped) >= 0).all()
 
 
-def test_alpha_is_shown_over_black(tmp_path):
+@pytest.mark.parametrize("strip_pixels", [picture.STRIP_PIXELS, 32 * 5])
+def test_alpha_is_shown_over_black(tmp_path, monkeypatch, strip_pixels):
+    monkeypatch.setattr(picture, "STRIP_PIXELS", strip_pixels)
     rgba = np.empty((32, 32, 4), np.uint8)
     rgba[..., :3] = (200, 100, 50)
     rgba[..., 3] = 255
     rgba[:, 16:, 3] = 128
     path = write_picture(tmp_path / "alpha.mov", "png", "rgba", rgba)
     frame = first_frame(path)
-    np.testing.assert_array_equal(frame[5, 5], [200, 100, 50])
-    np.testing.assert_allclose(frame[5, 25], [100, 50, 25], atol=1)
+    np.testing.assert_array_equal(frame[:, :16], np.full((32, 16, 3), [200, 100, 50]))
+    np.testing.assert_allclose(frame[:, 16:], np.full((32, 16, 3), [100, 50, 25]), atol=1)
 
 
 def test_size_that_changes_within_a_video(tmp_path):
