@@ -1,14 +1,14 @@
-"""Commands in processes of their own, forked from one that has imported everything: 20 ms instead of 6 s of imports.
+"""Commands in processes of their own, forked from a server that has imported everything: 20 ms instead of 6 s.
 
     result = run_hourllava("ask", video, "What is shown?", cache=tmp_path)     # like subprocess.run
     with start_hourllava("train", recipe, cache=tmp_path) as process:          # like subprocess.Popen
         process.send_signal(signal.SIGINT)
     run_python("import os; print(os.getpid())")                                # any code, as `python -c` runs it
 
-The server is started at the first call of a test process and ends with it. For every request it forks a monitor, and
-the monitor forks the command: a process without threads, in a session of its own, with its own standard streams,
-folder and environment. So signals, kills, exit codes and open files are as real as with `subprocess`. What is read at
-import time (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`) is as the server found it.
+The first call in a test process starts the server; both end together. For every request the server forks a monitor,
+and the monitor forks the command: a process without threads, in a session of its own, with its own standard streams,
+folder and environment. So signals, kills, exit codes and open files are as real as with `subprocess`. Only variables
+that are read at import time (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`) keep the server's values.
 """
 
 import atexit
@@ -38,9 +38,9 @@ _MAX_REQUEST_BYTES = 2**17
 
 
 class ForkedProcess:
-    """A process started by `start_python` or `start_hourllava`; the part of `subprocess.Popen` that tests use.
+    """A process started by `start_python` or `start_hourllava`, with the part of `subprocess.Popen` that tests use.
 
-    Its standard output and error go to files, so it never waits for a reader; `stdout` and `stderr` read them.
+    Its standard output and error go to files, so it never waits for a reader.
     """
 
     def __init__(self, status_fd: int, out: Path, err: Path):
@@ -50,7 +50,11 @@ class ForkedProcess:
         self.returncode: int | None = None
 
     def wait(self, timeout: float = 300) -> int:
-        """Exit code, negative for a signal; `subprocess.TimeoutExpired` if it is not there in time."""
+        """Wait for the exit code, negative for a signal.
+
+        Raises:
+            subprocess.TimeoutExpired: the process has not ended in time.
+        """
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
@@ -60,7 +64,7 @@ class ForkedProcess:
         return self.returncode
 
     def poll(self) -> int | None:
-        """Exit code, None while it runs."""
+        """Exit code; None while it runs."""
         if self.returncode is None:
             os.set_blocking(self._status.fileno(), False)
             line = self._status.readline()
@@ -69,7 +73,7 @@ class ForkedProcess:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """To this process, not to those that it has started."""
+        """Signal this process only, not the processes that it has started."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -78,7 +82,7 @@ class ForkedProcess:
 
     @property
     def stdout(self) -> str:
-        """All that it has written so far."""
+        """What it has written so far."""
         return self._out.read_text(encoding="utf-8")
 
     @property
@@ -105,11 +109,11 @@ def start_python(
     """Start Python code as `python -c CODE ARGUMENTS` would.
 
     Args:
-        code: what is run.
-        arguments: `sys.argv` from 1.
-        env: the whole environment; this process's own by default.
-        cwd: folder to run in; this process's own by default.
-        stdin: what it can read.
+        code: the code to run.
+        arguments: `sys.argv[1:]`.
+        env: the whole environment; by default that of this process.
+        cwd: folder to run in; by default that of this process.
+        stdin: the text on its standard input.
     """
     folder = Path(tempfile.mkdtemp(dir=_server().folder.name))
     out, err, given = folder / "out", folder / "err", folder / "in"
@@ -134,7 +138,7 @@ def run_python(code: str, *arguments: object, timeout: float = 300, **options: A
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
-    """The environment of a command that keeps its memories in `cache` and asks no network."""
+    """The environment of a command that keeps its memories in `cache` and does not use the network."""
     return {**os.environ, "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **more}
 
 
@@ -175,10 +179,10 @@ def _server() -> _Server:
 
 
 def serve(channel_fd: int) -> None:
-    """The server's whole life: import, then fork for each request until the other end closes."""
+    """Import everything, then fork for each request until the other end closes."""
     for name in _IMPORTS:
         __import__(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors that have ended are nobody's business
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for monitors
     channel = socket.socket(fileno=channel_fd)
     while True:
         request, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST_BYTES, 4)
@@ -192,7 +196,7 @@ def serve(channel_fd: int) -> None:
 
 
 def _monitor(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Fork the command, tell its process id and, when it has ended, its exit code."""
+    """Fork the command; write its process id and, when it has ended, its exit code."""
     *streams, status = descriptors
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
@@ -225,7 +229,7 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
 
 
 def _exit_code(code: str) -> int:
-    """Run the code; what the interpreter would do with what comes out of it."""
+    """Run the code and handle its end as the interpreter does."""
     try:
         exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as end:
@@ -236,7 +240,7 @@ def _exit_code(code: str) -> int:
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-    except Exception:  # noqa: BLE001 - the process's border
+    except Exception:  # noqa: BLE001 - the border of the process
         traceback.print_exc()
         return 1
     return 0

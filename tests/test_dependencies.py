@@ -1,4 +1,4 @@
-"""What the library imports is declared, and what is declared is imported."""
+"""Every imported package is declared in pyproject.toml, and every declared package is imported."""
 
 import ast
 import sys
@@ -8,16 +8,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "src" / "hourllava"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def name_of(requirement: str) -> str:
+    """Normalised name of a package, without extras and versions."""
     for mark in "[<>=!~; ":
         requirement = requirement.split(mark)[0]
     return requirement.lower().replace("-", "_")
 
 
 def imported_modules() -> set[str]:
-    """Top-level names of all modules that are imported anywhere, also within functions."""
+    """Top-level names of all imported modules, also of imports within functions."""
     names = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -29,20 +31,16 @@ def imported_modules() -> set[str]:
 
 
 def test_every_imported_package_is_a_dependency_or_in_an_extra():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
-    declared = {name_of(line) for line in project["dependencies"] + extras}
+    extras = [line for name, lines in PROJECT["optional-dependencies"].items() if name != "dev" for line in lines]
+    declared = {name_of(line) for line in PROJECT["dependencies"] + extras}
     distributions = packages_distributions()
     for module in imported_modules():
-        found = {name.lower().replace("-", "_") for name in distributions.get(module, [module])}
+        found = {name_of(name) for name in distributions.get(module, [module])}
         assert found & declared, f"{module} is imported, and no dependency or extra of pyproject.toml brings it"
 
 
 def test_every_dependency_is_imported():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     distributions = packages_distributions()
-    imported = {
-        name.lower().replace("-", "_") for module in imported_modules() for name in distributions.get(module, [])
-    }
-    unused = {name_of(line) for line in project["dependencies"]} - imported
+    imported = {name_of(name) for module in imported_modules() for name in distributions.get(module, [])}
+    unused = {name_of(line) for line in PROJECT["dependencies"]} - imported
     assert not unused, f"declared and never imported: {unused}"

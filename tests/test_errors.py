@@ -1,4 +1,4 @@
-"""Every error class is documented and has an exit code of its own."""
+"""Every error class has a docstring, an exit code of its own, and messages of one line."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""A forked command ends as one that was started does: `forking` against `subprocess`."""
+"""A forked command behaves like a started one: `forking` against `subprocess`."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Imports run down the floors of the library, and never in a circle: the table of floors is here."""
+"""Imports run down the floors of the library and never in a circle; the table of floors is here."""
 
 import ast
 from pathlib import Path
@@ -7,13 +7,13 @@ import pytest
 
 SOURCES = Path(__file__).parent.parent / "src" / "hourllava"
 
-# From the ground up; a floor may import those before it. A module of the ground floor imports its neighbours only.
+# From the ground up: a floor may import the floors before it.
 FLOORS = (
     "ground", "video", "model", "inference",
     "data.records", "data.mds", "data.features", "data.batches", "data.prepare",
     "training", "world", "evaluation", "cli",
 )  # fmt: skip
-# The faces of the library, which take what they show from everywhere.
+# The faces of the library may import from every floor.
 FACES = {"hourllava", "hourllava.__main__"}
 
 
@@ -25,7 +25,7 @@ MODULES = {module_of(path): path for path in sorted(SOURCES.rglob("*.py"))}
 
 
 def imports_of(module: str) -> set[str]:
-    """Modules of ours that a module imports, also within functions."""
+    """The modules of this library that a module imports, also within functions."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -54,8 +54,8 @@ def test_every_folder_is_a_floor():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    """Taking away modules without imports among the rest leaves nothing."""
+    """Modules that import no remaining module are removed again and again, until none remains."""
     waiting = {module: imports_of(module) & MODULES.keys() - {module} for module in MODULES.keys() - FACES}
     while free := {module for module, needed in waiting.items() if not needed & waiting.keys()}:
         waiting = {module: needed for module, needed in waiting.items() if module not in free}
-    assert not waiting, f"in a circle, or above one: {sorted(waiting)}"
+    assert not waiting, f"in a circle, or importing one: {sorted(waiting)}"

@@ -19,7 +19,7 @@ from hourllava.locks import LOCK_NAME, lock_folder
 
 @pytest.fixture(params=["flock", errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
 def file_system(request, monkeypatch):
-    """With flock, and without: as different file systems say so."""
+    """With flock, and without: as different file systems report it."""
 
     def refuse(descriptor, operation):
         raise OSError(request.param, os.strerror(request.param))
@@ -92,7 +92,7 @@ def test_a_killed_holder_frees_the_lock(file_system, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "elsewhere boot space 1 5", "nonsense"])
-def test_whether_a_holder_elsewhere_has_ended_cannot_be_told(content, tmp_path, monkeypatch):
+def test_a_lock_held_on_another_machine_is_not_taken_over(content, tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "_without_flock", False)
     monkeypatch.setattr(locks, "try_flock", lambda *_: None)
     (tmp_path / LOCK_NAME).write_text(content)
@@ -115,7 +115,7 @@ def test_shards_are_written_without_flock_too(file_system, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("change", [{"skipped": -1}, {"skipped": "many"}, {"ledger_bytes": None}, {"shards": {}}])
-def test_a_damaged_note_of_progress_is_one_line(change, tmp_path):
+def test_a_damaged_progress_file_is_an_error_of_one_line(change, tmp_path):
     def interrupted():
         with ShardWriter(tmp_path, {"t": "str"}, size_limit_bytes=400) as writer:
             for _ in range(20):

@@ -1,4 +1,4 @@
-"""Multiple choice as text: one form for data, training and asking."""
+"""Multiple-choice questions as text, in the same form for data, training and asking."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from hourllava.errors import InputError
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_OPTIONS = len(LETTERS)
 CHOICE_INSTRUCTION = "Answer with the option's letter from the given choices directly."
-"""LLaVA's wording, which published checkpoints have seen in training."""
+"""LLaVA's wording: published checkpoints were trained with it."""
 
 
 def choice_prompt(question: str, options: Iterable[str]) -> str:

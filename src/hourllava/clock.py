@@ -1,15 +1,15 @@
-"""Times as people write them: 90, 1:30, 0:01:30.5."""
+"""Times as people write them: `90`, `1:30`, `0:01:30.5`."""
 
 from hourllava.errors import ConfigError
 
-MAX_PART = 1e9  # hours, minutes or seconds, whichever comes first; also refuses inf
+MAX_PART = 1e9  # limit of the first part, be it hours, minutes or seconds; also refuses inf
 
 
 def parse_clock(text: str) -> float:
     """Seconds of `90`, `1:30` or `0:01:30.5`.
 
     Raises:
-        ConfigError: it is none of these, or infinite.
+        ConfigError: the text has another form, or a part is too large.
     """
     try:
         parts = [float(part) for part in text.split(":")]
@@ -24,6 +24,6 @@ def parse_clock(text: str) -> float:
 
 
 def format_clock(seconds: float) -> str:
-    """`h:mm:ss` of a time, cut to whole seconds."""
+    """A time as `h:mm:ss`, rounded down to whole seconds."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,15 +1,15 @@
 """The errors a caller can act on.
 
-Every message says what was got, what is allowed and what to do next, on one line: the command prints it as it is and
-exits with the class's `exit_code`. Broken invariants of our own are `assert`s, never one of these.
+Every message says what was got, what is allowed and what to do next, on one line. The command prints the message and
+exits with the `exit_code` of the class. Broken invariants of our own are `assert`s, never one of these.
 
-A command that works on many items goes through all of them first. If some failed it ends with `PartlyDoneError`; if all
-failed, with the class of the fault.
+A command for many items works through all of them first. If some failed, it ends with `PartlyDoneError`; if all failed,
+with the class of the fault.
 """
 
 import re
 
-# Line ends and other control characters, those of Unicode among them: file names may hold any.
+# Control characters with all line ends, also those of Unicode: file names may hold any.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -19,7 +19,7 @@ def one_line(text: str) -> str:
 
 
 class HourLlavaError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of all errors that this library raises on purpose."""
 
     exit_code = 1
 
@@ -28,7 +28,7 @@ class HourLlavaError(Exception):
 
 
 class ConfigError(HourLlavaError, ValueError):
-    """A setting, option or argument is outside what is allowed."""
+    """A setting, option or argument that is not allowed."""
 
     exit_code = 2
 
@@ -40,7 +40,7 @@ class VideoError(HourLlavaError):
 
 
 class CheckpointError(HourLlavaError):
-    """A checkpoint is missing, damaged, of another shape, or of a kind that is refused."""
+    """A checkpoint is missing, damaged, of another shape, or of a refused kind."""
 
     exit_code = 4
 
@@ -64,12 +64,12 @@ class InputError(HourLlavaError, ValueError):
 
 
 class TrainingError(HourLlavaError):
-    """A training run cannot go on: a gradient that is not finite, or a checkpoint of another run."""
+    """A training run cannot continue: a gradient is not finite, or the checkpoint is of another run."""
 
     exit_code = 8
 
 
 class PartlyDoneError(HourLlavaError):
-    """Some items could not be used or are not well, and are listed; everything else is done."""
+    """Some items failed or have problems, and are listed; all others are done."""
 
     exit_code = 9

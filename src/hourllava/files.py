@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, also after a power cut."""
+"""Files and folders that are either complete or absent, also after a power cut."""
 
 import errno
 import glob
@@ -15,15 +15,14 @@ _CANNOT_FLUSH = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBAD
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+    """Yield a temporary path beside `path`. If the block succeeds, rename it to `path`; if it fails, remove it.
 
-    The temporary name is drawn for each call: two processes that make the same file, on one machine or on two, neither
-    read nor cut each other's.
+    Every call draws a temporary name of its own, so two processes, on one machine or two, may make the same file.
 
     Args:
         path: the file to make or to replace.
-        durable: wait until file and name are on the disk. Without, a power cut may leave an empty file: for thousands
-            of small files that a run makes again if they are empty.
+        durable: wait until file and name are on the disk. If False, a power cut may leave an empty file: for thousands
+            of small files that the next run makes again.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -71,7 +70,7 @@ def _bring_back(old: Path, path: Path) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until a file's bytes, or the names in a folder, are on the disk; nothing where the file system cannot."""
+    """Wait until the bytes of a file, or the names in a folder, are on the disk, if the file system can do so."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -83,7 +82,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove what killed processes left of making these files; none may be making them now: hold a lock."""
+    """Remove the temporary files that killed processes left of these files. Hold a lock, so that none is in use."""
     for name in names:
         for leftover in folder.glob(f"{glob.escape(name)}.*{TEMPORARY_SUFFIX}"):
             leftover.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""Locks between processes, for folders that one run at a time may write.
+"""Locks between processes, for folders that only one run at a time may write.
 
-A lock is a file that is there while it is held, with an flock on it: the kernel takes that back when the holder ends,
-however it ends. Some file systems have no flock (Lustre without `-o flock`, NFS without lockd, some FUSE). There the
-file itself is the lock: the process that makes it holds it. The file names its holder. If that was a process of this
-machine and has ended, the lock is taken over. Whether a process of another machine has ended cannot be told from here:
-the error asks the user to look, and to remove the file.
+A lock is a file that exists while the lock is held, with an flock on it. The kernel releases the flock when the holder
+ends, for whatever reason. Some file systems have no flock (Lustre without `-o flock`, NFS without lockd, some FUSE).
+There the file alone is the lock: the process that creates it is the holder. The file names its holder. If the holder
+was a process of this machine and has ended, the lock is taken over. A process cannot know whether a process of another
+machine has ended, so the error asks the user to check that, and to remove the file.
 """
 
 import fcntl
@@ -20,22 +20,22 @@ from pathlib import Path
 from hourllava.errors import DataError
 
 LOCK_NAME = ".lock"
-WAIT_SECONDS = 5.0  # processes of a killed run may hold a lock for a moment longer
+WAIT_SECONDS = 5.0  # the processes of a killed run may hold a lock a little longer
 _POLL_SECONDS = 0.05
 _TAKEOVER_SUFFIX = ".takeover"
-_START_FIELD = 19  # of /proc/PID/stat behind the name: when the process began, in ticks since the machine started
+_START_FIELD = 19  # of /proc/PID/stat after the name: start of the process, in ticks since the machine started
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def lock_folder(folder: Path, name: str = LOCK_NAME, *, wait_seconds: float | None = None) -> Iterator[None]:
-    """Hold a folder, or the part of it that `name` stands for, against all others that lock it, threads too.
+    """Lock a folder, or the part of it that `name` stands for, against other processes and threads.
 
     Args:
-        folder: must be there and may be written to.
-        name: of the lock's file.
-        wait_seconds: how long to wait for a holder to end; by default `WAIT_SECONDS`.
+        folder: must exist and be writable.
+        name: name of the lock's file.
+        wait_seconds: how long to wait for another holder; None: `WAIT_SECONDS`.
 
     Raises:
         DataError: another process holds it.
@@ -50,12 +50,12 @@ def lock_folder(folder: Path, name: str = LOCK_NAME, *, wait_seconds: float | No
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before the flock goes: who gets it next looks whether the file is there
+        path.unlink(missing_ok=True)  # before the flock ends: the next holder checks that the file is still there
         os.close(descriptor)
 
 
 def try_flock(descriptor: int, operation: int) -> bool | None:
-    """Whether a file is locked now; None where the file system has no flock."""
+    """Try to lock a file: whether it succeeded; None if the file system has no flock."""
     try:
         fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,7 +66,7 @@ def try_flock(descriptor: int, operation: int) -> bool | None:
 
 
 def _try_lock(path: Path) -> int | None:
-    """Take a lock; returns the descriptor that holds it, or None if another process does."""
+    """Try to take a lock: the descriptor that holds it, or None if another process has it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         is_new = True
@@ -83,11 +83,11 @@ def _try_lock(path: Path) -> int | None:
         if not is_new:
             _take_over(path)
     elif locked:
-        locked = _is_at(descriptor, path)  # its holder may have removed it meanwhile
+        locked = _is_at(descriptor, path)  # the last holder may have removed it meanwhile
     if not locked:
         os.close(descriptor)
         return None
-    with suppress(OSError):  # a full disk: the lock counts without a name, too
+    with suppress(OSError):  # a full disk: the lock holds without a name too
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, " ".join((*_machine(), str(os.getpid()), _start(os.getpid()))).encode(), 0)
     return descriptor
@@ -108,9 +108,9 @@ def _take_over(path: Path) -> None:
     try:
         os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
-        return  # another process is about to do the same
+        return  # another process is doing the same
     try:
-        if _has_ended(path):  # still: nobody has taken it over meanwhile, and nobody will
+        if _has_ended(path):  # still true: no other process has taken it over, and none can while the guard exists
             path.unlink(missing_ok=True)
     finally:
         guard.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ def _has_ended(path: Path) -> bool:
 
 
 def _read_holder(path: Path) -> tuple[tuple[str, str, str], int, str] | None:
-    """(machine, process id, when it began) that a lock's file names; None if it names none."""
+    """(machine, process id, start of the process) of the holder named in a lock's file; None if none is named."""
     with suppress(OSError, ValueError):
         host, boot, space, pid, start = path.read_text(encoding="utf-8").split(" ")
         return (host, boot, space), int(pid), start
@@ -139,7 +139,7 @@ def _holder(path: Path) -> str:
 
 @cache
 def _machine() -> tuple[str, str, str]:
-    """The name of the machine, its start, and the space in which its process ids count (containers have their own)."""
+    """Name of the machine, id of its start, and name space of its process ids (containers have their own)."""
     boot = space = "-"
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -148,7 +148,7 @@ def _machine() -> tuple[str, str, str]:
 
 
 def _start(pid: int) -> str:
-    """When a process began: "gone" if there is none, "-" where that cannot be known."""
+    """When a process began; "gone" if there is none, "-" if that cannot be known."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -161,7 +161,7 @@ def _start(pid: int) -> str:
     return "-"
 
 
-_without_flock = False  # whether this process has met a file system that cannot lock
+_without_flock = False  # whether this process has met a file system without flock
 
 
 def _warn_once(folder: Path) -> None:

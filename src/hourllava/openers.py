@@ -1,7 +1,8 @@
-"""Videos that are drawn, not decoded: which class opens the files of a suffix.
+"""Files that a class of ours or of a user's reads as videos, instead of FFmpeg: which class opens which suffix.
 
-`register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")` makes such files videos for everything that
-reads videos. The class is given by name: it is imported where such a file is opened, also in a decoding process.
+After `register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")` all readers of videos take such files.
+The class is given by name and imported when a file is opened. So a decoding process, which gets the name from its
+parent, can open it too.
 """
 
 import importlib
@@ -13,17 +14,20 @@ _OPENERS: dict[str, str] = {}
 
 
 def register_opener(suffix: str, opener: str) -> None:
-    """Let a class open the files of a suffix; it takes a `video.Source` and fps and gives `video.drawn.DrawnVideo`.
+    """Let a class open all files of a suffix.
 
     Args:
         suffix: how the names of the files end, such as `.world.json`.
-        opener: `module:Class`, importable wherever videos are read.
+        opener: `module:Class`, importable from `sys.path`. The class takes (`video.source.Source`, fps) and is a
+            `video.drawn.DrawnVideo`.
 
     Raises:
         ConfigError: the suffix has another opener.
     """
     if _OPENERS.setdefault(suffix, opener) != opener:
-        raise ConfigError(f"{suffix} is opened by {_OPENERS[suffix]}, it cannot be opened by {opener}, too")
+        raise ConfigError(
+            f"{suffix} is opened by {_OPENERS[suffix]}, so {opener} cannot open it: choose another suffix"
+        )
 
 
 def opener_of(name: str) -> str | None:

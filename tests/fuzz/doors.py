@@ -1,4 +1,4 @@
-"""Every kind of file that a user hands over: small originals, how a mutant is made, and the public way to open it."""
+"""Every kind of file that users open: small originals, how a mutant is made, and the public call that opens it."""
 
 import random
 import shutil
@@ -15,14 +15,14 @@ Damage = Callable[[bytes, random.Random], bytes]
 
 @dataclass(frozen=True)
 class Door:
-    """A way in for files.
+    """One kind of file and how it is opened.
 
     Attributes:
-        make: writes the originals into an empty folder, once; its result is given to `mutant`.
-        mutant: writes one damaged copy into an empty folder and returns the path to open.
-        open: opens it as a user does; returns None, or a word for what came out.
-        num_cases: mutants of a whole run.
-        descriptors: file descriptors that may stay open until the collector runs.
+        make: writes the originals into an empty folder, once; `mutant` gets its result.
+        mutant: writes a damaged copy into an empty folder and returns the path to open.
+        open: opens the path as a user does; returns None or a word for the outcome.
+        num_cases: number of mutants in a whole run.
+        descriptors: how many file descriptors may stay open until the garbage collector runs.
     """
 
     make: Callable[[Path], Any]
@@ -35,7 +35,7 @@ class Door:
 def one_file(
     *makers: Callable[[Path], Path], open: Callable[[Path], str | None], cases: int, by: Damage = damage
 ) -> Door:
-    """A door for single files; a mutant is made of one of the originals."""
+    """A door for single files; a mutant is a damaged copy of one of the originals."""
 
     def mutant(paths: list[Path], place: Path, rng: random.Random) -> Path:
         original = rng.choice(paths)
@@ -49,7 +49,7 @@ def one_file(
 def in_folder(
     make: Callable[[Path], Path], names: str, open: Callable[[Path], str | None], cases: int, by: Damage = damage
 ) -> Door:
-    """A door for folders; one of the files that fit the pattern `names` is damaged, the others are linked to."""
+    """A door for folders; in a mutant one of the files that match the pattern `names` is damaged."""
 
     def mutant(folder: Path, place: Path, rng: random.Random) -> Path:
         damaged = rng.choice(sorted(folder.rglob(names)))
@@ -70,7 +70,7 @@ def in_folder(
 
 
 def playlists() -> Door:
-    """Texts that name a video beside them, under names of videos: refused, whatever the name."""
+    """Playlists under names of videos, with a video beside them: all must be refused."""
 
     def mutant(video: Path, place: Path, rng: random.Random) -> Path:
         named = rng.choice((video.name, str(video), f"file:{video}", f"../{place.name}/{video.name}"))

@@ -1,11 +1,11 @@
-"""Seeded damage: the same bytes and the same generator give the same mutant."""
+"""Seeded damage: equal bytes and an equal generator give equal mutants."""
 
 import copy
 import json
 import random
 from typing import Any
 
-# Values that a program may not expect where a number, a name or a list stands.
+# Values that a program may not expect in place of a number, a name or a list.
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**12, 10**40, 0.5, -0.0, 1e308, 1e-320),
     *(float("nan"), float("inf"), "", " ", "0", "nan", "\0", "\ud83d", "é" * 50, "a" * 5000, "../../etc/passwd"),
@@ -15,7 +15,7 @@ ODD_INTEGERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
-    """One to six of: bits flipped, bytes drawn anew, a part cut out, doubled, moved or zeroed, the end cut off."""
+    """One to six kinds of damage: flipped bits, random bytes, a part cut out, doubled, moved or zeroed, a lost end."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         if not data:
@@ -49,7 +49,7 @@ def damage(content: bytes, rng: random.Random) -> bytes:
 
 
 def damage_tree(tree: Any, rng: random.Random) -> Any:
-    """A copy of plain data in which one to three values, keys or items are odd, gone, doubled or exchanged."""
+    """A copy of plain data with one to three values, keys or items that are odd, missing, doubled or exchanged."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(tree))
@@ -74,10 +74,10 @@ def damage_tree(tree: Any, rng: random.Random) -> Any:
 
 
 def damage_json(content: bytes, rng: random.Random) -> bytes:
-    """Half the mutants have odd values in sound JSON, the other half have damaged bytes."""
+    """Half of the mutants have odd values in valid JSON, the other half have damaged bytes."""
     if rng.random() < 0.5:
         return damage(content, rng)
-    # Half a surrogate pair is written as \ud83d, which JSON allows.
+    # JSON allows half a surrogate pair, written as \ud83d.
     return json.dumps(damage_tree(json.loads(content), rng)).encode()
 
 

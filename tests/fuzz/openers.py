@@ -1,4 +1,4 @@
-"""Opening files as a user does. A function returns None, or a word for what came out instead of the whole."""
+"""Opening files as a user does. A function returns None, or a word for another outcome than the whole file."""
 
 from collections import Counter
 from functools import cache
@@ -17,7 +17,7 @@ def engine() -> Any:
 
 
 def video(path: Path) -> str | None:
-    """Reads all frames: they must lie on the grid, and end."""
+    """Reads all frames: they must lie on the grid and come to an end."""
     from hourllava.video import read_frames
 
     count = 0
@@ -28,8 +28,8 @@ def video(path: Path) -> str | None:
                 assert seconds == count, f"sample {count} is at {seconds}"
                 count += 1
                 assert count < MAX_SAMPLES, "the video does not end"
-        told = bool(reader.gaps)
-    return "as long as it was" if count == 6 else "shorter or longer, gap told" if told else "shorter or longer, untold"
+        has_gaps = bool(reader.gaps)
+    return "right length" if count == 6 else "other length with a gap" if has_gaps else "other length without a gap"
 
 
 def watched(path: Path) -> str | None:
@@ -39,7 +39,7 @@ def watched(path: Path) -> str | None:
 
 
 def playlist(path: Path) -> str | None:
-    """A playlist must not be read: whoever reads it looks at another file."""
+    """A playlist must not be read: it shows another file."""
     from hourllava.errors import VideoError
     from hourllava.video import read_frames
 
@@ -68,12 +68,12 @@ def features(path: Path) -> str | None:
 
 
 def cached_memory(path: Path) -> str | None:
-    """An entry of the cache that is damaged costs another watch, and no error."""
+    """A damaged entry of the cache costs another watch and gives no error."""
     from hourllava import MemoryCache
 
     store = MemoryCache(path.parent / "cache")
     key = "ab" * 32
-    target = store._path(key)  # a cache has no door for foreign files
+    target = store._path(key)  # no public call puts a foreign file into a cache
     target.parent.mkdir(parents=True)
     path.rename(target)
     found = store.get(key)
@@ -123,7 +123,7 @@ def subtitles(path: Path) -> str | None:
 
 
 def records(path: Path) -> str | None:
-    """Checks, mends and groups; the mended copy must be without problems."""
+    """Checks, mends and groups; the mended copy must have no problems."""
     from hourllava.data.records.check import CheckReport, check_records
     from hourllava.data.records.group import group_records
     from hourllava.data.records.mend import fix_records

@@ -1,4 +1,4 @@
-"""Small sound files of every kind, made with the library's own writers, PyAV and Pillow."""
+"""Small undamaged files of every kind, made with the library's own writers, PyAV and Pillow."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from conftest import GOLDEN, tiny_config, tiny_model
 from fuzz.mutations import damage, damage_tree
 from video.clips import write_clip
 
-# Name -> mutants of a whole run. Six seconds at 5 frames a second, a keyframe every two.
+# Name -> mutants in a whole run. Each lasts 6 s with 5 frames a second and a keyframe every 2 s.
 VIDEOS = {
     "h264.mp4": 60,
     "h264.mkv": 55,
@@ -71,7 +71,7 @@ def frames(folder: Path) -> Path:
 
 
 def memory(folder: Path) -> Path:
-    """A memory of nano's."""
+    """A memory of the nano model."""
     from hourllava.inference.engine import HourLlava
     from hourllava.inference.memory import Memory, Source
     from hourllava.model.nano import NANO
@@ -88,7 +88,7 @@ def memory(folder: Path) -> Path:
 
 
 def features_int8(folder: Path) -> Path:
-    """Features of the compressed form."""
+    """Compressed features."""
     from hourllava.data.features.files import FeatureSettings, write_features
     from hourllava.inference.memory import Memory
 
@@ -105,7 +105,7 @@ def features_int8(folder: Path) -> Path:
 
 
 def features_released(folder: Path) -> Path:
-    """Features as the release writes them."""
+    """Features in the released format."""
     torch.save({"vid_feat": torch.randn(6, 64, 32).half(), "duration": 6.0}, folder / "a.pt")
     return folder / "a.pt"
 

@@ -1,7 +1,7 @@
-"""Opens mutants in a process of its own, so that a hang or a crash is a finding and not the end.
+"""Opens mutants in a child process, so that a hang or a crash is a finding and does not end the test.
 
-The child (`python runner.py`) reads lines `{"door": ..., "number": ...}`, opens the mutant and answers with a line: its
-outcome, what was left behind, and how much memory the process and its children took at most.
+The child (`python runner.py`) reads lines `{"door": ..., "number": ...}`, opens the mutant and answers with a line: the
+outcome, what was left behind, and the peak memory of the process and its children.
 """
 
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 CASE_SECONDS = 60.0
-"""A mutant that takes longer hangs: the slowest takes some 5 s."""
+"""A mutant that takes longer counts as a hang: the slowest takes some 5 s."""
 
 START_SECONDS = 240.0
 """For the first answer: the child imports torch and makes the originals."""
@@ -31,7 +31,7 @@ FAULTS = ("raw exception", "hang", "crash", "left behind")
 
 @dataclass
 class Findings:
-    """What came of a door's mutants."""
+    """The outcomes of a door's mutants."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Findings:
 
 
 class Runner:
-    """A child that opens mutants; started anew after a hang, a crash or a gigabyte. A context manager."""
+    """A child that opens mutants; after a hang, a crash or a gigabyte a new one is started. A context manager."""
 
     def __init__(self) -> None:
         self._child: _Child | None = None
@@ -131,7 +131,7 @@ class _Child:
 
 
 def _serve() -> None:
-    # What a library prints must not come between the answers.
+    # What libraries print goes to stderr, not between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' helpers
@@ -171,7 +171,7 @@ def _open(door: Any, original: Any, place: Path, rng: random.Random) -> dict[str
         outcome, text = door.open(path) or "read", ""
     except HourLlavaError as error:
         outcome, text = "clear error", str(error)
-    except Exception as error:  # noqa: BLE001 - a raw exception is what is looked for
+    except Exception as error:  # noqa: BLE001 - a raw exception is a finding
         frames = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
         return {"outcome": "raw exception", "text": f"{error!r:.300} at {' < '.join(frames[:-7:-1])}"}
     if left := _children() - children:

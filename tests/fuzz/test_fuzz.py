@@ -1,7 +1,8 @@
-"""Mutants of every kind of file that a user hands over: read rightly, or a HourLlavaError of one line.
+"""Mutants of every kind of file that users open: each is read correctly or gives a HourLlavaError of one line.
 
-Never a raw exception, a hang, a gigabyte, a process or a descriptor left behind. `make test-fuzz` opens 475 videos
-and some 1,400 other files. `HOURLLAVA_FUZZ_SEED=7` draws other mutants, `HOURLLAVA_FUZZ_SHARE=0.1` opens a tenth.
+No mutant may give another exception, hang, take a gigabyte, or leave a process or a descriptor behind. `make test-fuzz`
+opens 475 videos and some 1,400 other files. `HOURLLAVA_FUZZ_SEED=7` draws other mutants, `HOURLLAVA_FUZZ_SHARE=0.1`
+opens a tenth of them.
 """
 
 import os
@@ -31,7 +32,7 @@ def runner() -> Iterator[Runner]:
 @pytest.mark.parametrize("door", DOORS)
 def test_mutants_are_read_or_refused_in_one_line(door: str, runner: Runner) -> None:
     findings = runner.run(door, range(max(1, round(DOORS[door].num_cases * SHARE))), SEED)
-    told = ", ".join(f"{count} {outcome}" for outcome, count in findings.outcomes.most_common())
-    print(f"{door:<18} {findings.outcomes.total():>4}: {told}; peak {findings.peak_bytes / 1e6:.0f} MB")
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in findings.outcomes.most_common())
+    print(f"{door:<18} {findings.outcomes.total():>4}: {outcomes}; peak {findings.peak_bytes / 1e6:.0f} MB")
     if findings.faults:
         pytest.fail("\n".join([f"{len(findings.faults)} faults", *findings.faults]), pytrace=False)

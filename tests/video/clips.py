@@ -1,4 +1,4 @@
-"""Known-answer clips: every frame carries its own number as a 4 x 3 board of bright and dark blocks."""
+"""Clips with known frames: every frame shows its own number as a board of 4 x 3 bright and dark blocks."""
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 COLUMNS, ROWS = 4, 3
@@ -13,14 +14,14 @@ DARK, BRIGHT = 40, 215
 
 
 def board(number: int, width: int = 64, height: int = 48) -> NDArray[np.uint8]:
-    """Grey picture [height, width] that carries a number below 4096."""
+    """Grey picture [height, width] that shows a number below 4096."""
     bits = [(number >> bit) & 1 for bit in range(COLUMNS * ROWS)]
     cells = np.array(bits, np.uint8).reshape(ROWS, COLUMNS) * (BRIGHT - DARK) + DARK
     return cells[np.arange(height) * ROWS // height][:, np.arange(width) * COLUMNS // width]
 
 
 def number_of(picture: NDArray[np.uint8]) -> int:
-    """The number that a picture [H, W, 3] carries."""
+    """The number that a picture [H, W, 3] shows."""
     grey = picture.astype(float).mean(axis=-1)
     height, width = grey.shape
     number = 0
@@ -54,6 +55,7 @@ def write_clip(
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.thread_count = 1
         if time_base is not None:
             stream.codec_context.time_base = time_base
         if sample_aspect_ratio is not None:
@@ -62,10 +64,13 @@ def write_clip(
             stream.set_display_rotation(rotation)
         sound = output.add_stream("aac", rate=48000) if audio else None
         ticks = time_base or 1 / rate
+        reformatter = VideoReformatter()  # one for all frames: setting it up takes longer than encoding a frame
         for i in range(num_frames):
             seconds = Fraction(times[i]) if times is not None else i / rate
             picture = np.repeat(board(i, width, height)[..., None], 3, axis=-1)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixel_format)
+            frame = reformatter.reformat(
+                av.VideoFrame.from_ndarray(picture, format="rgb24"), format=pixel_format, threads=1
+            )
             frame.pts, frame.time_base = round(seconds / ticks), ticks
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
@@ -84,7 +89,7 @@ def silence(num_samples: int) -> av.AudioFrame:
 
 
 def expected_numbers(frame_times: Iterable[float | Fraction], fps: float, end_seconds: float | Fraction) -> list[int]:
-    """Ground truth: the frame on screen at k / fps, worked out the slow way from the times that were written."""
+    """Ground truth: the frame on screen at each k / fps, computed the slow way from the written times."""
     times = [Fraction(time).limit_denominator(100000) for time in frame_times]
     rate = Fraction(fps).limit_denominator(100000)
     numbers = []

@@ -1,4 +1,4 @@
-"""Addresses: made valid, shown without their secrets, and what servers say of their content."""
+"""Addresses: made valid, shown without their secrets, identified by what their servers say."""
 
 import base64
 import threading
@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hourllava.errors import VideoError
-from hourllava.video import probe, source_digest, source_state
+from hourllava.video import source_digest, source_state
 from hourllava.video.address import hide_secrets, parse_address
 from hourllava.video.source import resolve_source
 from video.clips import write_clip
+from video.reading import open_here
 
 LOGIN = "Basic " + base64.b64encode("user:pass/w@rd é".encode()).decode()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by what the path says; the content is `server.content`."""
+    """The path chooses the answer; the content is `server.content`."""
 
     def do_HEAD(self, body=False):
         self.server.requests.append((self.command, self.path))
@@ -78,12 +79,12 @@ def url(server, path, login=""):
 
 
 @pytest.mark.parametrize("path", ["plain", "no-length", "refuses-both", "refuses-both/tag"])
-def test_an_address_whose_content_nobody_tells_has_no_digest(server, path):
+def test_an_address_without_date_and_tag_has_no_digest(server, path):
     assert source_digest(url(server, path), allow_network=True) is None
 
 
 @pytest.mark.parametrize("path", ["tag", "date", "tag/date/no-length", "refuses-head/tag", "tag?sign=%20&x=a b"])
-def test_an_address_is_told_by_its_tag_or_date(server, path):
+def test_an_address_is_identified_by_its_tag_or_date(server, path):
     address = url(server, path)
     state = source_state(address, allow_network=True)
     assert source_digest(address, allow_network=True) == state.digest is not None
@@ -93,12 +94,12 @@ def test_an_address_is_told_by_its_tag_or_date(server, path):
     assert source_digest(address, allow_network=True) != state.digest
 
 
-def test_nothing_is_asked_where_no_digest_is_needed(server):
+def test_the_server_is_not_asked_if_no_digest_is_needed(server):
     assert source_state(url(server, "tag"), allow_network=True, ask_server=False).digest is None
     assert server.requests == []
 
 
-def test_servers_that_fail_get_one_line(server):
+def test_failing_servers_give_an_error_of_one_line(server):
     for path in ("gone", "gone/tag", "broken"):
         with pytest.raises(VideoError, match="cannot be read") as error:
             source_digest(url(server, path), allow_network=True)
@@ -110,8 +111,8 @@ def test_servers_that_fail_get_one_line(server):
 @pytest.mark.parametrize(
     "path", ["a b.ts", "\u00fc\u4e2d.ts", "100%.ts", "a%20b.ts", "a.ts?x=1 2&y=\u00e9", "a.ts#part"]
 )
-def test_letters_that_addresses_may_not_hold_are_encoded(server, path):
-    assert probe(url(server, path), allow_network=True).width_pixels == 64
+def test_letters_that_are_not_allowed_in_addresses_are_encoded(server, path):
+    assert open_here(url(server, path), allow_network=True).info.width_pixels == 64
     asked = server.requests[-1][1]
     assert asked.isascii()
     assert " " not in asked
@@ -122,13 +123,13 @@ def test_a_login_reaches_the_server_and_nothing_else(server):
     address = url(server, "login/tag.ts?token=sesame", f"user:{quote('pass/w@rd é', safe='')}@")
     state = source_state(address, allow_network=True)
     assert state.digest is not None
-    info = probe(address, allow_network=True)
+    info = open_here(address, allow_network=True).info
     assert info.width_pixels == 64
     shown = f"{state} {info} {hide_secrets(address)}"
     wrong = url(server, "login/tag.ts", "user:wrong-secret@")
     assert source_digest(wrong, allow_network=True) is None
     with pytest.raises(VideoError) as error:
-        probe(wrong, allow_network=True)
+        open_here(wrong, allow_network=True)
     shown += str(error.value)
     for secret in ("pass", "w@rd", "w%40rd", "sesame", "wrong-secret"):
         assert secret not in shown
@@ -145,7 +146,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
     raw=st.booleans(),
 )
 def test_no_password_is_ever_shown(user, before, after, scheme, raw):
-    """Whatever its letters, encoded or as they are."""
+    """With any letters, encoded or raw."""
     password = f"{before}SECRET{after}"
     if not raw:
         user, password = quote(user, safe=""), quote(password, safe="")
@@ -170,7 +171,7 @@ def test_no_password_is_ever_shown(user, before, after, scheme, raw):
         ("file:///videos/a?b@c.mp4", "file:///videos/a?b@c.mp4"),
     ],
 )
-def test_what_is_no_secret_is_shown(text, shown):
+def test_all_but_secrets_is_shown(text, shown):
     assert hide_secrets(text) == shown
 
 

@@ -1,4 +1,4 @@
-"""Pictures of files look as a viewer shows them: whatever the mode, the orientation and the transparency."""
+"""Picture files of any mode, orientation and transparency look as in a viewer."""
 
 import io
 
@@ -8,9 +8,8 @@ from PIL import Image, ImageOps
 
 from hourllava.data.prepare.shard import _jpeg
 from hourllava.errors import DataError, VideoError
-from hourllava.video import read_frames
-from hourllava.video.folder import _open_picture
 from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
+from video.reading import open_here, read_here
 
 RAMP = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (64, 1))
 ORIENTATION = 0x0112
@@ -25,9 +24,7 @@ def shown_by_all(path):
     """The picture alone, as a record's, and as a frame of a folder: [3, H, W, 3]."""
     alone = read(path)
     record = np.asarray(Image.open(io.BytesIO(_jpeg(path.name, path.parent, None)))).astype(int)
-    with read_frames(path.parent, fps=1.0, num_processes=1) as frames:
-        frame = next(iter(frames)).frames[0].astype(int)
-    return alone, record, frame
+    return alone, record, read_here(path.parent).frames[0].astype(int)
 
 
 GREYS = {
@@ -45,7 +42,7 @@ GREYS = {
 
 
 @pytest.mark.parametrize("name", GREYS)
-def test_grey_of_any_depth_looks_as_it_is(name, tmp_path):
+def test_grey_of_any_depth_keeps_its_look(name, tmp_path):
     Image.fromarray(GREYS[name]).save(tmp_path / name)
     for shown in shown_by_all(tmp_path / name):
         assert np.abs(shown - RAMP[..., None].astype(int)).max() <= 3, name  # JPEG
@@ -60,17 +57,14 @@ def test_more_than_8_bits_of_a_pgm(tmp_path):
 @pytest.mark.parametrize(
     "values", [-RAMP.astype(np.float32), RAMP.astype(np.float32) * 1e9, np.full((8, 8), np.nan, np.float32)]
 )
-def test_values_of_no_known_range_are_named(values, tmp_path):
+def test_values_outside_known_ranges_are_refused(values, tmp_path):
     Image.fromarray(values).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match="allowed: 0 to 1, 255, 65535"):
         read(tmp_path / "a.tiff")
     with pytest.raises(DataError, match=r"a\.tiff is damaged, or of a form that is not read: its values are"):
         _jpeg("a.tiff", tmp_path, None)
-    with (
-        pytest.raises(VideoError, match=r"a\.tiff cannot be read as a picture"),
-        read_frames(tmp_path, fps=1.0) as frames,
-    ):
-        list(frames)
+    with pytest.raises(VideoError, match=r"a\.tiff cannot be read as a picture"):
+        open_here(tmp_path)
 
 
 def ink(mode):
@@ -133,7 +127,7 @@ def test_pictures_are_upright(mode, orientation, ending, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
-def test_a_damaged_orientation_costs_nothing_but_itself(tmp_path):
+def test_a_damaged_orientation_is_ignored(tmp_path):
     picture = Image.fromarray(RAMP).convert("RGB")
     picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40)
     assert np.abs(read(tmp_path / "a.jpg") - RAMP[..., None].astype(int)).max() <= 4
@@ -143,7 +137,7 @@ def test_a_damaged_orientation_costs_nothing_but_itself(tmp_path):
 def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     Image.new("1", (3000, 3000)).save(tmp_path / "a.png")
     Image.new("RGB", (3000, 3000)).save(tmp_path / "b.jpg", quality=1)
-    for limit in (8_000_000, 4_000_000):  # Pillow warns of the first, and refuses the second
+    for limit in (8_000_000, 4_000_000):  # Pillow warns at the first and refuses at the second
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         for name in ("a.png", "b.jpg"):
             with pytest.raises(PICTURE_ERRORS):
@@ -151,4 +145,4 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
             with pytest.raises(DataError, match=f"{name} has more than {limit} pixels"):
                 _jpeg(name, tmp_path, None)
         with pytest.raises(VideoError, match=r"a\.png cannot be read as a picture"):
-            _open_picture(tmp_path / "a.png")  # here: a reader decodes in a process of its own
+            open_here(tmp_path)

@@ -1,4 +1,4 @@
-"""Reading known-answer clips: the right frame at every sample time, for every kind of timing and container."""
+"""Reading clips with known frames: the right frame at every sample time, for all kinds of timing and containers."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -9,22 +9,13 @@ import pytest
 from PIL import Image
 
 from hourllava.errors import ConfigError
-from hourllava.video import probe, read_frames
+from hourllava.video import read_frames
 from hourllava.video.demuxer import Demuxer
 from hourllava.video.sampled import SampledVideo
 from hourllava.video.source import resolve_source
 from hourllava.video.timeline import SampleGrid
-from video.clips import board, expected_numbers, number_of, write_clip
-
-
-def read(source, **options):
-    """Numbers, sample times and timestamps of everything, and the reader."""
-    with read_frames(source, **options) as reader:
-        batches = list(reader)
-    numbers = [number_of(frame) for batch in batches for frame in batch.frames]
-    samples = [second for batch in batches for second in batch.sample_seconds]
-    timestamps = [second for batch in batches for second in batch.timestamps_seconds]
-    return numbers, samples, timestamps, reader
+from video.clips import board, expected_numbers, write_clip
+from video.reading import open_here, read_here
 
 
 @pytest.mark.parametrize(
@@ -44,12 +35,12 @@ def test_frame_on_screen_at_each_sample(tmp_path, fps, sample_fps, num_frames):
     path = write_clip(tmp_path / "clip.mp4", num_frames, fps)
     rate = Fraction(fps).limit_denominator(100000)
     times = [i / rate for i in range(num_frames)]
-    numbers, samples, timestamps, reader = read(path, fps=sample_fps)
-    assert numbers == expected_numbers(times, sample_fps, num_frames / rate)
-    np.testing.assert_allclose(samples, np.arange(len(numbers)) / sample_fps)
-    np.testing.assert_allclose(timestamps, [float(times[number]) for number in numbers], atol=1e-4)
-    assert reader.info.duration_seconds == pytest.approx(float(num_frames / rate), abs=1e-3)
-    assert reader.gaps == ()
+    video = read_here(path, fps=sample_fps)
+    assert video.numbers == expected_numbers(times, sample_fps, num_frames / rate)
+    np.testing.assert_allclose(video.sample_seconds, np.arange(len(video.numbers)) / sample_fps)
+    np.testing.assert_allclose(video.timestamps, [float(times[number]) for number in video.numbers], atol=1e-4)
+    assert video.info.duration_seconds == pytest.approx(float(num_frames / rate), abs=1e-3)
+    assert video.gaps == ()
 
 
 @pytest.mark.parametrize(
@@ -74,32 +65,44 @@ def test_frame_on_screen_at_each_sample(tmp_path, fps, sample_fps, num_frames):
 def test_containers_and_codecs(tmp_path, suffix, codec, pixel_format):
     options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
     path = write_clip(tmp_path / f"clip.{suffix}", 60, codec=codec, pixel_format=pixel_format, options=options)
-    numbers, _, timestamps, _ = read(path, fps=5)
-    assert numbers == list(range(0, 60, 5))
-    np.testing.assert_allclose(timestamps, np.arange(12) / 5, atol=2e-3)
+    video = read_here(path, fps=5)
+    assert video.numbers == list(range(0, 60, 5))
+    np.testing.assert_allclose(video.timestamps, np.arange(12) / 5, atol=2e-3)
 
 
 @pytest.mark.parametrize("gop", [7, 250])
 @pytest.mark.parametrize("is_open", [0, 1])
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
-def test_any_number_of_processes_gives_the_same(tmp_path, gop, is_open, suffix):
-    """130 s are three segments; every frame's number is checked, so the joins are exact."""
+def test_any_number_of_readers_gives_the_same(tmp_path, gop, is_open, suffix):
+    """130 s are three segments; the number of every frame is checked, so the borders are exact."""
     options = {"g": str(gop), "x264-params": f"open-gop={is_open}:bframes=4:b-adapt=0:scenecut=0"}
     path = write_clip(tmp_path / f"clip.{suffix}", 1300, 10, options=options)
-    results = [read(path, fps=2, num_processes=count) for count in (1, 2, 3)]
-    for numbers, samples, timestamps, _ in results:
-        assert numbers == list(range(0, 1300, 5))
-        assert samples == results[0][1]
-        assert timestamps == results[0][2]
+    results = [read_here(path, fps=2, num_readers=count) for count in (1, 2, 3)]
+    for video in results:
+        assert video.numbers == list(range(0, 1300, 5))
+        assert video.sample_seconds == results[0].sample_seconds
+        assert video.timestamps == results[0].timestamps
+
+
+@pytest.mark.parametrize("num_processes", [1, 3])
+def test_processes_give_what_is_read_here(shared_clip, num_processes):
+    path = shared_clip("mp4", 1500, 10, options={"g": "50"})
+    with read_frames(path, fps=2, num_processes=num_processes, size_pixels=(24, 32)) as reader:
+        batches = list(reader)
+    here = read_here(path, fps=2, size_pixels=(24, 32))
+    np.testing.assert_array_equal(np.concatenate([batch.frames for batch in batches]), here.frames)
+    assert [second for batch in batches for second in batch.sample_seconds] == here.sample_seconds
+    assert [second for batch in batches for second in batch.timestamps_seconds] == here.timestamps
+    assert (reader.info, reader.gaps) == (here.info, here.gaps)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
-def test_every_packet_is_read_about_once(tmp_path, suffix):
-    """MPEG-TS lands behind the keyframe asked for; looking for it once read a file 30 times over.
+def test_every_packet_is_read_about_once(shared_clip, suffix):
+    """Seeks in MPEG-TS land behind the wanted keyframe; searching for it once read a file 30 times.
 
     It has no index, so all packets are read once more, before, to see that its clock is steady.
     """
-    path = write_clip(tmp_path / f"clip.{suffix}", 3000, 10, options={"g": "50"})
+    path = shared_clip(suffix, 1500, 10, options={"g": "50"})
     num_packets = 0
 
     def count():
@@ -107,28 +110,28 @@ def test_every_packet_is_read_about_once(tmp_path, suffix):
         num_packets += 1
 
     samples = SampledVideo(Demuxer(resolve_source(path), count), SampleGrid.of(1))
-    assert samples.num_segments == 5
-    shown = [item for index in range(5) for item in samples.segment(index)]
-    assert [item.sample for item in shown] == list(range(300))
+    assert samples.num_segments == 3
+    shown = [item for index in range(3) for item in samples.segment(index)]
+    assert [item.sample for item in shown] == list(range(150))
     num_looks = 1 if suffix == "mp4" else 2
-    assert num_looks * 3000 < num_packets < num_looks * 3000 + 3000
+    assert num_looks * 1500 < num_packets < num_looks * 1500 + 1500
 
 
 def test_keyframe_flags_that_lie(tmp_path):
-    """An mp4 whose index calls every frame a keyframe: decoding begins further back until it is right."""
+    """An mp4 whose index marks every frame as a keyframe: decoding begins further back until frames are whole."""
     path = write_clip(tmp_path / "clip.mp4", 1300, 10, options={"g": "100"})
     data = bytearray(path.read_bytes())
     name = data.index(b"stss")
-    data[name : name + 4] = b"free"  # no table of sync samples: all are
+    data[name : name + 4] = b"free"  # without this table every frame counts as a keyframe
     path.write_bytes(data)
-    assert read(path, fps=2)[0] == list(range(0, 1300, 5))
-    assert read(path, fps=0.05)[0] == list(range(0, 1300, 200))
+    assert read_here(path, fps=2).numbers == list(range(0, 1300, 5))
+    assert read_here(path, fps=0.05).numbers == list(range(0, 1300, 200))
 
 
 def test_gradual_refresh_without_keyframes(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=40:bframes=0"}
     path = write_clip(tmp_path / "clip.ts", 1300, 10, options=options)
-    assert read(path, fps=2, num_processes=2)[0] == list(range(0, 1300, 5))
+    assert read_here(path, fps=2, num_readers=2).numbers == list(range(0, 1300, 5))
 
 
 def test_variable_frame_rate(tmp_path):
@@ -136,21 +139,21 @@ def test_variable_frame_rate(tmp_path):
     steps = rng.choice([20, 33, 40, 500, 1700], 120)
     times = [Fraction(int(t), 1000) for t in np.concatenate([[0], np.cumsum(steps)[:-1]])]
     path = write_clip(tmp_path / "vfr.mkv", 120, times=times, time_base=Fraction(1, 1000))
-    numbers, _, timestamps, reader = read(path, fps=3)
-    end = reader.info.duration_seconds
+    video = read_here(path, fps=3)
+    end = video.info.duration_seconds
     assert float(times[-1]) < end < float(times[-1]) + 2
     expected = expected_numbers([round(t, 3) for t in times], 3, times[-1])
-    assert numbers[: len(expected)] == expected
-    np.testing.assert_allclose(timestamps, [float(times[number]) for number in numbers], atol=1e-6)
+    assert video.numbers[: len(expected)] == expected
+    np.testing.assert_allclose(video.timestamps, [float(times[number]) for number in video.numbers], atol=1e-6)
 
 
 def test_clock_starts_at_the_first_picture(tmp_path):
     times = [Fraction(7) + Fraction(i, 25) for i in range(75)]
     path = write_clip(tmp_path / "late.mkv", 75, times=times, time_base=Fraction(1, 1000))
-    numbers, samples, timestamps, reader = read(path)
-    assert numbers == [0, 25, 50]
-    assert samples == timestamps == [0, 1, 2]
-    assert reader.info.start_seconds == 7
+    video = read_here(path)
+    assert video.numbers == [0, 25, 50]
+    assert video.sample_seconds == video.timestamps == [0, 1, 2]
+    assert video.info.start_seconds == 7
 
 
 def test_b_frames_with_a_negative_start(tmp_path):
@@ -163,9 +166,9 @@ def test_b_frames_with_a_negative_start(tmp_path):
         options={"x264-params": "bframes=3"},
         container_options={"avoid_negative_ts": "disabled"},
     )
-    numbers, _, timestamps, _ = read(path)
-    assert numbers == [0, 25, 50, 75]
-    assert timestamps == [0, 1, 2, 3]
+    video = read_here(path)
+    assert video.numbers == [0, 25, 50, 75]
+    assert video.timestamps == [0, 1, 2, 3]
 
 
 def test_edit_list_hides_the_beginning(tmp_path):
@@ -180,9 +183,9 @@ def test_edit_list_hides_the_beginning(tmp_path):
     data[media_time : media_time + 4] = (before + ticks * 10 // 25).to_bytes(4)
     trimmed = tmp_path / "trimmed.mp4"
     trimmed.write_bytes(data)
-    numbers, _, timestamps, _ = read(trimmed)
-    assert numbers[:3] == [10, 35, 60]
-    assert timestamps[:3] == [0, 1, 2]
+    video = read_here(trimmed)
+    assert video.numbers[:3] == [10, 35, 60]
+    assert video.timestamps[:3] == [0, 1, 2]
 
 
 def test_wrong_duration_in_the_header(tmp_path):
@@ -192,47 +195,47 @@ def test_wrong_duration_in_the_header(tmp_path):
     for milliseconds in (1_000.0, 9_000_000.0):
         data[position : position + 8] = np.float64(milliseconds).astype(">f8").tobytes()
         path.write_bytes(data)
-        numbers, _, _, reader = read(path)
-        assert numbers == [0, 25, 50, 75]
-        assert reader.info.duration_seconds == pytest.approx(4.0, abs=0.05)
-        assert reader.gaps == ()
+        video = read_here(path)
+        assert video.numbers == [0, 25, 50, 75]
+        assert video.info.duration_seconds == pytest.approx(4.0, abs=0.05)
+        assert video.gaps == ()
 
 
 def test_one_frame_and_a_fifth_of_a_second(tmp_path):
-    assert read(write_clip(tmp_path / "one.mp4", 1))[0] == [0]
-    assert read(write_clip(tmp_path / "one.mkv", 1))[0] == [0]
-    assert read(write_clip(tmp_path / "short.mp4", 5))[0] == [0]
+    assert read_here(write_clip(tmp_path / "one.mp4", 1)).numbers == [0]
+    assert read_here(write_clip(tmp_path / "one.mkv", 1)).numbers == [0]
+    assert read_here(write_clip(tmp_path / "short.mp4", 5)).numbers == [0]
 
 
 def test_gif_of_three_frames(tmp_path):
     pictures = [Image.fromarray(board(i)) for i in range(3)]
     path = tmp_path / "three.gif"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[500, 1000, 700])
-    numbers, _, timestamps, _ = read(path, fps=2)
-    assert numbers == [0, 1, 1, 2, 2]
-    np.testing.assert_allclose(timestamps, [0, 0.5, 0.5, 1.5, 1.5])
+    video = read_here(path, fps=2)
+    assert video.numbers == [0, 1, 1, 2, 2]
+    np.testing.assert_allclose(video.timestamps, [0, 0.5, 0.5, 1.5, 1.5])
 
 
 def test_raw_stream_without_timestamps(tmp_path):
     path = write_clip(tmp_path / "raw.h264", 60, 25, container="h264", options={"x264-params": "bframes=2"})
-    numbers, _, timestamps, reader = read(path)
-    assert numbers == [0, 25, 50]
-    assert timestamps == [0, 1, 2]
-    assert reader.info.timestamps_derived
+    video = read_here(path)
+    assert video.numbers == [0, 25, 50]
+    assert video.timestamps == [0, 1, 2]
+    assert video.info.timestamps_derived
 
 
-def test_start_and_end_keep_the_grid(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", 1000, 10)
-    numbers, samples, _, _ = read(path, fps=2, start_seconds=70.1, end_seconds=72)
-    assert samples == [70.5, 71, 71.5]
-    assert numbers == [705, 710, 715]
-    assert read(path, start_seconds=500)[0] == []
+def test_start_and_end_keep_the_grid(shared_clip):
+    path = shared_clip("mp4", 1500, 10, options={"g": "50"})
+    video = read_here(path, fps=2, start_seconds=70.1, end_seconds=72)
+    assert video.sample_seconds == [70.5, 71, 71.5]
+    assert video.numbers == [705, 710, 715]
+    assert read_here(path, start_seconds=500).numbers == []
 
 
-def test_low_rate_skips_whole_groups(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", 2000, 10, options={"g": "20"})
-    assert read(path, fps=0.01)[0] == [0, 1000]
-    assert read(path, fps=0.05)[0] == list(range(0, 2000, 200))
+def test_low_rate_skips_whole_groups(shared_clip):
+    path = shared_clip("mp4", 1500, 10, options={"g": "50"})
+    assert read_here(path, fps=0.01).numbers == [0, 1000]
+    assert read_here(path, fps=0.05).numbers == list(range(0, 1500, 200))
 
 
 def test_batches_and_progress(tmp_path):
@@ -249,13 +252,13 @@ def test_batches_and_progress(tmp_path):
 
 
 def test_growing_file_is_read_on(tmp_path):
-    """A recording: what was there is read, and later the rest from where the reader stopped."""
+    """A recording: its present part is read, and later the rest from where the reader stopped."""
     whole = write_clip(tmp_path / "whole.ts", 300, 10, options={"g": "20"}).read_bytes()
     path = tmp_path / "growing.ts"
     path.write_bytes(whole[: len(whole) // 188 // 2 * 188])
-    first = read(path)[0]
+    first = read_here(path).numbers
     path.write_bytes(whole)
-    second = read(path, start_seconds=len(first))[0]
+    second = read_here(path, start_seconds=len(first)).numbers
     assert 5 < len(first) < 30
     assert first[:-1] == list(range(0, 300, 10))[: len(first) - 1]
     assert second == list(range(0, 300, 10))[len(first) :]
@@ -265,24 +268,24 @@ def test_folder_of_numbered_frames(tmp_path):
     for i in range(12):
         Image.fromarray(board(i)).save(tmp_path / f"frame{i}.png")
     (tmp_path / "notes.txt").write_text("not a picture")
-    numbers, samples, timestamps, reader = read(tmp_path)
-    assert numbers == list(range(12))
-    assert samples == timestamps == list(range(12))
-    assert reader.info.timestamps_derived
-    assert read(tmp_path, folder_fps=4, fps=2)[0] == [0, 2, 4, 6, 8, 10]
-    assert read(tmp_path, fps=2, end_seconds=2, num_processes=2)[0] == [0, 0, 1, 1]
+    video = read_here(tmp_path)
+    assert video.numbers == list(range(12))
+    assert video.sample_seconds == video.timestamps == list(range(12))
+    assert video.info.timestamps_derived
+    assert read_here(tmp_path, folder_fps=4, fps=2).numbers == [0, 2, 4, 6, 8, 10]
+    assert read_here(tmp_path, fps=2, end_seconds=2, num_readers=2).numbers == [0, 0, 1, 1]
 
 
 def test_file_address(tmp_path):
     path = write_clip(tmp_path / "a b.mp4", 30)
-    assert read(path.as_uri())[0] == [0, 25]
-    assert probe(path.as_uri()).path == str(path)
+    assert read_here(path.as_uri()).numbers == [0, 25]
+    assert open_here(path.as_uri()).info.path == str(path)
 
 
 def test_name_that_looks_like_a_protocol(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 30)
     odd = path.rename(tmp_path / "concat:x|y.mp4")
-    assert read(odd)[0] == [0, 25]
+    assert read_here(odd).numbers == [0, 25]
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ from PIL import Image
 
 from hourllava.errors import ConfigError, VideoError
 from hourllava.video import identity, probe, read_frames, source_digest, source_state
-from hourllava.video.demuxer import _open_container
+from hourllava.video.container import open_container
 from hourllava.video.formats import FORMATS
 from hourllava.video.identity import DIGEST_BLOCK_BYTES, DIGEST_BLOCKS
-from hourllava.video.source import Source, SourceKind, frame_files
+from hourllava.video.source import Source, SourceKind, descriptor_of, frame_files, resolve_source
 from video.clips import number_of, write_clip
+from video.reading import open_here, read_here
 
+CHILD_ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "sources.md"
 
 
@@ -56,7 +58,7 @@ def test_address_needs_permission(tmp_path, address):
     write_clip(tmp_path / "clip.mp4", 70)
     assert source_digest(url, allow_network=True) != before
     with pytest.raises(VideoError, match="cannot be"):
-        probe(f"{address}/missing.mp4", allow_network=True)
+        open_here(f"{address}/missing.mp4", allow_network=True)
     with pytest.raises(VideoError, match="cannot be"):
         source_digest(f"{address}/missing.mp4", allow_network=True)
 
@@ -84,10 +86,10 @@ def test_playlists_are_refused_under_any_name(tmp_path, kind, name):
         for opens in (probe, source_digest):
             with pytest.raises(VideoError, match=rf"it is a playlist \({kind}\) that names other files"):
                 opens(tmp_path / name)
-    # FFmpeg itself opens none, whatever the look at the file's beginning says.
+    # FFmpeg opens none either, if the check of the file's beginning should miss it.
     (tmp_path / name).write_text(PLAYLISTS[kind])
     with pytest.raises(VideoError, match="cannot be opened"):
-        _open_container(Source(SourceKind.FILE, str(tmp_path / name)))
+        open_container(Source(SourceKind.FILE, str(tmp_path / name)))
 
 
 def test_a_playlist_that_only_ffmpeg_recognises_is_refused(tmp_path):
@@ -96,14 +98,14 @@ def test_a_playlist_that_only_ffmpeg_recognises_is_refused(tmp_path):
     (tmp_path / "list.m3u8").write_bytes(tag + PLAYLISTS["HLS"].encode())
     for allow_playlists in (False, True):
         with pytest.raises(VideoError, match="cannot be opened"):
-            probe(tmp_path / "list.m3u8", allow_playlists=allow_playlists)
+            open_here(tmp_path / "list.m3u8", allow_playlists=allow_playlists)
 
 
 def test_playlists_that_are_allowed_have_no_digest(tmp_path):
     write_clip(tmp_path / "part.ts", 60)
     for kind in ("HLS", "ffconcat"):
         (tmp_path / "list.m3u8").write_text(PLAYLISTS[kind])
-        assert probe(tmp_path / "list.m3u8", allow_playlists=True).width_pixels == 64
+        assert open_here(tmp_path / "list.m3u8", allow_playlists=True).info.width_pixels == 64
         assert source_state(tmp_path / "list.m3u8", allow_playlists=True).digest is None
     assert source_state(tmp_path / "part.ts", allow_playlists=True).digest == source_digest(tmp_path / "part.ts")
 
@@ -113,21 +115,21 @@ def test_playlist_does_not_reach_the_network(tmp_path, address):
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(PLAYLIST.format(f"{address}/part.ts"))
     with pytest.raises(VideoError, match="cannot be opened"):
-        probe(playlist, allow_playlists=True)
+        open_here(playlist, allow_playlists=True)
 
 
 def test_address_does_not_reach_local_files(tmp_path, address):
     part = write_clip(tmp_path / "part.ts", 60)
     (tmp_path / "list.m3u8").write_text(PLAYLIST.format(part.as_uri()))
     with pytest.raises(VideoError, match="cannot be opened"):
-        probe(f"{address}/list.m3u8", allow_network=True, allow_playlists=True)
+        open_here(f"{address}/list.m3u8", allow_network=True, allow_playlists=True)
     (tmp_path / "list.m3u8").write_text(PLAYLIST.format("part.ts"))
     for kind in ("HLS", "ffconcat"):
         (tmp_path / "list.m3u8").write_text(PLAYLISTS[kind])
         with pytest.raises(VideoError, match=rf"it is a playlist \({kind}\)"):
-            probe(f"{address}/list.m3u8", allow_network=True)
+            open_here(f"{address}/list.m3u8", allow_network=True)
     (tmp_path / "list.m3u8").write_text(PLAYLIST.format("part.ts"))
-    assert probe(f"{address}/list.m3u8", allow_network=True, allow_playlists=True).width_pixels == 64
+    assert open_here(f"{address}/list.m3u8", allow_network=True, allow_playlists=True).info.width_pixels == 64
     assert source_state(f"{address}/list.m3u8", allow_network=True, allow_playlists=True).digest is None
 
 
@@ -136,7 +138,7 @@ def test_text_is_no_video(tmp_path, name):
     text = "WEBVTT\n\n" if name.endswith("vtt") else ""
     (tmp_path / name).write_text(text + "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n" * 50)
     with pytest.raises(VideoError, match=r"cannot be opened: (FFmpeg takes it for|it is no video)"):
-        _open_container(Source(SourceKind.FILE, str(tmp_path / name)))
+        open_container(Source(SourceKind.FILE, str(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
@@ -146,8 +148,7 @@ def test_a_picture_with_a_pattern_in_its_name_is_that_picture(tmp_path, name):
     for other in ("p0.png", "p1.png", "p2.png", "p000.png", "p001.png", "0.jpg", "1.jpg", "p%.png"):
         Image.new("RGB", (32, 32), (255, 0, 0)).save(tmp_path / other)
     Image.new("RGB", (32, 32), (0, 255, 0)).save(tmp_path / name)
-    with read_frames(tmp_path / name, num_processes=1) as reader:
-        (picture,) = [frame for batch in reader for frame in batch.frames]
+    (picture,) = read_here(tmp_path / name).frames
     assert picture[16, 16, 1] > 200
     assert picture[16, 16, 0] < 60
 
@@ -163,13 +164,13 @@ def test_the_formats_are_those_of_the_docs_and_lie_in_one_file():
 
 
 def test_a_folder_takes_no_scripts_for_pictures(tmp_path):
-    """Pillow tells a format by the content, and runs Ghostscript for PostScript."""
+    """Pillow recognises a format by the content and runs Ghostscript for PostScript."""
     (tmp_path / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
     with pytest.raises(VideoError, match="cannot be read as a picture"):
-        probe(tmp_path)
+        open_here(tmp_path)
     for number, name in enumerate(("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"), start=1):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png", format=name)
-    assert probe(tmp_path).duration_seconds == 8
+    assert open_here(tmp_path).info.duration_seconds == 8
 
 
 def test_a_movie_whose_pictures_lie_in_another_file_is_refused(tmp_path):
@@ -190,7 +191,7 @@ def test_a_movie_whose_pictures_lie_in_another_file_is_refused(tmp_path):
     (tmp_path / "a.mov").rename(tmp_path / "clip.mov")
     (tmp_path / "reference.mov").write_bytes(data.replace(own, entry))
     with pytest.raises(VideoError, match=r"reference\.mov"):
-        probe(tmp_path / "reference.mov")
+        open_here(tmp_path / "reference.mov")
 
 
 @pytest.mark.parametrize("source", ["rtsp://camera/1", "ftp://host/a.mp4", "file://otherhost/a.mp4"])
@@ -199,7 +200,7 @@ def test_other_protocols_are_refused(source):
         read_frames(source, allow_network=True)
 
 
-def test_names_that_are_no_source_get_one_line(tmp_path):
+def test_wrong_names_give_an_error_of_one_line(tmp_path):
     names = [None, 3, [], "", " ", "\n", "\0", "x" * 5000, "a\nb.mp4", "a\u2028b.mp4", "a\x1b[31m.mp4", b"missing"]
     names += [
         "http://[::1/a",
@@ -219,7 +220,7 @@ def test_names_that_are_no_source_get_one_line(tmp_path):
             assert len(str(error.value)) < 500
 
 
-def test_wrong_types_get_one_line(tmp_path):
+def test_wrong_types_give_an_error_of_one_line(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", 10)
     wrong = [("fps", "1"), ("fps", None), ("start_seconds", "0"), ("end_seconds", "1"), ("size_pixels", 3)]
     wrong += [("size_pixels", ("a", 2)), ("size_pixels", (1, 2, 3)), ("size_pixels", "ab"), ("batch_frames", "1")]
@@ -320,7 +321,7 @@ def test_a_source_that_changes_is_noticed(tmp_path, change):
         state.is_unchanged()
 
 
-def test_a_file_that_grows_is_another_content_but_no_error(tmp_path):
+def test_a_growing_file_is_changed_but_no_error(tmp_path):
     file = tmp_path / "clip.ts"
     file.write_bytes(b"first")
     state = source_state(file)
@@ -331,7 +332,7 @@ def test_a_file_that_grows_is_another_content_but_no_error(tmp_path):
 
 @contextlib.contextmanager
 def pipe_with(data):
-    """The reading end of a pipe that somebody writes to."""
+    """The reading end of a pipe that a thread writes `data` to."""
     reading, writing = os.pipe()
 
     def write():
@@ -346,35 +347,51 @@ def pipe_with(data):
 
 
 def test_descriptors_of_this_process_are_read(tmp_path):
-    """A child has others under the same numbers; 0 is its pipe of requests."""
+    """In a child the same numbers are other descriptors; 0 is its pipe of requests."""
     clip = write_clip(tmp_path / "clip.ts", 60)
     link = tmp_path / "link.ts"
     with clip.open("rb") as file:
         link.symlink_to(f"/proc/self/fd/{file.fileno()}")
         for name in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}", link):
-            assert source_digest(name) == source_digest(clip)
-            with read_frames(name) as reader:
-                assert [number_of(frame) for batch in reader for frame in batch.frames] == [0, 25, 50]
-        clip.unlink()  # without a name it can be read once, as a pipe
+            assert resolve_source(name) == resolve_source(clip)
+        with read_frames(link) as reader:
+            assert [number_of(frame) for batch in reader for frame in batch.frames] == [0, 25, 50]
+        clip.unlink()  # without a name it can be read once, like a pipe
         assert source_digest(f"/dev/fd/{file.fileno()}") is None
-        assert probe(f"/dev/fd/{file.fileno()}").width_pixels == 64
+        assert open_here(f"/dev/fd/{file.fileno()}").info.width_pixels == 64
     with pipe_with(write_clip(clip, 60).read_bytes()) as reading:
         assert source_digest(f"/dev/fd/{reading}") is None
         with read_frames(f"/dev/fd/{reading}") as reader:
             assert [number_of(frame) for batch in reader for frame in batch.frames] == [0, 25, 50]
 
 
-@pytest.mark.parametrize("name", ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"])
+COUNT_FRAMES = """
+import sys, hourllava.video as v
+print(v.source.resolve_source(sys.argv[1]).descriptor, sum(len(batch) for batch in v.read_frames(sys.argv[1])))
+"""
+
+
+def test_names_of_descriptors_are_recognised():
+    names = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0", f"/proc/{os.getpid()}/fd/0")
+    assert [descriptor_of(name) for name in names] == [0, 0, 0, 0]
+    assert descriptor_of("/proc/1/fd/0") is None
+    assert descriptor_of("/dev/fd/x") is None
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_standard_input_is_read(tmp_path, name):
+    piped = write_clip(tmp_path / "clip.ts", 60).read_bytes()
+    command = [sys.executable, "-c", COUNT_FRAMES, name]
+    read = subprocess.run(command, input=piped, env=CHILD_ENVIRONMENT, capture_output=True)
+    assert (read.stdout, read.stderr) == (b"0 3\n", b"")
+
+
+def test_a_file_as_standard_input_is_read_by_its_name(tmp_path):
     clip = write_clip(tmp_path / "clip.ts", 60)
-    code = "import sys, hourllava.video as v; print(sum(len(batch) for batch in v.read_frames(sys.argv[1])))"
-    command = [sys.executable, "-c", code, name]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with clip.open("rb") as file:
-        assert subprocess.run(command, stdin=file, env=environment, capture_output=True).stdout == b"3\n"
-    piped = subprocess.run(command, input=clip.read_bytes(), env=environment, capture_output=True)
-    assert (piped.stdout, piped.stderr) == (b"3\n", b"")
-    nothing = subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, capture_output=True)
+        command = [sys.executable, "-c", COUNT_FRAMES, "-"]
+        assert subprocess.run(command, stdin=file, env=CHILD_ENVIRONMENT, capture_output=True).stdout == b"None 3\n"
+    nothing = subprocess.run(command, stdin=subprocess.DEVNULL, env=CHILD_ENVIRONMENT, capture_output=True)
     assert b"cannot be opened" in nothing.stderr.splitlines()[-1]
 
 

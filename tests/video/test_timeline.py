@@ -1,4 +1,4 @@
-"""The sampling arithmetic, and the plan that leaves packets out, against slow definitions."""
+"""The arithmetic of sampling and the plan of packets to decode, against slow definitions."""
 
 from fractions import Fraction
 
@@ -41,7 +41,7 @@ def test_grid_takes_floats_as_written():
 
 @st.composite
 def streams(draw):
-    """Packets in decoding order: groups of I and P pictures with B pictures behind, the first ones perhaps leading."""
+    """Packets in decoding order: I and P pictures, each followed by B pictures; the first B may be leading."""
     pts: list[int] = []
     is_key: list[bool] = []
     now = 0
@@ -57,18 +57,18 @@ def streams(draw):
 
 
 @given(streams(), st.lists(st.integers(0, 1500), max_size=12), st.data())
-def test_plan_never_leaves_out_what_is_shown_or_referred_to(stream, samples, data):
+def test_plan_decodes_all_pictures_that_are_shown_or_referred_to(stream, samples, data):
     pts, is_key = stream
     sample_pts = sorted(samples)
     shown = {max(p for p in pts if p <= sample) for sample in sample_pts}
     done: list[Action] = []
-    while len(done) < len(pts):  # in blocks, as the decoder does
+    while len(done) < len(pts):  # in blocks, as in decoding
         sight = slice(len(done), len(done) + data.draw(st.integers(2 * REORDER_PACKETS, 100)))
         at_end = sight.stop >= len(pts)
         count = len(pts[sight]) if at_end else len(pts[sight]) - REORDER_PACKETS
         done += plan_packets(pts[sight], is_key[sight], sample_pts, count, at_end)
     dropping = False
-    began_pts = -1  # of the keyframe where decoding began afresh
+    began_pts = -1  # the keyframe where decoding began
     for i, action in enumerate(done):
         if is_key[i] and action is not Action.DROP:
             began_pts = pts[i] if dropping else began_pts
@@ -90,7 +90,7 @@ def test_plan_drops_the_tail_of_a_group():
     assert set(actions[31:75]) == {Action.DROP}
 
 
-def test_missing_timestamps_turn_economy_off():
+def test_without_timestamps_every_packet_is_decoded():
     assert plan_packets([0, None, 2], [True, False, False], [0], 3, True) == [Action.SHOW] * 3
 
 
@@ -102,7 +102,7 @@ def test_impossible_rates(fps):
 
 @given(st.lists(st.tuples(streams(), st.integers(-(10**6), 10**6)), min_size=1, max_size=4), st.booleans())
 def test_clock_map_joins_recordings(parts, has_dts):
-    """Each part's first picture is shown where the last one of the part before ends; a single part stays as it is."""
+    """The first picture of each part is shown when the last of the part before ends; a single part is unchanged."""
     clock_map = ClockMap(Fraction(1, 250), 10, 10)
     begins, expected = None, []
     mapped = []
@@ -121,7 +121,7 @@ def test_clock_map_joins_recordings(parts, has_dts):
     assert clock_map.end_pts is not None
     assert all(
         jump.ticks > 10 * 250 or jump.ticks < 0 for jump in clock_map.jumps
-    )  # what is neither far ahead nor back is a pause
+    )  # a clock that goes less far ahead makes a pause
     if len(clock_map.jumps) == len(parts) - 1:
         assert mapped == expected
 
@@ -136,3 +136,9 @@ def test_clock_map_follows_a_clock_far_ahead_and_far_back(stream, ahead, back):
                 clock_map.add(value + shift, None, 10, key)
         assert len(clock_map.jumps) == 1
         assert clock_map.end_pts == 2 * (max(pts) + 10) - pts[0]
+
+
+@given(rates, st.integers(0, 50), st.none() | st.integers(0, 90), st.fractions(0, 3, max_denominator=1000))
+def test_samples_within_a_video(rate, first, stop, duration):
+    found = SampleGrid(rate, first, stop).samples_within(duration)
+    assert set(found) == {k for k in range(first, 722) if k / rate < duration and (stop is None or k < stop)}

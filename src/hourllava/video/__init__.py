@@ -1,4 +1,4 @@
-"""Reading videos: frames at k / fps with their real presentation times, in bounded memory, whatever the file."""
+"""Reading videos of any kind: frames at k / fps with their real presentation times, in bounded memory."""
 
 from hourllava.video.identity import SourceState, source_digest, source_state
 from hourllava.video.reader import FrameReader, probe, read_frames

@@ -1,7 +1,7 @@
-"""http(s) addresses: made valid, shown without their secrets, and the server's word for which content they hold.
+"""http(s) addresses: made valid, shown without their secrets, and what the server says about their content.
 
-User and password of an address, and whatever stands behind its `?` (signed links carry their signature there), are for
-the server only. They are never shown, kept or logged.
+User, password and query (signed links have their signature there) are for the server only. They are never shown, kept
+or logged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hourllava.errors import VideoError
 TIMEOUT_SECONDS = 30
 _PATH_LETTERS = "/%:@!$&'()*+,;=~-._"
 _VALIDATORS = ("ETag", "Last-Modified")
-# What a server answers that allows neither HEAD nor a part, or wants another login than Basic: FFmpeg is asked then.
+# Answers of servers that allow neither HEAD nor ranges, or want another login than Basic. FFmpeg may still succeed.
 _REFUSING_STATUSES = frozenset({400, 401, 403, 405, 406, 407, 411, 412, 416, 501})
 
 
@@ -41,9 +41,9 @@ class Address:
 
 
 def hide_secrets(text: str) -> str:
-    """An address of any scheme, well formed or not, as it may be shown; other text as it is.
+    """An address of any scheme, valid or not, without its secrets; other text is returned unchanged.
 
-    Where it cannot be told what is a password, such as one with a raw slash in it, nothing but the scheme is shown.
+    If the password cannot be located, because it has a raw slash in it for example, only the scheme is shown.
     """
     match = re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/+", text)
     if match is None or match[0].lower().startswith("file:"):
@@ -58,10 +58,10 @@ def hide_secrets(text: str) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """Check an http(s) address, and percent-encode what may not stand in one: spaces, letters beyond ASCII.
+    """Check an http(s) address and percent-encode spaces and letters beyond ASCII.
 
     Raises:
-        VideoError: it has no host, or a port that is no number.
+        VideoError: it has no host, or its port is no number.
     """
     shown = hide_secrets(text)
     try:
@@ -95,13 +95,13 @@ def _encoded(text: str, further_letters: str = "") -> str:
 
 
 def content_validators(address: Address) -> str | None:
-    """The server's word for the content: length, date of change and tag; None if it gives neither date nor tag.
+    """Length, date of change and tag of the content, from the server; None if it gives neither date nor tag.
 
-    A length alone does not tell one content from the next. A server that refuses HEAD (signed links do) is asked for
-    the first byte.
+    A length alone does not identify a content. If the server refuses HEAD, as for signed links, the first byte is
+    requested instead.
 
     Raises:
-        VideoError: there is nothing at that address, or no server answers.
+        VideoError: nothing is at this address, or no server answers.
     """
     error: Exception | None = None
     for method, wanted in (("HEAD", {}), ("GET", {"Range": "bytes=0-0"})):
@@ -110,7 +110,7 @@ def content_validators(address: Address) -> str | None:
             request.add_header(name, value)
         if address.login:
             login = base64.b64encode(address.login.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {login}")  # for this server, no other
+            request.add_unredirected_header("Authorization", f"Basic {login}")  # for this server only
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
                 found = [response.headers.get(name, "") for name in _VALIDATORS]

@@ -1,4 +1,4 @@
-"""A decoding process as its parent sees it: how it is started, its pipes, and why it ended."""
+"""A decoding process seen from its parent: how it is started, its pipes, and why it ended."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hourllava.errors import VideoError
 from hourllava.video.source import Source
 
 PIPE_BYTES = 1 << 20
-STDERR_BYTES = 1 << 16  # the end of what a child said that is looked at
+STDERR_BYTES = 1 << 16  # how much of the end of a child's stderr is read
 
 _NO_MEMORY = "memory ran out: free memory, or use fewer processes"
 
-# How a child was ended, for its message.
+# Signal that ended a child -> why, and what to do.
 _SIGNALS: dict[int, str] = {
     signal.SIGKILL: f"it was killed, most likely because {_NO_MEMORY}",
     signal.SIGABRT: f"it gave up, most likely because {_NO_MEMORY}",
@@ -59,7 +59,7 @@ class Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        # A wish: the kernel refuses once a user's pipes take 64 MiB, and the small ones do as well.
+        # May fail: the kernel refuses once a user's pipes take 64 MiB. Small pipes work too.
         with contextlib.suppress(OSError, AttributeError):  # AttributeError: no such call outside Linux
             fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._poll = select.poll()  # select() takes no descriptors from 1,024 up
@@ -67,19 +67,19 @@ class Child:
         self.send({**request, "source": opened.as_message()})
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a line; a child that is gone is noticed when its answer is read."""
+        """Send a line; if the child is gone, reading its answer fails."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(json.dumps(message).encode() + b"\n")
 
     def is_ready(self, wait_seconds: float) -> bool:
-        """Whether something can be read within a time."""
+        """Whether something can be read within this time."""
         return bool(self._poll.poll(wait_seconds * 1000))
 
     def receive(self) -> dict[str, Any]:
-        """The next message that is not a mere sign of life.
+        """The next message other than a sign of life.
 
         Raises:
-            VideoError: the child says so, is silent for too long, or is gone.
+            VideoError: the child reports an error, is silent for too long, or is gone.
         """
         while True:
             length = bytearray(4)
@@ -93,7 +93,11 @@ class Child:
                 return message
 
     def receive_into(self, view: memoryview) -> None:
-        """Fill a buffer."""
+        """Fill a buffer.
+
+        Raises:
+            VideoError: the child is silent for too long, or is gone.
+        """
         while view.nbytes:
             if not self.is_ready(self._timeout_seconds):
                 raise VideoError(
@@ -128,7 +132,7 @@ class Child:
 
 
 def _scratch_file() -> IO[bytes]:
-    """For what a child says on stderr; nothing is kept of it where there is no place for temporary files."""
+    """A file for a child's stderr; /dev/null if there is no place for temporary files."""
     try:
         return tempfile.TemporaryFile()
     except OSError:
@@ -136,15 +140,15 @@ def _scratch_file() -> IO[bytes]:
 
 
 def _start_process(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[bytes], Source]:
-    """A child, and the source as it finds it there."""
+    """A child, and the source under the names that are valid in it."""
     descriptor = None
     if source.descriptor is not None:
-        # Under a number of its own: 0 is the pipe of requests there.
+        # Under another number: 0 is the pipe of requests in the child.
         descriptor = os.dup(source.descriptor)
         source = replace(source, opened=f"/dev/fd/{descriptor}", descriptor=descriptor)
     try:
-        # -P and PYTHONPATH: the child imports from where the parent does, and from nowhere else. A new session: Ctrl-C
-        # in the terminal reaches the parent only, which ends the child.
+        # -P and PYTHONPATH: the child imports from the same folders as the parent. A new session: Ctrl-C in a terminal
+        # reaches the parent only, which ends the child.
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", "from hourllava.video.worker import main; main()"],
             stdin=subprocess.PIPE,

@@ -1,15 +1,14 @@
-"""A folder of numbered frames read as a video of a given rate."""
+"""A folder of numbered frames, read as a video of a given rate."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from hourllava.errors import VideoError
-from hourllava.video.picture import PictureArray
+from hourllava.video.picture import PictureArray, resized
 from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
 from hourllava.video.source import Source, frame_files
 from hourllava.video.timeline import MAX_DENOMINATOR, SampleGrid
@@ -21,7 +20,7 @@ class FrameFolder:
 
     Args:
         source: The folder.
-        folder_fps: Pictures per second that the folder stands for.
+        folder_fps: Pictures per second.
 
     Raises:
         VideoError: the first picture cannot be read.
@@ -40,27 +39,21 @@ class FrameFolder:
             pixel_format=mode,
             width_pixels=width,
             height_pixels=height,
-            rotation_degrees=0,
-            sample_aspect_ratio=1.0,
             duration_seconds=float(len(self._files) / self._fps),
             average_fps=float(self._fps),
-            start_seconds=0.0,
-            transfer="sdr",
             timestamps_derived=True,
-            is_live=False,
         )
 
     def samples(self, grid: SampleGrid) -> range:
-        """The samples that fall into the folder's time."""
-        stop = -(-len(self._files) * grid.fps // self._fps)
-        return range(grid.first, int(stop if grid.stop is None else min(stop, grid.stop)))
+        """The samples of a grid that lie within the video."""
+        return grid.samples_within(len(self._files) / self._fps)
 
     def frame_index(self, grid: SampleGrid, sample: int) -> int:
-        """Which picture a sample shows."""
+        """Which picture is on screen at a sample."""
         return min(int(sample / grid.fps * self._fps), len(self._files) - 1)
 
     def seconds(self, index: int) -> float:
-        """Time of a picture."""
+        """When a picture begins."""
         return float(index / self._fps)
 
     def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray:
@@ -69,11 +62,8 @@ class FrameFolder:
         Raises:
             VideoError: the picture is damaged.
         """
-        height, width = size_pixels or (self.info.height_pixels, self.info.width_pixels)
         with _open_picture(self._files[index]) as picture:
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-            return np.array(picture)
+            return resized(picture, size_pixels or (self.info.height_pixels, self.info.width_pixels))
 
 
 def _open_picture(path: Path) -> Image.Image:

@@ -1,9 +1,9 @@
-"""Which content a source holds: a digest of it, and whether it still holds the same.
+"""Which content a source holds: its digest, and whether it has changed.
 
-A memory is kept under the digest of its video, so a digest must never stand for another content. The state of a file is
-noted before it is hashed and compared after it was read: a file that is replaced in between is noticed. Where nothing
-can be told there is no digest, and nothing is kept: of a pipe, of a playlist (it names other files), of an address
-whose server gives neither date nor tag.
+A memory is kept under the digest of its video, so one digest must never stand for two contents. The state of a file is
+noted before it is hashed and compared after it was read, so a file replaced in between is noticed. Some sources have no
+digest, and no memory of them is kept: pipes, playlists (they name other files), and addresses whose server gives
+neither date nor tag.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from hourllava.video.source import Source, SourceKind, frame_files, resolve_sour
 
 DIGEST_BLOCK_BYTES = 1 << 20
 DIGEST_BLOCKS = 256
-DIGEST_PICTURES = 4096  # folders of more are hashed by a part of their contents
+DIGEST_PICTURES = 4096  # of a folder of more pictures only some are read
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """What a source held when it was looked at.
+    """The content of a source at one moment.
 
     Attributes:
-        source: What was looked at.
-        stamp: Inode, length and time of change of a file, the same of all pictures of a folder, the server's word for
-            an address; None where none can be had.
-        digest: "sha256:" and 64 hexadecimal digits; None if the content cannot be told.
+        source: The source.
+        stamp: Inode, length and time of change of a file or of all pictures of a folder; length, date and tag of an
+            address; None if there are none.
+        digest: "sha256:" and 64 hexadecimal digits; None if the content cannot be identified.
     """
 
     source: Source
@@ -39,16 +39,16 @@ class SourceState:
 
     @classmethod
     def of(cls, source: Source) -> SourceState:
-        """The state of a file at this moment, without a digest: costs one look at the file system."""
+        """The state of a file now, without a digest: one call of the file system."""
         return cls(source, _file_stamp(source))
 
     def is_unchanged(self) -> bool:
-        """Whether the source holds the same as before; True where that cannot be told.
+        """Whether the source is as it was; True if that cannot be known.
 
-        A file that only grew (a recording) and an address of another date hold something else, and that is no error.
+        False, and no error, for a file that only grew (a recording) and for an address of another date.
 
         Raises:
-            VideoError: the file or folder changed in another way: what was read mixes two videos.
+            VideoError: the file or folder changed in another way: the frames read may be of two videos.
         """
         if self.stamp is None:
             return True
@@ -60,7 +60,7 @@ class SourceState:
         try:
             is_folder = self.source.kind is SourceKind.FOLDER
             now = _folder_stamp(_pictures(Path(self.source.location))) if is_folder else _file_stamp(self.source)
-        except OSError:  # gone, or a picture of it
+        except OSError:  # the file or one of the pictures is gone
             now = None
         if now == self.stamp:
             return True
@@ -78,19 +78,21 @@ def source_state(
     allow_playlists: bool = False,
     ask_server: bool = True,
 ) -> SourceState:
-    """The state of a source at this moment, with a digest of its content where there is one.
+    """The state of a source now, with a digest of its content if it can have one.
 
-    A file up to 256 MiB is hashed whole. Of a larger one its length and 256 blocks of 1 MiB are hashed, evenly spread,
-    the first and last included, so that the cost stays below a second: any other recording, cut, re-encoding or
-    appended picture changes it; an edit of single bytes between the blocks does not. A folder is hashed by the names
-    and the contents of its pictures; one of more than 4,096 pictures or 256 MiB by the names, lengths and times of
-    change of all and the contents of 256. An address is hashed with the length, date and tag the server gives for it.
+    - A file up to 256 MiB: all bytes are hashed.
+    - A larger file: its length and 256 blocks of 1 MiB are hashed, evenly spread, with the first and the last. This
+      takes less than a second. Another recording, cut or encoding changes the digest; an edit of single bytes between
+      the blocks does not.
+    - A folder: names and contents of its pictures. Above 4,096 pictures or 256 MiB: names, lengths and times of change
+      of all pictures, and the contents of 256.
+    - An address: itself with the length, date and tag that its server gives.
 
     Args:
         source: A video, a folder of frames, or an address.
         allow_network: Whether http(s) addresses may be opened.
         allow_playlists: Whether a playlist may be opened; it has no digest.
-        ask_server: Whether the server of an address is asked for its date and tag; else an address has no digest.
+        ask_server: Whether the server of an address is asked; otherwise an address has no digest.
 
     Raises:
         VideoError: the source cannot be opened.
@@ -122,7 +124,7 @@ def source_state(
 
 
 def source_digest(source: str | os.PathLike[str], *, allow_network: bool = False) -> str | None:
-    """Identity of a source's content, as `source_state` tells it; None if it has none.
+    """Digest of a source's content, see `source_state`; None if it has none.
 
     Raises:
         VideoError: the source cannot be opened.

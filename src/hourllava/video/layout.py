@@ -1,6 +1,6 @@
-"""What a file's own structure says that PyAV does not pass on: whether bytes are missing, crops, encryption, tiles.
+"""What the structure of a file says and PyAV does not: missing bytes, crops, encryption, tiles.
 
-Everything here looks at headers only, is bounded in bytes, and takes what it cannot follow for absent.
+The functions read headers only, a bounded number of bytes, and take structures that they cannot follow for absent.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-# Boxes of ISO base media that hold boxes, and how many bytes lie before the first one. ISO/IEC 14496-12.
+# Boxes of ISO base media that hold boxes, and the number of bytes before the first of these. ISO/IEC 14496-12.
 BOX_PARENTS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"stsd": 8, b"meta": 4}
-VISUAL_ENTRY_BYTES = 78  # of a sample entry for pictures, before its boxes
+VISUAL_ENTRY_BYTES = 78  # before the boxes of a sample entry for pictures
 EBML, SEGMENT, TRACKS, TRACK, VIDEO = 0x1A45DFA3, 0x18538067, 0x1654AE6B, 0xAE, 0xE0  # RFC 9559
 TRACK_TYPE, ENCODINGS, ENCODING, ENCRYPTION = 0x83, 0x6D80, 0x6240, 0x5035
 CROPS = {0x54CC: 0, 0x54DD: 1, 0x54BB: 2, 0x54AA: 3}  # PixelCropLeft, Right, Top, Bottom
-MAX_ELEMENTS = 1_000_000  # looked at in one file
+MAX_ELEMENTS = 1_000_000  # read of one file
 TS_BYTES = 188
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Pixels that the container takes off the coded picture's sides."""
+    """Pixels that the container cuts off the sides of the coded picture."""
 
     left: int = 0
     right: int = 0
@@ -88,13 +88,13 @@ def is_encrypted(path: Path) -> bool:
 def _is_scrambled(file: BinaryIO) -> bool:
     data = _read(file, 0, 20_000 * TS_BYTES)
     bodies = [data[at + 3] for at in range(0, len(data) - 3, TS_BYTES) if data[at] == 0x47 and data[at + 3] & 0x10]
-    return sum(byte >> 7 for byte in bodies) * 10 > len(bodies)  # tables stay in clear
+    return sum(byte >> 7 for byte in bodies) * 10 > len(bodies)  # tables are never encrypted
 
 
 def is_cut_short(path: Path) -> bool:
     """Whether a file has fewer bytes than its structure says: Matroska, WebM, RIFF (AVI, WebP), mp4, GIF and PNG.
 
-    A recording that still grows does not say its length. MPEG streams, Ogg and FLV never do: False.
+    False for files that do not state their length: recordings that still grow, MPEG streams, Ogg, FLV.
     """
     with path.open("rb") as file:
         num_bytes = os.fstat(file.fileno()).st_size
@@ -136,7 +136,7 @@ def _has_gif_trailer(file: BinaryIO, num_bytes: int) -> bool:
         elif kind == b",":
             at += 11 + _color_table_bytes(_read(file, at + 9, 1))
         else:
-            return True  # damage of another kind, which decoding meets
+            return True  # damage of another kind: decoding will report it
         while (size := _read(file, at, 1)) not in (b"", b"\0"):
             at += 1 + size[0]
         at += 1
@@ -158,7 +158,7 @@ def _has_png_end(file: BinaryIO, num_bytes: int) -> bool:
 
 
 def tiled_picture_kind(path: Path) -> str | None:
-    """ "avif" or "heic" if the file's main picture is put together from tiles (a grid or an overlay), else None."""
+    """ "avif" or "heic" if the file's main picture is made of tiles (a grid or an overlay), else None."""
     with path.open("rb") as file:
         head = _read(file, 0, 4096)
         if head[4:8] != b"ftyp":
@@ -181,7 +181,7 @@ def tiled_picture_kind(path: Path) -> str | None:
 
 
 def webp_durations_ms(path: Path) -> list[int]:
-    """How long each picture of an animated WebP is shown; empty for any other file. RFC 9649."""
+    """How long each picture of an animated WebP is shown; empty for other files. RFC 9649."""
     durations: list[int] = []
     with path.open("rb") as file:
         head = _read(file, 0, 12)
@@ -197,7 +197,7 @@ def webp_durations_ms(path: Path) -> list[int]:
 
 
 def _sample_entries(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Sample entries (kind, body, end) of an mp4's tracks of pictures."""
+    """Sample entries (kind, body, end) of the picture tracks of an mp4."""
     for start, end in _find(file, (b"moov", b"trak", b"mdia", b"minf")):
         boxes = list(_boxes(file, start, end))
         if any(name == b"vmhd" for name, _, _ in boxes):
@@ -209,7 +209,7 @@ def _sample_entries(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 def _find(
     file: BinaryIO, names: tuple[bytes, ...], start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Where the contents of all boxes at a path of names begin and end."""
+    """Start and end of the contents of all boxes at a path of names."""
     for name, body, body_end in _boxes(file, start, end):
         if name == names[0]:
             inside = (body + BOX_PARENTS[name], body_end)
@@ -220,7 +220,7 @@ def _find(
 
 
 def _boxes(file: BinaryIO, start: int, end: int | None) -> Iterator[tuple[bytes, int, int]]:
-    """Boxes (name, body, end) from `start` to `end`, None: to the end of the file. A box may claim to end behind it."""
+    """Boxes (name, body, end) from `start` to `end` (None: the end of the file); a box may claim to end behind it."""
     for _ in range(MAX_ELEMENTS):
         if end is not None and start + 8 > end:
             return
@@ -258,7 +258,7 @@ def _video_tracks(file: BinaryIO) -> Iterator[list[tuple[int, int, int]]]:
 
 
 def _elements(file: BinaryIO, start: int, end: int | None) -> Iterator[tuple[int, int, int]]:
-    """Matroska elements (id, body, end) from `start` to `end`; one of unknown length ends where the file does."""
+    """Matroska elements (id, body, end) from `start` to `end`; an element of unknown length ends with the file."""
     for _ in range(MAX_ELEMENTS):
         if end is not None and start >= end:
             return
@@ -281,7 +281,7 @@ def _number(file: BinaryIO, start: int, end: int) -> int:
 
 
 def _read(file: BinaryIO, start: int, num_bytes: int) -> bytes:
-    if start >= 1 << 62:  # what damage may claim
+    if start >= 1 << 62:  # only in damaged files
         return b""
     file.seek(start)
     return file.read(num_bytes)

@@ -1,8 +1,8 @@
-"""A decoded frame to the upright 8-bit RGB picture that a viewer sees, optionally resized as PIL would.
+"""A decoded frame to the upright 8-bit RGB picture that a viewer sees, optionally resized as PIL does.
 
-Full or limited range and the BT.601/709/2020 matrix are swscale's work. PQ and HLG are tone mapped here: swscale can
-do it too, but took 1.2 s per frame of 64x48 (docs/experiments.md#2026-11-22-hdr-and-10-bit-through-swscale-negative).
-Transparent pixels are shown over black, as players do.
+swscale converts full and limited range and the BT.601, 709 and 2020 matrices. PQ and HLG are tone mapped here, because
+swscale took 1.2 s for a frame of 64x48 (docs/experiments.md#2026-11-22-hdr-and-10-bit-through-swscale-negative).
+Transparent pixels are shown over black, as in players.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ PictureArray = NDArray[np.uint8]
 Orientation = tuple[bool, bool, bool]  # swap the axes, then mirror left-right, then mirror top-bottom
 
 UPRIGHT: Orientation = (False, False, False)
-# 8192 x 8192, twice 8K video. A file of 20 kB can claim any size; with this limit a still takes 1 GB at most.
+# 8192 x 8192, twice 8K video. A file of 20 kB can claim any size; with this limit a still takes at most 1 GB.
 MAX_PICTURE_PIXELS = 1 << 26
-STRIP_PIXELS = 1 << 21  # converted at once where a pixel takes many bytes on the way
+STRIP_PIXELS = 1 << 21  # converted at once if the conversion takes many bytes a pixel
 BT709, UNSPECIFIED_MATRIX, PQ, HLG, BT2020_PRIMARIES = 1, 2, 16, 18, 9  # ITU-T H.273
-HD_HEIGHT_PIXELS = 720  # untagged video of this height or more is BT.709 by all players' custom, below it BT.601
-PEAK_NITS, WHITE_NITS = 1000.0, 203.0  # ITU-R BT.2408: mastering peak taken, and the level of diffuse white
+HD_HEIGHT_PIXELS = 720  # players take untagged video of this height or more for BT.709, smaller video for BT.601
+PEAK_NITS, WHITE_NITS = 1000.0, 203.0  # the assumed mastering peak; the level of diffuse white in ITU-R BT.2408
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
 
 
 def check_size(width_pixels: int, height_pixels: int, location: str) -> None:
-    """Refuse pictures that are too large to be decoded in bounded memory.
+    """Refuse pictures whose decoding would take too much memory.
 
     Raises:
         VideoError: more than `MAX_PICTURE_PIXELS` pixels.
@@ -44,8 +44,14 @@ def check_size(width_pixels: int, height_pixels: int, location: str) -> None:
     if width_pixels * height_pixels > MAX_PICTURE_PIXELS:
         raise VideoError(
             f"{location} has pictures of {width_pixels} x {height_pixels} pixels, at most {MAX_PICTURE_PIXELS:,} in all"
-            " are read: scale it down"
+            " are allowed: scale it down"
         )
+
+
+def resized(picture: Image.Image, size_pixels: tuple[int, int]) -> PictureArray:
+    """An RGB picture as uint8 [H, W, 3] of this (height, width)."""
+    size = size_pixels[::-1]
+    return np.array(picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC))
 
 
 def transfer_name(transfer: int) -> Literal["sdr", "pq", "hlg"]:
@@ -72,13 +78,13 @@ class Painter:
     """Renders frames of one stream at one size.
 
     Args:
-        width_pixels: Width of every picture it gives.
-        height_pixels: Height of every picture it gives.
-        crop: What to take off the coded picture.
+        width_pixels: Width of the rendered pictures.
+        height_pixels: Height of the rendered pictures.
+        crop: Sides to cut off the coded picture.
     """
 
     def __init__(self, width_pixels: int, height_pixels: int, crop: Crop = NO_CROP):
-        self._size = (width_pixels, height_pixels)
+        self._size = (height_pixels, width_pixels)
         self._crop = crop
         self._reformatter = VideoReformatter()  # kept: it holds swscale's tables
 
@@ -93,9 +99,7 @@ class Painter:
         if mirror_y:
             picture = picture[::-1]
         picture = np.ascontiguousarray(picture)
-        if picture.shape[1::-1] != self._size:
-            picture = np.asarray(Image.fromarray(picture).resize(self._size, Image.Resampling.BICUBIC))
-        return picture
+        return picture if picture.shape[:2] == self._size else resized(Image.fromarray(picture), self._size)
 
     def _cropped(self, picture: PictureArray) -> PictureArray:
         height, width = picture.shape[:2]
@@ -104,7 +108,7 @@ class Painter:
         return inside if inside.size else picture  # a later picture may be smaller than the crop
 
     def _rgb(self, frame: VideoFrame) -> PictureArray:
-        if frame.colorspace not in (0, 1, 4, 5, 6, 7, 8, 9, 10):  # unspecified, or one that swscale refuses
+        if frame.colorspace not in (0, 1, 4, 5, 6, 7, 8, 9, 10):  # unspecified, or refused by swscale
             frame.colorspace = BT709 if frame.height >= HD_HEIGHT_PIXELS else 5
         if transfer_name(frame.color_trc) != "sdr":
             wide = self._convert(frame, "rgb48le")
@@ -116,14 +120,14 @@ class Painter:
         return picture
 
     def _convert(self, frame: VideoFrame, pixel_format: str) -> Any:
-        # threads=1: one process is one core here, and swscale would start a pool per frame size.
-        # FULL_CHR_H_INT: without it 10-bit video came out 1.6 of 255 too dark; 8-bit 4:2:0 does not change.
+        # threads=1: a process has one core; swscale would start a pool for every frame size.
+        # FULL_CHR_H_INT: without it 10-bit video is 1.6 of 255 too dark; 8-bit 4:2:0 is the same with and without.
         flags = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
         return self._reformatter.reformat(frame, format=pixel_format, interpolation=flags, threads=1).to_ndarray()
 
 
 def _in_strips(convert: Callable[[Any], PictureArray], picture: Any) -> PictureArray:
-    """Convert a picture [H, W, C] to RGB, some rows at a time, so that steps in between take little memory."""
+    """Convert a picture [H, W, C] to RGB, some rows at a time to save memory."""
     height, width = picture.shape[:2]
     rows = max(1, STRIP_PIXELS // width)
     if height <= rows:
@@ -145,7 +149,7 @@ def tone_map(rgb: NDArray[np.uint16], transfer: int, primaries: int) -> PictureA
     linear = _to_linear(transfer)[rgb]
     if primaries == BT2020_PRIMARIES:
         linear = np.maximum(linear @ BT2020_TO_BT709.T, 0)
-    peak = linear.max(axis=-1, keepdims=True)  # one factor for the three colours keeps the hue
+    peak = linear.max(axis=-1, keepdims=True)  # one factor for all three colours keeps the hue
     scale = (1 + peak / (PEAK_NITS / WHITE_NITS) ** 2) / (1 + peak)
     level = np.clip(linear * scale, 0, 1)
     picture: PictureArray = _to_srgb()[(level * 4095 + 0.5).astype(np.uint16)]

@@ -1,15 +1,13 @@
-"""A picture file to the picture that a viewer shows, upright, 8-bit RGB: pictures of records, frames of a folder.
-
-What a file says is done in one way for both:
+"""A picture file to the upright 8-bit RGB picture that a viewer shows: pictures of records, frames of a folder.
 
     EXIF orientation      turned upright
-    transparency          over white, as on a page; video frames are shown over black, as players do
-    16 bits a sample      the upper 8 of them
-    32-bit grey, float    scaled by the smallest range that holds all values, see `_TOPS`; outside of them an error
+    transparency          over white, as on a page (video frames: over black, as in players)
+    16 bits a sample      the upper 8 bits
+    32-bit grey, float    scaled by the smallest range of `_TOPS` that holds all values; an error if none does
     several pictures      the first
-    too many pixels       an error, from `PIL.Image.MAX_IMAGE_PIXELS` (89 million) on
+    too many pixels       an error, above `PIL.Image.MAX_IMAGE_PIXELS` (89 million)
 
-Without the last one a PNG of 20 kB takes gigabytes: 169 million black pixels.
+Without the last rule a PNG of 20 kB takes gigabytes: 169 million black pixels.
 """
 
 import io
@@ -31,33 +29,33 @@ _TURNS = {
 }  # fmt: skip
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1  # TIFF
 _TOPS = {"F": (1.0, 255.0, 65535.0), "I": (255, 65535, 2**31 - 1, 2**32 - 1)}
-"""Mode -> values that may stand for white. Nothing in such a file says which of them does."""
-_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # hold no more; Pillow gives them 32
+"""Mode -> values that may stand for white; the file does not say which."""
+_SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # Pillow opens their 16 bits as 32
 
 PICTURE_ERRORS = (
     OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, AttributeError, struct.error,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-"""What damaged files make the functions below raise."""
+"""What the functions below raise for damaged files."""
 
 
 def open_picture(file: Path | IO[bytes]) -> Image.Image:
-    """Open a picture, without decoding it; a context manager, as of `PIL.Image.open`.
+    """Open a picture without decoding it; a context manager, like `PIL.Image.open`.
 
-    A path's bytes are read first: Pillow maps an uncompressed grey TIFF by its turned size and mixes up its rows.
+    The bytes of a path are read first: Pillow maps an uncompressed grey TIFF by its turned size and mixes up its rows.
 
     Raises:
-        PICTURE_ERRORS: it is none, damaged, or too large.
+        PICTURE_ERRORS: it is no picture, damaged, or too large.
     """
     if isinstance(file, Path):
         file = io.BytesIO(file.read_bytes())
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow itself refuses only twice as many
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # Pillow refuses only twice as many pixels
         return Image.open(file, formats=PILLOW_FORMATS)
 
 
 def is_upright(picture: Image.Image) -> bool:
-    """Whether a picture is shown as it is stored; also if what it says about that is damaged."""
+    """Whether a picture is shown as it is stored; True if its EXIF data is damaged."""
     return _turn(picture) is None
 
 
@@ -65,7 +63,7 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
     """Decode an open picture: upright, mode RGB.
 
     Raises:
-        PICTURE_ERRORS: it is damaged, or its values are in no range that is known.
+        PICTURE_ERRORS: it is damaged, or its values fit no known range.
     """
     picture.load()  # turns a TIFF
     turn = _turn(picture)
@@ -92,7 +90,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """Grey of 16 bits, 32 bits or float as grey of 8 bits; a value that stands for transparent is white."""
+    """Grey of 16 bits, 32 bits or float as grey of 8 bits; the transparent value becomes white."""
     values = np.asarray(picture)
     transparent = picture.info.get("transparency")
     if picture.mode.startswith("I;16"):

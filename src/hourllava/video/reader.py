@@ -1,9 +1,8 @@
 """Frames of a video at k / fps, decoded in child processes, in time order.
 
-Decoding in processes rather than threads: a child that hangs can be killed, a crash of FFmpeg is an error message, and
-time segments of one video use every core. Pictures come through pipes, which bound themselves: a child that is 64 MiB
-ahead waits. A 384x384 picture costs 0.26 ms that way, 2 % of decoding it, so there is no shared memory to leak. Needs
-POSIX (`poll` on pipes).
+Processes instead of threads: a child that hangs can be killed, a crash of FFmpeg becomes an error message, and the
+segments of one video use every core. Pictures come through pipes; a child that is 64 MiB ahead waits. A 384x384 picture
+costs 0.26 ms that way, 2 % of decoding it. Needs POSIX (`poll` on pipes).
 
     with read_frames("lecture.mp4", fps=1, size_pixels=(384, 384)) as reader:
         for batch in reader:
@@ -30,7 +29,7 @@ from hourllava.video.child import Child
 from hourllava.video.identity import SourceState
 from hourllava.video.source import Source, resolve_source
 from hourllava.video.timeline import SampleGrid
-from hourllava.video.types import FrameBatch, Gap, VideoInfo
+from hourllava.video.types import FrameBatch, Gap, VideoInfo, join_gaps
 
 PathLike = str | os.PathLike[str]
 Picture = NDArray[np.uint8]
@@ -39,7 +38,8 @@ TIMEOUT_SECONDS = 60.0
 MAX_TIMEOUT_SECONDS = 10**6
 BATCH_FRAMES = 32
 MAX_PROCESSES = 16
-LIVE_WAIT_SECONDS = 0.2  # a live source's batch is given when nothing more came for this long
+MAX_SIDE_PIXELS = 16384
+LIVE_WAIT_SECONDS = 0.2  # the batch of a live source ends when no frame has come for this long
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ def probe(
     folder_fps: float = 1.0,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> VideoInfo:
-    """Open a video in a child process and say what it is.
+    """What a video is, found by opening it in a child process.
 
     Raises:
-        VideoError: it cannot be opened, holds no picture, or does not answer for `timeout_seconds`.
+        VideoError: it cannot be opened, holds no picture, or gives no sign of life for `timeout_seconds`.
     """
     with read_frames(
         source,
@@ -82,26 +82,26 @@ def read_frames(
     allow_playlists: bool = False,
     folder_fps: float = 1.0,
 ) -> FrameReader:
-    """Frames of a video at k / fps: what is on screen at that presentation time, 0 = the first picture.
+    """Frames of a video at k / fps: each is the frame on screen at that presentation time, 0 = the first picture.
 
     Args:
         source: A video file, a folder of numbered frames, `-` for standard input, `file://`, or `http(s)://` if the
             network is allowed.
         fps: Samples per second.
-        start_seconds: First sample time wanted; the samples stay multiples of 1 / fps. Files are sought, addresses and
-            pipes are read from their beginning.
-        end_seconds: Samples before this time; None for all of the video.
+        start_seconds: No sample before this time; samples stay multiples of 1 / fps. In files this part is sought;
+            addresses and pipes are read from their beginning.
+        end_seconds: Only samples before this time; None: to the end.
         size_pixels: (height, width) of the frames, resized as `PIL.Image.resize(..., BICUBIC)`; None as displayed.
-        num_processes: Decoding processes; None for one per usable core. The frames do not depend on it.
-        batch_frames: Most frames in a batch.
-        timeout_seconds: A child that gives no sign of life for so long is killed.
+        num_processes: Decoding processes; None: one for each usable core. The frames do not depend on it.
+        batch_frames: How many frames a batch has at most.
+        timeout_seconds: A child that gives no sign of life for this long is killed.
         allow_network: Whether http(s) addresses may be opened.
         allow_playlists: Whether playlists may be opened: files that name other files or addresses.
-        folder_fps: Pictures per second that a folder of frames stands for.
+        folder_fps: Pictures per second of a folder of frames.
 
     Raises:
         VideoError: the source cannot be opened or holds no picture.
-        ConfigError: an argument is outside what is allowed, or of a wrong type.
+        ConfigError: an argument has a value or a type that is not allowed.
     """
     check_sampling(fps, start_seconds, end_seconds)
     _check_numbers(timeout_seconds=timeout_seconds, folder_fps=folder_fps)
@@ -109,13 +109,7 @@ def read_frames(
     if num_processes is not None:
         _check_numbers(whole=True, num_processes=num_processes)
     if size_pixels is not None:
-        try:
-            height, width = size_pixels
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"size_pixels is {reprlib.repr(size_pixels)}: give (height, width)") from error
-        _check_numbers(whole=True, height=height, width=width)
-        if not all(1 <= side <= 16384 for side in size_pixels):
-            raise ConfigError(f"size_pixels is {size_pixels}, each side must be 1 to 16384: give (height, width)")
+        _check_size(size_pixels)
     if batch_frames < 1 or (num_processes is not None and num_processes < 1):
         raise ConfigError(f"batch_frames ({batch_frames}) and num_processes ({num_processes}) must be 1 or more")
     if not 0 < timeout_seconds <= MAX_TIMEOUT_SECONDS:
@@ -134,15 +128,27 @@ def read_frames(
 
 
 def check_sampling(fps: float, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
-    """Check what is to be sampled.
+    """Check the rate and the times of samples.
 
     Raises:
-        ConfigError: a value is no number, or outside what is allowed.
+        ConfigError: a value is no number, or is not allowed.
     """
     _check_numbers(fps=fps, start_seconds=start_seconds)
     if end_seconds is not None:
         _check_numbers(end_seconds=end_seconds)
     SampleGrid.of(fps, start_seconds, end_seconds)
+
+
+def _check_size(size_pixels: tuple[int, int]) -> None:
+    try:
+        height, width = size_pixels
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"size_pixels is {reprlib.repr(size_pixels)}: give (height, width)") from error
+    _check_numbers(whole=True, height=height, width=width)
+    if not all(1 <= side <= MAX_SIDE_PIXELS for side in size_pixels):
+        raise ConfigError(
+            f"size_pixels is {size_pixels}, each side must be 1 to {MAX_SIDE_PIXELS}: give (height, width)"
+        )
 
 
 def _check_numbers(*, whole: bool = False, **values: object) -> None:
@@ -179,7 +185,7 @@ class FrameReader:
         self.num_frames = 0
         self.position_seconds = 0.0
         self._children: list[Child] = []
-        # Also runs at interpreter exit, so that a reader left open leaves no process.
+        # Also runs when the interpreter ends, so that an open reader leaves no process behind.
         self._finalizer = weakref.finalize(self, _kill_all, self._children)
         self._state = SourceState.of(source)
         try:
@@ -188,7 +194,7 @@ class FrameReader:
             self.close()
             raise
         self._segment = 0
-        self._picture: Picture | None = None  # the last one: repeated samples come without
+        self._picture: Picture | None = None  # the last one; samples that repeat it come without a picture
 
     def _start(self, request: dict[str, Any], num_processes: int | None) -> None:
         first = Child(request, self._source, self._timeout_seconds)
@@ -197,14 +203,14 @@ class FrameReader:
         self.info = VideoInfo(**message["info"])
         self._num_segments: int = message["num_segments"]
         self._shape = (*(request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
-        request = {**request, "steady_end_pts": message.get("steady_end_pts")}  # the others need not look again
+        request = {**request, "steady_end_pts": message["steady_end_pts"]}  # the others need not search for the end
         count = max(1, min(num_processes or usable_cores(), self._num_segments, MAX_PROCESSES))
         self._start_further(count, request)
         for i, child in enumerate(self._children):
             child.send({"first": i, "step": len(self._children)})
 
     def _start_further(self, count: int, request: dict[str, Any]) -> None:
-        """Further children are a wish: the frames do not depend on their number."""
+        """Start further children, as many as can be started: the frames do not depend on their number."""
         while len(self._children) < count:
             try:
                 self._children.append(Child(request, self._source, self._timeout_seconds))
@@ -214,16 +220,8 @@ class FrameReader:
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """Damage met so far, in time order, neighbouring gaps joined."""
-        joined: list[Gap] = []
-        for gap in sorted(self._gaps, key=lambda gap: gap.start_seconds):
-            if joined and gap.start_seconds <= joined[-1].end_seconds:
-                end, reason = max(joined[-1].end_seconds, gap.end_seconds), joined[-1].reason
-                reason = reason if gap.reason in reason else f"{reason}; {gap.reason}"
-                joined[-1] = Gap(joined[-1].start_seconds, end, reason)
-            else:
-                joined.append(gap)
-        return tuple(joined)
+        """Damage met so far, in time order; gaps that touch are joined."""
+        return join_gaps(self._gaps)
 
     def __iter__(self) -> Iterator[FrameBatch]:
         return self
@@ -231,7 +229,7 @@ class FrameReader:
     def __next__(self) -> FrameBatch:
         try:
             batch = self._next_batch()
-        except BaseException:  # the end, an error or Ctrl-C: no child outlives it
+        except BaseException:  # also at the end and on Ctrl-C: no child may outlive this
             self.close()
             raise
         self.num_frames += len(batch)
@@ -247,7 +245,7 @@ class FrameReader:
         self.close()
 
     def close(self) -> None:
-        """Stop decoding; no child process is left."""
+        """Stop decoding and end all child processes."""
         self._finalizer()
 
     def _next_batch(self) -> FrameBatch:
@@ -261,7 +259,7 @@ class FrameReader:
                 self._gaps.append(Gap(**message["gap"]))
             elif message["type"] == "segment":
                 self._segment += 1
-                self._state.is_unchanged()  # raises if two videos were mixed; a file that grows may be read on
+                self._state.is_unchanged()  # raises if the file was replaced; a growing file is read on
             elif message["type"] == "frame":
                 if "num_bytes" in message:
                     self._picture = np.empty(self._shape, np.uint8)
@@ -274,7 +272,7 @@ class FrameReader:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on."""
+    """How many cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Why a file cannot be shown, found after FFmpeg has refused it."""
+"""Why FFmpeg refused a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from hourllava.video.source import Source, SourceKind
 
 
 def why_no_picture(source: Source) -> str:
-    """Why no picture could be decoded, and what to do."""
+    """Why no picture could be decoded, and what to do.
+
+    Raises:
+        VideoError: the picture is too large.
+    """
     if source.kind is SourceKind.FILE:
         path = Path(source.location)
         if is_encrypted(path):
@@ -24,7 +28,7 @@ def why_no_picture(source: Source) -> str:
 
 
 def _picture_size(path: Path) -> tuple[int, int] | None:
-    """Size of a still picture by its header, of which FFmpeg tells nothing if it refuses it."""
+    """Size of a still picture according to its header; FFmpeg gives none for a picture that it refuses."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             return picture.size
@@ -35,7 +39,7 @@ def _picture_size(path: Path) -> tuple[int, int] | None:
 
 
 def lacks_mp4_index(path: Path) -> bool:
-    """Whether a file begins as mp4 or mov and has no moov box, walking its top-level boxes."""
+    """Whether a file begins as mp4 or mov but has no moov box at top level."""
     boxes: set[bytes] = set()
     with path.open("rb") as file:
         while len(header := file.read(16)) >= 8:
@@ -45,7 +49,7 @@ def lacks_mp4_index(path: Path) -> bool:
                 return False
             if num_bytes == 1:
                 num_bytes = int.from_bytes(header[8:16])
-            if num_bytes < 8:  # 0: to the end of the file; else broken
+            if num_bytes < 8:  # 0: to the end of the file; 1 to 7: damaged
                 break
             file.seek(num_bytes - len(header), 1)
     return bool(boxes & {b"ftyp", b"mdat"}) and b"moov" not in boxes

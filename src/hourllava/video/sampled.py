@@ -1,8 +1,8 @@
-"""Sampled frames of one video, segment by segment, each segment on its own.
+"""Sampled frames of one video in segments of about 60 s, each of which can be decoded alone.
 
-The cut into segments depends on the file and the sample grid only, never on the number of processes: nominal borders
-every 60 s, moved back to the last keyframe before them. A segment is decoded from its keyframe, so nothing is decoded
-twice, and results are the same for any number of processes, damage included.
+The segments depend on the file and the sample grid only, not on the number of processes: borders every 60 s, moved back
+to the last keyframe. A segment is decoded from its keyframe. So nothing is decoded twice, and any number of processes
+gives the same frames, also of a damaged file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from hourllava.video.screen import Screen, Shown, StartsTooLateError
 from hourllava.video.timeline import REORDER_PACKETS, Action, SampleGrid, plan_packets
 from hourllava.video.types import Gap, VideoInfo
 
-SEGMENT_SECONDS = 60  # 60 frames of 384x384 are 27 MB: what a process may be ahead of the reader
-BLOCK_PACKETS = 256  # planned at once: with its look-ahead more than the 250 of x264's longest group of pictures
+SEGMENT_SECONDS = 60  # 60 frames of 384x384 are 27 MB, less than a process may be ahead of the reader
+BLOCK_PACKETS = 256  # planned at once; with look-ahead more than the 250 of x264's longest group of pictures
 BLOCK_BYTES = 16 << 20
-MAX_SAMPLES = 1_000_000  # of one reading: 11 days at 1 fps; only a lying file, or a wrong fps, has more
-# Codecs in which a picture marked as no reference is referred to by nothing. HEVC is not among them: its sub-layer
-# non-reference pictures may serve higher temporal sub-layers. Nor is MPEG-4 part 2: AVI packs two pictures in a packet.
+MAX_SAMPLES = 1_000_000  # of one reading: 11 days at 1 fps. Only wrong timestamps or a wrong fps give more.
+# In these codecs no picture refers to a picture marked as non-reference. HEVC is left out: its sub-layer non-reference
+# pictures may serve higher temporal sub-layers. MPEG-4 part 2 is left out: AVI packs two pictures into one packet.
 DISPOSABLE_CODECS = frozenset({"h264", "mpeg1video", "mpeg2video"})
 
 
@@ -34,7 +34,7 @@ class SampledVideo:
 
     Args:
         demuxer: The opened video.
-        grid: Which samples.
+        grid: The wanted samples.
     """
 
     def __init__(self, demuxer: Demuxer, grid: SampleGrid):
@@ -52,20 +52,20 @@ class SampledVideo:
 
     @property
     def info(self) -> VideoInfo:
-        """What the video is, with the duration found rather than the header's where the end could be read."""
+        """What the video is; if its end could be read, the duration is the one found, not the header's."""
         if self._video.end_pts is None:
             return self._video.info
         return replace(self._video.info, duration_seconds=self._clock.seconds(self._video.end_pts))
 
     @property
     def num_segments(self) -> int:
-        """Number of segments; 1 for what must be read in one go."""
+        """Number of segments; 1 for a video that must be read from its start."""
         if self._stop is None or not self._video.can_seek:
             return 1
         return max(1, -(-(self._stop - self._grid.first) // self._samples_per_segment))
 
     def segment(self, index: int) -> Iterator[Shown | Gap]:
-        """Samples of a segment in order, and the gaps met in it."""
+        """Samples of a segment in order, and the gaps in it."""
         self._last_end_pts = self._video.end_pts
         yield from self._samples_of(index)
         end_pts = self._last_end_pts
@@ -80,7 +80,7 @@ class SampledVideo:
     def _too_many(self) -> VideoError:
         return VideoError(
             f"{self._video.source.location} gives more than {MAX_SAMPLES:,} samples at {float(self._grid.fps):g} fps:"
-            " its times are wrong, or fps is too high; lower fps, or read a part (start_seconds, end_seconds)"
+            " its timestamps are wrong, or fps is too high; lower fps, or read a part (start_seconds, end_seconds)"
         )
 
     def _samples_of(self, index: int) -> Iterator[Shown | Gap]:
@@ -102,12 +102,12 @@ class SampledVideo:
                         done = item.sample + 1
                 return
             except StartsTooLateError:
-                # Damage at the keyframe, or a keyframe that is none (gradual refresh, wrong index).
+                # The keyframe is damaged, or is none in truth (gradual refresh, wrong index).
                 economical = False
                 keyframe, step = self._video.keyframe_before(keyframe - step), step * 4
 
     def _border(self, index: int) -> tuple[int, int]:
-        """First sample of a segment, and the timestamp of the keyframe where it begins."""
+        """First sample of a segment, and the timestamp of the keyframe at its start."""
         nominal = self._grid.first + index * self._samples_per_segment
         keyframe = self._video.keyframe_before(self._clock.pts(self._grid, nominal))
         return (self._clock.first_sample(self._grid, keyframe) if index else self._grid.first), keyframe
@@ -122,7 +122,7 @@ class SampledVideo:
         is_dropping = False
         for packet, action in packets:
             if packet.dts is not None and packet.dts > last_pts:
-                break  # whatever follows is shown later and referred to by nothing earlier
+                break  # later packets are shown later, and no earlier picture refers to them
             if is_dropping and not (packet.is_keyframe and action is not Action.DROP):
                 continue
             if action is Action.DROP:
@@ -140,7 +140,7 @@ class SampledVideo:
         yield from screen.finish(min(self._video.end_pts, self._clock.pts(self._grid, last)))
 
     def _from(self, keyframe: int) -> Iterator[Packet[VideoStream]]:
-        """Packets beginning with a keyframe, wherever the seek landed before it."""
+        """Packets from a keyframe on; the seek may have landed before it."""
         packets = self._video.packets()
         if keyframe > self._clock.origin_pts:
             for packet in packets:
@@ -150,6 +150,7 @@ class SampledVideo:
         yield from packets
 
     def _planned(self, keyframe: int, screen: Screen) -> Iterator[tuple[Packet[VideoStream], Action]]:
+        """Packets from a keyframe on, and what to do with each."""
         packets = self._from(keyframe)
         sight: deque[Packet[VideoStream]] = deque()
         while True:
@@ -178,11 +179,11 @@ class SampledVideo:
                 yield sight.popleft(), action
 
     def _read_on(self) -> Iterator[Shown | Gap]:
-        """Everything from the first frame, for sources read in one go."""
+        """All samples, decoding from the first frame, for sources that have one segment."""
         last = self._stop if self._stop is not None else 1 << 62
         most = 1 << 62 if self._video.info.is_live else self._grid.first + MAX_SAMPLES
         screen = Screen(self._video, self._grid, self._grid.first, min(last, most), None)
-        if self._video.can_seek:  # a file whose end could not be found
+        if self._video.can_seek:  # a file without a known end
             self._video.seek_start()
         else:
             yield from screen.receive(self._video.first_frames)

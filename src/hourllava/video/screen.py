@@ -1,4 +1,4 @@
-"""What is on screen at each sample time, as decoded frames arrive; and where damage took pictures away."""
+"""Decoded frames to samples: which frame is on screen at each sample time, and where damage cost pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hourllava.video.types import Gap
 
 @dataclass(frozen=True)
 class Shown:
-    """A sample, and the frame that is on screen then."""
+    """A sample and the frame on screen then."""
 
     sample: int
     frame: VideoFrame
@@ -25,27 +25,28 @@ class Shown:
 
 
 class StartsTooLateError(Exception):
-    """Decoding from this keyframe does not give whole pictures: begin further back."""
+    """Decoding from this keyframe gives incomplete pictures: begin further back."""
 
 
 class Screen:
-    """Feeds packets to the decoder and gives the samples first <= k < last as they become certain.
+    """Feeds packets to the decoder and gives the samples first <= k < last as soon as each is certain.
 
-    A sample is certain once a later frame came out. Before the first picture the first one is shown.
+    A sample is certain once the decoder has given a later frame. Samples before the first frame show the first frame.
 
     Args:
         video: The opened video.
         grid: The sample times.
-        first: First sample wanted.
-        last: One behind the last sample wanted.
-        begins_pts: Timestamp of the keyframe fed first; None at the start of the video, where anything is welcome.
+        first: First wanted sample.
+        last: One behind the last wanted sample.
+        begins_pts: Timestamp of the keyframe that is fed first; None at the start of the video, where any frame may
+            come first.
     """
 
     def __init__(self, video: Demuxer, grid: SampleGrid, first: int, last: int, begins_pts: int | None):
         self._video, self._clock, self._grid = video, video.clock, grid
         self._next, self._last = first, last
         self._first_pts = self._next_pts = self._clock.pts(grid, first)
-        # Where decoding begins afresh: there must come an intra picture of this time, else what follows is not whole.
+        # Decoding must start with an intra frame at this time; otherwise the next frames are incomplete.
         self.begins_pts = begins_pts
         self._frame: VideoFrame | None = None
         self._frame_pts = self._clock.origin_pts if begins_pts is None else begins_pts
@@ -53,21 +54,21 @@ class Screen:
         self._num_frames = 0
         self._damaged_reads = video.damaged_reads
         self._num_jumps = 0
-        self.end_pts: int | None = None  # after finish(): where the display of the last picture ends
+        self.end_pts: int | None = None  # where the display of the last picture ends; set by finish()
         self._gap: tuple[int, str] | None = None  # start and reason
 
     @property
     def is_done(self) -> bool:
-        """Whether every sample was given."""
+        """Whether all samples have been given."""
         return self._next >= self._last
 
     @property
     def next_sample(self) -> int:
-        """The first sample not yet given."""
+        """The next sample to be given."""
         return self._next
 
     def pending_pts(self, until_pts: int) -> list[int]:
-        """Timestamps of the samples still to be given, up to the first one at or after `until_pts`."""
+        """Timestamps of the samples that are still to be given, up to the first at or after `until_pts`."""
         pending: list[int] = []
         for sample in range(self._next, self._last):
             pending.append(self._clock.pts(self._grid, sample))
@@ -76,7 +77,7 @@ class Screen:
         return pending
 
     def feed(self, packet: Packet[VideoStream] | None) -> Iterator[Shown | Gap]:
-        """Decode a packet (None: bring out what the decoder still holds) and give what became certain."""
+        """Decode a packet (None: the frames that the decoder still holds) and give the samples that became certain."""
         if packet is not None:
             if self._video.damaged_reads > self._damaged_reads:
                 self._damaged_reads = self._video.damaged_reads
@@ -96,11 +97,11 @@ class Screen:
         yield from self.receive(frames)
 
     def receive(self, frames: Sequence[VideoFrame]) -> Iterator[Shown | Gap]:
-        """Take frames in presentation order and give what became certain."""
+        """Take frames in presentation order and give the samples that became certain."""
         for frame in frames:
             pts = self._pts(frame)
             if self._frame is not None and pts <= self._frame_pts:
-                if pts < self._frame_pts:  # less than a jump of the clock
+                if pts < self._frame_pts:  # too little for a jump of the clock
                     self._damage(self._frame_pts, "pictures out of order")
                 continue  # the picture on screen stays
             if self.begins_pts is not None and pts >= self.begins_pts:
@@ -116,7 +117,7 @@ class Screen:
             self._frame, self._frame_pts = frame, pts
 
     def finish(self, end_pts: int | None) -> Iterator[Shown | Gap]:
-        """No more packets: show the last frame to the end (None: for as long as it says, or the one before did)."""
+        """After the last packet: show the last frame until the end (None: for its own duration)."""
         yield from self._new_jumps()
         if self._frame is None:
             if self.begins_pts is not None:
@@ -147,7 +148,7 @@ class Screen:
         return self._frame_pts + self._video.frame_ticks
 
     def _new_jumps(self) -> Iterator[Gap]:
-        """A gap without length for every jump of the clock: nothing is lost, but the times are not the file's."""
+        """A gap of length 0 for every jump of the clock: no picture is lost, but the times are not the file's."""
         for jump in self._video.jumps[self._num_jumps :]:
             self._num_jumps += 1
             if jump.at_pts >= self._first_pts:

@@ -1,7 +1,7 @@
-"""What may be opened: files, folders of numbered frames, pipes, and addresses where the caller allows the network.
+"""What may be opened: files, folders of numbered frames, pipes, and, if the caller allows the network, addresses.
 
-A playlist names other files and addresses. Playlists are refused unless the caller allows them, and FFmpeg's protocol
-whitelist then keeps a local one from reaching the network, and one at an address from reaching local files.
+A playlist names other files and addresses, so playlists are refused unless the caller allows them. Even then FFmpeg's
+protocol whitelist keeps a local playlist from the network, and a playlist at an address from local files.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from urllib.parse import unquote, urlsplit
 
 from hourllava.errors import VideoError
 from hourllava.openers import opener_of
-from hourllava.video.address import TIMEOUT_SECONDS, hide_secrets, parse_address
+from hourllava.video.address import hide_secrets, parse_address
 from hourllava.video.formats import FORMATS, HEAD_BYTES, PLAYLIST_FORMATS, describe_playlist, playlist_name
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LOCAL_PROTOCOLS = "file,crypto,data"
 NETWORK_PROTOCOLS = "http,https,tcp,tls,crypto,data"
-URL_TIMEOUT_SECONDS = TIMEOUT_SECONDS
-SHOWN_LETTERS = 200  # most of a name in a message
+SHOWN_LETTERS = 200  # of a name in a message, at most
 
 
 class SourceKind(StrEnum):
@@ -35,7 +34,7 @@ class SourceKind(StrEnum):
     FILE = "file"
     STREAM = "stream"  # a named pipe, a descriptor or a device: cannot be read twice
     FOLDER = "folder"
-    DRAWN = "drawn"  # by a class that `hourllava.openers` knows
+    DRAWN = "drawn"  # has an opener in `hourllava.openers`
     URL = "url"
 
 
@@ -45,11 +44,11 @@ class Source:
 
     Attributes:
         kind: How it is read.
-        location: An absolute path, or an http(s) address without its secrets: what messages show.
-        opened: What FFmpeg opens where that differs: the whole address, the path of a descriptor.
-        is_playlist: Whether it may name other sources: allowed by the caller, and a local file looks like one.
+        location: An absolute path, or an http(s) address without its secrets; shown in messages.
+        opened: What FFmpeg opens, if not `location`: the whole address, or the path of a descriptor.
+        is_playlist: Whether it may name other sources: the caller allows it, and a local file looks like a playlist.
         descriptor: The open descriptor of this process that a stream is read from.
-        opener: `module:Class` that draws it; see `hourllava.openers`.
+        opener: `module:Class` that opens it; see `hourllava.openers`.
     """
 
     kind: SourceKind
@@ -61,7 +60,7 @@ class Source:
 
     @property
     def ffmpeg_url(self) -> str:
-        """Name for FFmpeg; a path is marked as one, or "a:b.mp4" would be taken for protocol a."""
+        """Name for FFmpeg. A path gets `file:` before it; otherwise "a:b.mp4" would be taken for protocol a."""
         return (self.opened or self.location) if self.kind is SourceKind.URL else f"file:{self.opened or self.location}"
 
     @property
@@ -85,12 +84,12 @@ class Source:
 
 
 def shown_name(source: str | os.PathLike[str]) -> str:
-    """A source as it may be shown, kept and logged: an address without its secrets."""
+    """A source as it may be shown, kept and logged: addresses without their secrets."""
     return hide_secrets(os.fsdecode(source))
 
 
 def _short(text: str) -> str:
-    """A name for a message: a long one is cut in the middle."""
+    """A name for a message; the middle of a long one is left out."""
     half = SHOWN_LETTERS // 2
     return text if len(text) <= SHOWN_LETTERS else f"{text[:half]}...{text[-half:]}"
 
@@ -98,7 +97,7 @@ def _short(text: str) -> str:
 def resolve_source(
     source: str | os.PathLike[str], *, allow_network: bool = False, allow_playlists: bool = False
 ) -> Source:
-    """Check that a source may be opened and exists. `-` is standard input.
+    """Check that a source exists and may be opened; `-` is standard input.
 
     Raises:
         VideoError: no such file, a folder without pictures, an address while the network is not allowed, a playlist
@@ -172,7 +171,7 @@ def _resolve_path(path: Path, shown: str, mode: int, allow_playlists: bool) -> S
 def descriptor_of(path: str) -> int | None:
     """The open descriptor of this process that a path stands for, such as 0 for /dev/stdin; None for other paths.
 
-    A decoding process has descriptors of its own under the same names.
+    In a decoding process the same path would be another descriptor.
     """
     for _ in range(40):  # as many links as the kernel follows
         folder, name = os.path.split(path)
@@ -188,7 +187,7 @@ def descriptor_of(path: str) -> int | None:
 
 
 def _name_of_descriptor(descriptor: int, status: os.stat_result) -> Path | None:
-    """The file or folder that a descriptor has open, if it still has a name."""
+    """The file or folder behind a descriptor; None for other descriptors, or if its name is gone."""
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         return None
     try:
@@ -205,13 +204,13 @@ def _opened_stream(text: str, descriptor: int) -> Source:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The pictures of a folder, in natural order of their names (frame2 before frame10)."""
+    """The pictures of a folder in natural order of their names: frame2 before frame10."""
     names = sorted((entry.name for entry in _pictures(folder)), key=_natural_key)
     return [folder / name for name in names]
 
 
 def _pictures(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The pictures of a folder, in no order; hidden files count too."""
+    """The pictures of a folder in no order, with hidden ones."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():  # noqa: PTH122 - fast

@@ -39,7 +39,7 @@ from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.processor import HourLlavaProcessor, Sample, Video
 from hourllava.model.prompt import RECORD_MARK, LabelPolicy
 from hourllava.video import probe, read_frames
-from hourllava.video.drawn import draw_all, open_drawn
+from hourllava.video.drawn import draw_all, open_registered
 from hourllava.video.timeline import SampleGrid
 
 Questions = Literal["conversation", "segments"]
@@ -185,7 +185,7 @@ class RowEncoder:
                 raise DataError(str(error)) from error
             return Video(memory.duration_seconds, features=memory.features)
         num_frames, duration_seconds = self._video_size(name)
-        if drawn := open_drawn(path, FPS):
+        if drawn := open_registered(path, FPS):
             return Video(duration_seconds, frames=draw_all(drawn, SampleGrid.of(FPS, 0.0, duration_seconds)))
         side = self.processor.config.vision_config.image_size
         with read_frames(path, fps=FPS, size_pixels=(side, side), num_processes=1) as reader:
@@ -228,7 +228,7 @@ class RowEncoder:
             if self.encoder is not None:
                 check_encoder(name, path, self.media_root, self.encoder)
             return shape[0], duration_seconds
-        drawn = open_drawn(path, FPS)
+        drawn = open_registered(path, FPS)
         duration = (probe(path) if drawn is None else drawn.info).duration_seconds
         if not duration:
             raise DataError(f"{name} does not tell its length, which training needs beforehand; convert it")

@@ -1,4 +1,4 @@
-"""Pictures that FFmpeg cannot show and Pillow can, read as a video: animated WebP, and AVIF put together from tiles."""
+"""Picture files that Pillow reads and FFmpeg does not, as videos: animated WebP, and AVIF made of tiles."""
 
 from __future__ import annotations
 
@@ -7,27 +7,26 @@ from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from hourllava.errors import VideoError
 from hourllava.video.layout import tiled_picture_kind, webp_durations_ms
-from hourllava.video.picture import PictureArray, check_size
+from hourllava.video.picture import PictureArray, check_size, resized
 from hourllava.video.source import Source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import VideoInfo
 
-STILL_MS = 40  # a still is one picture at FFmpeg's rate for stills, 25 fps
-MIN_ANIMATED_MS, BROWSER_MS = 11, 100  # browsers show a picture of an animation that says 10 ms or less for 100 ms
+STILL_MS = 40  # a still lasts one picture at FFmpeg's rate for stills, 25 fps
+MIN_ANIMATED_MS, BROWSER_MS = 11, 100  # browsers show a picture with a duration of 10 ms or less for 100 ms
 
 
-def is_picture_file(path: Path) -> bool:
-    """Whether `PictureFile` is to read it."""
+def is_for_pillow(path: Path) -> bool:
+    """Whether `PillowVideo` reads this file."""
     return len(webp_durations_ms(path)) > 0 or tiled_picture_kind(path) is not None
 
 
-class PictureFile:
-    """The pictures of one file, each shown for as long as the file says.
+class PillowVideo:
+    """The pictures of one file, each shown for the duration in the file.
 
     Args:
         source: The file.
@@ -40,7 +39,7 @@ class PictureFile:
         self._path = Path(source.location)
         kind = tiled_picture_kind(self._path)
         if kind == "heic":
-            raise VideoError(f"{self._path} is an HEIC picture made of tiles, which is not read: convert it to JPEG")
+            raise VideoError(f"{self._path} is an HEIC picture made of tiles, which cannot be read: convert it to JPEG")
         durations = [ms if ms >= MIN_ANIMATED_MS else BROWSER_MS for ms in webp_durations_ms(self._path)] or [STILL_MS]
         self._starts_ms = [0, *accumulate(durations)]
         try:
@@ -48,7 +47,7 @@ class PictureFile:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise self._unreadable(error) from error
         check_size(*self._file.size, source.location)
-        # Every picture of an animation has one size; EXIF can turn a still only.
+        # All pictures of an animation have one size; EXIF can turn stills only.
         width, height = self._file.size if kind is None else ImageOps.exif_transpose(self._file).size
         self.info = VideoInfo(
             path=source.location,
@@ -57,27 +56,20 @@ class PictureFile:
             pixel_format=self._file.mode,
             width_pixels=width,
             height_pixels=height,
-            rotation_degrees=0,
-            sample_aspect_ratio=1.0,
             duration_seconds=self._starts_ms[-1] / 1000,
             average_fps=1000 * len(durations) / self._starts_ms[-1],
-            start_seconds=0.0,
-            transfer="sdr",
-            timestamps_derived=False,
-            is_live=False,
         )
 
     def samples(self, grid: SampleGrid) -> range:
-        """The samples that fall into the file's time."""
-        stop = -(-Fraction(self._starts_ms[-1], 1000) * grid.fps // 1)
-        return range(grid.first, int(stop if grid.stop is None else min(stop, grid.stop)))
+        """The samples of a grid that lie within the video."""
+        return grid.samples_within(Fraction(self._starts_ms[-1], 1000))
 
     def frame_index(self, grid: SampleGrid, sample: int) -> int:
-        """Which picture a sample shows."""
+        """Which picture is on screen at a sample."""
         return min(bisect_right(self._starts_ms, sample / grid.fps * 1000), len(self._starts_ms) - 1) - 1
 
     def seconds(self, index: int) -> float:
-        """Time of a picture."""
+        """When a picture begins."""
         return self._starts_ms[index] / 1000
 
     def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray:
@@ -86,7 +78,6 @@ class PictureFile:
         Raises:
             VideoError: the picture is damaged.
         """
-        height, width = size_pixels or (self.info.height_pixels, self.info.width_pixels)
         try:
             self._file.seek(index)
             picture = ImageOps.exif_transpose(self._file) if len(self._starts_ms) == 2 else self._file
@@ -94,7 +85,7 @@ class PictureFile:
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise self._unreadable(error) from error
         rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
-        return np.array(rgb if rgb.size == (width, height) else rgb.resize((width, height), Image.Resampling.BICUBIC))
+        return resized(rgb, size_pixels or (self.info.height_pixels, self.info.width_pixels))
 
     def _unreadable(self, error: Exception) -> VideoError:
         return VideoError(f"{self._path} cannot be read as a picture: {error}: replace it, or convert it to mp4")
