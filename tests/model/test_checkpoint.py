@@ -10,17 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_config, tiny_model
 from hourllava.errors import CheckpointError, ConfigError
-from hourllava.model.checkpoint import (
-    OWN_FIELDS,
-    export_released,
-    find_checkpoint,
-    load_config,
-    load_model,
-    released_name,
-)
+from hourllava.model.checkpoint import export_released, find_checkpoint, load_config, load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.released import OWN_FIELDS, released_name
 
 
 def released_shapes(width, layers, heads, groups, mlp, vocab, tied):

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError
 from hourllava.model.activation_checkpointing import checkpoint_activations
+from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.processor import Video
 
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default

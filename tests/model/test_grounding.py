@@ -12,7 +12,7 @@ from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
-from hourllava.model.processor import Video
+from hourllava.model.messages import Video
 from hourllava.model.visuals import Visuals
 
 SPANS = ([(2.0, 4.0)], [(7.0, 8.0), (0.0, 1.0)], [(20.0, 23.0)])

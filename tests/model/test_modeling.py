@@ -13,8 +13,8 @@ from conftest import tiny_config, tiny_model
 from hourllava.errors import InputError
 from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
+from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.processor import Video
 from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
 from hourllava.training.answer_tokens import answer_weights

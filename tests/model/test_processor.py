@@ -14,8 +14,9 @@ from conftest import GOLDEN, tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
+from hourllava.model.messages import Video
 from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor, Video
+from hourllava.model.processor import HourLlavaProcessor
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(FRAMES[0])

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from hourllava.errors import CheckpointError
-from hourllava.model.checks import one_line
+from hourllava.model.checks import describe_error
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ def _check_inside(path: Path, folder: Path) -> None:
     try:
         real, home = path.resolve(), folder.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # links that lead to each other, names of no characters
-        raise CheckpointError(f"{path} cannot be followed ({one_line(error)})") from error
+        raise CheckpointError(f"{path} cannot be followed ({describe_error(error)})") from error
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(real.is_relative_to(place) for place in homes):
         raise CheckpointError(f"{path} is a link out of its folder, to {real}; copy the file into the folder")
@@ -80,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({one_line(error)}); download it again") from error
+        raise CheckpointError(f"{path} cannot be read as JSON ({describe_error(error)}); download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} must hold a JSON object")
     return content
@@ -107,6 +107,6 @@ def load_tokenizer(folder: Path, text_config: PreTrainedConfig) -> Any:
         _ = (*map(int, ids), len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id)
     except Exception as error:  # tokenizers raises bare Exceptions, transformers whatever comes
         raise CheckpointError(
-            f"the tokenizer in {folder} cannot be used ({one_line(error)}); download it again"
+            f"the tokenizer in {folder} cannot be used ({describe_error(error)}); download it again"
         ) from error
     return tokenizer

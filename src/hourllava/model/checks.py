@@ -40,7 +40,7 @@ def require_number(name: str, value: Any, *, above: float | None = None) -> None
     )
 
 
-def one_line(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """What an error says, on one line that is not too long; the kind too, if another library raised it."""
     said = " ".join(str(error).split())[:300]
     return said if isinstance(error, HourLlavaError) else f"{type(error).__name__}: {said}"

@@ -27,7 +27,7 @@ from hourllava.model.backbones import (
     require_family,
     text_rope_theta,
 )
-from hourllava.model.checks import one_line, require, require_choice, require_flag, require_number, require_whole
+from hourllava.model.checks import describe_error, require, require_choice, require_flag, require_number, require_whole
 
 SpatialForgetting = Literal["random", "uniform"]
 TemporalForgetting = Literal["uniform", "random", "keyframe", "question"]
@@ -186,7 +186,7 @@ class HourLlavaConfig(PreTrainedConfig):
         try:
             super().__post_init__(**kwargs)
         except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a dtype, a label, an old setting
-            raise ConfigError(f"the configuration is not one of transformers: {one_line(error)}") from error
+            raise ConfigError(f"the configuration is not one of transformers: {describe_error(error)}") from error
 
     def _check(self) -> None:
         text, vision = self.text_config, self.vision_config
@@ -295,7 +295,7 @@ def _sub_config(name: str, value: dict[str, Any] | PreTrainedConfig | None) -> P
     try:
         return kind(**fields)
     except (StrictDataclassError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"{name}: {one_line(error)}") from error
+        raise ConfigError(f"{name}: {describe_error(error)}") from error
 
 
 def _names(kind: type[PreTrainedConfig]) -> set[str]:
