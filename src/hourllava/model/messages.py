@@ -83,7 +83,7 @@ def turns_from_messages(
 
 
 def with_sentence(turn: Turn, sentence: str) -> Turn:
-    """The turn with a sentence between its visual and its text."""
+    """The turn with a sentence between its visual and its text; a turn without visuals is unchanged."""
     if not any(isinstance(part, VisualMark) for part in turn.parts):
         return turn
     text = "".join(part for part in turn.parts if isinstance(part, str)).strip()
@@ -91,7 +91,7 @@ def with_sentence(turn: Turn, sentence: str) -> Turn:
 
 
 def _role_and_items(message: Any, number: int) -> tuple[Role, Sequence[Mapping[str, Any]]]:
-    """A chat message's role and the items of its content, each of a known type.
+    """Role of a chat message, and the items of its content, each of a known type.
 
     Raises:
         InputError: the message has another form.

@@ -1,8 +1,8 @@
 """Conversations with videos and images to the model's inputs.
 
-`encode` turns one conversation into a `Sample`; `collate` puts samples together as a padded batch or as one packed row.
-Calling the processor does both. A video is given as frames, as pooled features, or just as a number of frames whose
-memory the caller already has; the processor neither reads files nor runs the vision tower.
+`encode` turns one conversation into a `Sample`; `collate` and `collate_packed` make a batch of samples. Calling the
+processor does both. A video comes as frames, as pooled features, or as the layout of a memory that the caller has. The
+processor neither reads files nor runs the vision tower.
 
     processor = HourLlavaProcessor.from_pretrained(folder)
     messages = [{"role": "user", "content": [{"type": "video", "video": Video(60.0, frames=frames)},
@@ -48,14 +48,14 @@ class HourLlavaProcessor:
     """Tokenizer, prompt, layouts and pixels of one model.
 
     Args:
-        tokenizer: with the ChatML tokens.
+        tokenizer: must have ChatML's tokens.
         config: of the model.
 
     Attributes:
-        pad_token_id: fills rows up; without a token of its own, the one that ends a text or a turn.
+        pad_token_id: pads rows; a tokenizer without a padding token uses the one that ends a text or a turn.
 
     Raises:
-        ConfigError: the tokenizer has more tokens than the decoder, or neither a token for padding nor ChatML's.
+        ConfigError: the tokenizer has more tokens than the decoder, or neither a padding token nor ChatML's.
     """
 
     def __init__(self, tokenizer: Any, config: HourLlavaConfig) -> None:
@@ -72,7 +72,7 @@ class HourLlavaProcessor:
 
     @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer: the end of a turn, and of a text where the tokenizer has such a token."""
+        """Tokens that end an answer: the end of a turn, and the end of a text if the tokenizer has one."""
         own = (self.tokenizer.eos_token_id, self.tokenizer.pad_token_id)
         return tuple({special_token_id(self.tokenizer, END), *(int(token) for token in own if token is not None)})
 
@@ -97,21 +97,21 @@ class HourLlavaProcessor:
         packed: bool = False,
         seed: int = 0,
     ) -> ModelInputs:
-        """Encode and collate conversations; for generation, or to train on their answers.
+        """Encode and collate conversations, for generation or for training on their answers.
 
         Args:
-            conversations: chat messages each, see `encode`.
-            add_generation_prompt: end with the opening of an answer; then rows are padded on the left, there are no
-                labels, and MemAug reads all of the text.
-            label_policy: which tokens are supervised otherwise.
+            conversations: lists of chat messages, see `encode`.
+            add_generation_prompt: end with the opening of an answer. Rows are then padded on the left, there are no
+                labels, and MemAug reads all text.
+            label_policy: which tokens are supervised in training.
             packed: one row without padding instead of a padded batch.
             seed: of random forgetting.
 
         Returns:
-            what the model's `forward` and `generate` take.
+            the arguments of the model's `forward` and `generate`.
 
         Raises:
-            InputError: no conversation, or one that `encode` refuses.
+            InputError: there is no conversation, or `encode` refuses one.
         """
         if isinstance(conversations, (str, Mapping)) or any(isinstance(one, (str, Mapping)) for one in conversations):
             raise InputError("give a list of conversations, each of them a list of messages")
@@ -136,9 +136,9 @@ class HourLlavaProcessor:
         Args:
             messages: `{"role": "user" | "assistant" | "system", "content": text or list}`; list items are
                 `{"type": "text", "text": ...}`, `{"type": "image", "image": PIL image}` or
-                `{"type": "video", "video": Video}`. Visuals of a turn come before its text.
-            add_generation_prompt: end with the opening of an answer; all text is prompt.
-            label_policy: which tokens are supervised otherwise.
+                `{"type": "video", "video": Video}`. Visuals of a turn precede its text.
+            add_generation_prompt: end with the opening of an answer; all text is then prompt.
+            label_policy: which tokens are supervised in training.
             seed: of random forgetting.
 
         Raises:
@@ -166,15 +166,15 @@ class HourLlavaProcessor:
         label_policy: LabelPolicy = "answers",
         seed: int = 0,
     ) -> Sample:
-        """One training record in LLaVA's format, whose `<image>` marks stand for the images or the video given.
+        """One training record in LLaVA's format; its `<image>` marks stand for the images or the video.
 
-        The sentence about a video's length is put after its mark, as the release does when it reads a record.
+        The sentence about a video's length is added after its mark, as in the release.
 
         Args:
             conversations: turns, `{"from": "human" | "gpt", "value": text}`.
-            images, video: what the marks stand for.
-            layout: instead of images: that of images which another sample of the batch brings along.
-            evidence_seconds: (start, end) of what the video shows of it, if that is known.
+            images, video: the visuals of the marks.
+            layout: instead of images, the layout of images that another sample of the batch holds.
+            evidence_seconds: (start, end) of the moments that show the answer, if known.
             label_policy: which tokens are supervised.
             seed: of random forgetting.
         """
@@ -240,7 +240,7 @@ class HourLlavaProcessor:
     def _see(
         self, images: Sequence[Image.Image], videos: Sequence[Video], seed: int
     ) -> tuple[VisualLayout | None, Tensor | None, Tensor | None]:
-        """Layout, pixels and features of a conversation's visuals."""
+        """Layout, pixels and features of the visuals of a conversation."""
         if len(videos) > 1 or (videos and images):
             raise InputError(
                 f"a conversation holds one video, or images, or neither; got {len(videos)} videos, {len(images)} images"
@@ -261,7 +261,7 @@ class HourLlavaProcessor:
         return layout, square_image_pixels(images, self.config), None
 
     def layout_of_images(self, sizes_pixels: Sequence[tuple[int, int]], *, seed: int = 0) -> VisualLayout:
-        """The layout of images of these sizes, (width, height): one is tiled, several have one view each."""
+        """The layout of images of these sizes, (width, height): one image is tiled, several have one view each."""
         if self._tiles(len(sizes_pixels)):
             return tiled_image_layout(*sizes_pixels[0], self.config, seed=seed)
         return image_layout(len(sizes_pixels), self.config, seed=seed)
@@ -279,7 +279,7 @@ class HourLlavaProcessor:
         return collate_packed(samples, self.config.visual_token_id)
 
     def decode(self, token_ids: Tensor | Sequence[int]) -> str:
-        """Text of an answer's tokens, without special tokens."""
+        """The text of an answer's tokens, without special tokens."""
         text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         return text.strip()
 

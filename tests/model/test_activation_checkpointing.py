@@ -79,7 +79,7 @@ def test_all_modes_give_the_same_gradients(batch):
 
 
 def test_what_is_computed_again(batch):
-    """Each MemAug block attends to 2 samples and to their memories, each of 2 layers to 3 samples; text has no memory."""
+    """Each MemAug block attends to 2 samples and their memories, each of 2 layers to 3 samples; text has no memory."""
     num_attentions, num_gelus = NUM_BLOCKS * (2 + 2) + 2 * 3, 1 + NUM_BLOCKS
     expected = {"none": (1, 1), "full": (2, 2), "selective": (1, 2)}
     for mode in MODES:
