@@ -25,8 +25,9 @@ from hourllava.data.batches.samples import RowEncoder
 from hourllava.data.records.models import training_record
 from hourllava.model.checkpoint import load_model
 from hourllava.model.head import Targets
+from hourllava.model.inputs import Sample
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.world.drawing.render import Renderer
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.making.pictures import exchange_turns

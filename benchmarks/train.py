@@ -33,10 +33,11 @@ from hourllava.data.batches.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLE
 from hourllava.model.activation_checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
+from hourllava.model.inputs import Sample
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.corpus import Corpus
 from hourllava.training.groups import freeze_and_group
 from hourllava.training.identity import Identity

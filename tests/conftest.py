@@ -76,9 +76,10 @@ def local_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model() -> HourLlavaForConditionalGeneration:
+    """One model for all tests, which must leave it as it is."""
     return tiny_model()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def processor(tokenizer: Any) -> HourLlavaProcessor:
     return HourLlavaProcessor(tokenizer, tiny_config())

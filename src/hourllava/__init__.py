@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from hourllava.inference.memory import Memory
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
+    from hourllava.model.messages import Video
     from hourllava.model.modeling import HourLlavaForConditionalGeneration
-    from hourllava.model.processor import HourLlavaProcessor, Video
+    from hourllava.model.processor import HourLlavaProcessor
 
 __version__ = "0.1.0"
 
@@ -26,7 +27,7 @@ _HOMES = {
     "HourLlavaProcessor": "hourllava.model.processor",
     "Memory": "hourllava.inference.memory",
     "MemoryCache": "hourllava.inference.cache",
-    "Video": "hourllava.model.processor",
+    "Video": "hourllava.model.messages",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
 }

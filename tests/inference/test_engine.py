@@ -58,7 +58,7 @@ def test_the_same_question_gets_the_same_answer_always(engine, tokenizer):
 def test_the_answer_is_the_models_own(engine):
     """Engine against processor and transformers' generate, without memory reuse or our token loop."""
     from hourllava.model.layout import video_layout
-    from hourllava.model.processor import Video
+    from hourllava.model.messages import Video
     from hourllava.model.visuals import Visuals
 
     memory = random_memory(engine)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.nn.attention import varlen
 
 from hourllava.model import attention
 from hourllava.model.attention import Segments, _attention_with_lse, chunked_attention, packed_attention
@@ -174,7 +173,6 @@ def test_cuda_kernels_agree_with_the_formula(lengths, causal):
     expected = torch.cat([naive(*(t.double().cpu() for t in part), causal=causal) for part in parts])
     error = (output.double().cpu() - expected).norm() / expected.norm()
     assert error < 1e-2, error
-    assert varlen.varlen_attn is not None
 
 
 @pytest.mark.gpu

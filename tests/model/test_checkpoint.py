@@ -10,17 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from conftest import GOLDEN, tiny_config, tiny_model
 from hourllava.errors import CheckpointError, ConfigError
-from hourllava.model.checkpoint import (
-    OWN_FIELDS,
-    export_released,
-    find_checkpoint,
-    load_config,
-    load_model,
-    released_name,
-)
+from hourllava.model.checkpoint import export_released, find_checkpoint, load_config, load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.released import OWN_FIELDS, released_name
 
 
 def released_shapes(width, layers, heads, groups, mlp, vocab, tied):
@@ -332,6 +326,9 @@ def test_links_lead_out_of_a_folder_only_in_the_hubs_cache(tmp_path, indexed):
 ODD_VALUES = (None, -1, 0, 2**31, 10**30, 0.5, -1.5, float("nan"), float("inf"), "x", "", True, [], [1], {}, {"a": 1})
 
 
+NUMBERS = {("video_grid",), ("memaug", "rope_theta"), ("text_config", "rms_norm_eps"), ("image_std",)}
+
+
 def places(content, place=()):
     """Where the fields of a nested dictionary are."""
     for key, value in content.items():
@@ -340,14 +337,14 @@ def places(content, place=()):
             yield from places(value, (*place, key))
 
 
-@pytest.mark.parametrize("num_values", [3, pytest.param(len(ODD_VALUES), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_values", [1, pytest.param(len(ODD_VALUES), marks=pytest.mark.slow)])
 def test_any_value_of_any_field_of_a_configuration_is_taken_or_refused_in_one_line(tmp_path, num_values):
     tiny_model().float().save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     whole = json.loads(path.read_text())
     draw, refused = random.Random(0), set()
     for place in places(whole):
-        for value in draw.sample(ODD_VALUES, num_values):
+        for value in (*draw.sample(ODD_VALUES, num_values), *([{}] if place in NUMBERS else [])):
             changed = json.loads(json.dumps(whole))
             part = changed
             for key in place[:-1]:
@@ -356,10 +353,10 @@ def test_any_value_of_any_field_of_a_configuration_is_taken_or_refused_in_one_li
             path.write_text(json.dumps(changed))
             if refusal(lambda: load_config(tmp_path)) is not None:
                 refused.add(place)
-    assert {("video_grid",), ("memaug", "rope_theta"), ("text_config", "rms_norm_eps"), ("image_std",)} <= refused
+    assert refused >= NUMBERS
 
 
-@pytest.mark.parametrize("num_mutants", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_mutants", [8, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layout", ["ours", "released"])
 def test_damaged_folders_are_read_or_refused_in_one_line(tmp_path, layout, num_mutants):
     """Each file cut, emptied, with bytes flipped, with fields left out; seeded."""

@@ -20,7 +20,7 @@ def descriptors(num_frames, width=5, seed=1):
     return rng(seed).normal(size=(num_frames, width))
 
 
-@settings(max_examples=150)
+@settings(max_examples=70)
 @given(
     num_frames=st.integers(1, 3000),
     temporal=st.sampled_from(TEMPORAL),
@@ -37,7 +37,7 @@ def test_kept_frames_are_sorted_unique_inside_and_as_many_as_promised(num_frames
     assert frames[-1] == num_frames - 1  # the last frame is always kept
 
 
-@settings(max_examples=150)
+@settings(max_examples=70)
 @given(
     num_grids=st.integers(1, 20),
     height=st.integers(1, 40),

@@ -12,7 +12,7 @@ from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
-from hourllava.model.processor import Video
+from hourllava.model.messages import Video
 from hourllava.model.visuals import Visuals
 
 SPANS = ([(2.0, 4.0)], [(7.0, 8.0), (0.0, 1.0)], [(20.0, 23.0)])
@@ -106,15 +106,16 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
 
 
 def test_the_loss_teaches_to_look_there(processor, samples):
-    model = tiny_model().train()
+    model = tiny_model().float().train().requires_grad_(False)
+    model.model.memaug.requires_grad_(True)
     inputs = processor.collate_packed(samples)
     plain, grounded = model(**inputs), model(**inputs, grounding_weight=0.5)
     num_targets = (inputs["labels"] != -100).sum()
     expected = plain.loss + 0.5 * grounding_loss(grounded.evidence_shares).sum() / num_targets
-    torch.testing.assert_close(grounded.loss, expected, atol=1e-9, rtol=1e-6)
+    torch.testing.assert_close(grounded.loss, expected, atol=1e-5, rtol=1e-5)
     assert plain.evidence_shares is None
-    optimizer = torch.optim.Adam(model.model.memaug.parameters(), 0.01)
-    for _ in range(30):
+    optimizer = torch.optim.Adam(model.model.memaug.parameters(), 0.03)
+    for _ in range(8):
         optimizer.zero_grad()
         output = model(**inputs, grounding_weight=10.0)
         output.loss.backward()

@@ -1,7 +1,6 @@
 """Layouts: the same few promises for videos, images, tiled images; positions of queries. Golden cases fix the rest."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -80,7 +79,7 @@ def test_any_number_of_images(num_images, spatial, seed):
     assert set(layout.memory_positions[newlines]) == {num_images * 36}
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(
     width=st.integers(1, 4000),
     height=st.integers(1, 4000),
@@ -163,4 +162,4 @@ def test_samples_of_one_memory_share_it():
     own = layout.memory_index[layout.kept_index]
     np.testing.assert_array_equal(batch.kept_index[:kept], np.where(own == NEWLINE, 29 * 16, own))
     assert batch.kept_index[kept : kept + 4].tolist() == batch.kept_index[:4].tolist()
-    assert math.prod(batch.input_index[kept : kept + 4].tolist()) == 100 * 101 * 102 * 103
+    assert batch.input_index[kept : kept + 4].tolist() == [100, 101, 102, 103]

@@ -1,5 +1,6 @@
 """Nano's weights in the package: loaded as they are stored, and never replaced by others."""
 
+import functools
 import shutil
 
 import pytest
@@ -25,6 +26,7 @@ def package(tmp_path, monkeypatch):
     return tmp_path
 
 
+@functools.cache
 def other_model(seed):
     torch.manual_seed(seed)
     return HourLlavaForConditionalGeneration(HourLlavaConfig.preset("hourllava-nano")).bfloat16()

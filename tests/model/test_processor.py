@@ -14,8 +14,9 @@ from conftest import GOLDEN, tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
+from hourllava.model.messages import Video
 from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor, Video
+from hourllava.model.processor import HourLlavaProcessor
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (9, 20, 30, 3), dtype=np.uint8)
 PICTURE = Image.fromarray(FRAMES[0])
@@ -143,13 +144,12 @@ def test_records_that_are_none(processor, record):
         processor.encode_record(record)
 
 
-HALF_PAIRS = st.characters(categories=["Cs"])
+HALF_PAIRS = st.integers(0xD800, 0xDFFF).map(chr)
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(st.text(max_size=80), HALF_PAIRS, st.text(max_size=20), st.sampled_from(["user", "assistant", "system"]))
-def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tokenizer, before, half, after, role):
-    processor = HourLlavaProcessor(tokenizer, tiny_config())
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(processor, before, half, after, role):
     messages = [{"role": role, "content": before + half + after}, *ask()]
     with pytest.raises(InputError, match=rf"half a surrogate pair \(U\+{ord(half):04X}\) at character") as caught:
         processor.encode(messages)
@@ -159,9 +159,9 @@ def test_half_a_surrogate_pair_is_refused_wherever_it_stands(tokenizer, before, 
         processor.encode_record(record)
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=80))
-def test_every_text_of_whole_characters_is_taken(tokenizer, text):
-    processor = HourLlavaProcessor(tokenizer, tiny_config())
+def test_every_text_of_whole_characters_is_taken(processor, text):
     assert len(processor.encode([{"role": "user", "content": text}]).input_ids) > 8
 
 
@@ -257,5 +257,6 @@ def test_from_messages_to_an_answer(processor):
     model = tiny_model().float()
     inputs = processor([ask(video())], add_generation_prompt=True)
     output = model.generate(**inputs, max_new_tokens=4, do_sample=False, pad_token_id=401)
-    assert output.shape == (1, inputs["input_ids"].shape[1] + 4)
-    assert isinstance(processor.decode(output[0, -4:]), str)
+    prompt = inputs["input_ids"].shape[1]
+    assert output.shape == (1, prompt + 4)
+    assert processor.decode(output[0, prompt:]) == processor.tokenizer.decode(output[0, prompt:]).strip()

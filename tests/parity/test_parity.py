@@ -1,7 +1,7 @@
 """The golden cases pass, and the checker notices what it must notice."""
 
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -53,11 +53,13 @@ def small_copy(tmp_path):
     return tmp_path
 
 
-def test_exit_code_zero_only_if_all_is_well(small_copy):
-    command = [sys.executable, str(Path(__file__).parent / "check.py"), str(small_copy)]
-    good = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert good.returncode == 0, good.stderr
-    assert good.stdout.startswith("ok   text_only")
+def test_exit_code_zero_only_if_all_is_well(small_copy, monkeypatch, capsys):
+    script = Path(__file__).parent / "check.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(small_copy)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(script), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("ok   text_only")
 
 
 @pytest.mark.parametrize("damage", ["missing_case", "missing_model", "other_weights", "other_labels", "no_cases"])

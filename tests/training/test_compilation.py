@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from conftest import tiny_model
 from hourllava.errors import ConfigError
-from hourllava.model.processor import Video
+from hourllava.model.messages import Video
 from hourllava.training import run as training_run
 from hourllava.training.compilation import compile_layers
 from hourllava.training.recipe import Recipe, load_recipe

@@ -42,9 +42,10 @@ from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.inference.text import whole_text
 from hourllava.model.checkpoint import load_model
 from hourllava.model.memaug import ProjectedMemory
+from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
-from hourllava.model.processor import HourLlavaProcessor, Video
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.vision import frame_pixels
 from hourllava.model.visuals import Visuals
 from hourllava.video import FrameReader, read_frames, shown_name, source_state

@@ -1,16 +1,16 @@
-"""Activation checkpointing: what a training step keeps of the forward pass, and what it computes again.
+"""Activation checkpointing: which results of the forward pass a training step keeps, and which it computes again.
 
     checkpoint_activations(model, "selective")
 
-Three modes, the same for decoder layers of any transformers model, MemAug blocks and the projector:
+Three modes apply to decoder layers of any transformers model, MemAug blocks and the projector:
 
-- `none` keeps everything: fastest, and for short sequences; an hour of video takes 53 GB instead of 20 (3B).
+- `none` keeps everything. It is the fastest, for short sequences: an hour of video takes 53 GB instead of 20 (3B).
 - `full` keeps the input of each layer and computes the layer again in the backward pass.
-- `selective` also keeps what attention gives, which is small (one vector a token, and the log-sum-exp) and dear: a look
-  of MemAug into the memory of an hour takes 30 ms per block (3B, H100). Figures: docs/benchmarks.md.
+- `selective` also keeps the results of attention. They are small (one vector a token, and the log-sum-exp) and costly:
+  MemAug's attention to the memory of an hour takes 30 ms per block (3B, H100). Figures: docs/benchmarks.md.
 
 All three give the same gradients. transformers' own switch is not used: it makes the embeddings' output require
-gradients, which sends a backward pass through a frozen vision tower.
+gradients, so a backward pass would run through a frozen vision tower.
 """
 
 import functools
@@ -26,7 +26,7 @@ from hourllava.errors import ConfigError
 
 Checkpointing = Literal["none", "full", "selective"]
 
-# Each gives its output and log-sum-exp: all that its backward kernel needs besides queries, keys and values.
+# Each returns output and log-sum-exp, which its backward kernel needs besides queries, keys and values.
 _ATTENTION_OPERATORS = frozenset(
     {
         torch.ops.aten._scaled_dot_product_cudnn_attention.default,
@@ -39,16 +39,16 @@ _ATTENTION_OPERATORS = frozenset(
 
 
 def checkpoint_activations(model: nn.Module, mode: Checkpointing) -> None:
-    """Set what a model in training mode keeps of its forward pass; may be called again, also with another mode.
+    """Set the checkpointing mode of a model in training mode; another call sets another mode.
 
-    Works before or after FSDP2's `fully_shard` and around LoRA layers, and leaves `requires_grad` of everything alone.
+    Works before or after FSDP2's `fully_shard` and around LoRA layers; does not change `requires_grad`.
 
     Args:
-        model: any module of transformers' layers.
+        model: any module with transformers' layers.
         mode: see the module.
 
     Raises:
-        ConfigError: unknown mode, or the model has no layer that can be checkpointed.
+        ConfigError: unknown mode, or no layer of the model can be computed again.
     """
     if mode not in get_args(Checkpointing):
         raise ConfigError(f"checkpointing is {mode!r}; choose one of {', '.join(get_args(Checkpointing))}")

@@ -1,9 +1,10 @@
-"""The one attention function: packed segments, grouped-query heads, full or causal, through a window too.
+"""The one attention function: packed segments, grouped-query heads, full or causal, with or without a window.
 
-MemAug and the decoder both come here. Large segments are attended one by one with SDPA, the fastest kernel for them
-(575 TFLOP/s on an H100 for 8,900 queries x 234,000 keys, `varlen_attn` 326); small neighbours, on CUDA in half
-precision, where launches would dominate, go to `varlen_attn` together (64 of 300 tokens: 0.66 ms against 4.7). A
-key/value set too large for one pass is attended in chunks whose partial results are merged by their log-sum-exp.
+MemAug and the decoder both use it. Large segments get an SDPA call each, the fastest kernel for them: on an H100 with
+8,900 queries x 234,000 keys it reaches 575 TFLOP/s, `varlen_attn` 326. Small neighbouring segments, on CUDA in half
+precision, share a call of `varlen_attn`, because launches would dominate: 64 segments of 300 tokens take 0.66 ms
+together, 4.7 ms separately. Keys and values too large for one pass are attended in chunks, and the partial results are
+merged by their log-sum-exp.
 
 Shapes: Q queries and K keys of all segments together, H query heads, G key/value heads (H a multiple of G), E head
 width.
@@ -26,30 +27,28 @@ from torch.nn.attention.varlen import AuxRequest, varlen_attn
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
-# For a segment of more scores (queries x keys x heads) than this an SDPA call of its own is faster than varlen_attn for
-# all: on an H100 with 16 heads 2,000 x 2,000 is (0.47 ms for 8 against 0.79), 1,000 x 1,000 is not (0.98 ms for 16
-# against 0.61).
+# Segments with more scores (queries x keys x heads) than this get their own SDPA call. H100, 16 heads: eight of
+# 2,000 x 2,000 take 0.47 ms separately, 0.79 ms through varlen_attn; sixteen of 1,000 x 1,000 take 0.98 and 0.61 ms.
 MIN_SCORES_FOR_SDPA = 2**25
 
-# cuDNN's kernels, SDPA's default on an H100, are the fastest, but for every new shape a plan is made first: 60 to 90 ms
-# of CPU time, and 75 to 145 ms for the backward pass. Packed samples all differ in length, so only those get a plan
-# that gain more by it: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each of MemAug's
-# blocks.
+# cuDNN's kernels, SDPA's default on an H100, are the fastest. But cuDNN plans every new shape first: 60 to 90 ms of CPU
+# time, and 75 to 145 ms for the backward pass. Packed samples all differ in length, so cuDNN serves only segments that
+# gain more than the plan costs: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each
+# MemAug block.
 MIN_SCORES_FOR_CUDNN = 2**32
 QUERIES_OF_A_PLAN = 512
 
-# Scores of the reference partial attention are made for at most this many (query, head, key) triples at a time: 256
-# MiB.
+# The reference partial attention makes at most this many scores (query, head, key) at a time: 256 MiB.
 MAX_REFERENCE_SCORES = 64 * 2**20
 
-# Queries that attend through a sliding window together: their mask has this many rows, and few more columns than the
-# window.
+# Queries that share one pass through a sliding window: their mask has this many rows, and as many columns more than the
+# window has.
 QUERIES_OF_A_WINDOW = 1024
 
 
 @dataclasses.dataclass  # not frozen: torch 2.11 compiles functions anew when a field of a frozen argument has changed
 class Segments:
-    """Lengths of the samples that lie one after the other in a packed tensor."""
+    """Lengths of the samples of a packed tensor, in which they follow one another."""
 
     lengths: tuple[int, ...]
 
@@ -58,7 +57,7 @@ class Segments:
 
     @functools.cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each segment starts, and at last where the last one ends."""
+        """The start of each segment, and the end of the last one."""
         return tuple(itertools.accumulate(self.lengths, initial=0))
 
     @property
@@ -71,10 +70,10 @@ class Segments:
         return {}
 
     def offsets_on(self, device: torch.device) -> Tensor:
-        """[S + 1] int32 offsets on a device, as the kernels want them; copied there once, for all layers."""
+        """[S + 1] int32 offsets on a device, as the kernels need them; copied once, for all layers."""
         known = self._offsets_by_device
         if device not in known:
-            # They stay for later batches: tensors made in inference mode could not be saved for a backward pass.
+            # Later batches use them again, and a backward pass cannot save tensors made in inference mode.
             with torch.inference_mode(False):
                 offsets = torch.tensor(self.offsets, dtype=torch.int32)
                 if device.type == "cuda":  # a copy from unpinned memory waits for all queued GPU work
@@ -83,7 +82,7 @@ class Segments:
         return known[device]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # the lengths that decide here differ in every batch
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it branches on lengths, which differ in every batch
 def packed_attention(
     query_QHE: Tensor,
     key_KGE: Tensor,
@@ -102,7 +101,7 @@ def packed_attention(
         key_KGE, value_KGE: keys and values of all segments.
         query_segments, key_segments: their lengths, pair by pair; an empty key segment needs an empty query segment.
         causal: a query sees the keys up to its own place, counted from the ends of both segments.
-        window: with `causal`, a query sees only the last so many of these keys; all of them if None.
+        window: with `causal`, the number of these keys that a query sees, the last ones; all of them if None.
         scale: of the scores; 1 / sqrt(E) if None.
 
     Returns:
@@ -127,11 +126,11 @@ def packed_attention(
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
-@functools.lru_cache(maxsize=8)  # every layer asks for the same; what is here has its offsets on the device
+@functools.lru_cache(maxsize=8)  # every layer needs the same runs, whose offsets lie on the device already
 def _runs(
     query_lengths: tuple[int, ...], key_lengths: tuple[int, ...], min_scores: int, num_heads: int
 ) -> list[tuple[Segments, Segments]]:
-    """Neighbouring small segments together, large ones alone."""
+    """Runs of segments for one kernel call each: neighbouring small segments together, large ones alone."""
     runs: list[list[tuple[int, int]]] = []
     was_small = False
     for num_queries, num_keys in zip(query_lengths, key_lengths):
@@ -156,7 +155,9 @@ def _one_segment(
     if window is not None and window < num_keys:
         return _windowed_segment(query_QHE, key_KGE, value_KGE, window, scale)
     worth_planning = num_queries * num_keys * query_QHE.shape[1] >= MIN_SCORES_FOR_CUDNN
-    if worth_planning and not causal and not torch.is_grad_enabled():  # questions of many lengths, one memory, one plan
+    if (
+        worth_planning and not causal and not torch.is_grad_enabled()
+    ):  # one plan for one memory and questions of all lengths
         query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
     lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
     with _cudnn(worth_planning) if query_QHE.is_cuda else contextlib.nullcontext():
@@ -175,7 +176,7 @@ def _one_segment(
 def _windowed_segment(
     query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, window: int, scale: float | None
 ) -> Tensor:
-    """Causal attention of one segment through a sliding window; a mask of all its queries and keys is never made."""
+    """Causal attention of one segment through a sliding window, without a mask of all its queries and keys."""
     num_queries, num_keys = query_QHE.shape[0], key_KGE.shape[0]
     outputs = []
     for chunk in cut_into_chunks(num_queries, QUERIES_OF_A_WINDOW):
@@ -196,7 +197,7 @@ def _windowed_segment(
 
 @contextlib.contextmanager
 def _cudnn(allowed: bool) -> Iterator[None]:
-    """Let SDPA use cuDNN's kernels or not; its other kernels stay as the caller has chosen them."""
+    """Allow or forbid SDPA cuDNN's kernels; its other kernels stay as the caller set them."""
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(allowed)
     try:
@@ -239,13 +240,13 @@ def _varlen(
 def chunked_attention(
     query_QHE: Tensor, key_value_chunks: Iterable[tuple[Tensor, Tensor]], *, scale: float | None = None
 ) -> Tensor:
-    """Full attention of one segment over keys and values that come in chunks, for instance from host memory.
+    """Full attention of one segment over keys and values in chunks, for instance from host memory.
 
-    Equal to one pass over all of them: each chunk's result is weighted by its share of the softmax's denominator.
+    The result equals one pass over all keys: each chunk counts by its share of the softmax denominator.
 
     Args:
         query_QHE: queries.
-        key_value_chunks: pairs of [K, G, E] keys and values, at least one; each is moved to the queries' device.
+        key_value_chunks: pairs of [K, G, E] keys and values, at least one; each moves to the queries' device.
         scale: of the scores; 1 / sqrt(E) if None.
 
     Returns:
@@ -293,10 +294,10 @@ def _attention_with_lse(
 
 
 def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, key_segments: Segments) -> Tensor:
-    """Logarithm of the softmax's denominator of full packed attention: [Q, H], at least float32, with a gradient.
+    """[Q, H] logarithm of the softmax denominator of full packed attention, at least float32, with a gradient.
 
-    With it one knows how much of a query's attention falls on some of the keys: exp(that of these keys - that of all).
-    Not for training with more keys than fit into one pass.
+    exp(log-sum-exp of some keys - log-sum-exp of all keys) is the share of these keys in a query's attention. All keys
+    must fit into one pass.
 
     Args:
         query_QHE, key_KGE: queries and keys of all segments.
@@ -310,8 +311,8 @@ def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, ke
         scores = [torch.einsum("qhe,khe->qhk", query * scale, key) for query, key in parts]
         dtype = torch.promote_types(query_QHE.dtype, torch.float32)
         return torch.cat([scores_QHK.to(dtype).logsumexp(-1) for scores_QHK in scores])
-    # Kernels give no gradient for it, but a value, and attention with the keys as values is what its gradient is made
-    # of: for a query the mean key, for a key the queries by their weights.
+    # The kernels return the log-sum-exp without a gradient. Its gradient for a query is the attention-weighted mean
+    # key, and for a key the weighted sum of queries. So we run attention with the keys as values.
     mean_key_QHE, lse_HQ = _varlen(
         query_QHE.detach(), key_KGE.detach(), key_KGE, query_segments, key_segments, return_lse=True
     )

@@ -1,8 +1,8 @@
-"""The decoders and vision towers that a model may be made of.
+"""The families of decoders and vision towers that a model may use.
 
-Families differ in more than their sizes: windows of attention, scaled logits, biased heads, capped scores. A family we
-do not know would load, run and be wrong without a word. So every family stands in a table, is tested against its own
-model in transformers (logits, packed samples, token by token), and all others are refused by name.
+Families differ in more than sizes: windows of attention, scaled logits, biased heads, capped scores. An unknown family
+would load, run and silently be wrong. So a table lists the verified families. Tests compare each with its own model in
+transformers (logits, packed samples, token by token). All other families are refused by name.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ MAX_LAYERS = 512
 MAX_WIDTH = 2**24
 MAX_VOCABULARY = 2**31 - 1
 MAX_IMAGE_PIXELS = 2**14
-"""Sizes above these are mistakes: building such a model would take for ever before anything is compared."""
+"""Sizes above these are mistakes, and such a model would take for ever to build."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderFamily:
-    """What sets a family of decoders apart from Llama.
+    """Differences of a family of decoders from Llama.
 
     Attributes:
         has_windows: layers may attend to the last `sliding_window` tokens only.
         has_head_bias: the language-model head has a bias.
-        logit_factor: what the logits are multiplied by, told by the decoder's configuration.
+        logit_factor: factor of the logits, from the decoder's configuration.
     """
 
     has_windows: bool = False
@@ -56,14 +56,14 @@ DECODERS: dict[str, DecoderFamily] = {
 """By `model_type` of `text_config`."""
 
 VISION_FAMILIES = ("clip_vision_model", "siglip_vision_model")
-"""By `model_type` of `vision_config`: patch tokens, and a final `post_layernorm` that the features leave out."""
+"""By `model_type` of `vision_config`. They give patch tokens, and end with a `post_layernorm` that we leave out."""
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-"""Rotary positions whose angles do not depend on the length of the batch, as those of `dynamic` and `longrope` do."""
+"""Kinds of rotary positions. Angles of other kinds (`dynamic`, `longrope`) depend on the length of the batch."""
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
-# Settings of these families that nothing here serves, with the one value that switches each off.
+# Settings of these families that we do not serve, each with the value that switches it off.
 _SWITCHED_OFF = {
     "attn_logit_softcapping": None,
     "final_logit_softcapping": None,
@@ -72,15 +72,15 @@ _SWITCHED_OFF = {
 
 
 def require_family(place: str, model_type: Any, families: Mapping[str, Any] | tuple[str, ...]) -> None:
-    """Refuse a family that is not in its table.
+    """Refuse a family outside its table.
 
     Args:
         place: `text_config` or `vision_config`.
-        model_type: of the part.
-        families: that are verified.
+        model_type: of this part.
+        families: the verified ones.
 
     Raises:
-        ConfigError: it is another family.
+        ConfigError: the family is not verified.
     """
     require(
         isinstance(model_type, str) and model_type in families,
@@ -90,7 +90,7 @@ def require_family(place: str, model_type: Any, families: Mapping[str, Any] | tu
 
 
 def check_decoder(text_config: PreTrainedConfig) -> None:
-    """Refuse a decoder that would run and be wrong, or not run at all.
+    """Refuse a decoder that would give wrong numbers or fail.
 
     Raises:
         ConfigError: another family, sizes that do not fit together, or a setting that is not served.
@@ -126,7 +126,7 @@ def check_decoder(text_config: PreTrainedConfig) -> None:
 
 
 def check_vision_tower(vision_config: PreTrainedConfig) -> None:
-    """Refuse a vision tower whose features would be wrong, or that cannot be built.
+    """Refuse a vision tower that would give wrong features or fail.
 
     Raises:
         ConfigError: another family, or sizes that do not fit together.
@@ -153,7 +153,7 @@ def check_vision_tower(vision_config: PreTrainedConfig) -> None:
 
 
 def attention_window(text_config: PreTrainedConfig) -> int | None:
-    """How many of the last tokens the decoder's windowed layers see, the token itself among them; None: all see all."""
+    """Number of last tokens, itself included, that a token sees in windowed layers; None if no layer has a window."""
     window = getattr(text_config, "sliding_window", None)
     if window is None or not DECODERS[text_config.model_type].has_windows:
         return None
@@ -161,7 +161,7 @@ def attention_window(text_config: PreTrainedConfig) -> int | None:
 
 
 def text_rope_theta(text_config: PreTrainedConfig) -> float:
-    """The base of the decoder's rotary positions; of its layers with full attention where the layers differ.
+    """Base of the decoder's rotary positions; where layers differ, that of layers with full attention.
 
     Raises:
         ConfigError: the configuration names none.
@@ -173,7 +173,7 @@ def text_rope_theta(text_config: PreTrainedConfig) -> float:
 
 
 def _rope_parameters(text_config: PreTrainedConfig) -> Iterator[Mapping[str, Any]]:
-    """The decoder's rotary settings, one set for all layers or one for each kind, that of full attention first."""
+    """The decoder's rotary settings: one mapping for all layers, or one for each kind, full attention first."""
     parameters = getattr(text_config, "rope_parameters", None) or {}
     require(isinstance(parameters, Mapping), f"text_config.rope_parameters is {parameters!r:.80}; it must be a mapping")
     nested = [parameters[kind] for kind in LAYER_TYPES if isinstance(parameters.get(kind), Mapping)]

@@ -1,8 +1,8 @@
-"""The layouts of a batch as the tensors the model gathers with.
+"""The layouts of a batch as index tensors, with which the model gathers.
 
-All samples' patch tokens lie in one bank: image tokens of all samples, video tokens of all samples, resized grids, the
-newline. Inputs are addressed flat (row * row length + column), so a padded batch and a packed one look the same.
-Samples that hold the very same memory (one video, many questions) share it: it is stored, projected and keyed once.
+All patch tokens of a batch lie in one bank: image tokens of all samples, video tokens of all samples, resized grids,
+the newline. Inputs are addressed flat (row * row length + column), so padded and packed batches look the same. Samples
+that hold the very same memory (one video, many questions) share it: it is stored, projected and keyed once.
 
 Shapes: S samples with visuals, M memory entries, K kept tokens, Q queries, all samples together.
 """
@@ -21,13 +21,13 @@ from hourllava.model.layout import NEWLINE, GridResize, VisualLayout, query_layo
 
 @dataclasses.dataclass(frozen=True)
 class VisualSample:
-    """One sample with visuals, as it lies in a batch.
+    """One sample with visuals at its place in a batch.
 
     Attributes:
-        layout: what it remembers and keeps. Consecutive samples whose `memory_index` is the same array share a memory.
-        first_token: flat index in the batch's inputs of the sample's first token.
+        layout: of its memory and kept tokens. Successive samples whose `memory_index` is the same array share a memory.
+        first_token: flat index of the sample's first token in the inputs of the batch.
         is_visual, is_prompt_text: [L] of the sample's own tokens, see `query_layout`.
-        evidence: memory entries that show what the sample is about, if that is known.
+        evidence: memory entries that show the answer; None if unknown.
     """
 
     layout: VisualLayout
@@ -39,15 +39,15 @@ class VisualSample:
 
 @dataclasses.dataclass(frozen=True)
 class EvidenceBatch:
-    """Where in their memories the R samples of a batch should look whose evidence is known.
+    """Evidence of the R samples of a batch whose evidence is known.
 
     Attributes:
-        watching_index: [W] MemAug's queries that are kept tokens of these samples.
+        watching_index: [W] MemAug queries that are kept tokens of these samples.
         watching_sample: [W] which of the R samples each belongs to.
-        watching_segments: queries of each sample.
-        recall_segments: queries of each memory of the batch.
+        watching_segments: watching queries of each sample.
+        recall_segments: watching queries of each memory of the batch.
         entry_index: [N] memory entries that are evidence, sample after sample.
-        entry_segments: evidence of each sample.
+        entry_segments: evidence entries of each sample.
     """
 
     watching_index: Tensor
@@ -60,7 +60,7 @@ class EvidenceBatch:
 
 @dataclasses.dataclass(frozen=True)
 class VisualBatch:
-    """Where every visual token of a batch comes from and goes to.
+    """Sources and places of all visual tokens of a batch.
 
     Attributes:
         memory_index: [M] token of the bank behind each memory entry.
@@ -75,7 +75,7 @@ class VisualBatch:
         memory_segments: entries of each memory.
         resizes: tile grids to resize, `source_index` into the bank.
         num_image_tokens, num_video_tokens: patch tokens the bank starts with.
-        evidence: of the samples of which it is known.
+        evidence: of the samples that have any.
     """
 
     memory_index: Tensor
@@ -109,7 +109,7 @@ class VisualBatch:
 
 
 def _with_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of a dataclass with its tensors changed, and those of the evidence in it."""
+    """A copy of a dataclass with its tensors changed, also those of its evidence."""
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
@@ -184,7 +184,7 @@ def _batch_evidence(
     visual_queries: Sequence[np.ndarray],
     first_entries: Mapping[int, int],
 ) -> EvidenceBatch | None:
-    """What is known of the samples' evidence; `first_entries` says where the memory of each owner starts."""
+    """The known evidence of the samples; `first_entries` maps each owner to the first entry of its memory."""
     known = {number: sample.evidence for number, sample in enumerate(samples) if sample.evidence is not None}
     if not known:
         return None

@@ -1,19 +1,11 @@
-"""Published checkpoints: read in their own layout, written back in it.
+"""Checkpoints: found, loaded and written, in our own layout and in the release's (`hourllava.model.released`).
 
-The release (`jylins/hourllava-*`) and LLaVA-OneVision-SI keep everything in one flat `config.json` and name their
-tensors after their own classes. `RELEASED_NAMES` is the whole difference in names; shapes are the same. What a folder
-is, its `model_type` says, never the look of its path. Pickled weights are refused. Whatever else is wrong with a folder
-is a `CheckpointError`.
-
-    hourllava names                           released names
-    model.language_model.layers.0...          model.layers.0...
-    model.vision_tower.encoder...             model.vision_tower.vision_tower.vision_model.encoder...
-    model.memaug.blocks.0.self_attn.qkv_proj  model.vision_resampler.layers.0.self_attn.Wqkv
+The `model_type` of a folder's `config.json` decides its layout; the folder's name never does. Pickled weights are
+refused. Every other fault of a folder is a `CheckpointError`.
 """
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,94 +15,22 @@ from huggingface_hub import save_torch_state_dict, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch import Tensor
 
-from hourllava.errors import CheckpointError, ConfigError
-from hourllava.model.backbones import attention_window
+from hourllava.errors import CheckpointError
 from hourllava.model.checkpoint_files import read_json, read_tensors
-from hourllava.model.checks import one_line
+from hourllava.model.checks import describe_error
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-
-RELEASED_MODEL_TYPES = ("hour_llava_qwen", "llava", "llava_qwen")
-
-RELEASED_NAMES = (
-    ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
-    ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
-    ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
-    ("model.image_newline", "model.image_newline"),
-    ("model.memaug.blocks.", "model.vision_resampler.layers."),
-    ("model.language_model.", "model."),
-    ("lm_head.", "lm_head."),
+from hourllava.model.released import (
+    MEMAUG_PREFIXES,
+    RELEASED_MODEL_TYPES,
+    VISION_TOWERS,
+    flat_config,
+    released_config,
+    released_name,
 )
-"""(our prefix, released prefix), the first that fits decides."""
 
 PACKAGED = {"nano": Path(__file__).parent / "nano"}
 """Checkpoints that come with the library."""
-
-MEMAUG_PREFIXES = ("model.memaug.", "model.vision_resampler.")
-"""In our layout and in the released one."""
-
-RELEASED_MEMAUG_NAMES = (
-    (".self_attn.qkv_proj.", ".self_attn.Wqkv."),
-    (".self_attn.o_proj.", ".self_attn.Wo."),
-    (".cross_attn.q_proj.", ".cross_attn.Wq."),
-    (".cross_attn.kv_proj.", ".cross_attn.Wkv."),
-    (".cross_attn.o_proj.", ".cross_attn.Wo."),
-    (".mlp.fc1.", ".mlp.0."),
-    (".mlp.fc2.", ".mlp.2."),
-)
-"""(our part, released part) within a MemAug block; norms are called the same."""
-
-VISION_TOWERS: dict[str, dict[str, Any]] = {
-    "google/siglip-so400m-patch14-384": {
-        "model_type": "siglip_vision_model",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "image_size": 384,
-        "patch_size": 14,
-    }
-}
-"""Numbers of the vision towers that released configs name but do not describe."""
-
-# Fields of a flat config that describe the decoder; the same names in ours.
-TEXT_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-)
-
-# Fields that are ours; the released layout fixes most of them.
-OWN_FIELDS = (
-    "memaug",
-    "forgetting",
-    "vision_feature_layer",
-    "vision_feature_width",
-    "video_grid",
-    "min_video_frames",
-    "max_image_tiles",
-    "max_image_grid_tiles",
-    "image_mean",
-    "image_std",
-    "visual_token_id",
-    "max_sequence_tokens",
-)
-
-# Fields of a flat config that its layout fixes: what they are without a word, and what else says the same.
-FIXED_TEXT_FIELDS: dict[str, tuple[Any, ...]] = {
-    "use_sliding_window": (False, None),
-    "rope_scaling": (None, {}),
-    "hidden_act": ("silu",),
-}
 
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -120,9 +40,9 @@ class LoadReport:
     """What became of the tensors of a checkpoint, by name (ours, except `unexpected`).
 
     Attributes:
-        loaded: taken from the checkpoint.
-        fresh: parts the checkpoint does not have, newly initialised: MemAug when starting from an image model.
-        unexpected: tensors of the checkpoint that the model has no place for.
+        loaded: come from the checkpoint.
+        fresh: are not in the checkpoint and newly initialised: MemAug, when training starts from an image model.
+        unexpected: are in the checkpoint, but have no place in the model.
     """
 
     loaded: tuple[str, ...]
@@ -136,18 +56,6 @@ class LoadReport:
             if names:
                 parts.append(f"{len(names)} {kind}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}")
         return "; ".join(parts)
-
-
-def released_name(name: str) -> str:
-    """The release's name of one of our tensors."""
-    for ours, theirs in RELEASED_NAMES:
-        if name.startswith(ours):
-            name = theirs + name.removeprefix(ours)
-            break
-    if name.startswith("model.vision_resampler."):
-        for ours, theirs in RELEASED_MEMAUG_NAMES:
-            name = name.replace(ours, theirs)
-    return name
 
 
 def find_checkpoint(name: str | Path, *, weights: bool = True) -> Path:
@@ -180,6 +88,27 @@ def is_released_layout(folder: Path) -> bool:
     return read_json(folder / "config.json").get("model_type") in RELEASED_MODEL_TYPES
 
 
+def load_config(folder: Path) -> HourLlavaConfig:
+    """The configuration of a checkpoint of any layout.
+
+    Raises:
+        CheckpointError: it is of another kind of model, or a setting is not allowed.
+    """
+    model_type = read_json(folder / "config.json").get("model_type")
+    if model_type not in (HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES):
+        allowed = ", ".join((HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES))
+        raise CheckpointError(f"{folder} holds a {model_type!r:.80} model; allowed are {allowed}")
+    try:
+        if model_type in RELEASED_MODEL_TYPES:
+            return released_config(folder)
+        config: HourLlavaConfig = HourLlavaConfig.from_pretrained(folder)
+    except CheckpointError:
+        raise
+    except Exception as error:  # an odd setting can raise anything in transformers
+        raise CheckpointError(f"{folder / 'config.json'}: {describe_error(error)}") from error
+    return config
+
+
 def load_model(
     name: str | Path,
     *,
@@ -193,9 +122,9 @@ def load_model(
     Args:
         name: folder, or name on the hub.
         dtype: of the weights; as stored if None.
-        device: where they go; the CPU if None.
-        config: instead of the checkpoint's own, to read it with other settings.
-        fresh_memaug: leave the checkpoint's MemAug aside and make a new one, as after stage 0, which has none.
+        device: of the weights; the CPU if None.
+        config: replaces the checkpoint's own.
+        fresh_memaug: make a new MemAug, even if the checkpoint has one.
 
     Returns:
         the model in evaluation mode, and what became of every tensor.
@@ -210,7 +139,7 @@ def load_model(
     expected = _expected_shapes(config, folder)
     stored_names = {key: released_name(key) if released else key for key in expected}
     if config.tie_word_embeddings:
-        del stored_names["lm_head.weight"]  # tied; a copy in the checkpoint says nothing new
+        del stored_names["lm_head.weight"]  # tied: a copy in the checkpoint is not needed
         tensors.pop("lm_head.weight", None)
 
     if fresh_memaug:
@@ -230,17 +159,9 @@ def load_model(
         )
     state: dict[str, Tensor] = {}
     for key, stored in stored_names.items():
-        if stored not in tensors:
-            continue
-        tensor = tensors.pop(stored)
-        if tensor.shape != expected[key]:
-            raise CheckpointError(
-                f"{stored} has shape {list(tensor.shape)} in {folder}, but the configuration makes it "
-                f"{list(expected[key])}; weights and configuration belong to different models"
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{stored} is of type {tensor.dtype} in {folder}; weights must be floating-point")
-        state[key] = tensor
+        if stored in tensors:
+            state[key] = tensors.pop(stored)
+            _check_tensor(stored, state[key], expected[key], folder)
     model = HourLlavaForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype or _common_dtype(state.values())
     )
@@ -249,97 +170,33 @@ def load_model(
     return model.to(device or "cpu").eval(), report
 
 
+def _check_tensor(stored: str, tensor: Tensor, expected: torch.Size, folder: Path) -> None:
+    if tensor.shape != expected:
+        raise CheckpointError(
+            f"{stored} has shape {list(tensor.shape)} in {folder}, but the configuration makes it {list(expected)}; "
+            "weights and configuration belong to different models"
+        )
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{stored} is of type {tensor.dtype} in {folder}; weights must be floating-point")
+
+
 def _expected_shapes(config: HourLlavaConfig, folder: Path) -> dict[str, torch.Size]:
-    """Every tensor that the configuration asks for, by our name."""
+    """Shapes of all tensors that the configuration needs, by our names."""
     try:
         with torch.device("meta"):
             return {key: value.shape for key, value in HourLlavaForConditionalGeneration(config).state_dict().items()}
-    except Exception as error:  # transformers' modules raise whatever comes of an odd setting
-        raise CheckpointError(f"the configuration of {folder} makes no model ({one_line(error)})") from error
-
-
-def released_config(folder: Path) -> HourLlavaConfig:
-    """Our configuration of a checkpoint in the release's flat layout.
-
-    The vision tower is looked up by `mm_vision_tower`, or read from a `vision_config.json` beside `config.json`.
-
-    Raises:
-        CheckpointError: a tower that is neither known nor described.
-    """
-    flat = read_json(folder / "config.json")
-    tower = flat.get("mm_vision_tower")
-    if tower is not None and not isinstance(tower, str):
-        raise CheckpointError(f"{folder} names the vision tower {tower!r:.80}; it must be a text")
-    if (folder / "vision_config.json").is_file():
-        vision = {"model_type": "siglip_vision_model", **read_json(folder / "vision_config.json")}
-    elif tower in VISION_TOWERS:
-        vision = dict(VISION_TOWERS[tower])
-    else:
-        raise CheckpointError(
-            f"{folder} names the vision tower {tower!r}, which is not known; known: {', '.join(VISION_TOWERS)}. "
-            "Describe it in a vision_config.json beside config.json"
-        )
-    return _from_flat(flat, vision)
-
-
-def _from_flat(flat: dict[str, Any], vision: dict[str, Any]) -> HourLlavaConfig:
-    for name, allowed in FIXED_TEXT_FIELDS.items():
-        if flat.get(name, allowed[0]) not in allowed:
-            raise CheckpointError(
-                f"{name} is {flat[name]!r:.80}; in the released layout only {allowed[0]!r} is served, convert the "
-                "checkpoint to our own"
-            )
-    text = {key: flat[key] for key in TEXT_FIELDS if key in flat}
-    text["rope_parameters"] = {"rope_type": "default", "rope_theta": flat.get("rope_theta", 1e6)}
-    tiling = re.fullmatch(r"anyres_max_(\d+)", flat.get("image_aspect_ratio") or "")
-    return HourLlavaConfig(
-        text_config={"model_type": "qwen2", **text},
-        vision_config=vision,
-        vision_tower_name=flat.get("mm_vision_tower"),
-        memaug={"num_blocks": flat.get("memaug_depth", 4)},
-        forgetting={"spatial": flat.get("spatial_sampling_type", "random")},
-        vision_feature_layer=flat.get("mm_vision_select_layer", -2),
-        vision_feature_width=flat.get("mm_hidden_size"),
-        max_image_tiles=6 if tiling else 1,
-        max_image_grid_tiles=int(tiling.group(1)) if tiling else 9,
-        max_sequence_tokens=flat.get("tokenizer_model_max_length", 32768),
-    )
+    except Exception as error:  # an odd setting can raise anything in transformers' modules
+        raise CheckpointError(f"the configuration of {folder} makes no model ({describe_error(error)})") from error
 
 
 def export_released(model: HourLlavaForConditionalGeneration, folder: str | Path) -> None:
     """Write a model in the release's layout: flat `config.json` and safetensors with released names.
 
     Raises:
-        CheckpointError: the model is something that layout cannot say: another decoder than Qwen2, one with windows,
-            another token grid.
+        CheckpointError: that layout cannot describe the model, see `flat_config`.
     """
     config, folder = model.config, Path(folder)
-    if config.text_config.model_type != "qwen2":
-        raise CheckpointError(
-            f"the released layout holds a qwen2 decoder only, not {config.text_config.model_type!r}; use our own layout"
-        )
-    text = config.text_config
-    for name, value, plain in (
-        ("sliding_window", attention_window(text), None),
-        ("rope_type", text.rope_parameters.get("rope_type", "default"), "default"),
-        ("hidden_act", text.hidden_act, "silu"),
-    ):
-        if value != plain:
-            raise CheckpointError(
-                f"the released layout cannot say that {name} is {value}, it would be read as {plain}; use ours"
-            )
-    flat = _flat_config(config, model.dtype)
-    try:
-        read_back = _from_flat(flat, config.vision_config.to_dict())
-    except ConfigError as error:
-        raise CheckpointError(f"the released layout would make another model of this one: {error}") from error
-    for field in OWN_FIELDS:
-        ours, theirs = getattr(config, field), getattr(read_back, field)
-        if ours != theirs:
-            raise CheckpointError(
-                f"the released layout cannot say that {field} is {ours}, it would be read as {theirs}; use "
-                "our own layout"
-            )
+    flat = flat_config(config, model.dtype)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tensors(
         config, {released_name(name): tensor for name, tensor in model.state_dict().items()}, folder, MAX_SHARD_BYTES
@@ -357,8 +214,8 @@ def save_weights(
     Args:
         config: of the model.
         state: all weights by their names in the model.
-        folder: that exists.
-        max_shard_bytes: more than this is written as several files and an index of them.
+        folder: must exist.
+        max_shard_bytes: size of the largest file; a larger model gets several files and an index.
     """
     _write_tensors(config, state, folder, max_shard_bytes)
     dtype = _common_dtype(state.values())
@@ -377,54 +234,6 @@ def _written_fields(dtype: torch.dtype) -> dict[str, Any]:
         "architectures": [HourLlavaForConditionalGeneration.__name__],
         "dtype": str(dtype).removeprefix("torch."),
     }
-
-
-def _flat_config(config: HourLlavaConfig, dtype: torch.dtype) -> dict[str, Any]:
-    size, tiles = config.vision_config.image_size, range(1, config.max_image_tiles + 1)
-    return {
-        "architectures": ["HourLlavaQwenForCausalLM"],
-        "model_type": RELEASED_MODEL_TYPES[0],
-        **{key: getattr(config.text_config, key) for key in TEXT_FIELDS},
-        "hidden_act": config.text_config.hidden_act,
-        "rope_theta": config.text_config.rope_parameters["rope_theta"],
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "mm_vision_tower": config.vision_tower_name,
-        "mm_hidden_size": config.vision_feature_width,
-        "mm_vision_select_layer": config.vision_feature_layer,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_resampler_type": "memaug",
-        "memaug_depth": config.memaug.num_blocks,
-        "spatial_sampling_type": config.forgetting.spatial,
-        "mm_patch_merge_type": "spatial_unpad",
-        "mm_newline_position": "grid",
-        "mm_spatial_pool_mode": "bilinear",
-        "image_aspect_ratio": f"anyres_max_{config.max_image_grid_tiles}" if len(tiles) > 1 else "pad",
-        "image_grid_pinpoints": [[columns * size, rows * size] for columns in tiles for rows in tiles],
-        "add_faster_video": False,
-        "tokenizer_model_max_length": config.max_sequence_tokens,
-        "tokenizer_padding_side": "right",
-    }
-
-
-def load_config(folder: Path) -> HourLlavaConfig:
-    """The configuration in a checkpoint's folder, of any layout.
-
-    Raises:
-        CheckpointError: it is of another kind of model, or holds what is not allowed.
-    """
-    model_type = read_json(folder / "config.json").get("model_type")
-    if model_type not in (HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES):
-        allowed = ", ".join((HourLlavaConfig.model_type, *RELEASED_MODEL_TYPES))
-        raise CheckpointError(f"{folder} holds a {model_type!r:.80} model; allowed are {allowed}")
-    try:
-        if model_type in RELEASED_MODEL_TYPES:
-            return released_config(folder)
-        config: HourLlavaConfig = HourLlavaConfig.from_pretrained(folder)
-    except CheckpointError:
-        raise
-    except Exception as error:  # transformers raises whatever comes of an odd setting
-        raise CheckpointError(f"{folder / 'config.json'}: {one_line(error)}") from error
-    return config
 
 
 def _common_dtype(tensors: Iterable[Tensor]) -> torch.dtype:

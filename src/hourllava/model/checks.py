@@ -1,4 +1,4 @@
-"""Checks of single settings, for every configuration of ours; and errors of other libraries on one line."""
+"""Checks of single settings for our configurations, and one-line descriptions of other libraries' errors."""
 
 import math
 from collections.abc import Collection
@@ -32,7 +32,7 @@ def require_whole(name: str, value: Any, at_least: int, at_most: int) -> None:
 
 
 def require_number(name: str, value: Any, *, above: float | None = None) -> None:
-    """The value must be a finite number, and above a limit if there is one."""
+    """The value must be a finite number, above a limit if one is given."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     limit = "" if above is None else f" above {above:g}"
     require(
@@ -40,7 +40,7 @@ def require_number(name: str, value: Any, *, above: float | None = None) -> None
     )
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, on one line that is not too long; the kind too, if another library raised it."""
-    said = " ".join(str(error).split())[:300]
-    return said if isinstance(error, HourLlavaError) else f"{type(error).__name__}: {said}"
+def describe_error(error: Exception) -> str:
+    """An error's message on one line, cut at 300 characters; with its class if another library raised it."""
+    message = " ".join(str(error).split())[:300]
+    return message if isinstance(error, HourLlavaError) else f"{type(error).__name__}: {message}"

@@ -1,8 +1,8 @@
 """Configuration of an Hour-LLaVA model.
 
-A decoder (`text_config`) and a vision tower (`vision_config`) are named, not built in: any of the families in
-`hourllava.model.backbones`. The published pairs are the JSON files in `presets/`. What is ours - the memory,
-forgetting, MemAug, image tiling - has typed fields with units, checked when the config is made.
+The decoder (`text_config`) and the vision tower (`vision_config`) may be of any family in `hourllava.model.backbones`.
+The published pairs are the JSON files in `presets/`. Our own settings - memory, forgetting, MemAug, image tiling - are
+typed fields with units, checked when the configuration is made.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from hourllava.model.backbones import (
     require_family,
     text_rope_theta,
 )
-from hourllava.model.checks import one_line, require, require_choice, require_flag, require_number, require_whole
+from hourllava.model.checks import describe_error, require, require_choice, require_flag, require_number, require_whole
 
 SpatialForgetting = Literal["random", "uniform"]
 TemporalForgetting = Literal["uniform", "random", "keyframe", "question"]
@@ -44,11 +44,14 @@ class MemAugConfig:
     """The memory attention (paper section 3.3). Width and heads are the decoder's.
 
     `rotary_fraction` is the part of each head that is rotated by position (0 switches positions off, as in the paper's
-    ablation). `rope_theta=None` takes the decoder's. `normalize_inputs` brings every token, of the memory and of the
-    queries, to a root mean square of 1 before the first block (not in the paper): blocks do not normalise what comes
-    in, and where projected tokens are hundreds of times as long as those of text, what is asked drowns in them.
-    `rotate_values` rotates what is looked up, too (not in the paper): by how far it lies from who looks it up. Else
-    position decides where a block looks, but what it brings back does not tell when that was.
+    ablation). `rope_theta=None` takes the decoder's.
+
+    `normalize_inputs` (not in the paper) scales every token of memory and queries to a root mean square of 1 before the
+    first block. Blocks do not normalise their inputs; where projected tokens are hundreds of times longer than text
+    tokens, the question has no measurable effect.
+
+    `rotate_values` (not in the paper) also rotates values, by their distance from the query. Without it, position
+    decides where a block looks, but the values it reads do not tell their time.
     """
 
     num_blocks: int = 4
@@ -74,9 +77,9 @@ class MemAugConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ForgettingConfig:
-    """Which memory tokens stay in the decoder's sight (paper section 3.2; published: 1/4 in space, 1/4 in time).
+    """The choice of kept tokens (paper section 3.2; published: 1/4 in space, 1/4 in time).
 
-    `uniform` in space keeps even rows and even columns; it is a quarter whatever `spatial_keep_ratio` says.
+    `uniform` in space keeps even rows and even columns: always a quarter, whatever `spatial_keep_ratio` is.
     """
 
     spatial: SpatialForgetting = "random"
@@ -95,7 +98,7 @@ class ForgettingConfig:
         require_whole("forgetting.max_kept_frames", self.max_kept_frames, 1, 2**31 - 1)
 
 
-# Names that transformers writes into configurations, or reads from those of earlier versions, besides its fields.
+# Names besides its fields that transformers, this version or an earlier one, writes into configurations.
 _TRANSFORMERS_NAMES = {
     *(field.name for field in dataclasses.fields(PreTrainedConfig)),
     *GenerationConfig().to_dict(),
@@ -107,9 +110,9 @@ _TRANSFORMERS_NAMES = {
     *("tie_encoder_decoder", "tokenizer_class", "torch_dtype", "torchscript", "use_bfloat16", "use_cache"),
 }
 
-# Most of a sequence, a picture or a vocabulary that a setting may speak of: more is a mistake.
+# The largest allowed values; larger ones are mistakes.
 _MAX_TOKENS = 2**31 - 1
-_MOST = {
+_LARGEST = {
     "min_video_frames": 100_000,
     "max_image_tiles": 100,
     "max_image_grid_tiles": 10_000,
@@ -124,14 +127,15 @@ class HourLlavaConfig(PreTrainedConfig):
         text_config: the decoder.
         vision_config: the vision tower, as published, with all its layers.
         memaug: the memory attention.
-        forgetting: what is kept of the memory.
-        vision_feature_layer: hidden state taken from the tower, counted from the end; later layers are not built.
-        vision_feature_width: width of a patch feature given to the projector; the tower's if None.
-        vision_tower_name: where the tower comes from; written into exports of the released layout.
+        forgetting: the choice of kept tokens.
+        vision_feature_layer: hidden state of the tower that gives the features, counted from the end; later layers are
+            not built.
+        vision_feature_width: width of a patch feature; the tower's if None.
+        vision_tower_name: origin of the tower; written into exports of the released layout.
         video_grid: side of the pooled token grid of a video frame (8: 64 tokens a frame).
-        min_video_frames: shorter videos have their frames repeated up to this many.
+        min_video_frames: the frames of a shorter video are repeated up to this number.
         max_image_tiles: side of the largest tile grid of an image (6: up to 6 x 6 tiles); 1 means one view only.
-        max_image_grid_tiles: a tile grid worth more tokens than this many tiles is shrunk to it (anyres_max_9: 9).
+        max_image_grid_tiles: a tile grid with more tokens than this many tiles is shrunk (anyres_max_9: 9).
         image_mean, image_std: pixel normalisation per channel, after division by 255.
         visual_token_id: id that stands for one visual token in `input_ids`; never embedded.
         max_sequence_tokens: longest sequence given to the decoder, in tokens.
@@ -162,8 +166,8 @@ class HourLlavaConfig(PreTrainedConfig):
         """Turn nested dictionaries into their classes and check every field.
 
         Raises:
-            ConfigError: a name that is neither ours nor transformers', a value that is not allowed, or a decoder or
-                tower of a family that is not verified.
+            ConfigError: a name that neither we nor transformers know, a value that is not allowed, or an unverified
+                family of decoder or tower.
         """
         own = {field.name for field in dataclasses.fields(self)}  # transformers' common fields among them
         unknown = sorted(name for name in kwargs if not name.startswith("_") and name not in _TRANSFORMERS_NAMES)
@@ -185,8 +189,8 @@ class HourLlavaConfig(PreTrainedConfig):
         self.image_mean, self.image_std = tuple(self.image_mean), tuple(self.image_std)
         try:
             super().__post_init__(**kwargs)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a dtype, a label, an old setting
-            raise ConfigError(f"the configuration is not one of transformers: {one_line(error)}") from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # from a dtype, a label or an old setting
+            raise ConfigError(f"the configuration is not one of transformers: {describe_error(error)}") from error
 
     def _check(self) -> None:
         text, vision = self.text_config, self.vision_config
@@ -204,8 +208,8 @@ class HourLlavaConfig(PreTrainedConfig):
             self.video_grid <= self.patch_grid,
             f"video_grid is {self.video_grid}; it must lie between 1 and the tower's {self.patch_grid} patches a side",
         )
-        for name, most in _MOST.items():
-            require_whole(name, getattr(self, name), 1, most)
+        for name, largest in _LARGEST.items():
+            require_whole(name, getattr(self, name), 1, largest)
         require_whole("visual_token_id", self.visual_token_id, -_MAX_TOKENS, _MAX_TOKENS)
         if self.vision_feature_width is not None:
             require_whole("vision_feature_width", self.vision_feature_width, 1, MAX_WIDTH)
@@ -266,7 +270,7 @@ class HourLlavaConfig(PreTrainedConfig):
 
 
 def merge_settings(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with what `above` changes: nested mappings key by key, anything else replaced."""
+    """`below` changed by `above`: nested mappings key by key, everything else replaced."""
     merged = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -286,7 +290,7 @@ def _sub_config(name: str, value: dict[str, Any] | PreTrainedConfig | None) -> P
     kind = CONFIG_MAPPING[model_type]
     known = {name for family in families for name in _names(CONFIG_MAPPING[family])} | _TRANSFORMERS_NAMES
     for field in fields:
-        # Published configurations hold more than their class knows, so only what looks misspelt is refused.
+        # Published configurations hold fields that their class does not know, so only misspelt names are refused.
         meant = None if field in known else _resembling(str(field), _names(kind))
         require(meant is None, f"{name} has no setting {field}; did you mean {meant}?")
     require(
@@ -295,7 +299,7 @@ def _sub_config(name: str, value: dict[str, Any] | PreTrainedConfig | None) -> P
     try:
         return kind(**fields)
     except (StrictDataclassError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise ConfigError(f"{name}: {one_line(error)}") from error
+        raise ConfigError(f"{name}: {describe_error(error)}") from error
 
 
 def _names(kind: type[PreTrainedConfig]) -> set[str]:

@@ -31,25 +31,24 @@ def decoder_attention(
     window_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers' decoders call: packed causal attention if `segments` came along, their own SDPA otherwise.
+    """The function that transformers' decoders call: packed causal attention with `segments`, else their own SDPA.
 
     Args:
         module: the decoder's attention layer.
         query: [B, H, Q, E]; with `segments`, B is 1.
         key, value: [B, G, K, E].
-        attention_mask: mask that transformers made; not looked at with `segments`.
+        attention_mask: mask that transformers made; has no effect with `segments`.
         scaling: of the scores.
         segments: of the packed sequence.
-        sliding_window: how many of the last tokens a layer sees; families without windows do not give it.
-        window_mask: with fixed buffers, the mask of layers with a window instead of `attention_mask`, which is made
-            for all others.
-        **kwargs: anything else a decoder passes on.
+        sliding_window: number of last tokens that a layer sees; families without windows do not give it.
+        window_mask: with fixed buffers, the mask for layers with a window; `attention_mask` is then for all others.
+        **kwargs: everything else that a decoder passes on.
 
     Returns:
         [B, Q, H, E] and None.
     """
     extras = [name for name in ("softcap", "position_bias", "cache") if kwargs.get(name) is not None]
-    if extras:  # SDPA would leave them out without a word
+    if extras:  # SDPA would ignore them silently
         raise InputError(f"the decoder's layers ask for {', '.join(extras)}, which is not served here")
     if sliding_window is not None and window_mask is not None:
         attention_mask = window_mask
@@ -71,7 +70,7 @@ def _one_token(
 ) -> Tensor:
     """[B, 1, H, E] attention of one new token per row: two small matrix products, spread over all keys.
 
-    SDPA's masked kernels give one row and key head to one multiprocessor each, which on a GPU leaves all others idle.
+    SDPA's masked kernels use one multiprocessor for each row and key head, and all others of the GPU stay idle.
     """
     scale = query_BH1E.shape[-1] ** -0.5 if scale is None else scale
     query_BGNE = query_BH1E[:, :, 0].unflatten(1, (key_BGKE.shape[1], -1))
@@ -85,7 +84,7 @@ def _one_token(
 
 
 def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-    """What a decoder needs for packed samples besides `segments`: positions [1, L], and a mask it looks no further at.
+    """What a decoder needs for packed samples besides `segments`: positions [1, L] and a placeholder mask.
 
     Args:
         tokens_1L: ids, or embeddings [1, L, D].
@@ -100,7 +99,7 @@ def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Ten
         )
     starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
     positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
-    # Decoders leave a 4-D mask as it is; from packed positions they would build one of L x L entries (1 GiB at 32k).
+    # Decoders keep a 4-D mask as it is. Without one they would build L x L entries from the positions (1 GiB at 32k).
     return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens_1L.device)
 
 

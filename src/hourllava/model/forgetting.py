@@ -1,7 +1,7 @@
-"""Forgetting: which frames and which tokens of the memory stay in the decoder's sight (paper section 3.2).
+"""Forgetting: the choice of the memory's frames and tokens that the decoder sees (paper section 3.2).
 
-Pure functions from sizes and a seed to sorted indices; no tensor of the model is needed unless the method looks at the
-frames (`keyframe`) or at the question (`question`). How many are kept depends on sizes alone, so a prompt can be laid
+Pure functions from sizes and a seed to sorted indices. Only two methods need tensors of the model: `keyframe` looks at
+the frames, `question` at the question too. The number of kept tokens depends on sizes alone, so a prompt can be laid
 out before anything is computed. One hour at 1 FPS keeps 512 frames x (16 tokens + newline) = 8,704 of 234,000 tokens.
 
 Shapes: T frames, N tokens of one grid, K kept tokens of one grid, F kept frames, D width of a frame's descriptor.
@@ -18,25 +18,25 @@ from hourllava.model.config import ForgettingConfig
 Indices = npt.NDArray[np.int64]
 Descriptors = npt.NDArray[np.floating]
 
-# A keyframe is judged by its likeness to this many frames before and after it.
+# A frame is compared with this many frames before it and after it.
 KEYFRAME_NEIGHBOURS_EACH_SIDE = 4
 
 
 def evenly_spaced(num_items: int, num_chosen: int) -> Indices:
-    """`num_chosen` indices spread over `num_items`, both ends included, fractions cut off: the release's `linspace`."""
+    """`num_chosen` indices spread evenly over `num_items`, both ends included; rounded down, as in the release."""
     return np.linspace(0, num_items - 1, num_chosen).astype(np.int64)
 
 
 def num_kept_frames(num_frames: int, forgetting: ForgettingConfig) -> int:
-    """How many of `num_frames` memory frames are kept, whatever the method."""
+    """The number of kept frames of `num_frames` memory frames, the same for every method."""
     quarter = int(num_frames * forgetting.temporal_keep_ratio)
     wanted = min(forgetting.max_kept_frames, quarter)
-    # The last frame is always kept; evenly spaced frames miss it only when fewer than two are wanted.
+    # The last frame is always kept. Evenly spaced frames miss it only when fewer than two are wanted.
     return wanted if wanted >= 2 else min(wanted + 1, num_frames)
 
 
 def num_kept_tokens(grid_height: int, grid_width: int, forgetting: ForgettingConfig) -> int:
-    """How many tokens of one `grid_height` x `grid_width` grid are kept."""
+    """The number of kept tokens of one `grid_height` x `grid_width` grid."""
     if forgetting.spatial == "uniform":
         return math.ceil(grid_height / 2) * math.ceil(grid_width / 2)
     return math.ceil(grid_height * grid_width * forgetting.spatial_keep_ratio)
@@ -70,7 +70,7 @@ def kept_frames(
     Args:
         num_frames: T, frames in the memory.
         forgetting: method and ratio.
-        rng: source of chance for `random`.
+        rng: for `random`.
         frame_descriptors_TD: mean projected token of each frame; `keyframe` and `question` need it.
         question_descriptor_D: mean embedding of the question; `question` needs it.
 
@@ -78,7 +78,7 @@ def kept_frames(
         [F], F = `num_kept_frames(num_frames, forgetting)`
 
     Raises:
-        InputError: the method needs descriptors that were not given.
+        InputError: the method's descriptors are missing.
     """
     count = num_kept_frames(num_frames, forgetting)
     if forgetting.temporal == "uniform":

@@ -1,12 +1,12 @@
-"""Grounding: teaching MemAug where to look, from moments that are known to show the answer.
+"""Grounding: teaches MemAug where to look, from the moments of a video that show the answer.
 
-A record may tell the moments of the video that it is about (`evidence` of an answer). Of all attention of a question's
-kept tokens, in every block and head, some should then fall on them: on the entries of these moments in the memory.
-`hourllava.inference.evidence` measures the same thing when a question is asked. The paper trains by answers alone;
-among thousands of frames that is a long search.
+A record may name these moments (`evidence` of an answer). A part of the attention of the sample's kept tokens, in every
+block and head, should then fall on the memory entries of these moments. `hourllava.inference.evidence` measures the
+same share when a question is asked. The paper trains by answers alone, which is a long search among thousands of
+frames.
 
-    grounding = Grounding(visuals.evidence, visuals.memory_segments)
-    model.recall(embeds, visuals, memory, grounding.observe)
+    grounding = Grounding(layouts.evidence, layouts.memory_segments)
+    model.recall(embeds, visuals, grounding.observe)
     loss_R = grounding_loss(grounding.shares())
 
 Shapes: R samples with evidence, W kept tokens of theirs, Q queries, H heads, E head width.
@@ -20,15 +20,15 @@ from hourllava.model.attention_share import share_of_marked_keys
 from hourllava.model.batch import EvidenceBatch
 from hourllava.model.memaug import MemoryKeysValues
 
-# Enough to stand out among thousands of frames; heads stay free to look at other things.
+# This share stands out among thousands of frames, and leaves heads free to look at other things.
 ENOUGH = 0.3
 
-# A share below is as good as none, and its logarithm no more urgent.
+# Smaller shares count as this one, so that the logarithm stays finite.
 LEAST_SHARE = 1e-6
 
 
 class Grounding:
-    """Collects how much of their attention samples give to their evidence; pass `observe` to MemAug.
+    """Collects the share of attention on the evidence of each sample; pass `observe` to MemAug.
 
     Args:
         evidence: of the batch.
@@ -40,7 +40,7 @@ class Grounding:
         self._shares_WH: list[Tensor] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
-        """Look at one block's attention."""
+        """Add one block's attention."""
         evidence, (key_MGE,) = self.evidence, memory.keys
         watching = query_QHE.index_select(0, evidence.watching_index)
         shares_WH = share_of_marked_keys(
@@ -64,5 +64,5 @@ class Grounding:
 
 
 def grounding_loss(shares_R: Tensor) -> Tensor:
-    """[R] negative logarithm of the share, as a part of what is enough: 0 from there on."""
+    """[R] negative logarithm of share / `ENOUGH`; 0 for larger shares."""
     return -(shares_R.clamp(LEAST_SHARE, ENOUGH) / ENOUGH).log()

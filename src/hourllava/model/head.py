@@ -24,11 +24,11 @@ LOSS_CHUNK_LOGITS = 1024 * 152_064
 
 @dataclasses.dataclass
 class HourLlavaOutput(CausalLMOutputWithPast):
-    """What transformers' models return, and the loss token by token.
+    """The output of transformers' causal models, with the loss of each token.
 
     Attributes:
-        target_losses: [B * L] cross-entropy of each position's prediction, 0 where none is supervised; no gradient.
-        evidence_shares: [R] of the samples that are grounded, the share of attention on their evidence; no gradient.
+        target_losses: [B * L] cross-entropy of the prediction at each position, 0 where unsupervised; no gradient.
+        evidence_shares: [R] share of attention on the evidence of each grounded sample; no gradient.
     """
 
     target_losses: Tensor | None = None
@@ -37,12 +37,12 @@ class HourLlavaOutput(CausalLMOutputWithPast):
 
 @dataclasses.dataclass
 class Targets:
-    """What the N positions of a batch must predict.
+    """The tokens that the N positions of a batch must predict.
 
     Attributes:
         ids_N: token ids, -100 where nothing is supervised.
-        weights_N: what each counts in the loss, 0 where nothing is supervised.
-        places_S: where something is.
+        weights_N: weight of each in the loss, 0 where nothing is supervised.
+        places_S: the supervised positions.
     """
 
     ids_N: Tensor
@@ -51,19 +51,19 @@ class Targets:
 
     @classmethod
     def of(cls, labels_BL: Tensor, label_weights_BL: Tensor | None) -> "Targets":
-        """Best made before a forward pass: a GPU that is asked for the places first finishes all it was given."""
+        """Targets of labels. Call it before the forward pass: `nonzero()` waits for all queued GPU work."""
         ids_BL = next_token_targets(labels_BL)
         weights_N, ids_N = target_weights(ids_BL, label_weights_BL).flatten(), ids_BL.flatten()
         return cls(ids_N, weights_N, (ids_N != IGNORED_LABEL).nonzero()[:, 0])
 
 
 class LanguageModelHead(nn.Linear):
-    """Hidden states to logits, or straight to losses without ever holding all logits.
+    """Hidden states to logits; or to losses, without ever holding all logits.
 
-    The loss lives here, not beside it, because under FSDP only this module's own forward sees its whole weight.
+    The loss is computed in this module because under FSDP only the module's own forward sees its whole weight.
 
     Args:
-        text_config: of the decoder, whose family may add a bias or multiply the logits.
+        text_config: of the decoder; its family may add a bias or multiply the logits.
     """
 
     def __init__(self, text_config: Any) -> None:
@@ -79,7 +79,7 @@ class LanguageModelHead(nn.Linear):
         losses_N = torch.zeros(
             len(targets_N), dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device
         )
-        if not len(places_S):  # other ranks' gradients of this weight wait for ours
+        if not len(places_S):  # other ranks wait for our gradient of this weight
             return losses_N + self._losses(hidden_ND[:1], targets_N[:1].clamp(min=0)) * 0
         hidden_ND, targets_N = hidden_ND.index_select(0, places_S), targets_N[places_S]
         chunks = [
@@ -99,14 +99,14 @@ class LanguageModelHead(nn.Linear):
 
 
 def target_weights(targets_BL: Tensor, label_weights_BL: Tensor | None) -> Tensor:
-    """[B, L] weight of what each position must predict (`next_token_targets`): 0 if nothing, else the label's or 1."""
+    """[B, L] weight of each target: 0 where nothing is supervised, else the label's weight or 1."""
     is_target_BL = targets_BL != IGNORED_LABEL
     return is_target_BL if label_weights_BL is None else is_target_BL * F.pad(label_weights_BL[:, 1:], (0, 1))
 
 
 def next_token_targets(labels_BL: Tensor) -> Tensor:
-    """[B, L] what each position must predict: the label of the next one, -100 at the end of a row.
+    """[B, L] target of each position: the label of the next position, -100 at the end of a row.
 
-    At the end of a packed sample, too, if the next one's first label is -100, as `collate_packed` makes it.
+    The last position of a packed sample gets -100 too, because `collate_packed` sets the first label of each sample so.
     """
     return F.pad(labels_BL[:, 1:], (0, 1), value=IGNORED_LABEL)

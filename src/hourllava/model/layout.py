@@ -1,9 +1,9 @@
-"""Visual layouts: a video, a tiled image and several images are the same thing with other indices.
+"""Visual layouts: a video, a tiled image and several images differ only in indices.
 
-A sample's images or frames become *patch tokens* (the projected tokens of all its views, view after view). Its
-`VisualLayout` says which of them, with newlines in between, form the memory, at which positions, and which memory
-entries are kept for the decoder. Everything here runs on the CPU from sizes and a seed, before anything is encoded; the
-model then needs nothing but gathers. Formats: the release's behaviour, see the docstring of each builder.
+The images or frames of a sample become *patch tokens*: the projected tokens of all views, view after view. Its
+`VisualLayout` names the patch tokens and newlines that form the memory, their positions, and the kept memory entries.
+Layouts are made on the CPU from sizes and a seed, before anything is encoded; the model then only gathers. Each builder
+follows the release, see its docstring.
 
 Shapes: T frames, P patch tokens, M memory entries, K kept tokens, g patches along a side of a view.
 """
@@ -34,8 +34,8 @@ SHRINK_ABOVE = 1.1
 class GridResize:
     """Bilinear resize of a grid of patch tokens before it enters the memory (large tiled images only).
 
-    `source_index` [height * width] names the patch tokens; the `new_height * new_width` results count as further patch
-    tokens after the sample's own.
+    `source_index` [height * width] names the patch tokens. The `new_height * new_width` results are numbered after the
+    sample's own patch tokens.
     """
 
     source_index: Indices
@@ -47,16 +47,16 @@ class GridResize:
 
 @dataclasses.dataclass(frozen=True)
 class VisualLayout:
-    """What one sample remembers and keeps.
+    """Memory and kept tokens of one sample, as indices.
 
     Attributes:
-        modality: whether the patch tokens are of images (g * g a view) or pooled tokens of video frames.
-        num_patch_tokens: P, patch tokens the sample's views give.
+        modality: patch tokens are those of images (g * g a view), or pooled tokens of video frames.
+        num_patch_tokens: P, patch tokens of all views of the sample.
         memory_index: [M] the patch token behind each memory entry, or `NEWLINE`.
         memory_positions: [M] rotary positions of the memory entries.
-        kept_index: [K] memory entries that are kept, in the order the decoder reads them.
-        kept_per_visual: kept tokens of each placeholder of the conversation; they add up to K.
-        resize: set if a tile grid is resized first.
+        kept_index: [K] kept memory entries, in the order of the prompt.
+        kept_per_visual: kept tokens of each placeholder of the conversation; their sum is K.
+        resize: of a large tile grid, before it enters the memory.
     """
 
     modality: Modality
@@ -79,14 +79,14 @@ class VisualLayout:
 
 @dataclasses.dataclass(frozen=True)
 class TileGrid:
-    """How an image is cut into tiles of `image_size` pixels: columns x rows of them."""
+    """An image cut into columns x rows of tiles, `image_size` pixels a side."""
 
     columns: int
     rows: int
 
     @property
     def num_views(self) -> int:
-        """Views given to the vision tower: the whole image, then the tiles row by row."""
+        """Views for the vision tower: the whole image, then the tiles row by row."""
         return 1 + self.columns * self.rows
 
 
@@ -99,20 +99,20 @@ def video_layout(
     question_descriptor_D: Descriptors | None = None,
     spatial_kept: Indices | None = None,
 ) -> VisualLayout:
-    """A video: per frame its pooled tokens in raster order, then a newline; positions count up through all of it.
+    """A video: the pooled tokens of each frame in raster order, then a newline; positions count up through the video.
 
-    Fewer than `config.min_video_frames` frames are repeated, evenly, up to that many.
+    A video with fewer than `config.min_video_frames` frames has them repeated, evenly, up to that number.
 
     Args:
         num_frames: T, pooled frames given to the model.
-        config: grid, forgetting and the smallest number of frames.
+        config: token grid, forgetting and smallest number of frames.
         seed: of the random choices.
         frame_descriptors_TD: mean projected token per frame, for `keyframe` and `question` forgetting.
         question_descriptor_D: mean embedding of the question, for `question` forgetting.
-        spatial_kept: [memory frames, tokens] keep these tokens of each frame instead of choosing.
+        spatial_kept: [memory frames, tokens] kept tokens of each frame, instead of a choice.
 
     Raises:
-        InputError: no frames, or a forgetting method lacks what it looks at.
+        InputError: no frames, or a forgetting method lacks its descriptors.
     """
     if num_frames < 1:
         raise InputError(f"a video layout needs at least 1 frame, got {num_frames}")
@@ -149,10 +149,10 @@ def video_layout(
 def video_entries_at(
     spans_seconds: Sequence[tuple[float, float]], num_frames: int, duration_seconds: float, config: HourLlavaConfig
 ) -> Indices:
-    """The memory entries of a video's frames that are shown in these spans, sorted; frames are evenly spaced in time.
+    """The memory entries of the frames within these spans, sorted; frames are evenly spaced in time.
 
     Args:
-        spans_seconds: (start, end); a frame at the very end is no part of a span.
+        spans_seconds: (start, end); a frame exactly at the end is outside.
         num_frames, config: as for `video_layout`.
         duration_seconds: of the video.
     """
@@ -165,14 +165,14 @@ def video_entries_at(
 
 
 def _memory_frames(num_frames: int, config: HourLlavaConfig) -> Indices:
-    """The frame behind each of the memory's frames: few are repeated."""
+    """The video frame behind each memory frame: frames of a short video are repeated."""
     if num_frames < config.min_video_frames:
         return forget.evenly_spaced(num_frames, config.min_video_frames)
     return np.arange(num_frames)
 
 
 def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:
-    """Tokens a video of `num_frames` frames takes in the decoder's sequence, newlines included."""
+    """Kept tokens of a video of `num_frames` frames, newlines included."""
     kept_frames = forget.num_kept_frames(max(num_frames, config.min_video_frames), config.forgetting)
     return kept_frames * (forget.num_kept_tokens(config.video_grid, config.video_grid, config.forgetting) + 1)
 
@@ -180,15 +180,15 @@ def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:
 def image_layout(
     num_images: int, config: HourLlavaConfig, *, seed: int = 0, spatial_kept: Indices | None = None
 ) -> VisualLayout:
-    """Images of one view each: per image its g x g tokens, then a newline; one memory for all of them.
+    """Images of one view each: the g x g tokens of each image, then a newline; one memory for all images.
 
-    Positions count up over the patch tokens of all images; all newlines share the position after the last of them.
+    Positions count up over the patch tokens of all images; all newlines share the position after the last token.
 
     Args:
         num_images: placeholders in the conversation.
         config: patch grid and forgetting.
         seed: of the random choices.
-        spatial_kept: [num_images, tokens] keep these tokens of each image instead of choosing.
+        spatial_kept: [num_images, tokens] kept tokens of each image, instead of a choice.
     """
     if num_images < 1:
         raise InputError(f"an image layout needs at least 1 image, got {num_images}")
@@ -220,15 +220,15 @@ def tiled_image_layout(
 ) -> VisualLayout:
     """One image as a base view and a grid of tiles (LLaVA-OneVision's anyres).
 
-    The memory holds the base view's tokens, then the tile grid without its padding, row by row, a newline after each
-    row. Grid tokens are at raster positions, base tokens at the position of the grid token they lie on, newlines all at
-    the position after the grid.
+    The memory holds the tokens of the base view, then the tile grid without its padding, with a newline after each row.
+    Grid tokens are at raster positions. A base token has the position of the grid token at its place in the image. All
+    newlines have the position after the grid.
 
     Args:
         image_width, image_height: of the picture in pixels, before any resizing.
         config: patch grid, tiling and forgetting.
         seed: of the random choices.
-        spatial_kept: keep these base tokens and these grid tokens instead of choosing.
+        spatial_kept: kept base tokens and kept grid tokens, instead of a choice.
     """
     side = config.patch_grid
     base_tokens = side * side
@@ -256,11 +256,7 @@ def tiled_image_layout(
         kept_grid = forget.kept_tokens(1, height, width, config.forgetting, rng)[0]
     else:
         kept_base, kept_grid = spatial_kept
-    kept_rows, kept_columns = np.divmod(kept_grid, width)
-    # Rows of which something is kept also keep their newline, which stands in column `width`.
-    kept_newlines = np.unique(kept_rows) * (width + 1) + width
-    kept_grid_entries = np.sort(np.concatenate([kept_rows * (width + 1) + kept_columns, kept_newlines]))
-    kept_index = np.concatenate([kept_base, base_tokens + kept_grid_entries])
+    kept_index = np.concatenate([kept_base, base_tokens + _with_newlines(kept_grid, width)])
     return VisualLayout(
         modality="image",
         num_patch_tokens=num_patch_tokens,
@@ -272,8 +268,15 @@ def tiled_image_layout(
     )
 
 
+def _with_newlines(kept_grid: Indices, width: int) -> Indices:
+    """Entries of the kept tokens of a grid and of the newlines of their rows; a newline stands in column `width`."""
+    rows, columns = np.divmod(kept_grid, width)
+    newlines = np.unique(rows) * (width + 1) + width
+    return np.sort(np.concatenate([rows * (width + 1) + columns, newlines]))
+
+
 def best_tile_grid(image_width: int, image_height: int, config: HourLlavaConfig) -> TileGrid:
-    """The tile grid that shows most pixels of the image and, among those, wastes fewest (LLaVA-NeXT's anyres rule)."""
+    """The tile grid with the most pixels of the image and, among equals, the least padding (LLaVA-NeXT's anyres)."""
     if image_width < 1 or image_height < 1:
         raise InputError(f"an image needs at least 1 x 1 pixels, got {image_width} x {image_height}")
     size = config.vision_config.image_size
@@ -290,7 +293,7 @@ def best_tile_grid(image_width: int, image_height: int, config: HourLlavaConfig)
 
 
 def _unpadded_patch_tokens(image_width: int, image_height: int, tiles: TileGrid, side: int) -> Indices:
-    """[h, w] patch tokens of the tile grid, in raster order, without the rows or columns that show padding only."""
+    """[h, w] patch tokens of the tile grid, in raster order, without rows and columns of padding only."""
     rows, columns = np.arange(tiles.rows * side), np.arange(tiles.columns * side)
     if image_width / image_height > len(columns) / len(rows):
         rows = _without_padding(rows, int(image_height * (len(columns) / image_width)))
@@ -303,13 +306,13 @@ def _unpadded_patch_tokens(image_width: int, image_height: int, tiles: TileGrid,
 
 def _without_padding(lines: Indices, num_shown: int) -> Indices:
     padding = (len(lines) - num_shown) // 2
-    # A picture thinner than a patch still shows in one line; the release would drop it altogether.
+    # An image thinner than a patch keeps one line; the release would drop it altogether.
     padding = min(padding, (len(lines) - 1) // 2)
     return lines[padding : len(lines) - padding]
 
 
 def _nearest(num_lines: int, num_base_lines: int) -> Indices:
-    """[num_base_lines] the grid line each base line lies on. torch's rounding, not numpy's: it decides the ties."""
+    """[num_base_lines] the grid line of each base line; in torch like the release, as numpy breaks ties otherwise."""
     return torch.linspace(0, num_lines - 1, num_base_lines).round().long().numpy()
 
 
@@ -318,11 +321,11 @@ def query_layout(
 ) -> tuple[Indices, Indices]:
     """MemAug's queries of one sample: its visual tokens and prompt text, in conversation order, and their positions.
 
-    Text counts up by one from the largest position so far + 1. A visual segment stands at its memory positions, moved
-    behind what came before; the largest of them counts for what follows.
+    Text tokens count up by one from the largest position so far + 1. Kept tokens have their memory positions, shifted
+    behind everything before them; the largest counts for the text after them.
 
     Args:
-        is_visual: [L] which tokens of the sample are visual; as many as the layout keeps.
+        is_visual: [L] which tokens of the sample are visual; their number is that of the layout's kept tokens.
         is_prompt_text: [L] which tokens are text that MemAug may read.
         layout: the sample's layout.
 

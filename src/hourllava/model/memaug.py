@@ -1,11 +1,10 @@
-"""MemAug: kept tokens and question look everything up again in the memory (paper section 3.3).
+"""MemAug: kept tokens and the question look into the whole memory again (paper section 3.3).
 
-A block is post-norm: self-attention over the queries (kept tokens and prompt, all of them, not causal), cross-attention
-from the queries to the memory, an MLP. Keys and values come straight from the projected memory: the same for every
-question, different for every block. So they are computed once per memory and passed in (`MemoryKeysValues`); for an
-hour and the 3B model that is 4 x 240 MB in bf16 against 31 ms of attention per block and question. They are computed on
-the patch tokens and gathered afterwards: frames that are repeated, and newlines, cost nothing twice, and the wide
-memory is never built.
+A block is post-norm: self-attention among the queries (all kept tokens and the prompt, not causal), cross-attention
+from the queries to the memory, an MLP. Keys and values depend on the projected memory and the block only, not on the
+question. So they are computed once per memory and passed in (`MemoryKeysValues`): for an hour and the 3B model they
+take 4 x 240 MB in bf16, and attention takes 31 ms per block and question. They are computed for patch tokens and
+gathered afterwards. So repeated frames and newlines are computed once, and the wide memory is never built.
 
 Shapes: Q queries and M memory entries of all samples together, P patch tokens, D width, H heads, G key/value heads,
 E head width, R rotated part of it.
@@ -30,8 +29,7 @@ class MemoryKeysValues:
     """Keys and values of one MemAug block for every memory entry, rotated by position.
 
     Attributes:
-        keys, values: one [M, G, E] tensor, or several that follow one another, on any device (chunks of a memory that
-            is too large for one pass).
+        keys, values: one [M, G, E] tensor, or the chunks of a memory too large for one pass, on any device.
     """
 
     keys: Sequence[Tensor]
@@ -52,12 +50,12 @@ class MemoryKeysValues:
         return type(self)([key.to(device) for key in self.keys], [value.to(device) for value in self.values])
 
     def append(self, other: Self) -> None:
-        """Add the chunks of another, which follow."""
+        """Add the chunks of another after ours."""
         self.keys = [*self.keys, *other.keys]
         self.values = [*self.values, *other.values]
 
     def room_for(self, num_entries: int) -> Self:
-        """As many entries, not filled, in one piece like the first chunk."""
+        """Uninitialised keys and values of this many entries, in one piece, like the first chunk."""
         key, value = self.keys[0], self.values[0]
         return type(self)(
             [key.new_empty(num_entries, *key.shape[1:])], [value.new_empty(num_entries, *value.shape[1:])]
@@ -66,7 +64,7 @@ class MemoryKeysValues:
 
 @dataclasses.dataclass
 class ProjectedMemory:
-    """What MemAug and the decoder need of a memory, made once and used for every question.
+    """A memory as MemAug and the decoder use it, made once for all questions.
 
     Attributes:
         keys_values: for each MemAug block.
@@ -78,7 +76,7 @@ class ProjectedMemory:
 
 
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
-"""Is shown a block's queries [Q, H, E] and the memory they look into."""
+"""Called with a block's rotated queries [Q, H, E] and the memory they look into."""
 
 
 class PartialRotaryEmbedding:
@@ -92,8 +90,8 @@ class PartialRotaryEmbedding:
     def angles(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine [N, 1, R / 2], float32, of angles in float64.
 
-        A day has positions up to 6 million. There float32 tells angles apart to 0.25 rad only, by which neighbours
-        would differ at random; float64 to 1e-9.
+        A day has positions up to 6 million. There float32 rounds angles by up to 0.25 rad, so neighbours would differ
+        at random. float64 rounds them by 1e-9.
         """
         device = positions_N.device
         if device.type == "mps":  # which has no float64
@@ -121,9 +119,9 @@ class PartialRotaryEmbedding:
 
 
 class ResidualOutput(nn.Linear):
-    """Last layer of a branch whose result is added to its input.
+    """Last layer of a residual branch.
 
-    It starts at zero: a new block only normalises, and the decoder behind it, trained without it, goes on as before.
+    It starts at zero: a new block only normalises, so a decoder trained without the block works as before.
     """
 
 
@@ -149,8 +147,8 @@ class MemAugSelfAttention(nn.Module):
 class MemAugCrossAttention(nn.Module):
     """Full attention from the queries to the memory; `kv_proj` stacks keys, then values.
 
-    With `rotates_values` a value comes back rotated by its position minus the query's: rotated by the one when it is
-    made, back by the other when it has been found.
+    With `rotates_values`, values are rotated by their own position when made, and rotated back by the query's position
+    when read. So a value tells its distance from the query.
     """
 
     def __init__(
@@ -165,8 +163,8 @@ class MemAugCrossAttention(nn.Module):
 
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """[M, G, E] keys and values of the memory whose entry m is token `index_M[m]`."""
-        # Gathered apart: values that are half of a larger tensor would keep the unrotated keys alive. `embedding` is
-        # indexing whose backward pass does not go one by one through the thousands of newlines.
+        # Two gathers: values as half of a larger tensor would keep the unrotated keys alive. `embedding` is indexing
+        # whose backward pass does not add up thousands of newlines one by one.
         heads = self.kv_proj(tokens_PD).view(-1, self.head_width)
         num_groups = self.kv_proj.out_features // self.head_width // 2
         key_index_MG = index_M[:, None] * (2 * num_groups) + torch.arange(num_groups, device=index_M.device)
@@ -200,7 +198,7 @@ class MemAugCrossAttention(nn.Module):
         return self.o_proj(output.flatten(1))
 
 
-# Not compiled: an observer keeps what it is shown, and there is another one for each batch.
+# Not compiled: an observer keeps its arguments, and each batch has its own observer.
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not say what it returns
 def _show(observe: QueryObserver, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
     observe(query_QHE, memory)
@@ -286,9 +284,9 @@ class MemAug(nn.Module):
         Args:
             x_QD: kept tokens and prompt text of all samples, in conversation order.
             positions_Q: their rotary positions.
-            memory: keys and values for each block, from `keys_values`.
+            memory: keys and values of each block, from `keys_values`.
             query_segments: queries of each sample.
-            recall_segments: queries of each memory (samples that share a memory stand together).
+            recall_segments: queries of each memory (samples that share a memory follow one another).
             memory_segments: entries of each memory.
             observe: called in each block with the rotated queries [Q, H, E] and the keys and values they look into.
 

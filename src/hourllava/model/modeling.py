@@ -91,7 +91,8 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             **kwargs,
         )
         hidden_BLD = output.last_hidden_state
-        results: dict[str, Tensor] = {}
+        kept_outputs = ("past_key_values", "hidden_states", "attentions")
+        results: dict[str, Any] = {name: output[name] for name in kept_outputs if name in output}
         if targets is None:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             results["logits"] = self.lm_head(hidden_BLD[:, kept])
@@ -106,8 +107,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             num_targets = targets.weights_N.sum() if num_items_in_batch is None else num_items_in_batch
             loss = total / torch.as_tensor(num_targets).clamp(min=1)
             results["loss"] = loss + self._nothing_of_unused_parameters(kwargs) if self.training else loss
-        kept_outputs = ("past_key_values", "hidden_states", "attentions")
-        return HourLlavaOutput(**results, **{name: output[name] for name in kept_outputs if name in output})
+        return HourLlavaOutput(**results)
 
     def _grounding(self, layouts: VisualBatch | None) -> Grounding | None:
         if layouts is None or layouts.evidence is None or not self.model.memaug.blocks:

@@ -5,10 +5,10 @@
     <|im_start|>assistant\\nThe cooking.<|im_end|>\\n
 
 Text is never searched for special tokens: `<|im_end|>` or `<image>` typed by a user stay text. Only training records in
-LLaVA's format, where `<image>` is the format's own mark, are split at it. Half a surrogate pair, which Python makes of
-bytes that are no UTF-8 and JSON of half an escape, is no character: such a text is refused, never changed.
+LLaVA's format are split at `<image>`, which is a mark of that format. Half a surrogate pair is no character; Python
+makes one of bytes that are not UTF-8, JSON of half an escape. A text with one is refused, never changed.
 
-Label policies: `answers` supervises answers and the `<|im_end|>` after them; `llava` is the release's, which supervises
+Label policies: `answers` supervises answers and the `<|im_end|>` after them. `llava`, the release's policy, supervises
 the assistant's whole turn and, everywhere else, `<|im_start|>`, `<|im_end|>` and the newline token.
 """
 
@@ -26,8 +26,8 @@ Role = Literal["system", "user", "assistant"]
 SYSTEM_PROMPT = "You are a helpful assistant."
 START, END = "<|im_start|>", "<|im_end|>"
 RECORD_MARK = "<image>"
-"""Where a visual stands in a training record."""
-_REPEATED_CHARACTERS = 48  # texts up to this length are worth remembering
+"""The mark of a visual in a training record."""
+_REPEATED_CHARACTERS = 48  # texts up to this length are cached
 
 _RECORD_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant"}
 
@@ -42,7 +42,7 @@ Part = str | VisualMark
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """What one side says: texts and visuals in order."""
+    """One turn of a conversation: texts and visuals in order."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -54,7 +54,7 @@ class TokenizedPrompt:
 
     Attributes:
         input_ids: token ids; each visual is one `visual_token_id`.
-        labels: the id where it is supervised, -100 elsewhere.
+        labels: ids of supervised tokens, -100 elsewhere.
     """
 
     input_ids: list[int]
@@ -72,7 +72,7 @@ def video_sentence(duration_seconds: float, num_frames: int) -> str:
 def turns_from_record(conversations: Sequence[Mapping[str, str]]) -> list[Turn]:
     """The turns of a training record in LLaVA's format (`from`, `value`, `<image>` marks).
 
-    A lone `<image>` in a turn is moved to its start; opening turns that are not the user's are dropped.
+    The only `<image>` of a turn moves to its start. A first turn that is not the user's is dropped.
 
     Raises:
         InputError: no turn, a turn without the two keys, or of an unknown speaker.
@@ -114,9 +114,9 @@ def tokenize_turns(
     """Turns to ids and labels.
 
     Args:
-        turns: user and assistant in order; the system prompt is put before them unless the first turn is one.
-        tokenizer: any with `<|im_start|>` and `<|im_end|>`.
-        visual_token_id: id that stands for a visual.
+        turns: user and assistant in order; the system prompt precedes them unless the first turn is one.
+        tokenizer: must have `<|im_start|>` and `<|im_end|>`.
+        visual_token_id: stands for a visual.
         label_policy: which tokens are supervised.
         add_generation_prompt: end with the opening of an assistant's turn.
 
@@ -134,45 +134,41 @@ def tokenize_turns(
     for text in (text for texts in spans for text in texts):
         check_text(text)
     headers = {f"{turn.role}\n" for turn in turns}
-    # The tokenizer is called once: a call costs 80 us, whatever it is given.
+    # The tokenizer is called once, because a call costs at least 80 us.
     ids_of = _plain_ids(tokenizer, {"\n", opening, *headers, *(text for texts in spans for text in texts)})
     newline = ids_of["\n"]
-    always_supervised = {start, end, newline[-1]}
+    marks = {start, end, newline[-1]}
 
     input_ids: list[int] = []
     labels: list[int] = []
     for turn, texts in zip(turns, spans):
-        num_header_tokens = 1 + len(ids_of[f"{turn.role}\n"])
         ids = [start, *ids_of[texts[0]]]
         for text in texts[1:]:
             ids += [visual_token_id, *ids_of[text]]
         ids += [end, *newline]
         if label_policy == "llava":
-            answer = turn.role == "assistant"
-            turn_labels = [token if answer or token in always_supervised else IGNORED_LABEL for token in ids]
+            supervised = [turn.role == "assistant" or token in marks for token in ids]
         else:
-            turn_labels = [IGNORED_LABEL] * len(ids)
-            if turn.role == "assistant":
-                supervised = slice(num_header_tokens, len(ids) - len(newline))
-                turn_labels[supervised] = ids[supervised]
-        turn_labels = [IGNORED_LABEL if token == visual_token_id else label for token, label in zip(ids, turn_labels)]
+            answer = range(1 + len(ids_of[f"{turn.role}\n"]), len(ids) - len(newline))
+            supervised = [turn.role == "assistant" and place in answer for place in range(len(ids))]
         input_ids += ids
-        labels += turn_labels
+        labels += [
+            token if is_supervised and token != visual_token_id else IGNORED_LABEL
+            for token, is_supervised in zip(ids, supervised)
+        ]
     if add_generation_prompt:
-        ids = [start, *ids_of[opening]]
-        input_ids += ids
-        labels += [IGNORED_LABEL] * len(ids)
-    num_visuals = sum(isinstance(part, VisualMark) for turn in turns for part in turn.parts)
-    if input_ids.count(visual_token_id) != num_visuals:
+        input_ids += [start, *ids_of[opening]]
+        labels += [IGNORED_LABEL] * (1 + len(ids_of[opening]))
+    if input_ids.count(visual_token_id) != sum(len(texts) - 1 for texts in spans):
         raise InputError(f"a text of the conversation contains token {visual_token_id}, which stands for visuals")
     return TokenizedPrompt(input_ids, labels)
 
 
 def check_text(text: str) -> None:
-    """Refuse a text that holds half a surrogate pair, which no tokenizer takes.
+    """Refuse a text with half a surrogate pair, which no tokenizer takes.
 
     Raises:
-        InputError: it does; the message says where.
+        InputError: it has one; the message names the place.
     """
     if text.isascii():
         return
@@ -189,7 +185,7 @@ def special_token_id(tokenizer: Any, token: str) -> int:
     """The id of a special token.
 
     Raises:
-        ConfigError: the tokenizer does not have it.
+        ConfigError: the tokenizer lacks it.
     """
     token_id = tokenizer.convert_tokens_to_ids(token)
     if token_id is None or token_id == tokenizer.unk_token_id:
@@ -200,7 +196,7 @@ def special_token_id(tokenizer: Any, token: str) -> int:
 
 
 def _texts_between_visuals(turn: Turn) -> list[str]:
-    """The turn's header and texts, cut where visuals stand.
+    """The turn's header and texts, cut at its visuals.
 
     The header's newline and the text are tokenized together, as in training: BPE may merge across them.
     """
@@ -229,5 +225,5 @@ def _plain_ids(tokenizer: Any, texts: Iterable[str]) -> dict[str, Sequence[int]]
 
 @functools.lru_cache(maxsize=4096)
 def _repeated_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """The ids of a short text: headers, the system prompt and many answers come again and again in training."""
+    """The ids of a short text; headers, the system prompt and many answers repeat in training."""
     return tuple(tokenizer([text], add_special_tokens=False, split_special_tokens=True).input_ids[0]) if text else ()

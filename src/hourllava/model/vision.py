@@ -1,8 +1,7 @@
-"""The vision tower and what is done to pixels before it and to features after it.
+"""The vision tower, its input pixels, and the pooling and projection of its features.
 
-Patch-token models of the families in `hourllava.model.backbones` serve. Layers after `vision_feature_layer` are not
-built, the final norm and the pooling head are not applied: the features are the bare hidden states, as the release
-takes them from SigLIP.
+Towers are patch-token models of the families in `hourllava.model.backbones`. Features are bare hidden states, as in the
+release: layers after `vision_feature_layer` are not built, the final norm and the pooling head are not applied.
 
 Shapes: N images or frames, g patches along a side, P patches, C tower width, D decoder width.
 """
@@ -24,7 +23,7 @@ from hourllava.model.layout import best_tile_grid
 
 
 class BypassedLayerNorm(nn.LayerNorm):
-    """A norm whose weights travel with the checkpoint but which changes nothing: the release never applies it."""
+    """A norm that keeps its weights for checkpoints and returns its input: the release never applies it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """The input itself."""
@@ -35,7 +34,7 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
     """The vision tower up to `config.vision_feature_layer`, without pooling head."""
     vision_config = copy.deepcopy(config.vision_config)
     vision_config.num_hidden_layers = config.num_vision_layers
-    vision_config.vision_use_head = False  # SigLIP's; other towers do not look at it
+    vision_config.vision_use_head = False  # a setting of SigLIP; other towers ignore it
     tower = AutoModel.from_config(vision_config)
     final_norm = getattr(tower, "post_layernorm", None)
     assert isinstance(final_norm, nn.LayerNorm), "every verified family has one"
@@ -46,7 +45,7 @@ def build_vision_tower(config: HourLlavaConfig) -> PreTrainedModel:
 class MultiModalProjector(GradientCheckpointingLayer):
     """Patch features to decoder width: Linear, exact GELU, Linear.
 
-    Its activations over all frames of an hour are gigabytes and cost milliseconds, so checkpointing includes it.
+    Its activations for an hour take gigabytes and cost milliseconds to recompute, so checkpointing includes it.
     """
 
     def __init__(self, vision_width: int, width: int) -> None:
@@ -62,8 +61,8 @@ class MultiModalProjector(GradientCheckpointingLayer):
 def patch_features(tower: PreTrainedModel, pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
     """[N, 3, H, W] pixels, see `normalised` -> [N, g * g, C] features in raster order, without class token."""
     num_patches = (tower.config.image_size // tower.config.patch_size) ** 2
-    # Channels last: the patch embedding then gives tokens that lie as tokens, and every later layer reads them in
-    # order. Otherwise its transposed output runs through the whole tower: 400 frames/s instead of 660 on an H100.
+    # Channels last: the patch embedding then writes tokens in order, and every later layer reads them in order.
+    # Otherwise its transposed output runs through the whole tower: 400 frames/s instead of 660 on an H100.
     pixels_N3HW = normalised(pixels_N3HW, config).to(tower.dtype, memory_format=torch.channels_last)
     features: Tensor = tower(pixel_values=pixels_N3HW).last_hidden_state
     return features[:, -num_patches:]
@@ -80,7 +79,7 @@ def pool_features(features_NPC: Tensor, grid: int) -> Tensor:
 
 
 def flat_features(features: Sequence[Tensor]) -> Tensor:
-    """[P, C] of several [N, tokens, C]; a single one is not copied, a day of video takes 13 GB."""
+    """[P, C] of several [N, tokens, C]. A single one is not copied: a day of video takes 13 GB."""
     flat = [part.flatten(0, 1) for part in features]
     return flat[0] if len(flat) == 1 else torch.cat(flat)
 
@@ -94,8 +93,8 @@ def resize_grid(grid_NHWC: Tensor, new_height: int, new_width: int) -> Tensor:
 def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
     """Video frames in the tower's size, in one batch on the frames' device.
 
-    Within 1/255 of resizing each frame with Pillow's bicubic filter; exactly equal if the frames have the right size.
-    They stay bytes until they are where the tower is: a quarter of what `normalised` ones are to copy.
+    Differs by at most 1/255 from Pillow's bicubic filter; frames of the right size are unchanged. Pixels stay bytes up
+    to the tower's device, because `normalised` ones are four times as large to copy.
 
     Args:
         frames_NHW3: uint8 RGB.
@@ -109,7 +108,7 @@ def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
     size = config.vision_config.image_size
     pixels_N3HW = frames_NHW3.permute(0, 3, 1, 2)
     height = pixels_N3HW.shape[-2]
-    for shape in ((height, size), (size, size)):  # as Pillow: first the rows, rounded to bytes, then the columns
+    for shape in ((height, size), (size, size)):  # as Pillow: first along rows, rounded to bytes, then along columns
         if pixels_N3HW.shape[-2:] != shape:
             resized = F.interpolate(pixels_N3HW.float(), size=shape, mode="bicubic", antialias=True)
             pixels_N3HW = resized.round().clamp(0, 255).byte()
@@ -117,9 +116,9 @@ def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
 
 
 def normalised(pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
-    """Bytes [N, 3, H, W] to what the tower takes: float32 of the configuration's mean and standard deviation.
+    """Bytes [N, 3, H, W] to the tower's input: float32, normalised by the configuration's mean and standard deviation.
 
-    Floating-point pixels are taken as normalised already and returned as they are.
+    Floating-point pixels count as normalised and are returned as they are.
     """
     if pixels_N3HW.dtype != torch.uint8:
         return pixels_N3HW
@@ -132,8 +131,8 @@ def normalised(pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
 def tiled_image_pixels(image: Image.Image, config: HourLlavaConfig) -> Tensor:
     """One image as its base view and its tiles (LLaVA-OneVision's anyres).
 
-    The base view is the whole image squeezed to a square; the tiles cut the image as it lies, scaled and centred on
-    black, in the tile grid that suits it best.
+    The base view is the whole image squeezed to a square. The tiles are cut from the image scaled into its best tile
+    grid and centred on black.
 
     Returns:
         [1 + tiles, 3, image_size, image_size] uint8

@@ -31,7 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from hourllava.data.batches.loader import PlannedLoader
 from hourllava.errors import CheckpointError, TrainingError
 from hourllava.model.head import IGNORED_LABEL, next_token_targets, target_weights
-from hourllava.model.processor import ModelInputs
+from hourllava.model.inputs import ModelInputs
 from hourllava.training import checkpoints
 from hourllava.training.adapters import ADAPTER
 from hourllava.training.console import ConsoleCallback

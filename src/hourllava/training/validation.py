@@ -18,7 +18,8 @@ from hourllava.data.batches.loader import Allowance, PlannedDataset, has_target
 from hourllava.data.batches.plan import Draw
 from hourllava.data.batches.samples import RowEncoder
 from hourllava.model.head import IGNORED_LABEL, next_token_targets
-from hourllava.model.processor import HourLlavaProcessor, Sample
+from hourllava.model.inputs import Sample
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.prompt import END, special_token_id
 from hourllava.training.corpus import MODALITIES_KEY, SKIPPED_KEY, Corpus
 from hourllava.training.recipe import ValidationRecipe

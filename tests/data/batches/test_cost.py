@@ -14,7 +14,7 @@ from hourllava.data.batches.cost import TrainedParts, check_lengths, estimate_co
 from hourllava.errors import DataError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout
-from hourllava.model.processor import Video
+from hourllava.model.messages import Video
 
 QUESTION = "Which colour does the third box have, and what happens to it after the music stops? " * 6
 ANSWER = "It is red, and it slides to the left until it leaves the picture. " * 6

@@ -13,8 +13,8 @@ from hourllava.data.batches.amounts import Stream
 from hourllava.data.batches.loader import Failure, PackedCollator, merge_ledgers, planned_loader
 from hourllava.data.batches.plan import BatchPlan, PlanSettings
 from hourllava.errors import ConfigError, DataError
+from hourllava.model.inputs import Sample
 from hourllava.model.layout import video_layout
-from hourllava.model.processor import Sample
 
 NUM_ROWS = 60
 BAD_ROWS = (3, 17, 41)

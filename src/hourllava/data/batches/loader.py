@@ -28,7 +28,7 @@ from hourllava.data.batches.plan import BatchPlan, Draw, MicroBatch
 from hourllava.errors import DataError
 from hourllava.files import replacing
 from hourllava.model.head import IGNORED_LABEL
-from hourllava.model.processor import Sample
+from hourllava.model.inputs import Sample
 
 MAX_FAILED_SHARE = 0.01
 """More failed samples than this are no accident."""

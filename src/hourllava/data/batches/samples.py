@@ -35,8 +35,10 @@ from hourllava.errors import ConfigError, DataError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
+from hourllava.model.inputs import Sample
 from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
-from hourllava.model.processor import HourLlavaProcessor, Sample, Video
+from hourllava.model.messages import Video
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.prompt import RECORD_MARK, LabelPolicy
 from hourllava.video import probe, read_frames
 from hourllava.video.drawn import draw_all, open_registered

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel, initialization
 
 from hourllava.errors import CheckpointError
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.model.checkpoint import find_checkpoint, is_released_layout, load_config, released_name
+from hourllava.model.checkpoint import find_checkpoint, is_released_layout, load_config
 from hourllava.model.checkpoint_files import read_tensors
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.nano import NANO, load_nano
+from hourllava.model.released import released_name
 from hourllava.model.vision import build_vision_tower, frame_pixels, patch_features, pool_features
 
 if TYPE_CHECKING:
