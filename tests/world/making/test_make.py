@@ -88,7 +88,7 @@ def test_without_further_wishes_the_bytes_are_those_of_before(tmp_path):
     assert digest == "9d2e37b6ab20329c6feaf270bf6a8b3299870ff32c12ace8f9ca09f56efada97"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_records_of_several_questions_hold_each_question_once_and_mix_tasks(tmp_path, processes):
     settings = wanted(videos=9, minutes="0.4-0.6", container="reference", questions=6)
     make_world(settings, tmp_path / "world", processes)

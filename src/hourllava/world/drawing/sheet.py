@@ -1,4 +1,4 @@
-"""Contact sheets: frames with their times, to look at."""
+"""Contact sheets: frames in rows, with captions, for people to look at."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ _FONT_PIXELS = 12
 def contact_sheet(
     frames: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, titles: Sequence[str] = ()
 ) -> Image.Image:
-    """Frames [N, H, W, 3] in rows of `columns`, each with its caption of at most two lines below.
+    """Frames [N, H, W, 3] in rows of `columns`. Below each frame is its caption, of at most two lines.
 
-    `titles`, if there are any, stand above the rows: one for each, of at most two lines.
+    Above each row is its title, of at most two lines, if there are titles.
     """
     assert len(frames) == len(captions)
     height, width = frames.shape[1:3]
