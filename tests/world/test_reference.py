@@ -1,4 +1,4 @@
-"""References: the same frames, records and folders as videos, without any video."""
+"""References give the same frames, records and folders as video files."""
 
 import json
 

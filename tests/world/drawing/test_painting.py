@@ -1,4 +1,4 @@
-"""Painted pictures: shapes in colours that are none of the eight, read back without a word for a colour."""
+"""Painted pictures: arbitrary colours, shapes as names, and no word for a colour in any text."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from hourllava.world.making.make import make_settings, make_world
 from hourllava.world.making.pictures import PictureSettings, _Job, _make_record
 from hourllava.world.making.records import question_rows
 from hourllava.world.questions import generate_questions
-from hourllava.world.questions.stills import PHRASINGS, still_at, still_exchange
+from hourllava.world.questions.stills import PICTURE_PHRASINGS, still_at, still_exchange
 from hourllava.world.reference import load_reference
 from hourllava.world.rng import Draws
 from hourllava.world.script import check_script, screen_log
@@ -36,7 +36,7 @@ COLOUR_WORD = re.compile(rf"\b(?:{'|'.join(COLOURS)}|colours?|colou?red|#)\b", r
 
 
 def pairs(number):
-    """(script, still, painted script, painted still) of so many pictures."""
+    """Yield (script, still, painted script, painted still) of `number` pictures."""
     for seed in range(number):
         script, draws = generate_script(seed, 30, split="train"), Draws("test", seed)
         still = draws.pick([found for time in range(30) if (found := still_at(script, time)) and not found.card])
@@ -52,7 +52,7 @@ def rgb(colour):
 
 
 def ninth(frame, place):
-    """The part of a 64-pixel frame that holds a place."""
+    """The ninth of a 64-pixel frame that contains a place."""
     row, column = divmod(PLACES.index(place), 3)
     edges = (0, 22, 43, 64)
     return frame[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
@@ -132,7 +132,7 @@ def test_every_answer_follows_from_the_screen_log():
 
 
 def records(monkeypatch, folder, split, number):
-    """Records of single pictures, and the painted script of each, if it has one."""
+    """Yield the records of single pictures, each with its painted script or None."""
     (folder / "images" / "marathonworld").mkdir(parents=True)
     scripts = []
 
@@ -171,7 +171,7 @@ def test_no_picture_of_the_test_split_is_painted(monkeypatch, tmp_path):
     for record, second in records(monkeypatch, tmp_path, "test", 40):
         assert second is None
         for human, gpt in zip(record["conversations"][::2], record["conversations"][1::2]):
-            if human["value"].removeprefix("<image>\n") in PHRASINGS["describe"]["test"]:
+            if human["value"].removeprefix("<image>\n") in PICTURE_PHRASINGS["describe"]["test"]:
                 assert COLOUR_WORD.search(gpt["value"])
                 described += 1
     assert described >= 40

@@ -67,7 +67,7 @@ def blind_table(num_videos: int, per_task: int, test_split: str = "test") -> str
     split: Split = "test" if test_split == "test" else "train"
     train = choice_questions("train", range(num_videos), per_task)
     test = choice_questions(split, range(num_videos, 2 * num_videos), per_task)
-    return markdown_table(measure_blind(train, test))
+    return accuracy_table(measure_blind(train, test))
 
 
 def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[BlindResult]:
@@ -99,7 +99,7 @@ def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[B
     ]
 
 
-def markdown_table(results: Sequence[BlindResult]) -> str:
+def accuracy_table(results: Sequence[BlindResult]) -> str:
     """The results as a Markdown table in percent; the last row is the mean over tasks."""
     names = list(results[0].accuracy)
     lines = [f"| task | questions | {' | '.join(names)} | largest gap |", "|---|---|" + "---|" * (len(names) + 1)]

@@ -30,7 +30,7 @@ from hourllava.world.vocabulary import (
 )
 from hourllava.world.wording import bucket, listed, sentence, spoken_duration, with_article
 
-PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
+PICTURE_PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
     files("hourllava.world.questions").joinpath("picture_phrasings.json").read_text(encoding="utf-8")
 )
 
@@ -138,24 +138,24 @@ def option_exchange(split: Split, draws: Draws) -> Exchange:
     """Find a given text among the options: the first skill that multiple choice needs."""
     options = tuple(draws.sample(_alike(split, draws), NUM_OPTIONS))
     answer = draws.pick(options)
-    question = draws.pick(PHRASINGS["which_option"][split]).format(text=answer)
+    question = draws.pick(PICTURE_PHRASINGS["which_option"][split]).format(text=answer)
     return Exchange("which_option", question, answer, options)
 
 
 def copy_exchange(text: str, split: Split, draws: Draws) -> Exchange:
     """Repeat a text."""
-    return Exchange("copy", draws.pick(PHRASINGS["copy"][split]).format(text=text), text)
+    return Exchange("copy", draws.pick(PICTURE_PHRASINGS["copy"][split]).format(text=text), text)
 
 
 def text_exchange(text: str, exchange: Exchange, split: Split, draws: Draws) -> Exchange:
     """A question that is answered by a given text."""
-    asked = draws.pick(PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
+    asked = draws.pick(PICTURE_PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
     return replace(exchange, question=asked)
 
 
 def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
     """Put a fact into words; if there are enough wrong options, every second question is multiple choice."""
-    question = draws.pick(PHRASINGS[fact.template][split]).format(**fact.slots)
+    question = draws.pick(PICTURE_PHRASINGS[fact.template][split]).format(**fact.slots)
     wrong = three_wrong(draws, fact.answer, fact.pool)
     if len(wrong) < NUM_OPTIONS - 1 or draws.below(2):
         return Exchange(fact.template, question, fact.answer)
@@ -306,7 +306,7 @@ def _which_image_place(stills: Sequence[Still], split: Split, draws: Draws) -> _
 def _in_image(stills: Sequence[Still], split: Split, draws: Draws) -> Exchange:
     k = draws.below(len(stills))
     exchange = still_exchange(stills[k], split, draws)
-    asked = draws.pick(PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
+    asked = draws.pick(PICTURE_PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
     return replace(exchange, question=asked)
 
 
