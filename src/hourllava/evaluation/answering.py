@@ -11,9 +11,10 @@ through MemAug. Compare with a model trained without MemAug instead (benchmarks/
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from hourllava.data.records.models import QuestionRow
-from hourllava.evaluation.cases import Case
 from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
@@ -23,6 +24,14 @@ from hourllava.inference.memory import Memory
 OPEN_BATCH = 8  # open-ended questions decoded together
 Said = tuple[str, Sequence[Span]]
 """The text of an answer, and its evidence spans."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A video and the questions about it. Every benchmark gives its videos in this form."""
+
+    path: Path
+    questions: list[QuestionRow]
 
 
 def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> dict[Condition, HourLlava]:
