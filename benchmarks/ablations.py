@@ -65,9 +65,9 @@ def hourllava(arguments: Sequence[str], seconds: float | None, device: str | Non
     command = [sys.executable, "-m", "hourllava", *arguments]
     environment = os.environ if device is None else os.environ | {"CUDA_VISIBLE_DEVICES": device}
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as said:
+    with log.open("ab") as output:
         try:
-            run = subprocess.run(command, check=False, timeout=seconds, env=environment, stdout=said, stderr=said)
+            run = subprocess.run(command, check=False, timeout=seconds, env=environment, stdout=output, stderr=output)
         except subprocess.TimeoutExpired:
             return False
     if run.returncode:

@@ -39,7 +39,7 @@ from hourllava.world.vocabulary import SPLITS, Split
 Asked = tuple[dict[str, Any], list[str]]
 """A shard row with several questions, and the kind of each question."""
 
-QUESTIONS_OF_A_ROW = 12
+QUESTIONS_PER_ROW = 12
 PICTURE_SECONDS = (12, 64)  # length of the videos that pictures come from
 
 
@@ -49,7 +49,7 @@ def pictures(number: int, split: Split, draws: Draws, size_pixels: int) -> Itera
         script = generate_script(draws.below(2**53), draws.between(*PICTURE_SECONDS), split=split)
         still = draws.pick([found for time in range(script.duration_seconds) if (found := still_at(script, time))])
         image = Image.fromarray(Renderer(script, size_pixels).frame(still.time_seconds))
-        exchanges = [still_exchange(still, split, draws) for _ in range(QUESTIONS_OF_A_ROW)]
+        exchanges = [still_exchange(still, split, draws) for _ in range(QUESTIONS_PER_ROW)]
         turns = [turn.model_dump(by_alias=True) for turn in exchange_turns(exchanges, 1)]
         kinds = [kind_of(exchange.template, bool(exchange.options)) for exchange in exchanges]
         yield {"image": image, "text": {"image": "picture", "conversations": turns}}, kinds
@@ -71,8 +71,8 @@ def videos(
         name = f"{low}-{high}-{index}{REFERENCE_SUFFIX}"
         write_reference(reference, folder / name)
         rows = list(question_rows(reference.script(), name, 1))
-        for start in range(0, len(rows), QUESTIONS_OF_A_ROW):
-            part = rows[start : start + QUESTIONS_OF_A_ROW]
+        for start in range(0, len(rows), QUESTIONS_PER_ROW):
+            part = rows[start : start + QUESTIONS_PER_ROW]
             turns = [turn.model_dump(by_alias=True) for row in part for turn in training_record(row).conversations]
             kinds = [kind_of(row.template or "", row.answer_index is not None) for row in part]
             yield {"video": name, "text": {"conversations": turns}}, kinds

@@ -59,7 +59,7 @@ PAINTED_SHARE = 2  # one single image of objects in 2 is painted; none in the te
 TASKS_ASKED = 2  # tasks tried per text; one question is taken
 _SHAPE = re.compile(rf"\b(?:{'|'.join(SHAPES)})\b")
 # Templates of questions that captions answer as exactly as the video.
-TOLD_BY_CAPTIONS = {
+ANSWERED_BY_CAPTIONS = {
     "backwards", "next_letter", "letter_between", "event_duration", "first_of_two", "first_of_these", "last_of_these",
     "place_at_start", "relative_at_start", "object_at_place", "colour_at_place", "shape_at_place", "object_did",
     "letter_colour", "partner", "interaction", "actor_by_letter", "shared_object", "which_appears",
@@ -248,19 +248,19 @@ def _about_captions(script: Script, draws: Draws) -> Iterator[Exchange]:
     """At most one question about a video that its captions answer."""
     captions = " ".join(event.caption for event in generate_captions(script).events)
     tasks = tuple(draws.sample(tuple(BUILDERS), TASKS_ASKED))  # all tasks would take ten times as long
-    questions = [q for q in generate_questions(script, tasks=tasks) if q.template in TOLD_BY_CAPTIONS]
+    questions = [q for q in generate_questions(script, tasks=tasks) if q.template in ANSWERED_BY_CAPTIONS]
     if questions:
         question = draws.pick(questions)
         exchange = Exchange(question.template, question.question, question.answer, question.options)
         yield text_exchange(captions, exchange, script.split, draws)
 
 
-def _distinct(exchanges: Iterator[Exchange], most: int) -> list[Exchange]:
-    """Up to `most` exchanges with different questions; a picture may allow fewer."""
+def _distinct(exchanges: Iterator[Exchange], limit: int) -> list[Exchange]:
+    """Up to `limit` exchanges with different questions; a picture may allow fewer."""
     found: dict[str, Exchange] = {}
-    for exchange in islice(exchanges, 4 * most):
+    for exchange in islice(exchanges, 4 * limit):
         found.setdefault(exchange.question, exchange)
-        if len(found) == most:
+        if len(found) == limit:
             break
     return list(found.values())
 

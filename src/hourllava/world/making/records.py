@@ -86,11 +86,11 @@ def _description_rows(script: Script, captions: Captions, video: str, count: int
         )
 
 
-def _record_lines(script: Script, video: str, rows: list[QuestionRow], most: int) -> list[str]:
+def _record_lines(script: Script, video: str, rows: list[QuestionRow], max_questions: int) -> list[str]:
     """The training records. Questions are dealt to records like cards, so that each record mixes tasks."""
-    if most == 1:
+    if max_questions == 1:
         return [record_line(training_record(row)) for row in rows]
-    count = -(-len(rows) // most)
+    count = -(-len(rows) // max_questions)
     shuffled = Draws("records", script.split, script.seed, script.duration_seconds).shuffled(rows)
     return [record_line(joined_record(f"{_name_of(video)}-{k:03}", shuffled[k::count])) for k in range(count)]
 

@@ -8,7 +8,7 @@ from hourllava.world.rng import Draws
 from hourllava.world.script import Script
 from hourllava.world.wording import sentence
 
-MAX_EVENTS_TOLD = 8  # in a description of a whole video; with more events it is mostly a list
+MAX_EVENTS_DESCRIBED = 8  # in a description of a whole video; with more events it is mostly a list
 
 
 def description_exchanges(script: Script, captions: Captions, count: int) -> list[Exchange]:
@@ -17,11 +17,11 @@ def description_exchanges(script: Script, captions: Captions, count: int) -> lis
     Videos under 12 seconds have none, because their events are not asked about (`View.events`).
     """
     events = View(script).events
-    told = [("describe_event", event.title, one.caption) for event, one in zip(events, captions.events)]
-    if 0 < len(events) <= MAX_EVENTS_TOLD:
-        told.append(("describe_video", "", captions.overall))
+    descriptions = [("describe_event", event.title, one.caption) for event, one in zip(events, captions.events)]
+    if 0 < len(events) <= MAX_EVENTS_DESCRIBED:
+        descriptions.append(("describe_video", "", captions.overall))
     draws = Draws("descriptions", script.split, script.seed, script.duration_seconds)
     return [
         Exchange(template, sentence(draws.pick(PHRASINGS[template][script.split]).format(event=title)), answer)
-        for template, title, answer in draws.sample(told, min(count, len(told)))
+        for template, title, answer in draws.sample(descriptions, min(count, len(descriptions)))
     ]
