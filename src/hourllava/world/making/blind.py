@@ -60,7 +60,7 @@ def blind_table(num_videos: int, per_task: int, test_split: str = "test") -> str
     """
     if num_videos < 2 or per_task < 1:
         raise ConfigError(
-            f"{num_videos} videos with {per_task} questions per task were asked for; use at least 2 videos and 1 question"
+            f"{num_videos} videos and {per_task} questions per task were asked for; use at least 2 and at least 1"
         )
     if test_split not in SPLITS:
         raise ConfigError(f"--test-split is {test_split!r}; use one of: {', '.join(SPLITS)}")
