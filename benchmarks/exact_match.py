@@ -1,14 +1,14 @@
-"""What a nano in training has learnt so far, in seconds: exact match on new pictures and videos, question by question.
+"""How much a nano in training has learnt: exact match on new pictures and videos by kind of question, in seconds.
 
     python benchmarks/exact_match.py runs/hourllava-nano-s2/checkpoint-500 --seconds 8-30 --seconds 60-180
 
-An answer counts if every token of it, the end included, is the likeliest after the true ones before it: what greedy
-decoding would then write. One forward pass over packed questions takes the place of decoding; `hourllava eval world`
-asks as users do, and takes hours where this takes seconds. Seeds, sentences and objects are of the test split unless
-`--split train` is given, which tells what is not understood from what is not seen.
+An answer is right if each of its tokens, including the end, is the likeliest one after the true tokens before it.
+Greedy decoding would then write it, so one forward pass over packed questions replaces decoding. `hourllava eval world`
+asks as users do, but takes hours instead of seconds. Seeds, sentences and objects belong to the test split.
+`--split train` shows whether errors come from new combinations or from too little training.
 
-Prints a line of percentages for the pictures and for each range of lengths: open answers by template, then `/mc`, the
-same as multiple choice; in brackets how many were asked.
+It prints a line of percentages for the pictures and for each range of lengths: open-ended answers by template, and the
+same with `/mc` for multiple choice; the number of questions is in brackets.
 """
 
 import argparse
@@ -38,10 +38,10 @@ from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import SPLITS, Split
 
 Asked = tuple[dict[str, Any], list[str]]
-"""A training row of several questions, and the kind of each."""
+"""A shard row with several questions, and the kind of each question."""
 
-QUESTIONS_OF_A_ROW = 12
-PICTURE_SECONDS = (12, 64)  # of the videos that pictures are taken from
+QUESTIONS_PER_ROW = 12
+PICTURE_SECONDS = (12, 64)  # length of the videos that pictures come from
 
 
 def pictures(number: int, split: Split, draws: Draws, size_pixels: int) -> Iterator[Asked]:
@@ -50,7 +50,7 @@ def pictures(number: int, split: Split, draws: Draws, size_pixels: int) -> Itera
         script = generate_script(draws.below(2**53), draws.between(*PICTURE_SECONDS), split=split)
         still = draws.pick([found for time in range(script.duration_seconds) if (found := still_at(script, time))])
         image = Image.fromarray(Renderer(script, size_pixels).frame(still.time_seconds))
-        exchanges = [still_exchange(still, split, draws) for _ in range(QUESTIONS_OF_A_ROW)]
+        exchanges = [still_exchange(still, split, draws) for _ in range(QUESTIONS_PER_ROW)]
         turns = [turn.model_dump(by_alias=True) for turn in exchange_turns(exchanges, 1)]
         kinds = [kind_of(exchange.template, bool(exchange.options)) for exchange in exchanges]
         yield {"image": image, "text": {"image": "picture", "conversations": turns}}, kinds
@@ -59,7 +59,7 @@ def pictures(number: int, split: Split, draws: Draws, size_pixels: int) -> Itera
 def videos(
     number: int, low: int, high: int, split: Split, draws: Draws, size_pixels: int, folder: Path
 ) -> Iterator[Asked]:
-    """References of so many seconds in `folder`, with a question of each task and format."""
+    """References of `low` to `high` seconds in `folder`, with a question of each task and format."""
     for index in range(number):
         reference = Reference(
             seed=draws.below(2**53),
@@ -72,8 +72,8 @@ def videos(
         name = f"{low}-{high}-{index}{REFERENCE_SUFFIX}"
         write_reference(reference, folder / name)
         rows = list(question_rows(reference.script(), name, 1))
-        for start in range(0, len(rows), QUESTIONS_OF_A_ROW):
-            part = rows[start : start + QUESTIONS_OF_A_ROW]
+        for start in range(0, len(rows), QUESTIONS_PER_ROW):
+            part = rows[start : start + QUESTIONS_PER_ROW]
             turns = [turn.model_dump(by_alias=True) for row in part for turn in training_record(row).conversations]
             kinds = [kind_of(row.template or "", row.answer_index is not None) for row in part]
             yield {"video": name, "text": {"conversations": turns}}, kinds
@@ -84,7 +84,7 @@ def kind_of(template: str, is_choice: bool) -> str:
 
 
 def batches(asked: Iterable[Asked], encoder: RowEncoder, token_budget: int) -> Iterator[tuple[list[Sample], list[str]]]:
-    """Questions packed up to the budget, and their kinds."""
+    """Samples packed up to the token budget, and the kinds of their questions."""
     samples: list[Sample] = []
     kinds: list[str] = []
     for row, row_kinds in asked:
@@ -102,7 +102,7 @@ def batches(asked: Iterable[Asked], encoder: RowEncoder, token_budget: int) -> I
 def exact_matches(
     model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor, samples: Sequence[Sample]
 ) -> list[bool]:
-    """Whether all supervised tokens of each sample are the likeliest."""
+    """For each sample: whether all supervised tokens are the likeliest ones."""
     inputs = processor.collate_packed(samples).to(model.device)
     targets = Targets.of(inputs.pop("labels"), None)
     hidden_ND = model.model(**inputs, use_cache=False).last_hidden_state.flatten(0, 1)
@@ -115,7 +115,7 @@ def exact_matches(
 def measure(
     asked: Iterable[Asked], model: HourLlavaForConditionalGeneration, encoder: RowEncoder, token_budget: int
 ) -> str:
-    """A line of percentages, all open and all multiple-choice questions first."""
+    """A line of percentages; those of all open-ended and all multiple-choice questions come first."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for samples, kinds in batches(asked, encoder, token_budget):
@@ -130,8 +130,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="folder of a nano")
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--seconds", action="append", default=[], help="range of lengths of videos; may be repeated")
-    parser.add_argument("--videos", type=int, default=20, help="of each range")
+    parser.add_argument(
+        "--seconds", action="append", default=[], help="range of video lengths, such as 8-30; may be repeated"
+    )
+    parser.add_argument("--videos", type=int, default=20, help="number of videos per range")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--token-budget", type=int, default=16384)

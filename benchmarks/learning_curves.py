@@ -1,8 +1,8 @@
-"""Learning curves of runs: loss on videos, and the share of attention on the evidence, as one figure.
+"""A figure of learning curves: the loss on videos, and the share of attention on the evidence.
 
     python benchmarks/learning_curves.py curves.png "stage 2=runs/hourllava-nano-s2/checkpoint-600" ...
 
-Reads `trainer_state.json` of each checkpoint, which holds what was logged up to it.
+It reads the `trainer_state.json` of each checkpoint, which holds all values logged up to that step.
 """
 
 import argparse
@@ -16,7 +16,7 @@ PANELS = (("loss_video", "loss on videos", 1.0), ("evidence_share", "attention o
 
 
 def read_curves(checkpoint: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each figure that was logged."""
+    """The (step, value) pairs of each logged quantity."""
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return {key: [(entry["step"], entry[key]) for entry in history if key in entry] for key, _, _ in PANELS}
 

@@ -1,8 +1,7 @@
-"""How fast MarathonWorld is. Run: `OMP_NUM_THREADS=1 python benchmarks/world.py`; prints a Markdown table.
+"""The speed of MarathonWorld. Run: `OMP_NUM_THREADS=1 python benchmarks/world.py`; prints a Markdown table.
 
-Frames of one core: a fresh script each time, so that backdrops and sprites are drawn inside the measured time for the
-first of the repeats only, as in training. The hour of video is scripted, rendered and encoded in one process with its
-render thread, which is what two cores allow.
+Frames are rendered on one core. Each repeat has a new script; only the first one draws backdrops and sprites, as in
+training. An hour of video is scripted, rendered and encoded in one process with a second thread that renders.
 """
 
 import os
@@ -25,7 +24,7 @@ REPEATS = 3
 
 
 def best_of(action: Callable[[int], object]) -> tuple[float, float]:
-    """The fastest and the slowest of the repeats, in seconds."""
+    """The fastest and the slowest repeat, in seconds."""
     taken = []
     for repeat in range(REPEATS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""benchmarks/ablations.py in miniature: trained variants, one only asked differently; several at once."""
+"""benchmarks/ablations.py in miniature: trained variants, a variant that is only asked differently, parallel units."""
 
 import json
 import threading
@@ -41,7 +41,7 @@ def plan_path(tmp_path_factory):
 
 @pytest.fixture
 def in_process(ablations, monkeypatch):
-    """Commands run here, without a process each; their names are noted."""
+    """Run commands in this process; returns the list of their arguments."""
     ran = []
 
     def invoke(arguments, seconds, device, log):

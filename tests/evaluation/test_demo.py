@@ -1,4 +1,4 @@
-"""`hourllava demo`: always the same ten tasks, honest scores, and the README's command as it stands."""
+"""`hourllava demo`: the same ten tasks for every seed, correct scores, and the README's command."""
 
 import re
 import shlex
@@ -48,7 +48,7 @@ def test_every_hour_and_most_shorter_videos_serve_the_whole_program():
 
 @pytest.mark.parametrize("item", [item for item in demo.PROGRAM if item.format == "open"], ids=lambda item: item.task)
 def test_what_guessing_gives(item):
-    """No answer outside the number that guessing is reckoned with; all of them where they are few."""
+    """`num_answers` is the number of possible answers; where it is small, all of them occur."""
     found, named = set(), set()
     for seed in range(40):
         script = generate_script(seed, 600, split="test")
@@ -66,7 +66,7 @@ def test_what_guessing_gives(item):
 
 
 class Knowing:
-    """Stands for a model: answers the first `num_right` questions, and looks where the answer is."""
+    """A stand-in for a model: answers the first `num_right` questions correctly and looks at the true moments."""
 
     def __init__(self, seed, num_right):
         questions = questions_of(seed, minutes=10)
@@ -92,7 +92,7 @@ class Knowing:
 
 @pytest.fixture
 def stubbed(monkeypatch):
-    """Puts `Knowing` in place of the model and encodes nothing; gives a list for what is said."""
+    """A function that replaces the model by `Knowing` and the encoder by nothing; returns a list for the output."""
 
     def stub(seed, num_right):
         monkeypatch.setattr(demo.HourLlava, "from_pretrained", lambda name: Knowing(seed, num_right))

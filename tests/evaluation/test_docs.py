@@ -1,4 +1,4 @@
-"""docs/evaluation.md: its commands run, its plans are plans."""
+"""docs/evaluation.md: its commands run, and its plans are valid."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Intervals: published values, equality with Wilson's for one question a video, and coverage in simulated worlds."""
+"""Intervals: published values, Wilson's interval for one question per video, and coverage in simulated worlds."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_seeds_are_few_independent_values():
 
 
 def alike(chance, share, correlation, sizes):
-    """Whether questions are right, [n], and their videos, [n]: a beta-binomial of that share and correlation."""
+    """Draw whether answers are right, [n], and their videos, [n], from a beta-binomial distribution."""
     videos = np.repeat(np.arange(len(sizes)), sizes)
     spread = (1 - correlation) / correlation
     shares = chance.beta(share * spread, (1 - share) * spread, len(sizes))
@@ -141,7 +141,7 @@ def test_intervals_hold_the_truth_in_95_of_100_worlds(share, correlation, sizes)
         held_by_wilson += low <= share <= high
     assert held >= 905
     if len(sizes) > 8:
-        assert held <= 990  # of fewer videos the correlation cannot be told, and the interval is wide
+        assert held <= 990  # with fewer videos the correlation is poorly known, so intervals are wider
     if correlation >= 0.05:
         assert held_by_wilson < 900
 
@@ -150,7 +150,7 @@ def test_intervals_hold_the_truth_in_95_of_100_worlds(share, correlation, sizes)
 @pytest.mark.parametrize("correlation", [0.05, 0.3])
 @pytest.mark.parametrize("sizes", [[22] * 8, [44] * 20], ids=["8", "20"])
 def test_differences_hold_the_truth_in_95_of_100_worlds(correlation, sizes):
-    """In some questions, which come together in videos, the other model guesses."""
+    """The other model guesses some answers, which cluster in videos."""
     chance = np.random.default_rng([int(100 * correlation), len(sizes)])
     held = 0
     for _ in range(1000):

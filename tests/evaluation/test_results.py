@@ -1,4 +1,4 @@
-"""`hourllava eval score`: kept answers scored again, pooled, compared; nothing of the model is loaded."""
+"""`hourllava eval score`: stored answers are scored again, pooled and compared, without loading a model."""
 
 import json
 import subprocess

@@ -70,7 +70,7 @@ def test_scores_by_everything():
     assert scores["evidence"]["all"]["right"] == 2  # the second one's card is in the span from 0 to 30
     assert scores["evidence"]["40-60 min"]["by_chance"] == pytest.approx((30 + 11.5 + 10) / 3600)
     table = table_of(scores)
-    # Two questions about one video, answered alike: no more than one question tells.
+    # Two questions about one video count as one.
     assert f"| all | 2 | {percent(scores['all']['all']['choice']['video'])} | 0.0 (0.0-79.3; one video) | 1 |" in table
     assert "| Object Attribute | 2 | +50.0 (" in table
     assert "kept frames only |" not in table  # a condition that was not asked has no column

@@ -1,4 +1,4 @@
-"""`hourllava eval world` with the random nano model: files, resuming, baselines, errors."""
+"""`hourllava eval world` with nano: files, resuming, baselines, errors."""
 
 import json
 
@@ -29,7 +29,7 @@ def lines(out):
 
 @pytest.fixture(scope="module")
 def whole(engine, tmp_path_factory):
-    """An evaluation left alone."""
+    """The folder of an uninterrupted evaluation."""
     out = tmp_path_factory.mktemp("whole") / "out"
     list(evaluate_world(engine, "nano", WORLD, out))
     return out

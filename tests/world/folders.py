@@ -1,4 +1,4 @@
-"""What a folder holds, to compare folders with."""
+"""Comparing the contents of folders."""
 
 import hashlib
 from pathlib import Path

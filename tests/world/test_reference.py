@@ -1,4 +1,4 @@
-"""References: the same frames, records and folders as videos, without any video."""
+"""References give the same frames, records and folders as video files."""
 
 import json
 
@@ -9,10 +9,12 @@ from hourllava.data.records.models import LoadReport, iterate_questions
 from hourllava.errors import ConfigError, DataError, VideoError
 from hourllava.locks import lock_folder
 from hourllava.video import read_frames
+from hourllava.video.drawn import draw_all, open_drawn
+from hourllava.video.timeline import SampleGrid
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.making.make import MakeSettings, make_world
-from hourllava.world.reference import Reference, load_reference, read_reference, render_reference
+from hourllava.world.reference import Reference, load_reference
 from hourllava.world.script import GENERATOR
 
 REFERENCE = Reference(
@@ -30,11 +32,13 @@ def test_frames_are_those_of_the_script(tmp_path):
     path = write(tmp_path, REFERENCE.model_dump_json())
     script = generate_script(5, 40, split="test", density=DIFFICULTIES["hard"], needles=3)
     assert load_reference(path) == REFERENCE
-    assert read_reference(path) == script
-    times = [0.0, 3.5, 39.0]
-    assert np.array_equal(render_reference(path, times), render_frames(script, times, 64))
+    assert load_reference(path).script() == script
+    video = open_drawn(path, fps=0.5)
+    assert np.array_equal(draw_all(video, SampleGrid.of(0.5)), render_frames(script, range(0, 40, 2), 64))
+    assert np.array_equal(draw_all(video, SampleGrid.of(0.5, 1.0, 7.0)), render_frames(script, (2, 4, 6), 64))
+    assert video.read(0, (24, 32)).shape == (24, 32, 3)
     with pytest.raises(ConfigError, match="no frame at 40"):
-        render_reference(path, [40])
+        video.read(20, None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,7 @@ def test_two_runs_in_one_folder_and_an_empty_file(tmp_path, monkeypatch):
 def test_a_data_set_of_references_is_that_of_videos_without_the_videos(tmp_path):
     settings = MakeSettings(videos=3, min_seconds=4, max_seconds=30, per_task=1, size_pixels=64)
     make_world(settings, tmp_path / "videos", processes=1)
-    make_world(settings.model_copy(update={"container": "reference"}), tmp_path / "references", processes=2)
+    make_world(settings.model_copy(update={"container": "reference"}), tmp_path / "references", processes=1)
     rows = [
         list(iterate_questions(tmp_path / kind / "jsons" / "questions.parquet", LoadReport()))
         for kind in ("videos", "references")
@@ -104,6 +108,6 @@ def test_a_data_set_of_references_is_that_of_videos_without_the_videos(tmp_path)
     for k in range(3):
         script = (tmp_path / f"videos/videos/marathonworld/train-0-0000{k}.json").read_text()
         reference = tmp_path / f"references/videos/marathonworld/train-0-0000{k}.world.json"
-        assert json.loads(script) == json.loads(read_reference(reference).model_dump_json())
+        assert json.loads(script) == json.loads(load_reference(reference).script().model_dump_json())
     made = [path.name for path in (tmp_path / "references").rglob("*") if path.is_file()]
     assert not [name for name in made if name.endswith((".mp4", ".tmp")) or name == "train-0-00000.json"]

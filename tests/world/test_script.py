@@ -1,4 +1,4 @@
-"""Scripts: the same bytes everywhere, valid at every length, and as varied as promised."""
+"""Scripts: the same bytes on every machine, valid at every length, and varied."""
 
 import hashlib
 from collections import Counter

@@ -11,9 +11,10 @@ through MemAug. Compare with a model trained without MemAug instead (benchmarks/
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from hourllava.data.records.models import QuestionRow
-from hourllava.evaluation.cases import Case
 from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
@@ -21,8 +22,16 @@ from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 
 OPEN_BATCH = 8  # open-ended questions decoded together
-Said = tuple[str, Sequence[Span]]
+Reply = tuple[str, Sequence[Span]]
 """The text of an answer, and its evidence spans."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A video and the questions about it. Every benchmark gives its videos in this form."""
+
+    path: Path
+    questions: list[QuestionRow]
 
 
 def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> dict[Condition, HourLlava]:
@@ -58,15 +67,15 @@ def answer_case(
     batches = [open_rows[k : k + OPEN_BATCH] for k in range(0, len(open_rows), OPEN_BATCH)]
     batches += [[row] for row in rows if row.format == "choice"]
     for batch in batches:
-        said: dict[Condition, list[Said]] = {
+        replies: dict[Condition, list[Reply]] = {
             condition: _ask(engine, None if condition == "blind" else memory, batch, max_new_tokens)
             for condition, engine in engines.items()
         }
         for k, row in enumerate(batch):
-            yield _answered(row, memory, {condition: answers[k] for condition, answers in said.items()})
+            yield _answered(row, memory, {condition: answers[k] for condition, answers in replies.items()})
 
 
-def _ask(engine: HourLlava, memory: Memory | None, rows: Sequence[QuestionRow], max_new_tokens: int) -> list[Said]:
+def _ask(engine: HourLlava, memory: Memory | None, rows: Sequence[QuestionRow], max_new_tokens: int) -> list[Reply]:
     if rows[0].format == "choice":
         choices = [engine.choose(memory, row.question, row.options) for row in rows]
         return [(choice.option, choice.evidence) for choice in choices]
@@ -74,7 +83,7 @@ def _ask(engine: HourLlava, memory: Memory | None, rows: Sequence[QuestionRow], 
     return [(answer.text, answer.evidence) for answer in answers]
 
 
-def _answered(row: QuestionRow, memory: Memory, said: Mapping[Condition, Said]) -> AnsweredQuestion:
+def _answered(row: QuestionRow, memory: Memory, replies: Mapping[Condition, Reply]) -> AnsweredQuestion:
     return AnsweredQuestion(
         id=row.question_id,
         video=row.video,
@@ -87,8 +96,8 @@ def _answered(row: QuestionRow, memory: Memory, said: Mapping[Condition, Said]) 
         question=row.question,
         options=row.options,
         truth=row.answer,
-        answers={condition: answer for condition, (answer, _) in said.items()},
-        right={condition: is_right(answer, row.answer) for condition, (answer, _) in said.items()},
+        answers={condition: answer for condition, (answer, _) in replies.items()},
+        right={condition: is_right(answer, row.answer) for condition, (answer, _) in replies.items()},
         moments=row.evidence,
-        evidence=tuple((span.start_seconds, span.end_seconds) for span in said["video"][1]),
+        evidence=tuple((span.start_seconds, span.end_seconds) for span in replies["video"][1]),
     )

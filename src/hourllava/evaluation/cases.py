@@ -1,11 +1,10 @@
 """MarathonWorld's held-out videos and their questions: new seeds, phrasings and (colour, shape) combinations.
 
 The videos come from a folder of `hourllava world make`, or are made in OUT/world. The questions follow from the videos'
-seeds, so they are not stored. Other benchmarks need only yield `Case`s of their own.
+seeds, so they are not stored.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hourllava.data.records.models import QuestionRow
 from hourllava.errors import ConfigError
+from hourllava.evaluation.answering import Case
 from hourllava.world.making.make import SETTINGS_NAME, MakeSettings, make_videos
 from hourllava.world.making.needles import needle_cases
 from hourllava.world.making.records import SOURCE, question_rows
@@ -29,14 +29,6 @@ class NeedleSettings(BaseModel):
     seed: int
     formats: tuple[Format, ...]
     kind: Literal["needles"] = "needles"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A video and the questions about it."""
-
-    path: Path
-    questions: list[QuestionRow]
 
 
 def world_cases(settings: MakeSettings, folder: Path) -> Iterator[Case]:

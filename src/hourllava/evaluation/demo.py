@@ -27,7 +27,7 @@ from hourllava.inference.evidence import Span, describe_spans
 from hourllava.inference.memory import Memory
 from hourllava.world.drawing.encode import encode_video
 from hourllava.world.drawing.render import render_frames
-from hourllava.world.drawing.sheet import contact_sheet
+from hourllava.world.drawing.sheet import BACKGROUND, RowTitle, contact_sheet
 from hourllava.world.generate import MAX_SECONDS, generate_script
 from hourllava.world.questions import Question, generate_questions
 from hourllava.world.questions.draft import NUM_OPTIONS, Format
@@ -48,8 +48,8 @@ _TRIES = 40  # questions made per task to find one of the wanted template
 _TIMES_SHOWN = 3
 _SHEET_PIXELS = 192
 _SHEET_FRAMES = 4  # the true moment and up to three evidence spans
-_TITLE_CHARACTERS = 115
-_ANSWER_CHARACTERS = 48
+_TITLE_CHARACTERS = 125
+_RIGHT_COLOUR, _WRONG_COLOUR = (24, 128, 64), (190, 40, 50)
 _WIDTH = 110
 
 
@@ -181,23 +181,26 @@ def describe_result(result: Result, number: int) -> str:
 
 
 def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
-    """One row per question: the frame of the true moment, then the middle frames of the model's evidence spans."""
-    blank = np.full((_SHEET_PIXELS, _SHEET_PIXELS, 3), 235, np.uint8)
+    """One row per question: the frame that shows the answer, then the middle frames of the model's evidence spans."""
+    blank = np.full((_SHEET_PIXELS, _SHEET_PIXELS, 3), BACKGROUND, np.uint8)
     frames, captions, titles = [], [], []
     for number, result in enumerate(results, start=1):
         truth, *_ = result.question.evidence
-        spans = [(*truth, "shown")] + [
-            (span.start_seconds, span.end_seconds, f"looked at ({span.weight:.0%})") for span in result.evidence
+        spans = [(*truth, "the answer is shown here")] + [
+            (span.start_seconds, span.end_seconds, f"the model looked here ({span.weight:.0%})")
+            for span in result.evidence
         ]
         seconds = [min(int((start + end) / 2), script.duration_seconds - 1) for start, end, _ in spans]
         missing = _SHEET_FRAMES - len(spans)
         frames += [*render_frames(script, seconds, _SHEET_PIXELS), *[blank] * missing]
         captions += [f"{format_clock(second)}\n{what}" for second, (_, _, what) in zip(seconds, spans)] + [""] * missing
-        judged = "RIGHT" if result.is_right else "wrong"
-        texts = [_cut(text, _ANSWER_CHARACTERS) for text in (result.text, result.question.answer)]
-        titles.append(
-            f"{number}. {_cut(result.question.question, _TITLE_CHARACTERS)}\n{judged}: {texts[0]}    truth: {texts[1]}"
+        lines = (
+            f"{number}. {result.question.question}",
+            f"{'RIGHT' if result.is_right else 'wrong'}: {result.text}",
+            f"truth: {result.question.answer}",
         )
+        colour = _RIGHT_COLOUR if result.is_right else _WRONG_COLOUR
+        titles.append(RowTitle(tuple(_cut(line, _TITLE_CHARACTERS) for line in lines), colour))
     return contact_sheet(np.stack(frames), captions, columns=_SHEET_FRAMES, titles=titles)
 
 

@@ -10,18 +10,16 @@ An interrupted run continues with the next question when it is started again wit
 """
 
 import dataclasses
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
-from hourllava.errors import ConfigError, InputError, PartlyDoneError, VideoError
-from hourllava.evaluation.answering import answer_case, engines_for
+from hourllava.errors import ConfigError
+from hourllava.evaluation.answering import Case, engines_for
 from hourllava.evaluation.cases import NeedleSettings, needle_videos, world_cases
-from hourllava.evaluation.results import ANSWERS_NAME, SETTINGS_NAME, read_answers, write_results
-from hourllava.evaluation.scores import Condition
+from hourllava.evaluation.results import SETTINGS_NAME
+from hourllava.evaluation.run import answer_all
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
@@ -89,53 +87,12 @@ def evaluate_world(
     )  # fmt: skip
     cache = None if memories is None else MemoryCache(memories)
     with run_folder(out, SETTINGS_NAME, settings, ()):
-        yield from _answer_all(engines, settings, world or out / "world", out, cache)
+        cases = _cases(videos, world or out / "world")
+        yield from answer_all(cases, engines, settings, out, max_new_tokens=settings.max_new_tokens, cache=cache)
 
 
-def _answer_all(
-    engines: Mapping[Condition, HourLlava],
-    settings: EvaluationSettings,
-    folder: Path,
-    out: Path,
-    cache: MemoryCache | None,
-) -> Iterator[str]:
-    videos = settings.videos
-    found = needle_videos(videos, folder) if isinstance(videos, NeedleSettings) else world_cases(videos, folder)
-    cases = list(found)
-    path = out / ANSWERS_NAME
-    _cut_unfinished_line(path)
-    answered = read_answers(path) if path.exists() else []
-    done = {one.id for one in answered}
-    total = sum(len(case.questions) for case in cases)
-    failures: list[VideoError | InputError] = []
-    with path.open("a", encoding="utf-8") as file, _progress(total, len(done)) as progress:
-        for case in cases:
-            try:
-                for one in answer_case(case, done, engines, settings.max_new_tokens, cache):
-                    file.write(one.model_dump_json() + "\n")
-                    file.flush()
-                    answered.append(one)
-                    progress.update(1)
-            except (VideoError, InputError) as error:
-                failures.append(error)
-                progress.write(f"failed: {error}", file=sys.stderr)
-    if not answered:
-        raise failures[0] if failures else ConfigError(f"the videos in {folder} allow no question; use longer ones")
-    yield from write_results(settings.model_dump(mode="json"), answered, out)
-    if failures:
-        raise PartlyDoneError(
-            f"{total - len(answered)} of {total} questions were not answered because {len(failures)} of {len(cases)} "
-            f"videos failed; they are not scored. The first error: {failures[0]}"
-        )
-
-
-def _progress(total: int, num_done: int) -> tqdm:
-    return tqdm(total=total, initial=num_done, unit="question", desc="asking", file=sys.stderr)
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """Remove a half-written last line, left by a killed run."""
-    if path.exists():
-        num_whole = path.read_bytes().rfind(b"\n") + 1
-        with path.open("r+b") as file:
-            file.truncate(num_whole)
+def _cases(videos: MakeSettings | NeedleSettings, folder: Path) -> list[Case]:
+    cases = list(needle_videos(videos, folder) if isinstance(videos, NeedleSettings) else world_cases(videos, folder))
+    if not any(case.questions for case in cases):
+        raise ConfigError(f"the videos in {folder} allow no question; use longer ones")
+    return cases

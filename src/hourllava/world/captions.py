@@ -1,4 +1,4 @@
-"""Captions of three grains in VideoMarathon's form: clips in six aspects, titled events, and the whole video."""
+"""Captions in VideoMarathon's form: clips in six aspects, titled events, and the whole video."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,7 @@ class _Typed(BaseModel):
 
 
 class ClipCaption(_Typed):
-    """A clip of at most 30 seconds in the six aspects of VideoMarathon."""
+    """A clip of at most 30 seconds, described in VideoMarathon's six aspects."""
 
     temporality: str
     spatiality: str
@@ -30,7 +30,7 @@ class ClipCaption(_Typed):
 
 
 class EventCaption(_Typed):
-    """A titled event with its boundaries."""
+    """An event with its title and boundaries."""
 
     title: str
     caption: str
@@ -45,7 +45,7 @@ class Captions(BaseModel):
 
 
 def generate_captions(script: Script) -> Captions:
-    """Describe a script; the same script gives the same words."""
+    """Describe a script; the same script gives the same captions."""
     draws = Draws("captions", script.split, script.seed, script.duration_seconds)
     starts = range(0, script.duration_seconds, CLIP_SECONDS)
     return Captions(

@@ -1,9 +1,10 @@
 """From a seed to a script.
 
-A video has `duration / mean_event_seconds` events, at least 3 and at most 72: titles stay unique, so a question can
-always say which moment it means. Longer videos have longer, calmer events rather than more of them.
+A video has `duration / mean_event_seconds` events, at least 3 and at most 72. So titles stay unique, and a question can
+always name the moment it means. Videos beyond that have longer, calmer events instead of more events.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -29,20 +30,20 @@ from hourllava.world.vocabulary import (
 
 MAX_SECONDS = 24 * 3600
 MIN_EVENTS, MAX_EVENTS = 3, 72
-MAX_CAST = 12  # the test split has 16 combinations: at least 4 stay unseen, to ask about
-MAX_PAINTED_CAST = 5  # of eight shapes: three stay unseen
+MAX_CAST = 12  # of the test split's 16 combinations; at least 4 stay unseen, for questions about absent objects
+MAX_PAINTED_CAST = 5  # of the eight shapes; three stay unseen
 MAX_ACTIONS_PER_EVENT = 6
-WHOLE_SECONDS_FROM = 12  # shorter videos put their event boundaries on quarter seconds
+WHOLE_SECONDS_FROM = 12  # shorter videos have event boundaries at quarter seconds
 STEPS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}  # (rows, columns)
 
 
 @dataclass(frozen=True)
 class Density:
-    """How much goes on."""
+    """How much happens in a video."""
 
-    objects_per_event: int = 3  # 2 to 5; single events have one more or one fewer
+    objects_per_event: int = 3  # 2 to 5; an event may have one more or one fewer
     mean_event_seconds: int = 60  # 10 to 3600
-    actions_per_minute: int = 3  # 0 to 6; no event has more than 6
+    actions_per_minute: int = 3  # 0 to 6; at most 6 actions per event
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -64,17 +65,17 @@ DIFFICULTIES = {
 
 
 def count_events(duration_seconds: int, density: Density) -> int:
-    """How many events a video of this length has."""
+    """The number of events in a video of this length."""
     return max(MIN_EVENTS, min(MAX_EVENTS, round(duration_seconds / density.mean_event_seconds)))
 
 
 def max_needles(duration_seconds: int, density: Density) -> int:
-    """The most cards that fit: one second each, never over the first second of an event, each with its own letter."""
+    """The largest number of cards: each has its own letter, lasts a second, and spares each event's first second."""
     return max(0, min(len(GLYPHS), duration_seconds - count_events(duration_seconds, density)))
 
 
 def check_settings(duration_seconds: int, split: str, density: Density, needles: int | None) -> None:
-    """Raise ConfigError for settings no video can have."""
+    """Raise ConfigError for settings that no video can have."""
     if not 1 <= duration_seconds <= MAX_SECONDS:
         raise ConfigError(f"a video of {duration_seconds} seconds was asked for; use 1 to {MAX_SECONDS} (24 hours)")
     if split not in SPLITS:
@@ -83,7 +84,7 @@ def check_settings(duration_seconds: int, split: str, density: Density, needles:
     if needles is not None and not 0 <= needles <= limit:
         raise ConfigError(
             f"{needles} needles were asked for; a video of {duration_seconds} seconds takes 0 to {limit}"
-            " (one second each, a letter of its own, outside the first second of each event)"
+            " (each has its own letter, lasts a second, and spares the first second of each event)"
         )
 
 
@@ -102,11 +103,11 @@ def generate_script(
     Args:
         seed: any whole number; the same seed and settings give the same script everywhere.
         duration_seconds: 1 to 86,400.
-        split: which (colour, shape) pairs may occur; the seed counts anew in each split.
-        density: how much goes on; see `DIFFICULTIES` for presets.
-        needles: how many cards are shown; None: one per event, at least 4, as far as they fit.
+        split: which (colour, shape) pairs may occur; one seed gives different scripts in the two splits.
+        density: how much happens; see `DIFFICULTIES` for presets.
+        needles: number of cards; None: one per event, at least 4, as far as they fit.
         needle_starts_seconds: where the first cards must start, for the needle benchmark; the others avoid them.
-        painted: whether the objects have any colours but the eight, and are named by their shapes alone.
+        painted: whether objects have arbitrary colours instead of the eight, and are named by shape alone.
 
     Raises:
         ConfigError: the settings contradict each other or the limits.
@@ -123,25 +124,8 @@ def generate_script(
         _painted_cast(cast_draws, min(MAX_PAINTED_CAST, cast_size)) if painted else _cast(cast_draws, split, cast_size)
     )
     titles = _titles(Draws("titles", *key), len(spans))
-    draws = Draws("events", *key)
-    verbs = _VerbBag(draws)
-    events: list[Event] = []
-    for (start, end), (occasion, scene) in zip(spans, titles):
-        count = max(2, min(5, density.objects_per_event + draws.between(-1, 1)))
-        names = [member.name for member in draws.sample(cast, count)]
-        places = dict(zip(names, draws.sample(PLACES, count)))
-        slots = _action_slots(draws, start, end, cards, density) if duration_seconds >= WHOLE_SECONDS_FROM else []
-        events.append(
-            Event(
-                occasion=occasion,
-                scene=scene,
-                start_seconds=start,
-                end_seconds=end,
-                places=places,
-                actions=tuple(_actions(draws, verbs, slots, places, {m.name: m.size for m in cast})),
-                transition=draws.pick(TRANSITIONS) if events else "cut",  # type: ignore[arg-type]
-            )
-        )
+    has_actions = duration_seconds >= WHOLE_SECONDS_FROM
+    events = _events(Draws("events", *key), spans, titles, cast, cards, density, has_actions=has_actions)
     seen = {name for event in events for name in event.places}
     script = Script(
         seed=seed,
@@ -155,10 +139,37 @@ def generate_script(
     return script
 
 
+def _events(
+    draws: Draws, spans: list[tuple[float, float]], titles: list[tuple[str, str]], cast: list[CastMember],
+    cards: list[Needle], density: Density, *, has_actions: bool,
+) -> list[Event]:  # fmt: skip
+    """The events in order: who is where, what they do, and how each event comes on."""
+    verbs = _VerbBag(draws)
+    sizes = {member.name: member.size for member in cast}
+    events: list[Event] = []
+    for (start, end), (occasion, scene) in zip(spans, titles):
+        count = max(2, min(5, density.objects_per_event + draws.between(-1, 1)))
+        names = [member.name for member in draws.sample(cast, count)]
+        places = dict(zip(names, draws.sample(PLACES, count)))
+        slots = _action_slots(draws, start, end, cards, density) if has_actions else []
+        events.append(
+            Event(
+                occasion=occasion,
+                scene=scene,
+                start_seconds=start,
+                end_seconds=end,
+                places=places,
+                actions=tuple(_actions(draws, verbs, slots, places, sizes)),
+                transition=draws.pick(TRANSITIONS) if events else "cut",  # type: ignore[arg-type]
+            )
+        )
+    return events
+
+
 def event_spans(draws: Draws, duration_seconds: int, count: int) -> list[tuple[float, float]]:
-    """Cut a video into events of random lengths, a factor of three apart at most; (start, end) in seconds."""
+    """Cut a video into events, (start, end) in seconds; the longest is at most three times the shortest."""
     per_second = 1 if duration_seconds >= WHOLE_SECONDS_FROM else 4
-    grain = 5 if duration_seconds >= 120 else 1  # multiples of five seconds can be asked for and answered
+    grain = 5 if duration_seconds >= 120 else 1  # lengths in multiples of five seconds have short, exact answers
     total = duration_seconds * per_second
     weights = [draws.between(50, 150) for _ in range(count)]
     cuts = [0]
@@ -184,7 +195,7 @@ def _needles(
             length = draws.between(1, longest)
             for _ in range(50):
                 start = draws.below(duration_seconds)
-                if free.issuperset(range(start - 1, start + length + 1)):  # a second of air on both sides
+                if free.issuperset(range(start - 1, start + length + 1)):  # a free second on both sides
                     break
             else:
                 length, start = 1, draws.pick(sorted(free))
@@ -213,14 +224,14 @@ def _painted_cast(draws: Draws, count: int) -> list[CastMember]:
 
 
 def _titles(draws: Draws, count: int) -> list[tuple[str, str]]:
-    """Distinct (occasion, scene) pairs in which neither repeats from one event to the next."""
+    """Distinct (occasion, scene) pairs; neighbours share neither occasion nor scene."""
     while True:
         pool = draws.shuffled([(occasion, scene) for occasion in OCCASIONS for scene in SCENES])
         titles: list[tuple[str, str]] = []
         while len(titles) < count:
             fits = [t for t in pool if not titles or (t[0] != titles[-1][0] and t[1] != titles[-1][1])]
             if not fits:
-                break  # an unlucky end of the pool: shuffle again
+                break  # nothing left that fits: shuffle again
             titles.append(fits[0])
             pool.remove(fits[0])
         else:
@@ -228,7 +239,7 @@ def _titles(draws: Draws, count: int) -> list[tuple[str, str]]:
 
 
 class _VerbBag:
-    """Every kind of action once, in random order, before any comes again: short videos have variety too."""
+    """Gives every verb once, in random order, before any verb repeats; so short videos have variety, too."""
 
     def __init__(self, draws: Draws):
         self._draws = draws
@@ -244,7 +255,7 @@ class _VerbBag:
 def _action_slots(
     draws: Draws, start: float, end: float, cards: list[Needle], density: Density
 ) -> list[tuple[float, float]]:
-    """Spans of 6 to 8 seconds, two seconds apart, clear of the cards and of the event's first two seconds."""
+    """Spans of 6 to 8 seconds, two seconds apart; they avoid the cards and the event's first two seconds."""
     count = min(MAX_ACTIONS_PER_EVENT, round((end - start) * density.actions_per_minute / 60))
     slots: list[tuple[float, float]] = []
     for _ in range(30 * count):
@@ -260,7 +271,7 @@ def _action_slots(
 
 
 def _actions(
-    draws: Draws, verbs: _VerbBag, slots: list[tuple[float, float]], places: dict[str, str], sizes: dict[str, str]
+    draws: Draws, verbs: _VerbBag, slots: list[tuple[float, float]], places: dict[str, str], sizes: Mapping[str, str]
 ) -> list[Action]:
     actions = []
     for start, end in slots:
@@ -276,9 +287,9 @@ def _actions(
 
 
 def _action(
-    draws: Draws, verb: str, start: float, end: float, places: dict[str, str], sizes: dict[str, str]
+    draws: Draws, verb: str, start: float, end: float, places: dict[str, str], sizes: Mapping[str, str]
 ) -> Action | None:
-    """One action of this kind, or None if the objects' places do not allow it."""
+    """One action with this verb, or None if the objects' places do not allow it."""
     actor, partner = draws.sample(list(places), 2)
     if not VERBS[verb].with_partner:
         direction = end_place = None
@@ -295,12 +306,12 @@ def _action(
             verb=verb, actor=actor, direction=direction, end_place=end_place, start_seconds=start, end_seconds=end
         )
     if verb == "cover" and sizes[actor] == "small" and sizes[partner] == "large":
-        actor, partner = partner, actor  # only what is not larger can be hidden
+        actor, partner = partner, actor  # a small object cannot hide a large one
     return Action(verb=verb, actor=actor, partner=partner, start_seconds=start, end_seconds=end)
 
 
 def slide_ways(places: dict[str, str], actor: str) -> dict[str, list[str]]:
-    """For each direction in which `actor` has a free neighbour: the places it can slide to without meeting anyone."""
+    """Direction -> the free places that `actor` can slide to without passing another object."""
     row, column = divmod(PLACES.index(places[actor]), 3)
     ways: dict[str, list[str]] = {}
     for direction, (rows, columns) in STEPS.items():

@@ -1,13 +1,13 @@
-"""A video that is not there: a small JSON file from which its frames are rendered when they are read.
+"""References: small JSON files that stand for videos, whose frames are rendered when they are read.
 
-`NAME.world.json` holds what `generate_script` was called with and the size of the frames, 200 bytes instead of
-megabytes. Training and `HourLlava.watch` read it where a video would be read: an hour of 64-pixel frames takes 0.15 s
-of one core, of which the script is 5 ms, so the script itself is not stored.
+`NAME.world.json` holds the arguments of `generate_script` and the size of the frames: 200 bytes instead of megabytes.
+Training and `HourLlava.watch` read it like a video (`hourllava.world.rendered`). An hour of 64-pixel frames takes
+0.15 s of one core; the script takes 5 ms of it, so it is not stored.
 
-    frames = render_reference(Path("train-0-00000.world.json"), range(60))  # uint8 [60, 64, 64, 3]
+    write_reference(reference, Path("train-0-00000.world.json"))
+    script = load_reference(Path("train-0-00000.world.json")).script()
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hourllava.errors import VideoError
 from hourllava.files import replacing
-from hourllava.world.drawing.render import Frame, render_frames
 from hourllava.world.generate import Density, generate_script
 from hourllava.world.script import GENERATOR, SCRIPT_VERSION, Script
 from hourllava.world.vocabulary import Split
@@ -24,11 +23,11 @@ REFERENCE_SUFFIX = ".world.json"
 
 
 class Reference(BaseModel):
-    """What a video follows from; the arguments of `generate_script`, and the size of its frames."""
+    """All that determines a video: the arguments of `generate_script`, and the size of the frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: Literal[1] = SCRIPT_VERSION
-    generator: str = GENERATOR  # what made and draws it
+    generator: str = GENERATOR  # the version of scripts and drawings
     seed: int
     duration_seconds: int
     split: Split
@@ -36,10 +35,10 @@ class Reference(BaseModel):
     needles: int | None
     size_pixels: int
     painted: bool = False
-    needle_starts_seconds: tuple[int, ...] = ()  # where cards must be; the others lie where chance puts them
+    needle_starts_seconds: tuple[int, ...] = ()  # where cards must start; the other cards lie at random places
 
     def script(self) -> Script:
-        """The script, generated."""
+        """Generate the script."""
         return generate_script(
             self.seed,
             self.duration_seconds,
@@ -53,15 +52,15 @@ class Reference(BaseModel):
 
 def write_reference(reference: Reference, path: Path) -> None:
     """Write the file that stands for a video."""
-    with replacing(path, durable=False) as temporary:  # thousands a minute; an empty one is made again
+    with replacing(path, durable=False) as temporary:  # thousands a minute, so no fsync; an empty file is made again
         temporary.write_text(reference.model_dump_json() + "\n", encoding="utf-8")
 
 
 def load_reference(path: Path) -> Reference:
-    """Read a reference without generating anything; enough for the video's length.
+    """Read a reference without generating its script; enough to know the video's length.
 
     Raises:
-        VideoError: the file cannot be read, is no reference, or is one of another generator.
+        VideoError: the file cannot be read, is no reference, or was made by another version of the generator.
     """
     try:
         reference = Reference.model_validate_json(path.read_bytes())
@@ -74,31 +73,11 @@ def load_reference(path: Path) -> Reference:
             f"{path} is no reference to a MarathonWorld video: {where}: {first['msg']}; make it again with "
             "hourllava world make --container reference"
         ) from error
-    made_by = reference.generator if "generator" in reference.model_fields_set else "one that did not say"
+    made_by = reference.generator if "generator" in reference.model_fields_set else "unnamed"
     if made_by != GENERATOR:
         raise VideoError(
-            f"{path} was made by another generator of MarathonWorld ({made_by:.40}, this one is {GENERATOR}): its "
-            "frames would be of another video; make it again with hourllava world make --container "
-            "reference, or use the version of hourllava that made it"
+            f"{path} was made by another generator of MarathonWorld ({made_by:.40}, this one is {GENERATOR}), so its "
+            "frames would differ; make it again with hourllava world make --container reference, or use the version "
+            "of hourllava that made it"
         )
     return reference
-
-
-def read_reference(path: Path) -> Script:
-    """The script a reference stands for.
-
-    Raises:
-        VideoError: the file cannot be read or is no reference.
-    """
-    return load_reference(path).script()
-
-
-def render_reference(path: Path, sample_seconds: Sequence[float]) -> Frame:
-    """Frames of the video at these times: uint8 RGB [T, S, S, 3], equal to those `render_frames` gives.
-
-    Raises:
-        VideoError: the file cannot be read or is no reference.
-        ConfigError: a time outside the video.
-    """
-    reference = load_reference(path)
-    return render_frames(reference.script(), sample_seconds, reference.size_pixels)

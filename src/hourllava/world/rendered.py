@@ -1,4 +1,4 @@
-"""A MarathonWorld reference (`NAME.world.json`) read as a video: its frames are drawn when they are asked for."""
+"""Reads a MarathonWorld reference (`NAME.world.json`) as a video: frames are drawn when they are requested."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hourllava.world.reference import load_reference
 
 
 class RenderedVideo:
-    """The video a reference stands for; every sample is a picture of its own.
+    """The video that a reference stands for; each sample has its own picture.
 
     Args:
         source: The reference.
-        fps: Samples per second that will be read.
+        fps: Samples per second of the reader.
 
     Raises:
         VideoError: the file is no reference.
@@ -51,24 +51,24 @@ class RenderedVideo:
         )
 
     @cached_property
-    def _renderer(self) -> Renderer:  # not made where only the length is asked for
+    def _renderer(self) -> Renderer:  # lazy: often only the length is needed
         return Renderer(self._reference.script(), self._reference.size_pixels)
 
     def samples(self, grid: SampleGrid) -> range:
-        """The samples that fall into the video's time."""
+        """The samples within the video's duration."""
         stop = math.ceil(self._duration_seconds * grid.fps)
         return range(grid.first, stop if grid.stop is None else min(stop, grid.stop))
 
     def frame_index(self, grid: SampleGrid, sample: int) -> int:
-        """Which picture a sample shows: its own."""
+        """Index of the picture that a sample shows: the sample's own."""
         return sample
 
     def seconds(self, index: int) -> float:
-        """Time of a picture."""
+        """The time of a picture, in seconds."""
         return float(index / self._fps)
 
     def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray:
-        """RGB picture, uint8 [H, W, 3]."""
+        """The RGB picture, uint8 [H, W, 3], at its own or the given size."""
         frame = self._renderer.frame(self.seconds(index))
         height, width = size_pixels or frame.shape[:2]
         if frame.shape[:2] == (height, width):

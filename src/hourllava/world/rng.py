@@ -1,8 +1,8 @@
-"""Random draws that are the same on every machine and with every version of Python and NumPy.
+"""Random draws that are equal on every machine and with every version of Python and NumPy.
 
-Counter-based: draw number i is SHA-256 of (key, i // 4), cut into four 64-bit words. `random` and `numpy.random` keep
-their bit streams, but not how `shuffle`, `choice` or `integers` use them; a script must not change with an upgrade.
-Costs about 1 microsecond a draw, against some 2,000 draws for an hour of video.
+Draw number i comes from the SHA-256 of (key, i // 4), cut into four 64-bit words. `random` and `numpy.random` guarantee
+their bit streams, but not how `shuffle`, `choice` or `integers` use them, and an upgrade must not change a script.
+A draw takes about 1 microsecond; an hour of video needs about 2,000.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Draws:
-    """An endless stream of draws named by `key`; streams with different keys are independent."""
+    """An endless sequence of draws, named by `key`; different keys give independent sequences."""
 
     def __init__(self, *key: int | str):
         self._key = "/".join(str(part) for part in key).encode()
@@ -28,7 +28,7 @@ class Draws:
         return self._words.pop()
 
     def below(self, n: int) -> int:
-        """A whole number in [0, n); the bias of the multiply-and-shift is below n / 2**64."""
+        """A whole number in [0, n); its bias is below n / 2**64."""
         assert n > 0
         return self._word() * n >> 64
 
@@ -37,7 +37,7 @@ class Draws:
         return low + self.below(high - low + 1)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One item, each as likely."""
+        """One item, all equally likely."""
         return items[self.below(len(items))]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:

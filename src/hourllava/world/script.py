@@ -1,8 +1,8 @@
 """The script of a MarathonWorld video: everything that is on screen, and when.
 
-`generate_script` writes one from a seed; the renderer, the captions and the questions read it and nothing else.
-All times are whole seconds (quarters in videos under 12 seconds, so that three events fit), hence a 1 FPS sample never
-falls into a transition and every card (needle) is seen by at least one sample.
+`generate_script` writes it from a seed; renderer, captions and questions read nothing else. All times are whole seconds
+(quarter seconds in videos under 12 seconds, so that three events fit). So a sample at 1 FPS never falls into a
+transition, and at least one sample shows each card (needle).
 """
 
 from typing import Annotated, Literal
@@ -13,11 +13,11 @@ from hourllava.world.vocabulary import COLOURS, PLACES, VERBS, Split
 
 SCRIPT_VERSION: Literal[1] = 1
 GENERATOR = "1df69a0549099c0e"
-"""Digest of what seeds become: of scripts, and of frames that show all there is to draw.
+"""Names the version of the generator: a digest of scripts, and of frames that together use every drawing.
 
-A test compares it with what is drawn; comments and speed do not change it. Files that hold a seed in place of pictures
-(`*.world.json`) name it: a changed drawing makes another video of each, and memories, features and answers that were
-made before would be of the old one.
+A test recomputes it, so a changed drawing needs a new name; comments and speed do not. References (`*.world.json`)
+hold a seed instead of pictures and therefore name the generator: with a changed drawing each becomes another video, and
+existing memories, features and answers would belong to the old one.
 """
 
 
@@ -28,7 +28,7 @@ def _check_generator(name: str) -> str:
 
 
 Generator = Annotated[str, AfterValidator(_check_generator)]
-"""Of settings: those of another generator are other settings."""
+"""A field of settings: it makes settings of another generator different settings."""
 
 
 class _Typed(BaseModel):
@@ -45,19 +45,19 @@ class CastMember(_Typed):
 
 
 class Action(_Typed):
-    """One thing an object does. At most one action goes on at a time, and never under a card."""
+    """One thing that an object does. Actions do not overlap each other or a card."""
 
     verb: str  # a key of VERBS
     actor: str
     partner: str | None = None  # the other object of swap, orbit, cover, bump
-    direction: str | None = None  # where a slide goes, or the edge an object leaves by and comes back from
-    end_place: str | None = None  # where slide and leave end; other verbs end where they began (swap: exchanged)
+    direction: str | None = None  # of a slide; or the edge over which an object leaves and returns
+    end_place: str | None = None  # of slide and leave; other verbs end where they began (swap: exchanged)
     start_seconds: float
     end_seconds: float
 
 
 class Event(_Typed):
-    """A titled segment: one occasion in one scene, with the objects that are there from its start to its end."""
+    """A titled part of the video: one occasion in one scene, with the same objects from start to end."""
 
     occasion: str
     scene: str
@@ -65,7 +65,7 @@ class Event(_Typed):
     end_seconds: float
     places: dict[str, str]  # object name -> place when the event starts
     actions: tuple[Action, ...] = ()
-    transition: Literal["cut", "fade", "wipe"] = "cut"  # how the event comes on, in the 0.75 s before its start
+    transition: Literal["cut", "fade", "wipe"] = "cut"  # into this event, during the 0.75 s before it starts
 
     @property
     def title(self) -> str:
@@ -83,7 +83,7 @@ class Needle(_Typed):
 
 
 class Script(_Typed):
-    """A whole video. `model_dump_json` of the same seed and settings is the same bytes on any machine."""
+    """A whole video. The same seed and settings give the same bytes of `model_dump_json` on every machine."""
 
     version: Literal[1] = SCRIPT_VERSION
     seed: int
@@ -95,18 +95,18 @@ class Script(_Typed):
 
     @property
     def is_painted(self) -> bool:
-        """Whether its objects have colours without a name."""
+        """Whether objects have arbitrary colours, which have no name."""
         return any(member.colour not in COLOURS for member in self.cast)
 
 
 class Shown(_Typed):
-    """One line of the screen log: something that is on screen from start to end."""
+    """One line of the screen log: something on screen from start to end."""
 
     kind: Literal["event", "object", "action", "card"]
     start_seconds: float
     end_seconds: float
     name: str  # the event's title, the object, the actor, or the card's letter
-    place: str | None = None  # object: where it rests
+    place: str | None = None  # object: its place at rest
     colour: str | None = None  # object, card
     shape: str | None = None  # object
     verb: str | None = None  # action
@@ -115,7 +115,7 @@ class Shown(_Typed):
 
 
 def places_after(places: dict[str, str], action: Action) -> dict[str, str]:
-    """Where the objects rest once `action` is over; the argument is not changed."""
+    """Where the objects rest after `action`; the argument is not changed."""
     after = dict(places)
     if action.end_place is not None:
         after[action.actor] = action.end_place
@@ -126,9 +126,9 @@ def places_after(places: dict[str, str], action: Action) -> dict[str, str]:
 
 
 def screen_log(script: Script) -> list[Shown]:
-    """The video as a plain list of what is on screen when, in order of time.
+    """The video as a list of all that is on screen, in order of time.
 
-    Object lines give where an object rests; while it travels (slide, leave, swap) it has no line.
+    An object has a line for each place where it rests, and none while it travels (slide, leave, swap).
     """
     looks = {member.name: member for member in script.cast}
     log = []
@@ -182,7 +182,7 @@ def screen_log(script: Script) -> list[Shown]:
 
 
 def check_script(script: Script) -> None:
-    """Assert what the questions rely on; a failure is a bug of the generator, not of its user."""
+    """Assert what the questions rely on; a failure is a bug of the generator, not a user's mistake."""
     assert script.events[0].start_seconds == 0
     assert script.events[-1].end_seconds == script.duration_seconds
     names = {member.name for member in script.cast}

@@ -1,7 +1,7 @@
-"""What MarathonWorld is made of: looks, cast, actions and letters, with the words for them.
+"""The colours, shapes, places, scenes, actions and letters of MarathonWorld, with the words for them.
 
-Everything is chosen to be told apart in a 64-pixel frame sampled once a second: saturated colours on muted
-backgrounds, shapes whose rotation can be seen, nine places, actions whose phase shows at whole seconds.
+All can be distinguished in 64-pixel frames sampled once a second: saturated colours on muted backgrounds, shapes with
+visible rotation, nine places, actions whose phase shows at whole seconds.
 """
 
 from dataclasses import dataclass
@@ -92,9 +92,10 @@ PARTNER_VERBS = tuple(name for name, verb in VERBS.items() if verb.with_partner)
 
 
 def split_pairs(split: Split) -> list[tuple[str, str]]:
-    """The (colour, shape) pairs that a split may use: 48 in train, the other 16 in test.
+    """The (colour, shape) pairs of a split: 48 in train, the other 16 in test.
 
-    Every colour and every shape occurs in both splits (six times or twice), so what test holds out is the combination.
+    Both splits contain every colour and every shape (six times in train, twice in test), so only the combinations of
+    the test split are new.
     """
     pairs = [(colour, shape) for colour in range(len(COLOURS)) for shape in range(len(SHAPES))]
     names = list(COLOURS)

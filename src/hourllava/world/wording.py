@@ -1,4 +1,4 @@
-"""The canonical words for times, lists and events: one spelling per fact, so that exact match is a fair measure."""
+"""The canonical words for times, lists and events. Each fact has one spelling, so exact match is a fair measure."""
 
 from hourllava.clock import format_clock
 
@@ -6,12 +6,12 @@ _NUMBERED_UNITS = ((20, 1, "second"), (120, 5, "second"), (7200, 60, "minute"))
 
 
 def duration_step(seconds: float) -> int:
-    """The step, in seconds, to which a length of time is rounded when spoken."""
+    """The step in seconds to which `spoken_duration` rounds."""
     return next((step for limit, step, _ in _NUMBERED_UNITS if seconds < limit), 3600)
 
 
 def spoken_duration(seconds: float) -> str:
-    """A length of time: exact below 20 s, to 5 s below 2 minutes, to a minute below 2 hours, then to an hour."""
+    """A length of time in words: exact below 20 s, then to 5 s, from 2 minutes to a minute, from 2 hours to an hour."""
     step = duration_step(seconds)
     rounded = int(seconds / step + 0.5) * step
     for _, unit_step, unit in _NUMBERED_UNITS:
@@ -22,26 +22,26 @@ def spoken_duration(seconds: float) -> str:
 
 
 def is_safely_rounded(seconds: float) -> bool:
-    """Whether the spoken length is clear: at most 35 % of a step away from the true one."""
+    """Whether the rounded length is clear: at most 35 % of a step from the true one."""
     step = duration_step(seconds)
     distance = abs(seconds - int(seconds / step + 0.5) * step)
     return distance <= 0.35 * step
 
 
 def bucket_seconds(duration_seconds: int) -> int:
-    """The width of the stretches in which actions are located: 10 s, 1 minute or 10 minutes."""
+    """The width of a `bucket`: 10 s, 1 minute or 10 minutes."""
     return 10 if duration_seconds <= 300 else 60 if duration_seconds <= 7200 else 600
 
 
 def bucket(time_seconds: float, duration_seconds: int) -> str:
-    """The stretch that contains a moment: "between 0:12:00 and 0:13:00"; the start belongs to it, the end does not."""
+    """The interval that contains a moment: "between 0:12:00 and 0:13:00"; its end does not belong to it."""
     width = bucket_seconds(duration_seconds)
     start = int(time_seconds // width) * width
     return f"between {format_clock(start)} and {format_clock(start + width)}"
 
 
 def listed(items: list[str]) -> str:
-    """One, two or more things as English lists them: "a, b and c"."""
+    """A list in words: "a, b and c"."""
     return items[0] if len(items) == 1 else ", ".join(items[:-1]) + " and " + items[-1]
 
 

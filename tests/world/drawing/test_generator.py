@@ -1,4 +1,4 @@
-"""What a seed becomes is pinned: a changed drawing makes another video of every seed, and must be told by its name."""
+"""The generator's name is a digest of what it makes, so a changed drawing needs a new name."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ SIZE_PIXELS = 64
 
 
 def scripts():
-    """Of all difficulties and both splits, short and long, with cards at chosen places, and painted."""
+    """Scripts of all difficulties and both splits, short and long, with cards at given times, and painted."""
     for seed, (difficulty, split) in enumerate(itertools.product(sorted(DIFFICULTIES), ("train", "test"))):
         yield generate_script(seed, 180 + 600 * seed, split=split, density=DIFFICULTIES[difficulty])
     yield generate_script(7, 9)
@@ -25,7 +25,7 @@ def scripts():
 
 
 def poses():
-    """Where every action puts its objects, for every way it can go."""
+    """The poses of every action in every direction."""
     for verb, direction in itertools.product(sorted(VERBS), DIRECTIONS):
         partner = "b" if VERBS[verb].with_partner else None
         action = Action(
@@ -39,7 +39,7 @@ def poses():
 
 
 def frames():
-    """Whole frames: every second of a short video, and what lies between its events."""
+    """Frames: every second of three short videos, and the middle of each transition."""
     for seed, painted in ((1, False), (2, False), (3, True)):
         script = generate_script(seed, 90, painted=painted, density=DIFFICULTIES["hard"])
         renderer = Renderer(script, SIZE_PIXELS)
@@ -75,8 +75,8 @@ def clear_caches():
 def test_the_generator_is_named_by_what_it_makes():
     digest = drawn_digest()
     assert digest == GENERATOR, (
-        "seeds give other scripts or frames than before (a changed drawing, or another Pillow): if that is meant, set "
-        f"GENERATOR in hourllava/world/script.py to {digest!r}; references that were made before are refused then"
+        "seeds give other scripts or frames than before (a changed drawing, or another Pillow); if you want that, set "
+        f"GENERATOR in hourllava/world/script.py to {digest!r}: existing references are then refused"
     )
 
 

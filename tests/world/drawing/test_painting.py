@@ -1,4 +1,4 @@
-"""Painted pictures: shapes in colours that are none of the eight, read back without a word for a colour."""
+"""Painted pictures: arbitrary colours, shapes as names, and no word for a colour in any text."""
 
 import json
 import re
@@ -10,6 +10,7 @@ from PIL import Image
 
 from hourllava.choices import LETTERS
 from hourllava.data.records.models import LoadReport, iterate_questions, split_options
+from hourllava.video.drawn import open_drawn
 from hourllava.world import generate_script
 from hourllava.world.captions import generate_captions
 from hourllava.world.drawing.backdrops import backdrop
@@ -23,8 +24,8 @@ from hourllava.world.making.make import make_settings, make_world
 from hourllava.world.making.pictures import PictureSettings, _Job, _make_record
 from hourllava.world.making.records import question_rows
 from hourllava.world.questions import generate_questions
-from hourllava.world.questions.stills import PHRASINGS, still_at, still_exchange
-from hourllava.world.reference import load_reference, render_reference
+from hourllava.world.questions.stills import PICTURE_PHRASINGS, still_at, still_exchange
+from hourllava.world.reference import load_reference
 from hourllava.world.rng import Draws
 from hourllava.world.script import check_script, screen_log
 from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
@@ -35,7 +36,7 @@ COLOUR_WORD = re.compile(rf"\b(?:{'|'.join(COLOURS)}|colours?|colou?red|#)\b", r
 
 
 def pairs(number):
-    """(script, still, painted script, painted still) of so many pictures."""
+    """Yield (script, still, painted script, painted still) of `number` pictures."""
     for seed in range(number):
         script, draws = generate_script(seed, 30, split="train"), Draws("test", seed)
         still = draws.pick([found for time in range(30) if (found := still_at(script, time)) and not found.card])
@@ -51,7 +52,7 @@ def rgb(colour):
 
 
 def ninth(frame, place):
-    """The part of a 64-pixel frame that holds a place."""
+    """The ninth of a 64-pixel frame that contains a place."""
     row, column = divmod(PLACES.index(place), 3)
     edges = (0, 22, 43, 64)
     return frame[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
@@ -59,7 +60,7 @@ def ninth(frame, place):
 
 def test_objects_have_shapes_for_names_and_keep_their_places_and_sizes():
     used = Counter()
-    for _, still, second, shown in pairs(200):
+    for _, still, second, shown in pairs(120):
         check_script(second)
         assert (shown.title, shown.card) == (still.title, None)
         assert sized(shown) == sized(still)
@@ -68,11 +69,11 @@ def test_objects_have_shapes_for_names_and_keep_their_places_and_sizes():
         assert {member.name for member in second.cast} == set(shown.places)
         used.update(list(shown.places))
     assert set(used) == set(SHAPES)
-    assert max(used.values()) < 1.5 * min(used.values())
+    assert max(used.values()) < 1.7 * min(used.values())
 
 
 def test_colours_are_drawn_from_the_whole_cube():
-    colours = np.array([rgb(member.colour) for _, _, second, _ in pairs(300) for member in second.cast])
+    colours = np.array([rgb(member.colour) for _, _, second, _ in pairs(150) for member in second.cast])
     assert len(np.unique(colours, axis=0)) == len(colours)
     octants = Counter(map(tuple, colours // 128))
     assert len(octants) == 8
@@ -81,7 +82,7 @@ def test_colours_are_drawn_from_the_whole_cube():
 
 def test_rendered_objects_are_far_from_the_backdrop_and_from_the_eight_colours():
     eight = np.array(list(COLOURS.values()))
-    for script, still, second, shown in pairs(300):
+    for script, still, second, shown in pairs(120):
         frame, before = Renderer(second, 64).frame(0), Renderer(script, 64).frame(still.time_seconds)
         empty = backdrop(still.scene, still.occasion, 64)
         changed = (frame != before).any(-1)
@@ -131,7 +132,7 @@ def test_every_answer_follows_from_the_screen_log():
 
 
 def records(monkeypatch, folder, split, number):
-    """Records of single pictures, and the painted script of each, if it has one."""
+    """Yield the records of single pictures, each with its painted script or None."""
     (folder / "images" / "marathonworld").mkdir(parents=True)
     scripts = []
 
@@ -147,7 +148,7 @@ def records(monkeypatch, folder, split, number):
 
 def test_one_picture_of_objects_in_two_is_painted_and_its_record_names_no_colour(monkeypatch, tmp_path):
     kinds = Counter()
-    for record, second in records(monkeypatch, tmp_path, "train", 900):
+    for record, second in records(monkeypatch, tmp_path, "train", 300):
         text = " ".join(turn["value"] for turn in record["conversations"])
         if second is None:
             kinds["card" if "A card shows" in text else "named"] += 1
@@ -161,19 +162,19 @@ def test_one_picture_of_objects_in_two_is_painted_and_its_record_names_no_colour
         with Image.open(tmp_path / "images" / record["image"]) as image:
             stored = np.asarray(image).astype(int)
         assert np.abs(stored - Renderer(second, 64).frame(0)).mean() < 6  # of JPEG
-    assert kinds["painted"] / (kinds["painted"] + kinds["named"]) == pytest.approx(1 / 2, abs=0.06)
-    assert kinds["card"] / kinds.total() == pytest.approx(1 / 3, abs=0.06)
+    assert kinds["painted"] / (kinds["painted"] + kinds["named"]) == pytest.approx(1 / 2, abs=0.08)
+    assert kinds["card"] / kinds.total() == pytest.approx(1 / 3, abs=0.08)
 
 
 def test_no_picture_of_the_test_split_is_painted(monkeypatch, tmp_path):
     described = 0
-    for record, second in records(monkeypatch, tmp_path, "test", 100):
+    for record, second in records(monkeypatch, tmp_path, "test", 40):
         assert second is None
         for human, gpt in zip(record["conversations"][::2], record["conversations"][1::2]):
-            if human["value"].removeprefix("<image>\n") in PHRASINGS["describe"]["test"]:
+            if human["value"].removeprefix("<image>\n") in PICTURE_PHRASINGS["describe"]["test"]:
                 assert COLOUR_WORD.search(gpt["value"])
                 described += 1
-    assert described >= 100
+    assert described >= 40
 
 
 def test_other_pictures_are_as_if_none_was_painted(monkeypatch, tmp_path):
@@ -189,7 +190,7 @@ def test_other_pictures_are_as_if_none_was_painted(monkeypatch, tmp_path):
 def test_painted_videos_name_objects_by_their_shape_and_ask_what_can_be_seen():
     asked = Counter()
     for seed in range(14):
-        duration_seconds = (12, 40, 75, 180, 900, 3600, 20)[seed % 7]
+        duration_seconds = (12, 40, 75, 180, 900, 400, 20)[seed % 7]
         density = list(DIFFICULTIES.values())[seed % len(DIFFICULTIES)]
         script = generate_script(seed, duration_seconds, density=density, needles=0, painted=True)
         assert script.is_painted
@@ -218,7 +219,8 @@ def test_a_painted_reference_shows_its_script(tmp_path):
     script = generate_script(
         reference.seed, reference.duration_seconds, density=DIFFICULTIES["hard"], needles=0, painted=True
     )
-    assert (render_reference(path, [0, 29]) == [Renderer(script, 64).frame(time) for time in (0, 29)]).all()
+    video = open_drawn(path, fps=1.0)
+    assert all((video.read(time, None) == Renderer(script, 64).frame(time)).all() for time in (0, 29))
     asked = iterate_questions(tmp_path / "jsons/questions.parquet", LoadReport())
     expected = question_rows(script, "v", 1, tasks=settings.tasks)
     assert [row.question for row in asked] == [row.question for row in expected]

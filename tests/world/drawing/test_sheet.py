@@ -1,4 +1,4 @@
-"""Contact sheets hold every frame."""
+"""Contact sheets contain every frame."""
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hourllava.errors import ConfigError
-from hourllava.world.making.blind import blind_table, choice_questions, markdown_table, measure_blind
+from hourllava.world.making.blind import accuracy_table, blind_table, choice_questions, measure_blind
 from hourllava.world.questions import BUILDERS
 
 
@@ -23,7 +23,7 @@ def test_blind_attackers_find_a_planted_shortcut_and_nothing_else():
     leaky = measure_blind([marked(q) for q in train], [marked(q) for q in test])
     assert np.mean([result.accuracy["words"] for result in leaky]) > 0.9
     assert np.mean([result.accuracy["likeness"] for result in leaky]) > 0.5
-    assert "| all |" in markdown_table(honest)
+    assert "| all |" in accuracy_table(honest)
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_without_further_wishes_the_bytes_are_those_of_before(tmp_path):
     assert digest == "9d2e37b6ab20329c6feaf270bf6a8b3299870ff32c12ace8f9ca09f56efada97"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_records_of_several_questions_hold_each_question_once_and_mix_tasks(tmp_path, processes):
     settings = wanted(videos=9, minutes="0.4-0.6", container="reference", questions=6)
     make_world(settings, tmp_path / "world", processes)
@@ -106,7 +106,7 @@ def test_records_of_several_questions_hold_each_question_once_and_mix_tasks(tmp_
         asked.update((record["video"], row.question) for row in read)
         neighbours += sum(tasks[a.video, a.question] == tasks[b.video, b.question] for a, b in pairwise(read))
     assert asked == Counter((row.video, row.question) for row in rows.values())
-    assert neighbours < len(rows) / 10  # in the order of the table it is every second one
+    assert neighbours < len(rows) / 10  # in the order of the table it would be every second pair
     make_world(settings, tmp_path / "again", processes=1)
     assert digests(tmp_path / "again") == digests(tmp_path / "world")
 
@@ -220,7 +220,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
     for tenths in (3, 8, 12, 16, 20, 25, 30):
         process = start_make(broken)
         time.sleep(tenths / 10)
-        process.kill()  # the parent only: its workers must end by themselves
+        process.kill()  # only the parent: its workers must end by themselves
         process.wait()
     with start_make(broken) as process:
         assert process.wait() == 0

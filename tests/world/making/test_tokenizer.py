@@ -1,4 +1,4 @@
-"""The nano tokenizer: any text comes back, objects stay two tokens."""
+"""The nano tokenizer: decoding gives back any text, and objects have two tokens."""
 
 import pytest
 from hypothesis import given

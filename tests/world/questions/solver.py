@@ -65,7 +65,7 @@ PATTERNS = [
 
 
 def read(text: str) -> tuple[str, str, dict[str, str]]:
-    """The template, the split and the slots of a question; it must fit one phrasing only."""
+    """The template, split and slots of a question; it must match exactly one phrasing."""
     found = [(template, split, match.groupdict()) for template, split, p in PATTERNS if (match := p.fullmatch(text))]
     assert len(found) == 1, (text, [f[0] for f in found])
     return found[0]
@@ -82,7 +82,7 @@ class Solver:
         self.objects = [line for line in log if line.kind == "object"]
 
     def solve(self, text: str, options: tuple[str, ...]) -> str:
-        """The one right answer: of the options if there are any, otherwise as the canonical open answer."""
+        """The right answer: one of the options if there are any, otherwise the canonical open answer."""
         template, _, slots = read(text)
         rule = getattr(self, template)
         if template in {"first_of_these", "last_of_these", "which_appears", "which_never_appears", "which_happened"}:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from hourllava.world import screen_log
-from hourllava.world.questions.stills import PHRASINGS
+from hourllava.world.questions.stills import PICTURE_PHRASINGS
 from hourllava.world.vocabulary import COLOURS, GLYPHS, OCCASIONS, PLACES, SCENES, SHAPES
 
 ROWS, COLUMNS = ("above", "", "below"), ("left", "", "right")
@@ -19,8 +19,8 @@ SLOTS = {
 
 
 def patterns(split):
-    """(template, pattern with named slots) of every phrasing."""
-    for template, phrasings in PHRASINGS.items():
+    """Yield (template, pattern with named slots) of every phrasing."""
+    for template, phrasings in PICTURE_PHRASINGS.items():
         for phrasing in phrasings[split]:
             parts = re.split(r"\{(\w+)\}", phrasing)
             yield (
@@ -38,7 +38,7 @@ PATTERNS = {split: list(patterns(split)) for split in ("train", "test")}
 
 
 class Seen:
-    """What the screen log says of one second."""
+    """The screen log at one second."""
 
     def __init__(self, script, second):
         log = [shown for shown in screen_log(script) if shown.start_seconds <= second < shown.end_seconds]
@@ -92,7 +92,7 @@ class Seen:
 
 
 def solve(seen, question, split, script):
-    """The answers of all readings of a question; there must be one."""
+    """The answers under all readings of a question; there must be exactly one."""
     answers = set()
     for template, pattern in PATTERNS[split]:
         match = pattern.fullmatch(question)

@@ -1,4 +1,4 @@
-"""Questions: all tasks and formats, one right answer each, the same that an independent solver finds."""
+"""Questions: all tasks and formats; each has one right answer, and an independent solver finds it."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from hourllava.data.records.taxonomy import TASKS
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_questions, needle_question
-from hourllava.world.questions.stills import PHRASINGS as PICTURE_PHRASINGS
+from hourllava.world.questions.stills import PICTURE_PHRASINGS
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
 from world.questions.solver import PHRASINGS, Solver, read
@@ -19,7 +19,7 @@ DURATIONS_SECONDS = (5, 12, 40, 75, 180, 400, 900, 1803, 3600, 20000, 86400)
 
 
 def solve_videos(seeds: range, per_task: int) -> tuple[int, list[str]]:
-    """How many questions were asked, and those that the solver answers otherwise."""
+    """The number of questions, and a line for each that the solver answers differently."""
     asked, wrong = 0, []
     for seed in seeds:
         duration = DURATIONS_SECONDS[seed % len(DURATIONS_SECONDS)]
@@ -141,12 +141,12 @@ def slots_of(phrasing: str) -> list[str]:
 
 
 def words_of(phrasing: str) -> list[str]:
-    """The words in small letters, without punctuation; slots are left out."""
+    """The words in lower case, without punctuation and slots."""
     return re.findall(r"[a-z0-9]+", re.sub(r"\{\w+\}", " ", phrasing.lower()))
 
 
 def shape_of(phrasing: str) -> tuple[str, ...]:
-    """Words and slots: phrasings of the same shape differ in capitals and punctuation only."""
+    """Words and slots: phrasings of one shape differ only in capitals and punctuation."""
     return tuple(re.findall(r"[a-z0-9]+|\{\w+\}", phrasing.lower()))
 
 

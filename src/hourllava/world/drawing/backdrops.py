@@ -1,6 +1,6 @@
 """The ten scenes and eight occasions, drawn with muted colours so that the cast stands out.
 
-Drawn once per (scene, occasion, size) at three times the size and averaged down. Coordinates are shares of the frame.
+Each (scene, occasion, size) is drawn once, at three times the size, and averaged down.
 """
 
 import math
@@ -18,7 +18,7 @@ OVERSAMPLING = 3
 
 
 class Canvas:
-    """A drawing surface in fractions of the frame."""
+    """A drawing surface whose coordinates are shares of the frame."""
 
     def __init__(self, size_pixels: int, fill: Colour):
         self.side = size_pixels * OVERSAMPLING

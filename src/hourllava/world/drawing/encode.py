@@ -1,7 +1,7 @@
-"""From a script to a video file that people can watch and that decodes exactly at whole seconds.
+"""From a script to a video file, with a frame at exactly every whole second.
 
-Constant frame rate, a keyframe every five seconds, one encoder thread: the same script gives the same bytes on the
-same FFmpeg build. Rendering runs in a second thread while the encoder works, which is what two cores allow.
+The frame rate is constant, a keyframe comes every five seconds, and the encoder has one thread: the same script gives
+the same bytes with the same FFmpeg build. A second thread renders while the encoder works.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def encode_video(
 ) -> None:
     """Write the video to `path` (.mp4 or .webm); frame i shows the script at i / fps seconds.
 
-    With `progress` a bar on stderr shows how far it is.
+    `progress` shows a progress bar on stderr.
 
     Raises:
         ConfigError: another file ending, an odd size, or a frame rate outside 1 to 30.
@@ -45,7 +45,7 @@ def encode_video(
         raise ConfigError(f"{size_pixels} pixels at {fps} fps was asked for; use an even size and 1 to 30 fps")
     try:
         _encode(Renderer(script, size_pixels), path, fps, progress)
-    except OSError as error:  # FFmpeg's errors of writing are OSErrors too
+    except OSError as error:  # FFmpeg's write errors are OSErrors, too
         raise VideoError(
             f"{path} cannot be written: {error.strerror or error}; check the folder and the disk"
         ) from error
@@ -64,7 +64,7 @@ def _encode(renderer: Renderer, path: Path, fps: int, progress: bool) -> None:
         total = renderer.script.duration_seconds * fps
         bar = tqdm(_rendered_ahead(renderer, fps), total=total, unit="frame", desc="making", disable=not progress)
         for index, pixels in enumerate(bar):
-            if pixels is not shown:  # a still is converted once, not four times a second
+            if pixels is not shown:  # a picture that stays is converted once
                 shown, frame = pixels, av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
             frame.pts = index
             frame.time_base = Fraction(1, fps)

@@ -1,6 +1,6 @@
-"""The letters and digits of the needles, 5 wide and 7 high, so that no font file decides how a card looks.
+"""The letters and digits of the cards, 5 wide and 7 high; cards look the same whatever fonts are installed.
 
-A to D are left out because they name options, I, O, Q, 0 and 1 because at 64 pixels they look like others.
+A to D are missing because they name options; I, O, Q, 0 and 1 because they look like others at 64 pixels.
 """
 
 _DRAWN = """

@@ -1,7 +1,7 @@
-"""Where everything is drawn at a moment: actions as positions, scales and angles.
+"""Actions as positions, scales and angles at a moment.
 
-Periods are chosen for samples at whole seconds: jumps and blinks alternate from one second to the next, a sway takes
-four seconds and a turn eight.
+The periods suit samples at whole seconds: jumps and blinks alternate every second, a sway takes four seconds, a turn
+eight.
 """
 
 import math
@@ -12,7 +12,9 @@ from hourllava.world.vocabulary import PLACES
 
 DIAMETERS = {"small": 0.21, "large": 0.33}  # shares of the frame, white rim included
 EDGES = {"left": (-0.25, None), "right": (1.25, None), "up": (None, -0.25), "down": (None, 1.25)}
-REACH = 0.16  # how far jumps, sways and splits go
+REACH = 0.16  # distance of jumps, sways and splits
+Point = tuple[float, float]
+"""(x, y) as shares of the frame."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class Pose:
     angle_degrees: float = 0.0
 
 
-def place_centre(place: str) -> tuple[float, float]:
+def place_centre(place: str) -> Point:
     """The centre (x, y) of one of the nine places, as shares of the frame."""
     row, column = divmod(PLACES.index(place), 3)
     return (2 * column + 1) / 6, (2 * row + 1) / 6
 
 
-def _towards(a: tuple[float, float], b: tuple[float, float], share: float) -> tuple[float, float]:
+def _towards(a: Point, b: Point, share: float) -> Point:
     share = min(1.0, max(0.0, share))
     return a[0] + (b[0] - a[0]) * share, a[1] + (b[1] - a[1]) * share
 
@@ -43,15 +45,20 @@ def _there_and_back(u: float) -> float:
 
 
 def moving(action: Action, places: dict[str, str], time_seconds: float) -> list[Pose]:
-    """The poses, back to front, of the objects that take part in `action`; hidden ones are missing.
+    """The poses of the objects that take part in `action`, back to front; hidden objects have none.
 
-    `places` are where the objects rest before the action. Objects that take no part are not returned.
+    `places` says where the objects rest before the action.
     """
     t = time_seconds - action.start_seconds
     u = t / (action.end_seconds - action.start_seconds)
-    swell = math.sin(math.pi * u)
-    me = action.actor
-    home = place_centre(places[me])
+    if action.partner is None:
+        return _alone(action, place_centre(places[action.actor]), t, u)
+    return _with_partner(action, place_centre(places[action.actor]), place_centre(places[action.partner]), u)
+
+
+def _alone(action: Action, home: Point, t: float, u: float) -> list[Pose]:
+    """The poses of the only actor, `t` seconds into the action, which is the share `u` of it."""
+    me, swell = action.actor, math.sin(math.pi * u)
     match action.verb:
         case "slide":
             assert action.end_place is not None
@@ -80,18 +87,26 @@ def moving(action: Action, places: dict[str, str], time_seconds: float) -> list[
         case "split":
             scale = 1 - 0.4 * swell
             return [Pose(me, home[0] + side * REACH * swell, home[1], scale) for side in (-1, 1)]
-    assert action.partner is not None
-    other, there = action.partner, place_centre(places[action.partner])
+    raise AssertionError(action.verb)
+
+
+def _with_partner(action: Action, home: Point, there: Point, u: float) -> list[Pose]:
+    """The poses of the actor, whose place is `home`, and the partner, whose place is `there`, at the share `u`."""
+    me, other, swell = action.actor, action.partner, math.sin(math.pi * u)
+    assert other is not None
     match action.verb:
         case "swap":
-            bow = (0.2 * swell * (there[1] - home[1]), -0.2 * swell * (there[0] - home[0]))  # so that they do not meet
+            bow = (
+                0.2 * swell * (there[1] - home[1]),
+                -0.2 * swell * (there[0] - home[0]),
+            )  # apart, so that they do not touch
             mine, its = _towards(home, there, u * 1.2 - 0.1), _towards(there, home, u * 1.2 - 0.1)
             return [Pose(other, its[0] - bow[0], its[1] - bow[1]), Pose(me, mine[0] + bow[0], mine[1] + bow[1])]
         case "orbit":
             approach, radius = _there_and_back(u), 0.26
             turn = math.atan2(home[1] - there[1], home[0] - there[0]) + 2 * math.pi * min(1, max(0, 2 * u - 0.5))
             ring_x, ring_y = there[0] + radius * math.cos(turn), there[1] + radius * math.sin(turn)
-            # Around an object at the edge the ring is flattened, not cut.
+            # At the edge of the frame the ring is flattened, not cut.
             ring = (min(0.92, max(0.08, ring_x)), min(0.92, max(0.08, ring_y)))
             return [Pose(other, *there), Pose(me, *_towards(home, ring, approach))]
         case "cover":

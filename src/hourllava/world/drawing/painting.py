@@ -1,8 +1,8 @@
-"""Painted pictures: objects in any colour, named by their shape alone, so that shapes are learnt whatever their colour.
+"""Painted pictures: objects in arbitrary colours, named by shape alone, so that a model learns shapes in any colour.
 
-A nano that saw 48 of the 64 (colour, shape) combinations read the colour of an unseen one right in 94 %, its shape in
-17 to 36 % (chance is 12.5): it had learnt what shapes look like colour by colour. A painted picture shows shapes in
-colours that are none of the eight, so it asks for the shape alone and shows no combination that is held out.
+A nano that was trained on 48 of the 64 (colour, shape) combinations named the colour of unseen combinations correctly
+in 94 %, but the shape in only 17 to 36 % (chance is 12.5): it had learnt the shapes of each colour separately. Painted
+pictures avoid the eight colours, so they ask for the shape alone and show no held-out combination.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ from hourllava.world.rng import Draws
 from hourllava.world.script import CastMember, Event, Script
 from hourllava.world.vocabulary import PLACES, SHAPES
 
-_SIZE_PIXELS = 64  # of the backdrop that is compared: colours do not depend on the picture's size
+_SIZE_PIXELS = 64  # of the backdrop for comparison; so the colours do not depend on the picture's size
 
 
 def painted(script: Script, still: Still, draws: Draws) -> tuple[Script, Still]:
-    """A script of one second, and what it shows: the still, with other shapes in other colours.
+    """A script of one second, and its still: the given still with other shapes in other colours.
 
-    Places and sizes stay. All shapes differ and are the objects' names; colours are written "#rrggbb".
+    Places and sizes stay. All shapes differ and serve as the objects' names; colours are "#rrggbb".
     """
     names = dict(zip(still.places, draws.sample(SHAPES, len(still.places))))
     cast = tuple(
@@ -41,7 +41,7 @@ def painted(script: Script, still: Still, draws: Draws) -> tuple[Script, Still]:
 
 
 def _drawn_colour(still: Still, name: str, draws: Draws) -> str:
-    """Any colour of the RGB cube that is far from the eight and from every pixel of its ninth of the backdrop."""
+    """A colour that is far from the eight and from every pixel of the backdrop in the object's ninth of the frame."""
     row, column = divmod(PLACES.index(still.places[name]), 3)
     strip = np.array_split(backdrop(still.scene, still.occasion, _SIZE_PIXELS), 3)[row]
     return draw_paint(draws, np.array_split(strip, 3, axis=1)[column])

@@ -1,7 +1,7 @@
-"""From a script to pixels, at any size, without an encoder in between.
+"""From a script to frames of any size, without torch and without an encoder.
 
-What rests is pasted once per (event, number of finished actions) and copied; only what moves is pasted for each
-frame. At 64 pixels one core renders several thousand frames a second (`benchmarks/world.py`). Needs no torch.
+Objects at rest are pasted once per (event, number of finished actions); only moving objects are pasted for every frame.
+At 64 pixels one core renders several thousand frames a second (`benchmarks/world.py`).
 """
 
 import bisect
@@ -36,7 +36,7 @@ def render_frames(script: Script, times_seconds: Sequence[float], size_pixels: i
 
 
 class Renderer:
-    """Draws one script at one size; keeps what does not change between frames."""
+    """Draws one script at one size and keeps the pictures that several frames share."""
 
     def __init__(self, script: Script, size_pixels: int):
         if not MIN_PIXELS <= size_pixels <= MAX_PIXELS:
@@ -49,7 +49,7 @@ class Renderer:
         self._stills: dict[tuple[int, int, bool], Frame] = {}
 
     def frame(self, time_seconds: float) -> Frame:
-        """The frame at a time: uint8 [size, size, 3], read-only where nothing moves; copy before you draw on it."""
+        """The frame at a time, uint8 [size, size, 3]. It may be read-only and shared: copy it before drawing on it."""
         if not 0 <= time_seconds < self.script.duration_seconds:
             raise ConfigError(f"no frame at {time_seconds} s: the video lasts {self.script.duration_seconds} s")
         k = bisect.bisect_right(self._needle_starts, time_seconds) - 1
@@ -89,7 +89,7 @@ class Renderer:
         return places
 
     def _still(self, index: int, done: int, *, all_rest: bool) -> Frame:
-        """The event after `done` actions, with everything, or without what the next action moves."""
+        """The event after `done` actions: with all objects, or without those that the next action moves."""
         key = (index, done, all_rest)
         if key not in self._stills:
             event = self.script.events[index]

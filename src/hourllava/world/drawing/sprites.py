@@ -1,6 +1,6 @@
 """The cast and the cards as small pictures, drawn once each.
 
-Every object has a dark rim inside a white one, so that a white star stands out in the snow and a blue one in space.
+Every object has a dark rim inside a white rim, so a white star stands out in snow, and a blue one in space.
 """
 
 import math
@@ -68,7 +68,7 @@ _OUTLINES: dict[str, Points] = {
 
 
 def sprite(shape: str, colour: str, diameter_pixels: int, angle_degrees: int) -> Sprite:
-    """An object ready to paste, out = a + (b * dst >> 8): colour times alpha [n, n, 3], 256 minus alpha [n, n, 1].
+    """An object to paste by out = a + (b * dst >> 8), a: colour times alpha [n, n, 3], b: 256 minus alpha [n, n, 1].
 
     Args:
         shape: one of SHAPES.
@@ -78,8 +78,8 @@ def sprite(shape: str, colour: str, diameter_pixels: int, angle_degrees: int) ->
     """
     if colour in COLOURS:
         return _drawn_sprite(shape, COLOURS[colour], diameter_pixels, angle_degrees)
-    # Other colours hardly ever come twice, so they are not kept. All of a sprite is linear in its colour: it is mixed
-    # from the black and the white one, off by 2 at most, in a twentieth of the time that drawing takes.
+    # Other colours rarely repeat, so their sprites are not cached. A sprite is linear in its colour, so it is mixed
+    # from the black and the white sprite: at most 2 levels off, in a twentieth of the time of drawing.
     black, keep = _drawn_sprite(shape, (0, 0, 0), diameter_pixels, angle_degrees)
     white, _ = _drawn_sprite(shape, (255, 255, 255), diameter_pixels, angle_degrees)
     rgb = np.array(list(bytes.fromhex(colour[1:])), dtype=np.uint16)
@@ -103,7 +103,7 @@ def _drawn_sprite(shape: str, rgb: tuple[int, int, int], diameter_pixels: int, a
     for width, line_colour in ((RIM_WHITE, (255, 255, 255)), (RIM_DARK, dark)):
         draw.line(ring, fill=(*line_colour, 255), width=max(1, round(2 * width * radius)), joint="curve")
     draw.polygon(outline, fill=(*rgb, 255))
-    if shape == "ball":  # a stripe, or nobody would see it spin
+    if shape == "ball":  # a stripe makes its rotation visible
         stripe = tuple(v * 3 // 5 for v in rgb)
         draw.polygon(place([(-0.88, -0.2), (0.88, -0.2), (0.88, 0.2), (-0.88, 0.2)]), fill=(*stripe, 255))
     small = np.asarray(image.convert("RGBa").reduce(OVERSAMPLING)).astype(np.uint16)  # RGBa: premultiplied

@@ -1,12 +1,12 @@
-"""How far one gets on multiple choice without watching: four attackers that only read questions and options.
+"""Check that multiple choice cannot be solved without watching: four attackers read only questions and options.
 
-- `frequent`: the option that was most often the right answer of this template.
-- `words`: naive Bayes over the words of an option (and the numbers in it), per template.
+- `frequent`: chooses the option that was the right answer of this template most often.
+- `words`: naive Bayes over the words and numbers of an option, per template.
 - `pairs`: naive Bayes over (word of the question, word of the option) pairs, per template.
-- `likeness`: a conditional logit per task over an option's words shared with the question and with the other options,
-  its length, its rank among the numbers, and its position.
+- `likeness`: a conditional logit per task. Its inputs are the words that an option shares with the question and with
+  the other options, its length, its rank among the numbers, and its position.
 
-All learn from one set of videos and answer for another; 25 % is chance. Run: `hourllava world blind`.
+They learn from one set of videos and answer questions about another; 25 % is chance. Run: `hourllava world blind`.
 """
 
 import re
@@ -24,13 +24,13 @@ from hourllava.world.questions.draft import NUM_OPTIONS
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import SPLITS, Split
 
-Scorer = Callable[[Question], NDArray[np.float64]]  # -> [4], larger is likelier
+Scorer = Callable[[Question], NDArray[np.float64]]  # -> [4], a larger value for a likelier option
 CHANCE = 1 / NUM_OPTIONS
 
 
 @dataclass(frozen=True)
 class BlindResult:
-    """One task's accuracy per attacker, over `num_questions` questions."""
+    """The accuracy of each attacker on one task."""
 
     task: str
     num_questions: int
@@ -38,12 +38,12 @@ class BlindResult:
 
     @property
     def largest_gap(self) -> float:
-        """The largest distance from chance of any attacker."""
+        """The largest distance of an attacker's accuracy from chance."""
         return max(abs(value - CHANCE) for value in self.accuracy.values())
 
 
 def choice_questions(split: Split, seeds: Iterable[int], per_task: int) -> list[Question]:
-    """Multiple-choice questions of fresh videos of 3 to 60 minutes."""
+    """Multiple-choice questions about new videos of 3 to 60 minutes."""
     questions = []
     for seed in seeds:
         duration_seconds = Draws("blind", split, seed).between(180, 3600)
@@ -53,21 +53,21 @@ def choice_questions(split: Split, seeds: Iterable[int], per_task: int) -> list[
 
 
 def blind_table(num_videos: int, per_task: int, test_split: str = "test") -> str:
-    """Learn from `num_videos` train videos, answer for as many others, and lay out the result in Markdown.
+    """Learn from `num_videos` train videos, answer questions about as many others; a Markdown table of the result.
 
     Raises:
         ConfigError: fewer than 2 videos, no questions, or an unknown split.
     """
     if num_videos < 2 or per_task < 1:
         raise ConfigError(
-            f"{num_videos} videos with {per_task} questions per task were asked for; use at least 2 and 1"
+            f"{num_videos} videos and {per_task} questions per task were asked for; use at least 2 and at least 1"
         )
     if test_split not in SPLITS:
         raise ConfigError(f"--test-split is {test_split!r}; use one of: {', '.join(SPLITS)}")
     split: Split = "test" if test_split == "test" else "train"
     train = choice_questions("train", range(num_videos), per_task)
     test = choice_questions(split, range(num_videos, 2 * num_videos), per_task)
-    return markdown_table(measure_blind(train, test))
+    return accuracy_table(measure_blind(train, test))
 
 
 def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[BlindResult]:
@@ -77,7 +77,7 @@ def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[B
         ConfigError: no multiple-choice questions on either side.
     """
     if not train or not test:
-        raise ConfigError("there are no multiple-choice questions to measure; ask for more videos")
+        raise ConfigError("there are no multiple-choice questions to measure; use more videos")
     scorers: dict[str, Scorer] = {
         "frequent": _frequent(train),
         "words": _naive_bayes(train, lambda question, option: _words(option)),
@@ -99,8 +99,8 @@ def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[B
     ]
 
 
-def markdown_table(results: Sequence[BlindResult]) -> str:
-    """The results as a Markdown table in percent, with the mean over tasks as last row."""
+def accuracy_table(results: Sequence[BlindResult]) -> str:
+    """The results as a Markdown table in percent; the last row is the mean over tasks."""
     names = list(results[0].accuracy)
     lines = [f"| task | questions | {' | '.join(names)} | largest gap |", "|---|---|" + "---|" * (len(names) + 1)]
     for result in results:
@@ -147,7 +147,7 @@ def _naive_bayes(train: Sequence[Question], features: Callable[[Question, str], 
 
 
 def _traits(question: Question) -> NDArray[np.float64]:
-    """[4, 9]: words shared with question and other options, length, rank among the numbers, position one-hot."""
+    """The inputs of `likeness`, [4, 9]: shared words, length, rank among the numbers, one-hot position."""
     words = [set(_words(option)) for option in question.options]
     asked = set(_words(question.question))
     numbers = [float("".join(re.findall(r"\d", option)) or 0) for option in question.options]

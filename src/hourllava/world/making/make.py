@@ -1,18 +1,17 @@
 """`hourllava world make`: a data set of MarathonWorld videos in VideoMarathon's folders.
 
     OUT/videos/marathonworld/<video>.mp4, .json   the videos and their scripts; or <video>.world.json, see below
-    OUT/jsons/videomarathon.json                  training records, one question each or several of one video
-    OUT/jsons/questions.parquet                   one row per question with everything known about it
-    OUT/jsons/captions.jsonl                      one line per video: clips, events, overall
+    OUT/jsons/videomarathon.json                  training records, with one or several questions about a video
+    OUT/jsons/questions.parquet                   a question row per question, with all that is known about it
+    OUT/jsons/captions.jsonl                      a line per video: clips, events, overall
     OUT/preview.png                               frames of the first video
-    OUT/marathonworld.json                        the settings; a run with others is refused
+    OUT/marathonworld.json                        the settings; a run with other settings is refused
 
-With the container `reference` no video is encoded: a tiny file stands for it (`hourllava.world.reference`), and all of
-the time goes into questions. Processes hand over finished lines and tables, so that the one that writes them keeps up
-with many.
+The container `reference` encodes no video; a small file stands for it (`hourllava.world.reference`). Worker processes
+return finished lines and tables, so the process that writes them keeps up with many workers.
 
-Can be stopped at any moment: files are renamed into place when complete, a script after its video, the records at the
-end. Started again with the same settings it makes what is missing and ends with the same bytes.
+The command can be stopped at any moment: each file is renamed into place when it is complete, a script after its video,
+the records at the end. Started again with the same settings, it makes what is missing and ends with the same bytes.
 """
 
 import os
@@ -46,11 +45,11 @@ from hourllava.world.vocabulary import SPLITS, Split
 
 SETTINGS_NAME = "marathonworld.json"
 _PREVIEW_FRAMES = 24
-_JOBS_PER_CALL = 8  # of those that take milliseconds
+_JOBS_PER_CALL = 8  # for jobs that take milliseconds
 
 
 class MakeSettings(BaseModel):
-    """What decides the bytes of a data set."""
+    """All settings that decide the bytes of a data set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     videos: int = 40
@@ -63,21 +62,21 @@ class MakeSettings(BaseModel):
     per_task: int = 3  # questions per task and format, as in VideoMarathon
     formats: tuple[Format, ...] = FORMATS
     tasks: tuple[str, ...] = tuple(BUILDERS)
-    painted: bool = False  # objects in colours without a name
+    painted: bool = False  # objects in arbitrary colours, named by shape alone
     size_pixels: int = VIDEO_PIXELS
     container: Literal["mp4", "webm", "reference"] = "mp4"
-    questions: int = 1  # of a training record, at most
-    captions: int = 0  # descriptions of each video among its questions
-    tables: bool = True  # questions.parquet and captions.jsonl, which training does not read
-    version: Literal[5] = 5  # of the records and tables: other versions give other bytes
-    generator: Generator = GENERATOR  # of scripts and pictures
+    questions: int = 1  # per training record, at most
+    captions: int = 0  # per video, at most: exchanges whose answers are captions
+    tables: bool = True  # write questions.parquet and captions.jsonl; training does not read them
+    version: Literal[5] = 5  # changes with the bytes of records and tables
+    generator: Generator = GENERATOR  # the version of scripts and drawings
 
 
 def parse_minutes(text: str) -> tuple[int, int]:
-    """ "3-60" or "5" in minutes to the shortest and longest length in seconds.
+    """Turn "3-60" or "5", in minutes, into the shortest and the longest length in seconds.
 
     Raises:
-        ConfigError: not a number or a range of numbers, negative, or longer than 24 hours.
+        ConfigError: no number or range of numbers, not above 0, or more than 24 hours.
     """
     parts = text.split("-")
     try:
@@ -92,10 +91,10 @@ def parse_minutes(text: str) -> tuple[int, int]:
 
 
 def parse_formats(text: str) -> tuple[Format, ...]:
-    """ "open", "choice" or "both" to the formats of answers.
+    """Turn "open", "choice" or "both" into the formats of answers.
 
     Raises:
-        ConfigError: another word.
+        ConfigError: any other word.
     """
     formats = FORMATS if text == "both" else tuple(one for one in FORMATS if one == text)
     if not formats:
@@ -104,10 +103,10 @@ def parse_formats(text: str) -> tuple[Format, ...]:
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
-    """ "all", or names of tasks with commas between them, to their names in the taxonomy.
+    """Turn "all", or names of tasks separated by commas, into the names of the taxonomy.
 
     Raises:
-        ConfigError: no such task.
+        ConfigError: a name is no task.
     """
     if text == "all":
         return tuple(BUILDERS)
@@ -122,10 +121,10 @@ def make_settings(
     formats: str, size_pixels: int, container: str, questions: int = 1, captions: int = 0, tables: bool = True,
     tasks: str = "all", painted: bool = False,
 ) -> MakeSettings:  # fmt: skip
-    """Check what a user asked for.
+    """Check the options of `hourllava world make`.
 
     Raises:
-        ConfigError: a value outside what is allowed.
+        ConfigError: an option has a value that is not allowed.
     """
     for name, value, allowed in (
         ("split", split, SPLITS),
@@ -184,10 +183,10 @@ class _Job:
 
     @property
     def reference(self) -> Reference:
-        """What the video follows from."""
+        """The reference of the video, also if a video file is made."""
         s = self.settings
         draws = Draws("make", s.seed, s.split, self.index)
-        # The smaller of two draws: short videos are more frequent, as in VideoMarathon (mean 22 minutes of 3 to 60).
+        # The smaller of two draws makes short videos more frequent, as in VideoMarathon (mean 22 minutes of 3 to 60).
         duration_seconds = min(draws.between(s.min_seconds, s.max_seconds) for _ in range(2))
         return Reference(
             seed=draws.below(2**53),
@@ -202,17 +201,17 @@ class _Job:
     def is_done(self) -> bool:
         if self.settings.container == "reference":
             try:
-                return self.video_path.stat().st_size > 0  # empty: from before a power cut
+                return self.video_path.stat().st_size > 0  # a power cut may leave an empty file
             except FileNotFoundError:
                 return False
         return self.video_path.exists() and self.script_path.exists()
 
 
 def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
-    """Make the data set, or what is missing of it, in `out`.
+    """Make the data set in `out`, or the missing part of it.
 
     Raises:
-        ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
+        ConfigError: `out` cannot be written, holds other files or another run's files, or `processes` is below 1.
     """
     with workers(processes) as pool, _run_folder(settings, out):
         jobs = _make_videos(settings, out, pool)
@@ -220,10 +219,10 @@ def make_world(settings: MakeSettings, out: Path, processes: int = 2) -> None:
 
 
 def make_videos(settings: MakeSettings, out: Path, processes: int = 2) -> Iterator[tuple[Path, Reference]]:
-    """Make the videos alone, or what is missing of them, and give each with what it follows from.
+    """Make the videos without records, or the missing ones; yields the path and the reference of each.
 
     Raises:
-        as `make_world`.
+        ConfigError: as in `make_world`.
     """
     with workers(processes) as pool, _run_folder(settings, out):
         jobs = _make_videos(settings, out, pool)
@@ -242,7 +241,7 @@ def _make_videos(settings: MakeSettings, out: Path, pool: WorkerPool) -> list[_J
     done = len(jobs) - len(missing)
     deque(run_jobs(_make_video, missing, pool, "video", jobs_per_call=per_call, num_done=done), maxlen=0)
     if missing and settings.container == "reference":
-        os.sync()  # once for all of them, before the records that name them
+        os.sync()  # once for all references, before the records that name them
     return jobs
 
 
@@ -266,7 +265,7 @@ def _describe(job: _Job) -> Described:
 
 
 def _write_records(jobs: list[_Job], out: Path, pool: WorkerPool) -> None:
-    """Everything that follows from the scripts, in one pass; the questions of few videos are held in memory."""
+    """Write records, tables and captions in one pass; few videos' questions are in memory at a time."""
     _write_preview(jobs[0].reference.script(), out / "preview.png")
     with ExitStack() as files:
         add_record = files.enter_context(training_record_file(out / "jsons" / "videomarathon.json"))

@@ -1,7 +1,7 @@
-"""The needle benchmark: one card in a video of 1 minute to 24 hours, at ten depths: which colour had the letter?
+"""The needle benchmark: what colour had the letter on one card, in videos of 1 minute to 24 hours, at ten depths?
 
-Other cards with other letters are around it, so a model must find the right one, not any. A case is made when it is
-asked for; nothing but the script is held.
+Each video has other cards with other letters, so a model must find the right card. Cases are made one at a time, and
+only scripts are held in memory.
 
     for case in needle_cases():
         frames = render_frames(case.script, range(case.length_seconds), 64)
@@ -26,7 +26,7 @@ from hourllava.world.vocabulary import Split
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FRAME_PIXELS = 64  # cards are legible in frames of this size
+FRAME_PIXELS = 64  # cards are legible at this size
 LENGTHS_SECONDS = (60, 300, 900, 1800, 3600, 7200, 14400, 28800, 57600, 86400)
 NUM_DEPTHS = 10
 
@@ -36,8 +36,8 @@ class NeedleCase:
     """A script, the card in question, and the question about its colour."""
 
     length_seconds: int
-    depth: float  # where the card is: share of the video's length
-    reference: Reference  # stands for the video
+    depth: float  # place of the card, as a share of the video
+    reference: Reference  # of the video
     script: Script
     needle: Needle
     question: Question
@@ -45,7 +45,7 @@ class NeedleCase:
 
 @dataclass(frozen=True)
 class NeedleResult:
-    """Whether a model answered one case."""
+    """Whether a model answered one case correctly."""
 
     length_seconds: int
     depth: float
@@ -62,14 +62,14 @@ def needle_cases(
     split: Split = "test",
     answer_format: Format = "choice",
 ) -> Iterator[NeedleCase]:
-    """Yield `repeats` cases for each length and depth, each with its own video of `cards` cards.
+    """Yield `repeats` cases per length and depth, each with its own video with `cards` cards.
 
     Raises:
         ConfigError: a length outside 1 minute to 24 hours, or settings below 1.
     """
     if min(num_depths, cards, repeats) < 1:
         raise ConfigError(
-            f"{num_depths} depths, {cards} cards, {repeats} repeats were asked for; use at least 1 of each"
+            f"{num_depths} depths, {cards} cards and {repeats} repeats were asked for; use at least 1 of each"
         )
     for length_seconds in lengths_seconds:
         if not 60 <= length_seconds <= MAX_SECONDS:
@@ -103,7 +103,7 @@ def needle_accuracy(results: Iterable[NeedleResult]) -> dict[tuple[int, float], 
 
 
 def draw_needle_map(results: Iterable[NeedleResult], title: str = "Which colour had the letter?") -> "Figure":
-    """The heat map of accuracy: video lengths from left to right, depths from top to bottom.
+    """A heat map of accuracy: video lengths from left to right, depths from top to bottom.
 
     Raises:
         ConfigError: no results.
@@ -125,7 +125,7 @@ def draw_needle_map(results: Iterable[NeedleResult], title: str = "Which colour 
         axes.imshow(grid, cmap=colours, vmin=0, vmax=1, aspect="auto")
         for row, values in enumerate(grid):
             for column, value in enumerate(values):
-                if value == value:  # cells that were not run stay empty
+                if value == value:  # cells without results stay empty
                     dark = value < 0.15 or value > 0.9
                     text = f"{100 * value:.0f}"
                     axes.text(column, row, text, ha="center", va="center", color="white" if dark else INK, fontsize=10)

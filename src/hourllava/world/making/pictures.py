@@ -1,15 +1,15 @@
-"""`hourllava world pictures`: MarathonWorld as single images, several images and texts, for the stages before videos.
+"""`hourllava world pictures`: MarathonWorld as single images, sets of images and texts, for the stages before videos.
 
-    OUT/images/marathonworld/<name>.jpg, <name>-<k>.jpg   frames of short videos, in which nothing moves
-    OUT/jsons/image.json, images.json, text.json          training records in LLaVA's format, several questions each
-    OUT/pictures.json                                     the settings; a run with others is refused
+    OUT/images/marathonworld/<name>.jpg, <name>-<k>.jpg   frames of short videos in which nothing moves
+    OUT/jsons/image.json, images.json, text.json          training records in LLaVA's format, with several questions
+    OUT/pictures.json                                     the settings; a run with other settings is refused
 
     hourllava data shard OUT/jsons/image.json --kind image --media OUT/images --out shards/image
 
-Images are JPEG of quality 95 with all of the colour: a 64-pixel frame takes 4 kB and is off by 1.8 of 255 on average.
-With JPEG's usual halved colour that is 3.8, and 93 at edges. `data shard` stores such files as they are. Stopped at any
-moment and started again, the same command ends with the same bytes. Pictures show the split's (colour, shape)
-combinations only, texts speak of all. One picture of objects in two is painted (`painting.py`), in train only.
+Images are JPEG of quality 95 with full colour resolution: a 64-pixel frame takes 4 kB, with a mean error of 1.8 of 255.
+With JPEG's usual halved colour resolution the error is 3.8, and 93 at edges. `data shard` stores the files unchanged.
+The command can be stopped at any moment; started again, it ends with the same bytes. Pictures show only the split's
+(colour, shape) combinations; texts mention all. In train, every second picture of objects is painted (`painting.py`).
 """
 
 import os
@@ -53,13 +53,13 @@ PictureKind = Literal["image", "images", "text"]
 KINDS: tuple[PictureKind, ...] = get_args(PictureKind)
 SETTINGS_NAME = "pictures.json"
 SCRIPT_SECONDS = (12, 64)
-NUM_IMAGES = (2, 5)  # of a record of several
-CARD_SHARE = 3  # one image in so many is a card
-PAINTED_SHARE = 2  # of single images of objects, one in so many is painted; none of the test split
-TASKS_ASKED = 2  # of a text, one question of which is taken
+NUM_IMAGES = (2, 5)  # of a record with several images
+CARD_SHARE = 3  # one image in 3 is a card
+PAINTED_SHARE = 2  # one single image of objects in 2 is painted; none in the test split
+TASKS_ASKED = 2  # tasks tried per text; one question is taken
 _SHAPE = re.compile(rf"\b(?:{'|'.join(SHAPES)})\b")
-# What the captions of a video tell as exactly as the video does.
-TOLD_BY_CAPTIONS = {
+# Templates of questions that captions answer as exactly as the video.
+ANSWERED_BY_CAPTIONS = {
     "backwards", "next_letter", "letter_between", "event_duration", "first_of_two", "first_of_these", "last_of_these",
     "place_at_start", "relative_at_start", "object_at_place", "colour_at_place", "shape_at_place", "object_did",
     "letter_colour", "partner", "interaction", "actor_by_letter", "shared_object", "which_appears",
@@ -70,26 +70,26 @@ TOLD_BY_CAPTIONS = {
 
 
 class PictureSettings(BaseModel):
-    """What decides the bytes of a data set of pictures."""
+    """All settings that decide the bytes of a data set of pictures."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     images: int = 1000
     multi_images: int = 1000
     texts: int = 1000
-    questions: int = 5  # of a record, at most
+    questions: int = 5  # per record, at most
     seed: int = 0
     split: Split = "train"
     size_pixels: int = 64
-    version: Literal[5] = 5  # of the records: other versions give other bytes
-    generator: Generator = GENERATOR  # of scripts and pictures
+    version: Literal[5] = 5  # changes with the bytes of the records
+    generator: Generator = GENERATOR  # the version of scripts and drawings
 
     def count(self, kind: PictureKind) -> int:
-        """How many records of a kind."""
+        """The number of records of a kind."""
         return {"image": self.images, "images": self.multi_images, "text": self.texts}[kind]
 
 
 class PictureRecord(BaseModel):
-    """A conversation about images, or about none; paths are relative to the folder `images/`."""
+    """A conversation about images or texts; paths are relative to the folder `images/`."""
 
     model_config = ConfigDict(frozen=True)
     id: str
@@ -101,10 +101,10 @@ class PictureRecord(BaseModel):
 def make_picture_settings(
     images: int, multi_images: int, texts: int, questions: int, seed: int, split: str, size_pixels: int
 ) -> PictureSettings:
-    """Check what a user asked for.
+    """Check the options of `hourllava world pictures`.
 
     Raises:
-        ConfigError: a value outside what is allowed.
+        ConfigError: an option has a value that is not allowed.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split is {split!r}; use one of: {', '.join(SPLITS)}")
@@ -126,10 +126,10 @@ def make_picture_settings(
 
 
 def make_pictures(settings: PictureSettings, out: Path, processes: int = 2) -> None:
-    """Make the images and records, or what is missing of them, in `out`.
+    """Make the images and records in `out`, or the missing ones.
 
     Raises:
-        ConfigError: `out` cannot be written, holds something else or another run's files, or `processes` is below 1.
+        ConfigError: `out` cannot be written, holds other files or another run's files, or `processes` is below 1.
     """
     folders = (out / "images" / SOURCE, out / "jsons")
     with workers(processes) as pool, run_folder(out, SETTINGS_NAME, settings, folders):
@@ -157,7 +157,7 @@ class _Job:
 
 
 def _make_record(job: _Job) -> str:
-    """Make a record's images, and its line of JSON."""
+    """Make a record's images; returns its line of JSON."""
     return record_line(_record(job))
 
 
@@ -170,17 +170,17 @@ def _record(job: _Job) -> PictureRecord:
     count = 1 if job.kind == "image" else draws.between(*NUM_IMAGES)
     script, stills = _stills(settings.split, draws, count)
     if job.kind == "image":
-        paint = Draws("painted", settings.seed, job.index)  # of its own: other pictures are as if none was painted
+        paint = Draws("painted", settings.seed, job.index)  # own draws: painting changes no other picture
         if settings.split == "train" and not stills[0].card and paint.below(PAINTED_SHARE) == 0:
             script, stills[0] = painted(script, stills[0], paint)
-        # Every picture is described: nothing teaches the vision tower faster than an answer that tells everything.
+        # Every picture is described: complete descriptions teach the vision tower fastest.
         description = describe_exchange(stills[0], settings.split, draws)
         asked = chain([description], iter(lambda: still_exchange(stills[0], settings.split, draws), None))
         names: tuple[str, ...] = (f"{SOURCE}/{job.name}.jpg",)
     else:
         asked = chain(iter(lambda: stills_exchange(stills, settings.split, draws), None))
         names = tuple(f"{SOURCE}/{job.name}-{k}.jpg" for k in range(len(stills)))
-    # In any order: a model that always describes first learns to describe whatever it is asked first.
+    # Shuffled: if the description always came first, a model would describe whatever it is asked first.
     exchanges = draws.shuffled(_distinct(asked, settings.questions))
     renderer = Renderer(script, settings.size_pixels)
     for name, still in zip(names, stills):
@@ -196,7 +196,7 @@ def _script(split: Split, draws: Draws) -> Script:
 
 
 def _stills(split: Split, draws: Draws, count: int) -> tuple[Script, list[Still]]:
-    """Frames at different times of a short video, in order of time."""
+    """Stills at different times of one short video, in order of time."""
     script = _script(split, draws)
     found = [still for time in range(script.duration_seconds) if (still := still_at(script, time))]
     chosen: dict[int, Still] = {}
@@ -209,10 +209,10 @@ def _stills(split: Split, draws: Draws, count: int) -> tuple[Script, list[Still]
 
 
 def _text_exchanges(split: Split, draws: Draws) -> Iterator[Exchange]:
-    """Questions that need no picture: about captions, about descriptions, options, copying."""
+    """Questions without pictures: finding an option, copying a text, questions about descriptions and captions."""
     while True:
         kind = draws.below(8)
-        if kind < 4:  # half: until options are told apart, multiple choice teaches nothing about pictures and videos
+        if kind < 4:  # half: a model must tell options apart before multiple choice can teach it anything else
             yield option_exchange(split, draws)
             continue
         if kind > 5:
@@ -226,10 +226,10 @@ def _text_exchanges(split: Split, draws: Draws) -> Iterator[Exchange]:
 
 
 def _with_other_shapes(exchange: Exchange, draws: Draws) -> Exchange:
-    """The exchange with the words for shapes exchanged among themselves, everywhere in the same way.
+    """The exchange with its words for shapes permuted, everywhere in the same way.
 
-    So texts speak of all 64 (colour, shape) combinations alike, whatever the split. With its own only, a language model
-    learns from 48 of them that the other 16 do not exist, and cannot name one that it sees.
+    So the texts of both splits mention all 64 (colour, shape) combinations equally often. From texts about 48 of them a
+    language model learns that the other 16 do not exist, and cannot name one that it sees.
     """
     others = dict(zip(SHAPES, draws.shuffled(SHAPES)))
 
@@ -247,26 +247,26 @@ def _with_other_shapes(exchange: Exchange, draws: Draws) -> Exchange:
 def _about_captions(script: Script, draws: Draws) -> Iterator[Exchange]:
     """At most one question about a video that its captions answer."""
     captions = " ".join(event.caption for event in generate_captions(script).events)
-    tasks = tuple(draws.sample(tuple(BUILDERS), TASKS_ASKED))  # all of them would take ten times as long
-    questions = [q for q in generate_questions(script, tasks=tasks) if q.template in TOLD_BY_CAPTIONS]
+    tasks = tuple(draws.sample(tuple(BUILDERS), TASKS_ASKED))  # all tasks would take ten times as long
+    questions = [q for q in generate_questions(script, tasks=tasks) if q.template in ANSWERED_BY_CAPTIONS]
     if questions:
         question = draws.pick(questions)
         exchange = Exchange(question.template, question.question, question.answer, question.options)
         yield text_exchange(captions, exchange, script.split, draws)
 
 
-def _distinct(exchanges: Iterator[Exchange], most: int) -> list[Exchange]:
-    """Up to `most` different questions; a picture may not offer as many."""
+def _distinct(exchanges: Iterator[Exchange], limit: int) -> list[Exchange]:
+    """Up to `limit` exchanges with different questions; a picture may allow fewer."""
     found: dict[str, Exchange] = {}
-    for exchange in islice(exchanges, 4 * most):
+    for exchange in islice(exchanges, 4 * limit):
         found.setdefault(exchange.question, exchange)
-        if len(found) == most:
+        if len(found) == limit:
             break
     return list(found.values())
 
 
 def exchange_turns(exchanges: list[Exchange], num_images: int) -> tuple[Turn, ...]:
-    """A record's conversation; the images are shown once, before the first question."""
+    """A record's conversation; the images come once, before the first question."""
     turns: list[Turn] = []
     marks = PLACEHOLDER.rstrip() * num_images + "\n" if num_images else ""
     for exchange in exchanges:

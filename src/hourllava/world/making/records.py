@@ -1,7 +1,7 @@
-"""What is written about one video: training records, the rows of the table, the captions.
+"""All text about one video: training records, question rows, captions.
 
-All of it is made in a worker's process, records as lines of JSON and rows as an Arrow table. The process that writes
-the files then spends 0.2 ms on a video of 31 questions, and 0.5 ms more if there are tables; a worker spends 7 ms.
+A worker process makes all of it, as lines of JSON and as an Arrow table. For a video with 31 questions a worker needs
+7 ms; the process that writes the files then needs 0.2 ms, and 0.5 ms more for the tables.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ SOURCE = "marathonworld"
 
 @dataclass(frozen=True)
 class Described:
-    """What is written about a video; no table and no captions where they are not wanted."""
+    """The text about a video; without tables, `table` is None and `caption_line` empty."""
 
     record_lines: list[str]
-    table: Any = None  # of Arrow
+    table: Any = None  # pyarrow.Table of question rows
     caption_line: str = ""
 
 
@@ -33,15 +33,15 @@ def describe_video(
     script: Script, video: str, *, per_task: int, tasks: tuple[str, ...], formats: tuple[Format, ...],
     questions_per_record: int, num_descriptions: int, tables: bool,
 ) -> Described:  # fmt: skip
-    """Ask and describe.
+    """Make the questions and captions of a video.
 
     Args:
-        script: of the video.
-        video: the path below `videos/`.
+        script: the video's script.
+        video: the video's path below `videos/`.
         per_task, tasks, formats: as in `generate_questions`.
-        questions_per_record: most exchanges of one training record.
-        num_descriptions: most exchanges whose answers are captions; they are in records only.
-        tables: whether the table and the captions are wanted.
+        questions_per_record: maximum number of exchanges in a training record.
+        num_descriptions: maximum number of exchanges whose answers are captions; only records contain them.
+        tables: whether to make the table and the captions.
     """
     questions = list(question_rows(script, video, per_task, formats, tasks))
     if not tables and not num_descriptions:
@@ -62,7 +62,7 @@ def question_rows(
     formats: tuple[Format, ...] = FORMATS,
     tasks: tuple[str, ...] = tuple(BUILDERS),
 ) -> Iterator[QuestionRow]:
-    """A video's questions as rows of the table; `video` is the path below `videos/`."""
+    """A video's questions as question rows; `video` is its path below `videos/`."""
     for number, question in enumerate(generate_questions(script, per_task=per_task, tasks=tasks, formats=formats)):
         yield QuestionRow(
             question_id=f"{_name_of(video)}-{number:03}",
@@ -86,11 +86,11 @@ def _description_rows(script: Script, captions: Captions, video: str, count: int
         )
 
 
-def _record_lines(script: Script, video: str, rows: list[QuestionRow], most: int) -> list[str]:
-    """The training records; of several questions, they are dealt like cards, so that tasks are mixed in a record."""
-    if most == 1:
+def _record_lines(script: Script, video: str, rows: list[QuestionRow], max_questions: int) -> list[str]:
+    """The training records. Questions are dealt to records like cards, so that each record mixes tasks."""
+    if max_questions == 1:
         return [record_line(training_record(row)) for row in rows]
-    count = -(-len(rows) // most)
+    count = -(-len(rows) // max_questions)
     shuffled = Draws("records", script.split, script.seed, script.duration_seconds).shuffled(rows)
     return [record_line(joined_record(f"{_name_of(video)}-{k:03}", shuffled[k::count])) for k in range(count)]
 

@@ -1,11 +1,11 @@
-"""The nano model's tokenizer: byte-level BPE of at most 2,047 tokens, made from MarathonWorld's text.
+"""The nano model's tokenizer: byte-level BPE of at most 2,047 tokens, trained on MarathonWorld's text.
 
     hourllava world tokenizer --out src/hourllava/model/nano
 
-Words of the world are one token each, so that an object ("red star") stays two and unseen combinations are spelled with
-seen tokens. Digits stand alone. The fixed sentences of the prompt are one token each; they would otherwise be more than
-half of a short question. Any other text is spelled in bytes. A question about a one-minute video with its prompt and
-answer takes 50 tokens on average, with four options 83; in bytes it would be 292 and 440.
+Each word of the world is one token, so an object ("red star") has two, and unseen combinations consist of seen tokens.
+Each digit is one token. Each fixed sentence of the prompt is one token; otherwise they would be more than half of a
+short question. Other text is spelled in bytes. A question about a one-minute video, with prompt and answer, has 50
+tokens on average, and 83 with four options; in bytes it would have 292 and 440.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ PAD = "<|endoftext|>"
 
 
 def fixed_texts() -> list[str]:
-    """What every prompt repeats, cut where numbers stand."""
+    """The parts of the prompt that are always the same; numbers separate them."""
     sentence = video_sentence(0.0, 1)
     before, _, rest = sentence.partition("0.00")
     between, _, after = rest.partition("1")
@@ -45,7 +45,7 @@ def fixed_texts() -> list[str]:
 
 
 def world_texts(num_scripts: int = NUM_SCRIPTS) -> Iterator[str]:
-    """Questions, answers and captions of videos of all lengths and of pictures, of the train split."""
+    """Questions, answers and captions of the train split: about videos of all lengths, and about pictures."""
     for seed in range(num_scripts):
         script = generate_script(seed, DURATIONS_SECONDS[seed % len(DURATIONS_SECONDS)])
         yield from _picture_texts(script, Draws("tokenizer", seed))
@@ -76,7 +76,7 @@ def _picture_texts(script: Script, draws: Draws) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_tokens: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocabulary_tokens`; the same texts give the same tokenizer."""
+    """Train a tokenizer with at most `vocabulary_tokens`; the same texts give the same tokenizer."""
     fixed = fixed_texts()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -95,8 +95,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary_tokens: int) -> PreTrainedT
 
 
 def write_nano_tokenizer(out: Path) -> PreTrainedTokenizerFast:
-    """Train the tokenizer that fits the nano preset and save it."""
+    """Train the nano preset's tokenizer and save it."""
     config = HourLlavaConfig.preset("hourllava-nano")
-    tokenizer = train_tokenizer(world_texts(), config.visual_token_id)  # ids below that of the visual tokens
+    tokenizer = train_tokenizer(world_texts(), config.visual_token_id)  # its ids end below that of the visual tokens
     tokenizer.save_pretrained(out)
     return tokenizer

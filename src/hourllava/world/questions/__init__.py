@@ -20,9 +20,10 @@ from hourllava.world.script import Needle, Script
 from hourllava.world.wording import sentence
 
 FORMATS: tuple[Format, ...] = ("open", "choice")
-# A rare length may be asked for once but offered often; refusing it the second time would teach to guess common ones.
+# These may repeat a fact with other options. Otherwise rare lengths would be asked once but offered often, and a model
+# could guess the common ones.
 _LENGTHS = {"event_duration", "gap_letters", "gap_events"}
-_TRIES = 8  # how often a task is tried for another question that was not asked yet
+_TRIES = 8  # attempts per wanted question to find one that was not asked yet
 
 BUILDERS: dict[str, tuple[Builder, ...]] = {
     "Temporal Perception": (temporality.part_of_video,),
@@ -53,9 +54,9 @@ BUILDERS: dict[str, tuple[Builder, ...]] = {
 class Question(BaseModel):
     """A question about one video.
 
-    `form` is the taxonomy's tag (short or long stretches of video), `format` says open-ended or multiple-choice.
-    `options` is empty and `answer_index` None for open-ended ones; otherwise `options[answer_index] == answer`.
-    `evidence` lists the (start_seconds, end_seconds) spans of what is asked about.
+    `form` is the taxonomy's tag: short or long stretches of video. `format` is open-ended or multiple choice. For
+    open-ended questions `options` is empty and `answer_index` None; otherwise `options[answer_index] == answer`.
+    `evidence` lists the true evidence spans, (start_seconds, end_seconds).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,9 +79,9 @@ def generate_questions(
     tasks: tuple[str, ...] = tuple(BUILDERS),
     formats: tuple[Format, ...] = FORMATS,
 ) -> list[Question]:
-    """Ask up to `per_task` different questions per task and format; a task the video cannot serve is left out.
+    """Ask up to `per_task` different questions per task and format; tasks that the video does not allow are left out.
 
-    The same script and arguments give the same questions. Phrasings are those of the script's split.
+    The same script and arguments give the same questions. The phrasings belong to the script's split.
     """
     view = View(script)
     questions = []
@@ -94,7 +95,7 @@ def generate_questions(
                 draft = _any_draft(view, draws, task, answer_format)
                 if draft is None:
                     continue
-                # The same fact is not asked twice, in whatever words; "which of these" differs by its options.
+                # A fact is asked only once, in whatever words. "Which of these" questions differ by their options.
                 by_options = answer_format == "choice" and (not draft.slots or draft.template in _LENGTHS)
                 these = sorted((draft.answer, *draft.wrong)) if by_options else []
                 identity = json.dumps([draft.template, draft.slots, these])
@@ -124,7 +125,7 @@ def _worded(draft: Draft, view: View, draws: Draws, task: str, answer_format: Fo
     slots = dict(draft.slots)
     evidence = list(draft.evidence)
     for slot in ("event", "event2"):
-        # A card's letter names its event as well as the title does, and asks for one step more.
+        # Instead of its title, the letter of a card can name an event; the question then needs one more step.
         event = next((event for event in view.events if event.title == slots.get(slot)), None)
         cards = view.cards_of(event) if event else []
         if cards and _may_name_by_letter(draft) and draws.below(4) == 0:
@@ -152,5 +153,5 @@ def _worded(draft: Draft, view: View, draws: Draws, task: str, answer_format: Fo
 
 
 def _may_name_by_letter(draft: Draft) -> bool:
-    """Not where the answer is a letter, or where the events named are to be put in order by their titles."""
+    """Whether letters may name events: not if the answer is a letter, nor if titles are put in order."""
     return draft.template not in {"next_letter", "event_order", "gap_events"}

@@ -1,8 +1,8 @@
-"""What a builder of questions returns, and how wrong options are drawn.
+"""Drafts of questions, and how wrong options are drawn.
 
-A builder looks for a fact that holds in exactly one way and returns None when the video offers none. Wrong options
-come from the same distribution as the right one: whenever possible four facts of the video are drawn first and then
-one of them is asked for, so that neither an option's text nor its likeness to the others betrays it.
+A builder looks for a fact with exactly one answer and returns None if the video has none. Wrong options come from the
+same distribution as the right one: where possible, four facts of the video are drawn and then one of them is asked for.
+So neither an option's text nor its likeness to the others reveals the answer.
 """
 
 import json
@@ -24,7 +24,7 @@ PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
 
 @dataclass(frozen=True)
 class Draft:
-    """A question before it is worded: the template's slots, the answer, three wrong options, the evidence."""
+    """A question without its words: the template, its slots, the answer, three wrong options, the evidence spans."""
 
     template: str
     slots: dict[str, str]
@@ -37,7 +37,7 @@ Builder = Callable[[View, Draws, Format], Draft | None]
 
 
 def three_wrong(draws: Draws, answer: str, preferred: Iterable[str], vocabulary: Iterable[str] = ()) -> tuple[str, ...]:
-    """Three distinct options other than the answer: from `preferred` (things of this video), then from `vocabulary`."""
+    """Three distinct wrong options: from `preferred` (things in this video) first, then from `vocabulary`."""
     chosen: list[str] = []
     for pool in (preferred, vocabulary):
         fresh = sorted(set(pool) - {answer, *chosen})
@@ -48,15 +48,16 @@ def three_wrong(draws: Draws, answer: str, preferred: Iterable[str], vocabulary:
 def four_then_one(draws: Draws, facts: Sequence[tuple[str, T]], distinct: Callable[[str, str], bool] = str.__ne__) -> (
     tuple[str, T, list[str]] | None
 ):  # fmt: skip
-    """Draw up to four facts with pairwise distinct values, and one of those to ask for.
+    """Draw up to four facts with pairwise distinct values, then one of them to ask for.
 
     Args:
-        draws: the stream to draw from.
-        facts: (value, whatever belongs to it) pairs.
-        distinct: whether two values can be told apart as options.
+        draws: the source of randomness.
+        facts: (value, data) pairs.
+        distinct: whether two values differ enough to be options of one question.
 
     Returns:
-        The value asked for, what belongs to it, and the other values (three, or fewer if the video has no more).
+        The value to ask for, its data, and the other values (three, or fewer if the video has no more); None without
+        facts.
     """
     chosen: list[tuple[str, T]] = []
     for value, fact in draws.shuffled(facts):

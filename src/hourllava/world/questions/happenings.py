@@ -11,7 +11,7 @@ from hourllava.world.wording import bucket, bucket_seconds, summary_sentence
 
 
 def what_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """What an object did in an event in which it took part in one action only."""
+    """What an object did in an event in which it took part in a single action."""
     facts = [
         (VERBS[action.verb].past, (event, action))
         for event, action in view.solo_actions
@@ -26,7 +26,7 @@ def what_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def slide_direction(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which way an object slid."""
+    """In which direction an object slid."""
     facts = [(e, a) for e, a in view.solo_actions if a.verb == "slide" and only_once(e, a.actor, "slide")]
     if not facts:
         return None
@@ -38,7 +38,7 @@ def slide_direction(view: View, draws: Draws, answer_format: Format) -> Draft | 
 
 
 def when_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The stretch of time in which a unique action begins."""
+    """The interval in which a unique action begins."""
     total = view.script.duration_seconds
     width = bucket_seconds(total)
     facts = [(bucket(a.start_seconds, total), a) for _, a in view.unique_solo_actions if a.start_seconds % width]
@@ -83,7 +83,7 @@ def why_hop(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def next_actor(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which other object acts next in the same event."""
+    """Which other object acts next in the event."""
     facts = [
         (event, action, following)
         for event in view.events
@@ -120,7 +120,7 @@ def scene_of_action(view: View, draws: Draws, answer_format: Format) -> Draft | 
 
 
 def scene_change(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The scene right after or right before an event; the event's own scene is never an option."""
+    """The scene directly after or before an event; the event's own scene is no option."""
     if len(view.events) < 2:
         return None
     k = draws.below(len(view.events) - 1)
@@ -132,7 +132,7 @@ def scene_change(view: View, draws: Draws, answer_format: Format) -> Draft | Non
 
 
 def event_order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Three numbered events in their order."""
+    """The order of three numbered events."""
     if len(view.events) < 3:
         return None
     events = draws.sample(view.events, 3)
@@ -155,7 +155,7 @@ def event_of_letter(view: View, draws: Draws, answer_format: Format) -> Draft | 
 
 
 def longest_event(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The longest event, if it is longer than any other by 15 %."""
+    """The longest event, if it is at least 15 % longer than all others."""
     if len(view.events) < (3 if answer_format == "open" else 4):
         return None
     second, longest = sorted(view.events, key=_length)[-2:]
@@ -170,7 +170,7 @@ def _length(event: Event) -> float:
 
 
 def which_happened(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """One real event among recombinations: two occasions times two scenes, of which one pair exists."""
+    """Which event happened: the options combine two occasions with two scenes, and one of these events exists."""
     if answer_format == "open":
         return None
     for _ in range(20 if len(view.events) > 2 else 0):
@@ -183,10 +183,10 @@ def which_happened(view: View, draws: Draws, answer_format: Format) -> Draft | N
 
 
 def summary(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Opening, half-time and closing event in one sentence.
+    """The first, the middle and the last event in one sentence.
 
-    The wrong options replace two of the three parts in all combinations, so that every part of the right sentence
-    occurs in just one other option, as every wrong part does.
+    Wrong options replace one or both of two parts, so each right part that can be replaced and each wrong part occurs
+    in exactly two options.
     """
     if not view.events:
         return None
@@ -197,7 +197,7 @@ def summary(view: View, draws: Draws, answer_format: Format) -> Draft | None:
     titles = [event.title for event in right]
     if len(set(titles)) < 3:
         return None
-    while len(outside) < 2:  # a video of three or four events: make up events of the same kind
+    while len(outside) < 2:  # a video with three or four events: invent more of the same kind
         title = f"the {draws.pick(OCCASIONS)} in the {draws.pick(SCENES)}"
         outside += [title] if title not in view.titles + outside else []
     fixed = draws.below(3)

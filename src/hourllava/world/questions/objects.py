@@ -32,7 +32,7 @@ def place_at_start(view: View, draws: Draws, answer_format: Format) -> Draft | N
 
 
 def relative(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The direction from one object to another, at the start or, once all has moved, at the end."""
+    """The direction from one object to another, at the start or the end of an event."""
     event = pick_event(view, draws)
     if not event:
         return None
@@ -49,7 +49,7 @@ def _opening(event: Event) -> tuple[float, float]:
 
 
 def _other_objects(view: View, draws: Draws, answer: str, event: Event, mentioned: set[str]) -> tuple[str, ...]:
-    """Three other objects: of the same event first, then of the video; none that the question mentions."""
+    """Three other objects: from the same event first, then from the video; none is mentioned in the question."""
     allowed = [name for name in view.names if name not in mentioned]
     return three_wrong(draws, answer, set(event.places) - mentioned, allowed)
 
@@ -65,7 +65,7 @@ def object_at_place(view: View, draws: Draws, answer_format: Format) -> Draft | 
 
 
 def object_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which object did something that only one did in the event."""
+    """Which object did something that no other object of the event did."""
     facts = [(e, a) for e, a in view.solo_actions if sole_doer(e, a)]
     if not facts:
         return None
@@ -76,25 +76,25 @@ def object_did(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def letter_colour(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The colour of a card: the needle."""
+    """The colour of a random card."""
     return colour_of(view, draws, draws.pick(view.cards)) if view.cards else None
 
 
 def colour_of(view: View, draws: Draws, card: Needle) -> Draft:
-    """The colour of this card; the other cards' colours come first as wrong options."""
+    """The colour of this card; wrong options come from the other cards first."""
     wrong = three_wrong(draws, card.colour, {c.colour for c in view.cards}, COLOURS)
     return Draft("letter_colour", {"glyph": card.glyph}, card.colour, wrong, (span(card),))
 
 
 def attribute_at_place(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The colour or shape of whatever is in a place when an event begins."""
+    """The colour or shape of the object in a place when an event begins."""
     event = pick_event(view, draws)
     if not event:
         return None
     name, place = draws.pick(list(event.places.items()))
     k = draws.below(2)
     if view.script.is_painted:
-        k = 1  # its colour has no name
+        k = 1  # the colour has no name
     template, vocabulary = (("colour_at_place", tuple(COLOURS)), ("shape_at_place", SHAPES))[k]
     answer = view.look(name)[k]
     wrong = three_wrong(draws, answer, {view.look(other)[k] for other in event.places}, vocabulary)
@@ -102,7 +102,7 @@ def attribute_at_place(view: View, draws: Draws, answer_format: Format) -> Draft
 
 
 def partner(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """With which object another one interacted."""
+    """With which object an object interacted."""
     facts = [
         (e, a) for e in view.events for a in e.actions if a.partner is not None and only_once(e, a.actor, a.verb)
         and not any(b.verb == "swap" == a.verb and b.partner == a.actor for b in e.actions)
@@ -118,7 +118,7 @@ def partner(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def interaction(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """What one object did to another, where they met only once."""
+    """What one object did to another, if the two interacted only once."""
     facts = []
     for event in view.events:
         pairs = [frozenset((a.actor, a.partner)) for a in event.actions if a.partner]
@@ -134,7 +134,7 @@ def interaction(view: View, draws: Draws, answer_format: Format) -> Draft | None
 
 
 def actor_by_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Two steps: from a letter to its event, from the event to who did something there."""
+    """Two steps: from a letter to its event, and from the event to the object that did something there."""
     facts = [
         (card, event, action)
         for card in view.cards
@@ -165,7 +165,7 @@ def shared_object(view: View, draws: Draws, answer_format: Format) -> Draft | No
 
 
 def existence(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Whether an object is ever seen (open), or which of four is or is not (choice)."""
+    """Whether an object ever appears (open), or which of four appears or never appears (choice)."""
     if not view.events:
         return None
     known = SHAPES if view.script.is_painted else [" ".join(pair) for pair in split_pairs(view.script.split)]
@@ -181,13 +181,13 @@ def existence(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def _appearances(view: View, name: str) -> tuple[tuple[float, float], ...]:
-    """The events with the object; for one that is never seen, the whole video is the evidence."""
+    """The spans of the events with the object; the whole video if it never appears."""
     found = tuple(span(event) for event in view.events if name in event.places)
     return found or ((0, view.script.duration_seconds),)
 
 
 def return_place(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Where an object is once it has been out of the picture."""
+    """Where an object is after it has left the picture and returned."""
     facts = [(e, a) for e, a in view.solo_actions if a.verb == "leave" and only_once(e, a.actor, "leave")]
     if not facts:
         return None
@@ -199,7 +199,7 @@ def return_place(view: View, draws: Draws, answer_format: Format) -> Draft | Non
 
 
 def hidden_object(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which object stayed behind the one that covered it."""
+    """Which object was behind the one that covered it."""
     facts = [
         (e, a) for e in view.events for a in e.actions if a.verb == "cover" and only_once(e, a.actor, "cover")
     ]  # fmt: skip
@@ -214,7 +214,7 @@ def hidden_object(view: View, draws: Draws, answer_format: Format) -> Draft | No
 
 
 def next_event_of(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """In which event an object that went away is seen again; options share no word with the event that is named."""
+    """In which event an object appears again; the options share no word with the event that the question names."""
     for _ in range(10 if len(view.events) > 4 else 0):
         k = draws.below(len(view.events) - 1)
         event, later = view.events[k], view.events[k + 1 :]

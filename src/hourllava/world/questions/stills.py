@@ -1,6 +1,6 @@
-"""Questions about single frames and about several of them, in the words of the questions about videos.
+"""Questions about one frame or several frames, in the words of the questions about videos.
 
-A `Still` is what a frame shows while nothing moves; every answer follows from it.
+A `Still` describes a frame in which nothing moves; every answer follows from it.
 """
 
 import json
@@ -30,7 +30,7 @@ from hourllava.world.vocabulary import (
 )
 from hourllava.world.wording import bucket, listed, sentence, spoken_duration, with_article
 
-PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
+PICTURE_PHRASINGS: dict[str, dict[str, list[str]]] = json.loads(
     files("hourllava.world.questions").joinpath("picture_phrasings.json").read_text(encoding="utf-8")
 )
 
@@ -40,9 +40,9 @@ class Exchange:
     """A question with its answer.
 
     Attributes:
-        template: what kind of question.
-        question, answer: as texts.
-        options: empty unless it is multiple choice; then `answer` is one of them.
+        template: the kind of question.
+        question, answer: texts.
+        options: empty, or for multiple choice the options, one of which is `answer`.
     """
 
     template: str
@@ -56,11 +56,11 @@ class Still:
     """A frame in which nothing moves: a card, or an event with objects at rest.
 
     Attributes:
-        time_seconds: of the frame.
-        card: what covers the picture, if anything.
-        occasion, scene: of the event; also under a card.
-        places: object -> place; empty under a card. In a painted picture an object's name is its shape alone.
-        sizes: of the same objects.
+        time_seconds: the time of the frame.
+        card: the card that covers the picture, if there is one.
+        occasion, scene: those of the event, also behind a card.
+        places: object -> place; empty behind a card. In a painted picture an object is named by its shape alone.
+        sizes: object -> size, of the same objects.
     """
 
     time_seconds: int
@@ -77,7 +77,7 @@ class Still:
 
     @property
     def description(self) -> str:
-        """Everything that can be seen, objects in raster order: one spelling per picture."""
+        """Everything in the frame, objects in raster order; each frame has exactly one description."""
         if self.card is not None:
             return f"A card shows the letter {self.card.glyph} in {self.card.colour}."
         ordered = sorted(self.places, key=lambda name: PLACES.index(self.places[name]))
@@ -86,7 +86,7 @@ class Still:
 
 
 def still_at(script: Script, time_seconds: int) -> Still | None:
-    """What the frame at a whole second shows; None while something moves."""
+    """The still at a whole second; None while something moves."""
     event = next(event for event in reversed(script.events) if event.start_seconds <= time_seconds)
     card = next((n for n in script.needles if n.start_seconds <= time_seconds < n.end_seconds), None)
     places: dict[str, str] = {}
@@ -103,7 +103,7 @@ def still_at(script: Script, time_seconds: int) -> Still | None:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A question before it is worded; `pool` holds wrong options, none for questions that are only asked openly."""
+    """A question without its words. `pool` holds possible wrong options; it is empty if the question is always open."""
 
     template: str
     slots: dict[str, str]
@@ -112,7 +112,7 @@ class _Fact:
 
 
 def describe_exchange(still: Still, split: Split, draws: Draws) -> Exchange:
-    """Everything that can be seen in a frame."""
+    """The description of a frame as an answer."""
     return _worded(_describe(still, split, draws), split, draws)
 
 
@@ -123,7 +123,7 @@ def still_exchange(still: Still, split: Split, draws: Draws) -> Exchange:
 
 
 def stills_exchange(stills: Sequence[Still], split: Split, draws: Draws) -> Exchange:
-    """One question about several frames of one video, in the order they are given."""
+    """One question about several frames of one video; images are numbered in the given order."""
     while True:
         fact = draws.pick((_which_image, _which_image_place, _in_image, _num_cards, _what_moved, _same_event))(
             stills, split, draws
@@ -135,27 +135,27 @@ def stills_exchange(stills: Sequence[Still], split: Split, draws: Draws) -> Exch
 
 
 def option_exchange(split: Split, draws: Draws) -> Exchange:
-    """Find a text among options: what multiple choice asks for before anything is known."""
+    """Find a given text among the options: the first skill that multiple choice needs."""
     options = tuple(draws.sample(_alike(split, draws), NUM_OPTIONS))
     answer = draws.pick(options)
-    question = draws.pick(PHRASINGS["which_option"][split]).format(text=answer)
+    question = draws.pick(PICTURE_PHRASINGS["which_option"][split]).format(text=answer)
     return Exchange("which_option", question, answer, options)
 
 
 def copy_exchange(text: str, split: Split, draws: Draws) -> Exchange:
     """Repeat a text."""
-    return Exchange("copy", draws.pick(PHRASINGS["copy"][split]).format(text=text), text)
+    return Exchange("copy", draws.pick(PICTURE_PHRASINGS["copy"][split]).format(text=text), text)
 
 
 def text_exchange(text: str, exchange: Exchange, split: Split, draws: Draws) -> Exchange:
-    """A question that a text answers."""
-    asked = draws.pick(PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
+    """A question that is answered by a given text."""
+    asked = draws.pick(PICTURE_PHRASINGS["about_text"][split]).format(text=text, question=exchange.question)
     return replace(exchange, question=asked)
 
 
 def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
-    """Open or, where there are enough wrong options, multiple choice one time in two."""
-    question = draws.pick(PHRASINGS[fact.template][split]).format(**fact.slots)
+    """Put a fact into words; if there are enough wrong options, every second question is multiple choice."""
+    question = draws.pick(PICTURE_PHRASINGS[fact.template][split]).format(**fact.slots)
     wrong = three_wrong(draws, fact.answer, fact.pool)
     if len(wrong) < NUM_OPTIONS - 1 or draws.below(2):
         return Exchange(fact.template, question, fact.answer)
@@ -163,7 +163,7 @@ def _worded(fact: _Fact, split: Split, draws: Draws) -> Exchange:
 
 
 def _alike(split: Split, draws: Draws) -> Sequence[str]:
-    """Texts of one kind, four or more: of every kind that questions about videos are answered with."""
+    """At least four texts of one kind; all kinds of answers to questions about videos occur."""
     kind = draws.below(len(_KINDS) + 4)
     if kind < len(_KINDS):
         return _KINDS[kind]
@@ -187,7 +187,7 @@ def _names(split: Split) -> tuple[str, ...]:
 
 
 def _names_like(name: str, split: Split) -> tuple[str, ...]:
-    """What else an object could be called: painted ones have a shape, others a colour, too."""
+    """All names of the same form: shapes for painted objects, otherwise colours with shapes."""
     return SHAPES if name in SHAPES else _names(split)
 
 
@@ -271,7 +271,7 @@ _ABOUT_OBJECTS: tuple[_StillFact, ...] = (
 
 
 def _image(number: int, stills: Sequence[Still]) -> tuple[str, tuple[str, ...]]:
-    """An image as an answer, and all of them as options."""
+    """The name of an image as the answer, and the names of all images as options."""
     return f"image {number}", tuple(f"image {k}" for k in range(1, len(stills) + 1))
 
 
@@ -306,7 +306,7 @@ def _which_image_place(stills: Sequence[Still], split: Split, draws: Draws) -> _
 def _in_image(stills: Sequence[Still], split: Split, draws: Draws) -> Exchange:
     k = draws.below(len(stills))
     exchange = still_exchange(stills[k], split, draws)
-    asked = draws.pick(PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
+    asked = draws.pick(PICTURE_PHRASINGS["in_image"][split]).format(number=k + 1, question=exchange.question)
     return replace(exchange, question=asked)
 
 

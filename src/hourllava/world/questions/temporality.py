@@ -1,4 +1,4 @@
-"""Temporality: perception, duration, reasoning, gaps and order."""
+"""Questions about time: temporal perception, duration, reasoning, gaps and order."""
 
 from typing import TypeVar
 
@@ -11,18 +11,18 @@ from hourllava.world.wording import duration_step, is_safely_rounded, spoken_dur
 
 T = TypeVar("T")
 QUARTERS = ("the first quarter", "the second quarter", "the third quarter", "the last quarter")
-_PAIRS = 30  # how many gaps of the video are looked at
-_MIN_RATIO = 1.2  # between two lengths of time that stand side by side as options
+_PAIRS = 30  # gaps drawn from the video
+_MIN_RATIO = 1.2  # between two lengths of time among the options
 
 
 def _things(view: View) -> list[tuple[str, Span]]:
-    """Cards and events as noun phrases with their spans."""
+    """Cards, then events, as (noun phrase, span)."""
     cards = [(f"the letter {card.glyph}", span(card)) for card in view.cards]
     return cards + [(event.title, span(event)) for event in view.events]
 
 
 def part_of_video(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which quarter contains a card or event; the quarter is drawn first, so that all are equally likely."""
+    """Which quarter contains a card or event; the quarter is drawn first, so all quarters are equally likely."""
     total = view.script.duration_seconds
     facts: dict[str, list[tuple[str, Span]]] = {}
     for name, (start, end) in _things(view):
@@ -54,10 +54,10 @@ def event_duration(view: View, draws: Draws, answer_format: Format) -> Draft | N
 def _four_lengths(
     draws: Draws, facts: list[tuple[float, T]], others: list[float]
 ) -> tuple[float, T, tuple[str, ...]] | None:
-    """Four lengths of time that differ by a fifth and by a rounding step at least; one of this video's is asked for.
+    """Four lengths of time that differ by at least a fifth and a rounding step; the answer is one of this video's.
 
-    `others` are lengths of made-up videos of the same kind. Both are drawn from one urn: taking them only where the
-    video has too few would make them the extreme ones, and guessing the middle would pay.
+    `others` are lengths from invented videos of the same kind. All options are drawn from the mixture of both. If
+    `others` only filled gaps, they would be the extreme options, and guessing the middle would pay.
     """
     urn: list[tuple[float, T | None]] = [*facts, *((seconds, None) for seconds in others)]
     chosen: list[tuple[float, T | None]] = []
@@ -85,7 +85,7 @@ def _far_apart(a: float, b: float) -> bool:
 
 
 def backwards(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which letter comes first in reverse."""
+    """Which letter comes first if the video is played backwards."""
     if len(view.cards) < 2:
         return None
     glyphs = [card.glyph for card in view.cards]
@@ -94,7 +94,7 @@ def backwards(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def next_letter(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """The first letter after an event has ended."""
+    """The first letter after the end of an event."""
     event = pick_event(view, draws)
     later = [card for card in view.cards if event and card.start_seconds >= event.end_seconds]
     if not event or not later:
@@ -141,7 +141,7 @@ def gap(view: View, draws: Draws, answer_format: Format) -> Draft | None:
 
 
 def order(view: View, draws: Draws, answer_format: Format) -> Draft | None:
-    """Which of two (open) or four (choice) cards or events comes first or last; kinds are not mixed."""
+    """Which of two (open) or four (choice) things comes first or last; all are cards, or all are events."""
     cards, events = _things(view)[: len(view.cards)], _things(view)[len(view.cards) :]
     kinds = [kind for kind in (cards, events) if len(kind) >= (2 if answer_format == "open" else 4)]
     if not kinds:

@@ -1,4 +1,4 @@
-"""The script arranged for asking: events with their titles, cards with their events, actions that are unique."""
+"""A script arranged for questions: titles of events, the cards of an event, actions that happen once."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class View:
-    """What the builders of questions look at."""
+    """The part of a script that builders of questions use."""
 
     script: Script
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
-        """The events, or none in videos so short that a 1 FPS sample may miss one: those are asked about cards only."""
+        """The events; none in videos so short that samples at 1 FPS may miss one, which are asked about cards only."""
         return self.script.events if self.script.duration_seconds >= WHOLE_SECONDS_FROM else ()
 
     @cached_property
@@ -50,7 +50,7 @@ class View:
 
     @cached_property
     def unique_solo_actions(self) -> list[tuple[Event, Action]]:
-        """Solo actions whose object does this only once in the whole video."""
+        """Solo actions that their object does only once in the video."""
         counts = Counter((action.actor, action.verb) for _, action in self.solo_actions)
         return [(event, action) for event, action in self.solo_actions if counts[action.actor, action.verb] == 1]
 
@@ -82,16 +82,16 @@ def only_once(event: Event, actor: str, verb: str) -> bool:
 
 
 def sole_doer(event: Event, action: Action) -> bool:
-    """Whether nothing else in the event looks like this action: who is bumped into hops, much like a jump."""
+    """Whether nothing else in the event looks like this action; the hop of a bumped object looks like a jump."""
     alike = {"jump", "bump"} if action.verb == "jump" else {action.verb}
     return sum(other.verb in alike for other in event.actions) == 1
 
 
 def span(thing: Event | Action | Needle) -> Span:
-    """Start and end in seconds."""
+    """The start and end of an event, action or card, in seconds."""
     return thing.start_seconds, thing.end_seconds
 
 
 def pick_event(view: View, draws: Draws) -> Event | None:
-    """Any event, or None if there are none."""
+    """A random event; None if there are no events."""
     return draws.pick(view.events) if view.events else None
