@@ -40,7 +40,7 @@ def test_commands_are_shown_by_the_way_of_the_work():
     assert shown_commands(run_here("data", "--help").stdout) == {
         "From raw files to training data": ["sources", "check", "prepare"],
         "The steps of prepare, one by one": ["group", "features", "shard", "merge", "lengths", "verify"],
-        "Look at a data set": ["stats"],
+        "Look at a data set": ["stats", "show"],
     }
 
 

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 from hourllava.cli import ask, chat, demo, export, info, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
-from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, sources, stats, verify
+from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
 from hourllava.cli.eval import score
 from hourllava.cli.eval import world as eval_world
 from hourllava.cli.world import blind, make, pictures, tokenizer
@@ -68,6 +68,7 @@ data_app.command(rich_help_panel=heading)(lengths.lengths)
 data_app.command(rich_help_panel=heading)(verify.verify)
 heading = "Look at a data set"
 data_app.command(rich_help_panel=heading)(stats.stats)
+data_app.command(rich_help_panel=heading)(show.show)
 
 eval_app.command()(eval_world.world)
 eval_app.command()(score.score)

@@ -7,6 +7,15 @@ import typer
 from hourllava.cli import options
 
 
+def _list(wanted: bool) -> None:
+    if wanted:
+        from hourllava.training.shipped import describe_recipes
+
+        for line in describe_recipes():
+            typer.echo(line)
+        raise typer.Exit
+
+
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or the name of a shipped recipe.")],
     set_: Annotated[
@@ -22,6 +31,9 @@ def train(
             show_default="one, in this process",
         ),
     ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="List the shipped recipes and exit.", is_eager=True, callback=_list)
+    ] = False,
 ) -> None:
     """Train a model by a recipe; see docs/training.md.
 
