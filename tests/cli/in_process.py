@@ -1,4 +1,4 @@
-"""The command in this process, which has imported torch already: what it prints, where, and how it ends."""
+"""The command in this process, which has imported torch and loaded the model: what it prints, and how it ends."""
 
 import contextlib
 import functools
@@ -9,6 +9,9 @@ from unittest import mock
 import typer.main
 
 from hourllava.cli import main
+from hourllava.inference.engine import HourLlava
+
+_load = functools.cache(HourLlava.from_pretrained)
 
 
 class Ended(NamedTuple):
@@ -34,6 +37,7 @@ def run_here(*arguments: object, stdin: bytes | None = b"") -> Ended:
         mock.patch("sys.argv", ["hourllava", *map(str, arguments)]),
         mock.patch("sys.stdin", given),
         mock.patch.object(main, "app", _command()),
+        mock.patch.object(HourLlava, "from_pretrained", _load),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),
     ):

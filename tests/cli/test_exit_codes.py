@@ -194,8 +194,20 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize(("command", "nothing", "words"), COMMANDS, ids=[command.__name__ for command, *_ in COMMANDS])
+LONG = {"evaluate", "features", "stats"}
+"""Commands that take seconds; that they end with 0 if all is well is seen in their own tests, too."""
+
+CASES = [
+    pytest.param(
+        *case, state, id=f"{case[0].__name__}-{state}",
+        marks=[pytest.mark.slow] if state == "whole" and case[0].__name__ in LONG else [],
+    )
+    for case in COMMANDS
+    for state in STATES
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "nothing", "words", "state"), CASES)
 def test_some_failed_is_told_from_nothing_done(folder, monkeypatch, command, nothing, words, state):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     code, said = command(STATES[state])
