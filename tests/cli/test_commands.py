@@ -1,6 +1,5 @@
 """The commands, run as a user runs them: what is printed, where, in which form, with which exit code."""
 
-import io
 import json
 import re
 import shlex
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli_support import COMMAND, environment, hourllava
+from cli.in_process import run_here
+from forking import environment, run_hourllava, start_hourllava
 from hourllava import errors
-from hourllava.cli.main import run
 from video.clips import write_clip
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "commands.md"
@@ -35,20 +34,12 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def command(folder, cache, monkeypatch, capsys):
-    """Runs `hourllava` in this process, which has imported torch already: (exit code, stdout, stderr)."""
+def command(folder, cache, monkeypatch):
+    """Runs `hourllava` in this process, in the folder."""
     monkeypatch.chdir(folder)
     for name, value in environment(cache).items():
         monkeypatch.setenv(name, value)
-
-    def run_command(*arguments, stdin=""):
-        monkeypatch.setattr("sys.argv", ["hourllava", *map(str, arguments)])
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
-        with pytest.raises(SystemExit) as ended:
-            run()
-        return (ended.value.code or 0, *capsys.readouterr())
-
-    return run_command
+    return run_here
 
 
 def documented_commands():
@@ -64,7 +55,7 @@ def test_the_documented_commands_run(command):
         arguments = shlex.split(line)[1:]
         if arguments[0] in ("ask", "chat"):
             arguments += ["--max-new-tokens", "4"]
-        code, output, complaint = command(*arguments, stdin="Why?\n")
+        code, output, complaint = command(*arguments, stdin=b"Why?\n")
         assert code == 0, f"{line}: {complaint}"
         assert output, line
 
@@ -74,7 +65,7 @@ def test_json_is_as_documented(command):
     watched = json.loads(command("watch", "lecture.mp4", "--json")[1])
     asked = json.loads(command("ask", "lecture.mp4", "a?", "b?", "--json", "--max-new-tokens", 3)[1])
     chosen = json.loads(command("ask", "lecture.mp4", "a?", "--option", "x", "--option", "y", "--json")[1])
-    chatted = command("chat", "lecture.mp4", "--json", "--max-new-tokens", 3, stdin="a?\nb?\n")[1].splitlines()
+    chatted = command("chat", "lecture.mp4", "--json", "--max-new-tokens", 3, stdin=b"a?\nb?\n")[1].splitlines()
     info = json.loads(command("info", "--json")[1])
     entries = json.loads(command("cache", "list", "--json")[1])
 
@@ -105,19 +96,21 @@ def test_json_is_as_documented(command):
 
 
 def test_answers_on_stdout_progress_on_stderr(folder, tmp_path):
-    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", 3)
-    result = hourllava(*command, cache=tmp_path, cwd=folder)
-    assert "watching" in result.stderr
-    assert "frame/s" in result.stderr
-    assert "watching" not in result.stdout
-    assert re.search(r"seen at 0:00:0\d-0:00:0\d \(\d+%\)", result.stdout)
-    again = hourllava(*command, cache=tmp_path, cwd=folder)
-    assert "watching" not in again.stderr  # from the cache
-    assert again.stdout == result.stdout
-    fresh = hourllava(
-        "ask", "lecture.mp4", "What?", "--max-new-tokens", 3, "--no-cache", cache=tmp_path / "x", cwd=folder
+    """The installed command, started as a user does; further ones find what it has left in the cache."""
+    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", "3")
+    script = Path(sys.executable).with_name("hourllava")
+    started = subprocess.run(
+        [script, *command], capture_output=True, text=True, check=True, env=environment(tmp_path), cwd=folder
     )
-    assert fresh.stdout == result.stdout
+    assert "watching" in started.stderr
+    assert "frame/s" in started.stderr
+    assert "watching" not in started.stdout
+    assert re.search(r"seen at 0:00:0\d-0:00:0\d \(\d+%\)", started.stdout)
+    again = run_hourllava(*command, cache=tmp_path, cwd=folder)
+    assert "watching" not in again.stderr  # from the cache
+    assert again.stdout == started.stdout
+    fresh = run_hourllava(*command, "--no-cache", cache=tmp_path / "x", cwd=folder)
+    assert fresh.stdout == started.stdout
     assert not (tmp_path / "x").exists()
 
 
@@ -185,41 +178,50 @@ def hear_ctrl_c():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for child processes in /proc")
-@pytest.mark.parametrize("when", ["at the start", "while watching", "while asking"])
-def test_ctrl_c_leaves_nothing_behind(tmp_path, when, local_checkpoint):
-    clip = write_clip(tmp_path / "long.mp4", num_frames=100 if when == "while asking" else 6000, fps=10)
-    # A model that never ends its answer by itself.
-    asking = ["ask", str(clip), "Why?", "--no-cache", "--max-new-tokens", "30000", "--model", str(local_checkpoint)]
+in_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+
+
+@in_proc
+def test_ctrl_c_at_the_start(tmp_path):
+    """While torch is imported."""
     process = subprocess.Popen(
-        [*COMMAND, *(asking if when == "while asking" else ["watch", str(clip)])],
+        [sys.executable, "-m", "hourllava", "watch", write_clip(tmp_path / "clip.mp4", num_frames=10)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         env=environment(tmp_path / "cache"),
         preexec_fn=hear_ctrl_c,
     )
-    children = set()
-    if when == "while watching":
-        while not children and process.poll() is None:
-            time.sleep(0.02)
-            children = children_of(process.pid)
-        time.sleep(0.5)
-        children |= children_of(process.pid)
-    elif when == "while asking":
-        shown = b""
-        while b"| 10/10 [" not in shown:  # all of the video is watched
-            piece = process.stderr.read1()
-            assert piece, shown
-            shown += piece
-        time.sleep(1.0)  # 30,000 tokens are far from decoded
-    else:
-        while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # before that, Python may be starting
-            assert process.poll() is None
-            time.sleep(0.02)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():  # before that, Python may be starting
+        assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in complaint or when == "at the start"
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, b"")
+    assert not (tmp_path / "cache").exists()
+
+
+@in_proc
+@pytest.mark.parametrize("when", ["while watching", "while asking"])
+def test_ctrl_c_leaves_nothing_behind(tmp_path, when, local_checkpoint):
+    clip = write_clip(tmp_path / "long.mp4", num_frames=100 if when == "while asking" else 6000, fps=10)
+    # A model that never ends its answer by itself.
+    asking = ["ask", clip, "Why?", "--no-cache", "--max-new-tokens", "30000", "--model", local_checkpoint]
+    children = set()
+    with start_hourllava(*(asking if when == "while asking" else ["watch", clip]), cache=tmp_path / "cache") as process:
+        if when == "while watching":
+            while not children:
+                assert process.poll() is None, process.stderr
+                time.sleep(0.02)
+                children = children_of(process.pid)
+            time.sleep(0.5)
+            children |= children_of(process.pid)
+        else:
+            while "| 10/10 [" not in process.stderr:  # all of the video is watched
+                assert process.poll() is None, process.stderr
+                time.sleep(0.02)
+            time.sleep(0.5)  # 30,000 tokens are far from decoded
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "Traceback" not in process.stderr
     assert not list((tmp_path / "cache").rglob("*.safetensors*"))
     for child in children:
         assert not Path(f"/proc/{child}").exists()

@@ -9,10 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from cli.in_process import error_line, run_here
 from hourllava import errors
-from hourllava.cli.main import app
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.cache import MemoryCache
 from video.clips import write_clip
@@ -24,11 +23,8 @@ DATA, VIDEO, MEMORY = errors.DataError.exit_code, errors.VideoError.exit_code, e
 
 def run(*arguments):
     """(exit code, the error's line or the output)"""
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    if isinstance(result.exception, errors.HourLlavaError):
-        return result.exception.exit_code, str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
+    ended = run_here(*arguments)
+    return ended.code, error_line(ended) if ended.code else ended.stdout
 
 
 def turns(question="What is it?", answer="A dot."):
@@ -198,8 +194,20 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize(("command", "nothing", "words"), COMMANDS, ids=[command.__name__ for command, *_ in COMMANDS])
+LONG = {"evaluate", "features", "stats"}
+"""Commands that take seconds; that they end with 0 if all is well is seen in their own tests, too."""
+
+CASES = [
+    pytest.param(
+        *case, state, id=f"{case[0].__name__}-{state}",
+        marks=[pytest.mark.slow] if state == "whole" and case[0].__name__ in LONG else [],
+    )
+    for case in COMMANDS
+    for state in STATES
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "nothing", "words", "state"), CASES)
 def test_some_failed_is_told_from_nothing_done(folder, monkeypatch, command, nothing, words, state):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     code, said = command(STATES[state])

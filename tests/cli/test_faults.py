@@ -1,14 +1,15 @@
-"""What the machine lacks becomes one line and exit code 1; a bug stays a traceback; a message is one line always."""
+"""A fault of the machine becomes one line and exit code 1; a bug keeps its traceback; messages stay on one line."""
 
 import errno
 import os
 import subprocess
+import sys
 
 import pytest
 import torch
 
-from cli_support import COMMAND, environment
-from hourllava import cli
+from cli.in_process import error_line, run_here
+from forking import COMMAND, environment, run_python
 from hourllava.cli import main
 from hourllava.cli.faults import BUG_NOTE, describe_fault, one_line
 from hourllava.errors import DataError, InputError
@@ -72,7 +73,7 @@ def test_torch_itself(end_with):
             "/mnt/a cannot be used: Read-only file system; use a",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "b"), "b cannot be used: Permission denied; use a file"),
-        (OSError(errno.EMFILE, "Too many open files"), "raise the number of open files"),
+        (OSError(errno.EMFILE, "Too many open files"), "raise the limit on open files"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "use a shorter name"),
         (
             FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/home/me']"),
@@ -114,36 +115,30 @@ def test_what_can_be_printed_is_left_alone():
     assert len(one_line("".join(map(chr, range(0x3000)))).splitlines()) == 1
 
 
-def run(arguments, tmp_path, **streams):
-    return subprocess.run(
-        [*COMMAND, *arguments], stderr=subprocess.PIPE, text=True, check=False, env=environment(tmp_path), **streams
-    )
-
-
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-def test_output_that_cannot_be_written(tmp_path):
-    with open("/dev/full", "w") as full:  # noqa: PTH123
-        for arguments in (["version"], ["cache", "list", "--json"]):
-            done = run(arguments, tmp_path, stdout=full)
-            assert done.returncode == 1
-            assert done.stderr.splitlines() == [
-                "error: the output or a temporary file cannot be used: No space left on device; free space there"
-            ]
+@pytest.mark.parametrize("arguments", [["version"], ["cache", "list", "--json"]], ids=" ".join)
+def test_output_that_cannot_be_written(tmp_path, arguments):
+    full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\n"
+    done = run_python(full + COMMAND, *arguments, env=environment(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: the output or a temporary file cannot be used: No space left on device; free space there"
+    ]
 
 
 def test_a_reader_that_has_gone(tmp_path):
     """As of `| head`: nothing is said, and the exit code is not 0."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = run(["version"], tmp_path, stdout=writer)
+    command = [sys.executable, "-m", "hourllava", "version"]
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environment(tmp_path)
+    )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_line_break_in_a_name_is_no_second_line(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["hourllava", "watch", "a\nb.mp4"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main.run()
-    assert ended.value.code == 3
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
-    assert r"a\nb.mp4" in line
+def test_a_line_break_in_a_name_is_no_second_line():
+    ended = run_here("watch", "a\nb.mp4")
+    assert ended.code == 3
+    assert r"a\nb.mp4" in error_line(ended)

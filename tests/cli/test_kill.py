@@ -1,14 +1,13 @@
 """Killing `watch` at any moment leaves a cache that works."""
 
 import random
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from cli_support import COMMAND, environment, hourllava
+from forking import run_hourllava, start_hourllava
 from video.clips import write_clip
 
 NUM_KILLS = 50
@@ -33,29 +32,26 @@ def test_kill_at_random_moments(tmp_path):
     clip = write_clip(tmp_path / "long.mp4", num_frames=3000, fps=10)
     cache = tmp_path / "cache"
     start = time.monotonic()
-    expected = hourllava("ask", clip, "Why?", "--max-new-tokens", 4, cache=cache)
+    expected = run_hourllava("ask", clip, "Why?", "--max-new-tokens", 4, cache=cache)
     whole_seconds = time.monotonic() - start
     assert expected.returncode == 0, expected.stderr
-    hourllava("cache", "clear", cache=cache)
+    run_hourllava("cache", "clear", cache=cache)
     chance = random.Random(0)
     finished = 0
     for _ in range(NUM_KILLS):
-        process = subprocess.Popen(
-            [*COMMAND, "watch", str(clip)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(cache)
-        )
-        try:
-            process.wait(timeout=chance.uniform(0, whole_seconds))
-            finished += process.returncode == 0
-            hourllava("cache", "clear", cache=cache)  # what is finished is not watched again
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        with start_hourllava("watch", clip, cache=cache) as process:
+            try:
+                finished += process.wait(timeout=chance.uniform(0, whole_seconds)) == 0
+                run_hourllava("cache", "clear", cache=cache)  # what is finished is not watched again
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     assert finished < NUM_KILLS
     deadline = time.monotonic() + 10
     while processes_with(str(cache)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not processes_with(str(cache))
-    again = hourllava("ask", clip, "Why?", "--max-new-tokens", 4, cache=cache)
+    again = run_hourllava("ask", clip, "Why?", "--max-new-tokens", 4, cache=cache)
     assert (again.returncode, again.stdout) == (0, expected.stdout), again.stderr
     entries = list((cache / "hourllava" / "memories").glob("*.safetensors"))
     assert len(entries) == 1

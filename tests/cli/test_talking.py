@@ -1,12 +1,11 @@
 """`ask` and `chat` with input as terminals and pipes give it."""
 
-import io
 import json
 
 import pytest
 
-from cli_support import environment
-from hourllava.cli.main import run
+from cli.in_process import run_here
+from forking import environment
 from video.clips import write_clip
 
 
@@ -21,21 +20,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def command(folder, tmp_path_factory, monkeypatch, capsys):
-    """Runs `hourllava` in this process: (exit code, stdout, stderr)."""
+def command(folder, monkeypatch):
+    """Runs `hourllava` in this process, in the folder."""
     monkeypatch.chdir(folder)
     for name, value in environment(folder / "cache").items():
         monkeypatch.setenv(name, value)
-
-    def run_command(*arguments, stdin=b""):
-        monkeypatch.setattr("sys.argv", ["hourllava", *arguments])
-        given = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
-        monkeypatch.setattr("sys.stdin", given)
-        with pytest.raises(SystemExit) as ended:
-            run()
-        return (ended.value.code or 0, *capsys.readouterr())
-
-    return run_command
+    return run_here
 
 
 @pytest.mark.parametrize("bad", [b"caf\xe9?", b"\xff", b"half a letter \xe2\x82", b"\xed\xa0\x80?"])
@@ -58,7 +48,7 @@ def test_a_question_that_cannot_be_asked_does_not_end_the_conversation(command):
     assert code == 7
     assert [json.loads(line)["question"] for line in output.splitlines()] == ["a?", "b?"]
     assert "the model takes 32768" in complaint
-    assert complaint.splitlines()[-1] == "error: 1 questions could not be asked, the others are answered"
+    assert complaint.splitlines()[-1] == "error: 1 questions could not be asked; the others are answered"
 
 
 def test_chat_without_standard_input(command):

@@ -1,1 +1,1 @@
-"""The `hourllava` command: one file per command, no logic of its own."""
+"""The `hourllava` command: one file per command, without logic of its own."""

@@ -1,4 +1,4 @@
-"""`hourllava ask`: questions about a video."""
+"""`hourllava ask`: answer questions about a video."""
 
 import json
 from typing import Annotated
@@ -10,10 +10,10 @@ from hourllava.cli import options
 
 def ask(
     file: options.File,
-    questions: Annotated[list[str], typer.Argument(metavar="QUESTION...", help="One question or several.")],
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION", help="One or more questions.")],
     model: options.Model = "nano",
     option: Annotated[
-        list[str] | None, typer.Option(help="An option of a multiple-choice question; repeat it.")
+        list[str] | None, typer.Option(help="One option of a multiple-choice question; repeatable.")
     ] = None,
     subtitles: options.Subtitles = None,
     subtitles_encoding: options.SubtitlesEncoding = None,
@@ -30,7 +30,11 @@ def ask(
     allow_network: options.AllowNetwork = False,
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
-    """Ask about a video; it is watched first if that has not been done. Answers go to stdout."""
+    """Answer questions about a video.
+
+    A video without a memory in the cache is watched first.
+    Answers go to stdout.
+    """
     from hourllava.cli.session import JSON_FORMAT, open_memory
     from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles

@@ -1,6 +1,7 @@
-"""`hourllava chat`: a conversation about a video."""
+"""`hourllava chat`: talk about a video."""
 
 import io
+import json
 import sys
 
 import typer
@@ -26,18 +27,19 @@ def chat(
     allow_network: options.AllowNetwork = False,
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
-    """Talk about a video; earlier answers are context. An empty line or the end of input ends it."""
-    import json
+    """Talk about a video; later questions may refer to earlier answers.
 
+    End with an empty line or the end of input.
+    """
     from hourllava.cli.session import open_memory, read_questions
     from hourllava.errors import InputError
     from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles
 
     if sys.stdin is None:
-        raise InputError("standard input is closed, chat reads its questions there; use `hourllava ask`")
+        raise InputError("standard input is closed, but chat reads its questions there; use `hourllava ask`")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # half an erased letter must not end the conversation
+        sys.stdin.reconfigure(errors="replace")  # a broken letter does not end the conversation
     cues = read_subtitles(subtitles, subtitles_encoding) if subtitles else []
     engine, memory = open_memory(
         file,
@@ -64,7 +66,7 @@ def chat(
                 seed=seed,
                 on_text=None if as_json else lambda text: print(text, end="", flush=True),
             )
-        except InputError as error:  # this question cannot be asked; the next one can
+        except InputError as error:  # the next question may be fine
             typer.echo(f"error: {error}", err=True)
             num_failed += 1
             continue
@@ -72,5 +74,5 @@ def chat(
             typer.echo(json.dumps(answer.to_dict()))
         else:
             typer.echo(f"\n   seen at {describe_spans(answer.evidence)}")
-    if num_failed and not prompt:  # nobody has seen the complaints
-        raise InputError(f"{num_failed} questions could not be asked, the others are answered")
+    if num_failed and not prompt:  # a pipe: nobody has read the error lines
+        raise InputError(f"{num_failed} questions could not be asked; the others are answered")

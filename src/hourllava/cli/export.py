@@ -1,4 +1,4 @@
-"""`hourllava export`: a checkpoint as a folder to give away."""
+"""`hourllava export`: a checkpoint as a folder for the Hugging Face hub."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +15,18 @@ class Layout(StrEnum):
 
 
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="Folder of a checkpoint, or its name on the Hugging Face hub.")],
-    out: Annotated[Path, typer.Argument(help="New folder.")],
-    layout: Annotated[Layout, typer.Option(help="ours, or the one of jylins/hourllava-*.")] = Layout.ours,
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's folder, or its name on the Hugging Face hub.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder.")],
+    layout: Annotated[
+        Layout, typer.Option(help="Names of the tensors: ours, or those of jylins/hourllava-*.")
+    ] = Layout.ours,
 ) -> None:
-    """Write a folder that is ready for the hub: weights, configuration, tokenizer, recipe, model card."""
+    """Write a checkpoint as a folder that is ready for the Hugging Face hub.
+
+    It holds weights, configuration, tokenizer, recipe and model card.
+    """
     from hourllava.training.export import export_model
 
     export_model(checkpoint, out, released=layout is Layout.released)

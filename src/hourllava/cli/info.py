@@ -1,4 +1,4 @@
-"""`hourllava info`: versions, devices, models, cache."""
+"""`hourllava info`: versions, devices, models and cache."""
 
 import json
 from typing import Annotated
@@ -9,7 +9,7 @@ from hourllava.cli import options
 
 
 def info(
-    model: Annotated[list[str] | None, typer.Option(help="Describe this model too; may be repeated.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Another model to describe; repeatable.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show versions, devices, models and the cache of memories."""

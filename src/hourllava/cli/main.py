@@ -1,4 +1,4 @@
-"""Runs a command, and turns our errors into one clear line and an exit code."""
+"""Runs a command; every error becomes one line on stderr and an exit code."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ INTERRUPTED_EXIT_CODE = 130
 
 
 def run() -> None:
-    """Entry point: an error of ours becomes `error: ...` on stderr and its exit code; Ctrl-C becomes 130.
+    """Run the command of `sys.argv`.
 
-    What the machine lacks (memory, space, open files) becomes one line, too; a bug stays a traceback. Under torchrun
-    every process finds the same fault in a recipe, and the first of a machine tells it; of anything else each process
-    tells its own.
+    An error of ours, or a fault of the machine, becomes `error: ...` on stderr and an exit code. Ctrl-C ends with 130.
+    A bug keeps its traceback. Under torchrun, all processes find the same mistake in a recipe: only the first process
+    of each machine prints a `ConfigError`. Other errors are printed by every process that has one.
     """
     try:
         app()

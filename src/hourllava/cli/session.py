@@ -1,11 +1,8 @@
-"""What the commands do: find the memory of a file, describe things as plain data.
-
-A `FILE` is a video, or a memory that was saved before (`*.safetensors`).
-"""
+"""What several commands share: the memory of a file, and descriptions as plain data for `--json`."""
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from hourllava.video import shown_name
 
 MEMORY_SUFFIX = ".safetensors"
 JSON_FORMAT = 1
-"""Version of the `--json` output; grows when a field changes its meaning or goes."""
+"""Version of the `--json` output. It grows when a field changes its meaning or is removed."""
 
 
 def open_memory(
@@ -40,17 +37,17 @@ def open_memory(
     allow_network: bool = False,
     allow_playlists: bool = False,
 ) -> tuple[HourLlava, Memory]:
-    """A model, and the memory of a video (from the cache if it is there) or the saved memory that `file` is.
+    """Load a model, and the memory of a file: a saved memory, or a video that is watched unless the cache has it.
 
     Args:
-        file: video or memory.
+        file: video, or saved memory (`*.safetensors`).
         model_name, device, dtype: see `HourLlava.from_pretrained`.
         fps, allow_network, allow_playlists: see `HourLlava.watch`.
-        start, end: part of the video, as people write times, on the player's clock.
-        use_cache: whether to use and fill the cache.
+        start, end: part of the video on the player's clock, as seconds or h:mm:ss.
+        use_cache: read and write the cache of memories.
 
     Raises:
-        MemoryFileError: the saved memory is damaged, of another encoder, or holds no frames.
+        MemoryFileError: the saved memory is damaged, belongs to another encoder, or holds no frames.
         HourLlavaError: as `HourLlava.from_pretrained` and `HourLlava.watch`.
     """
     start_seconds, end_seconds = parse_clock(start), None if end is None else parse_clock(end)
@@ -75,7 +72,7 @@ def open_memory(
 
 
 def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
-    """Plain data of a memory with frames, the form of `hourllava watch --json`; times are the player's."""
+    """Describe a memory that holds frames, as `hourllava watch --json` prints it; times are the player's."""
     offset = memory.player_offset_seconds
     return {
         "format": JSON_FORMAT,
@@ -93,7 +90,7 @@ def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
 
 
 def describe_installation(model_names: list[str]) -> dict[str, Any]:
-    """Versions, devices, models and cache, the form of `hourllava info --json`."""
+    """Describe versions, devices, models and the cache, as `hourllava info --json` prints them."""
     cache = MemoryCache()
     entries = cache.entries()
     return {
@@ -129,8 +126,8 @@ def _describe_model(name: str) -> str:
     return f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
 
 
-def read_questions(read_line: Callable[[], str]) -> Any:
-    """Questions of a conversation, line by line, until an empty one or the end of input."""
+def read_questions(read_line: Callable[[], str]) -> Iterator[str]:
+    """Yield the questions of a conversation, one per line, until an empty line or the end of input."""
     while True:
         try:
             question = read_line().strip()

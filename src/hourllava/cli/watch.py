@@ -1,4 +1,4 @@
-"""`hourllava watch`: remember a video."""
+"""`hourllava watch`: watch a video and keep its memory."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,9 @@ def watch(
     fps: options.Fps = 1.0,
     from_: options.From = "0",
     to: options.To = None,
-    save: Annotated[Path | None, typer.Option(help="Write the memory to this file (*.safetensors).")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="File for the memory (.safetensors).", show_default="the cache only")
+    ] = None,
     as_json: options.Json = False,
     no_cache: options.NoCache = False,
     device: options.Device = None,
@@ -23,7 +25,10 @@ def watch(
     allow_network: options.AllowNetwork = False,
     allow_playlists: options.AllowPlaylists = False,
 ) -> None:
-    """Watch a video once; `ask` and `chat` then find its memory in the cache."""
+    """Watch a video and save its memory.
+
+    Afterwards, ask and chat find the memory in the cache.
+    """
     from hourllava.cli.session import describe_memory, open_memory
 
     _, memory = open_memory(

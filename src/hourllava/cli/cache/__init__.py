@@ -1,1 +1,1 @@
-"""`hourllava cache`: the memories that were kept."""
+"""`hourllava cache`: the memories of watched videos."""

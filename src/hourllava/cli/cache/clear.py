@@ -1,4 +1,4 @@
-"""`hourllava cache clear`: free the cache's space."""
+"""`hourllava cache clear`: room on the disk."""
 
 import typer
 

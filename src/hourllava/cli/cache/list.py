@@ -1,4 +1,4 @@
-"""`hourllava cache list`: memories that were kept."""
+"""`hourllava cache list`: the memories in the cache."""
 
 import json
 

@@ -1,1 +1,1 @@
-"""`hourllava data`: look at data sets, mend them, make features of their videos, write them as shards."""
+"""`hourllava data`: check data sets and write them as shards for training."""

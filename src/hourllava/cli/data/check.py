@@ -1,4 +1,4 @@
-"""`hourllava data check`: the problems of a file of records."""
+"""`hourllava data check`: problems of a file of records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +10,16 @@ from hourllava.cli import options
 
 def check(
     file: options.Records,
-    media: Annotated[Path | None, typer.Option(help="Folder of the media, or of the sources' folders.")] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="Folder of the media, to check that they exist.", show_default="not checked")
+    ] = None,
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a copy without the problems.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Print every problem, not only the first 20 of a kind.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Print every problem, not just 20 of each kind.")] = False,
 ) -> None:
-    """Report every problem of a file of records; exit code 9 if some records have any, 6 if all do."""
+    """Report every problem in a file of records.
+
+    The exit code is 9 if some records have problems, 6 if all have.
+    """
     from hourllava.data.records.mend import check_and_fix
 
     for line in check_and_fix(file, media=media, fix=fix, shown_per_kind=None if all_ else 20):

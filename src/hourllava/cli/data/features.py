@@ -1,4 +1,4 @@
-"""`hourllava data features`: the vision tower over videos."""
+"""`hourllava data features`: the vision tower, once for every video."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,26 +9,37 @@ from hourllava.cli import options
 
 
 def features(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, and folders to search for them.")],
-    model: Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")],
-    out: Annotated[Path, typer.Option(help="Folder for the features.")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Video files, or folders to search for them.")],
+    model: options.Model,
+    out: Annotated[Path, typer.Option(help="Folder for the feature files.")],
     fps: Annotated[
         float,
-        typer.Option(
-            help="Frames a second; the released form has its own rule.", callback=options.between(0.001, 1000)
-        ),
+        typer.Option(help="Frames per second; format released chooses its own.", callback=options.between(0.001, 1000)),
     ] = 1.0,
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n parts of the videos, i from 0.")] = "0/1",
-    devices: Annotated[str | None, typer.Option(help="Such as cuda:0,cuda:1; all GPUs by default, or the CPU.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the stored features: bfloat16 or int8.")] = "bfloat16",
+    shard: Annotated[str, typer.Option(help="i/n takes every n-th video from number i on; i starts at 0.")] = "0/1",
+    devices: options.Devices = None,
+    dtype: Annotated[str, typer.Option(help="Type of the stored features: bfloat16 or int8.")] = "bfloat16",
     form: Annotated[str, typer.Option("--format", help="memory (.safetensors) or released (.pt).")] = "memory",
-    decoders: Annotated[
-        int | None, typer.Option(help="Videos decoded at a time for each device.", callback=options.between(1, 32))
-    ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: all devices of a Ray cluster.")] = "local",
+    decoders: options.Decoders = None,
+    engine: Annotated[str, typer.Option(help="local, or ray to use all devices of a Ray cluster.")] = "local",
 ) -> None:
-    """Run a checkpoint's vision tower over videos, once; continues where it was stopped. Exit code 9 if some failed."""
+    """Run a checkpoint's vision tower over videos and save the features.
+
+    After an interruption, run the same command again to resume.
+    The exit code is 9 if some videos failed.
+    """
     from hourllava.data.features.extract import run_features
 
-    for line in run_features(videos, model, out, fps, shard, devices, dtype, form, decoders, engine):
+    for line in run_features(
+        videos,
+        model=model,
+        out=out,
+        fps=fps,
+        shard=shard,
+        devices=devices,
+        dtype=dtype,
+        form=form,
+        decoders=decoders,
+        engine=engine,
+    ):
         typer.echo(line)

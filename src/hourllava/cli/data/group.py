@@ -10,19 +10,17 @@ from hourllava.cli import options
 
 def group(
     file: options.Records,
-    out: Annotated[Path, typer.Argument(help="Training records: .json or .jsonl.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File for the training records: .json or .jsonl.")],
     questions: Annotated[
         int,
-        typer.Option(
-            help="Most questions in a record; conversations are never cut.", callback=options.between(1, 1000)
-        ),
+        typer.Option(help="Maximum questions per record; conversations stay whole.", callback=options.between(1, 1000)),
     ] = 5,
     seed: Annotated[
         int,
-        typer.Option(help="Another one puts other questions together.", callback=options.between(0, options.MAX_SEED)),
+        typer.Option(help="Seed; change it to group differently.", callback=options.between(0, options.MAX_SEED)),
     ] = 0,
 ) -> None:
-    """Join questions about one video into training records of several turns."""
+    """Join questions about the same video into training records of several turns."""
     from hourllava.data.records.group import run_group
 
     for line in run_group(file, out, questions, seed):

@@ -1,7 +1,4 @@
-"""`hourllava data lengths`: how long rows are."""
-
-from pathlib import Path
-from typing import Annotated
+"""`hourllava data lengths`: how many tokens each shard row has."""
 
 import typer
 
@@ -9,21 +6,17 @@ from hourllava.cli import options
 
 
 def lengths(
-    folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
-    model: Annotated[str, typer.Option(help="'nano', a checkpoint's folder, or its name on the Hugging Face hub.")],
-    media: Annotated[
-        Path | None,
-        typer.Option(help="The rows' video paths are relative to it; by default to the stage's own, or 'data'."),
-    ] = None,
-    questions: Annotated[str, typer.Option(help="conversation, or segments: each question apart.")] = "conversation",
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            help="Measuring; by default one for each CPU.", callback=options.between(1, options.MAX_PROCESSES)
-        ),
-    ] = None,
+    folder: options.ShardFolder,
+    model: options.Model,
+    media: options.RowMedia = None,
+    questions: options.MeasuredQuestions = "conversation",
+    processes: options.Processes = None,
 ) -> None:
-    """Write how long every row is for a model: training then starts at once. Opens videos, decodes none; goes on."""
+    """Measure how long every row is for a model, so that training starts at once.
+
+    Videos are opened, not decoded.
+    After an interruption, run the same command again to resume.
+    """
     from hourllava.data.prepare.commands import run_lengths
 
     for line in run_lengths(folder, model, media, questions, processes):

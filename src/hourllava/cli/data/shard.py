@@ -1,6 +1,5 @@
 """`hourllava data shard`: records as MDS shards."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,49 +8,55 @@ import typer
 from hourllava.cli import options
 
 
-class Kind(StrEnum):
-    """Which columns the shards have."""
-
-    video = "video"
-    image = "image"
-    images = "images"
-
-
 def shard(
     records: Annotated[
-        list[str], typer.Argument(help="Record files (.json, .jsonl), or one published source list (llavavideo_si).")
+        list[str],
+        typer.Argument(metavar="FILE", help="Record files (.json, .jsonl), or one published source list by name."),
     ],
-    out: Annotated[Path, typer.Option(help="New folder, or one of an interrupted run.")],
-    media: Annotated[Path, typer.Option(help="The records' paths are relative to this folder.")],
-    kind: Annotated[Kind | None, typer.Option(help="Columns; a source list knows its own.")] = None,
-    root: Annotated[Path, typer.Option(help="Where the files of a source list lie.")] = Path("data"),
-    sample: Annotated[str, typer.Option(help="Of each file: all, first:N%, end:N% or random:N%.")] = "all",
-    part: Annotated[str, typer.Option(help="k/N: the records with number modulo N = k.")] = "0/1",
+    out: Annotated[Path, typer.Option(help="New folder, or the folder of an interrupted run.")],
+    media: Annotated[Path, typer.Option(help="Folder that the paths in the records start from.")],
+    kind: Annotated[
+        str | None, typer.Option(help="Media of a record: video, image or images.", show_default="the source list's")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder of the source list's files.")] = Path("data"),
+    sample: Annotated[str, typer.Option(help="Share of each file: all, first:N%, end:N% or random:N%.")] = "all",
+    part: Annotated[str, typer.Option(help="k/N takes every N-th record from number k on; k starts at 0.")] = "0/1",
     workers: Annotated[
-        int, typer.Option(help="Sub-folders; as many at a time as there are CPUs.", callback=options.between(1, 1000))
+        int,
+        typer.Option(
+            help="Sub-folders to write, as many at the same time as there are cores.", callback=options.between(1, 1000)
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of random sampling.", callback=options.between(0, options.MAX_SEED))] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of --sample random:N%.", callback=options.between(0, options.MAX_SEED))
+    ] = 0,
     video_suffix: Annotated[
-        str | None, typer.Option(help="'.safetensors': write the path of the features, not of the video.")
+        str | None,
+        typer.Option(
+            help="Name feature files with this ending, such as .safetensors, in place of videos.", show_default="videos"
+        ),
     ] = None,
     size_limit_mib: Annotated[
-        int, typer.Option(help="Size of a shard in MiB.", callback=options.between(1, 4095))
+        int, typer.Option(help="Maximum size of a shard, in MiB.", callback=options.between(1, 4095))
     ] = 64,
 ) -> None:
-    """Write MDS shards; stopped at any moment and started again, it goes on. What cannot be used is listed."""
+    """Write records as MDS shards, and list the records that cannot be used.
+
+    After an interruption, run the same command again to resume.
+    """
     from hourllava.data.prepare.commands import run_shard
 
     for line in run_shard(
         records,
         out,
-        media,
-        kind.value if kind else None,
-        root,
-        sample,
-        part,
-        workers,
-        seed,
-        video_suffix,
-        size_limit_mib,
+        media_root=media,
+        kind=kind,
+        records_root=root,
+        sample=sample,
+        part=part,
+        num_workers=workers,
+        seed=seed,
+        video_suffix=video_suffix,
+        size_limit_mib=size_limit_mib,
     ):
         typer.echo(line)

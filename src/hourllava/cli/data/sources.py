@@ -1,4 +1,4 @@
-"""`hourllava data sources`: where data comes from."""
+"""`hourllava data sources`: where data comes from, and whether it is here."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +9,28 @@ from hourllava.cli import options
 
 
 def sources(
-    root: Annotated[Path, typer.Option(help="Folder of all data sets.")] = Path("data"),
-    records: Annotated[Path | None, typer.Option(help="Verify that the media these records name are there.")] = None,
-    media: Annotated[Path | None, typer.Option(help="Where: by default VideoMarathon/videos in the root.")] = None,
-    report: Annotated[Path | None, typer.Option(help="What was found (.jsonl); beside the records by default.")] = None,
+    root: options.Root = Path("data"),
+    records: Annotated[Path | None, typer.Option(help="Records whose media are checked.")] = None,
+    media: Annotated[
+        Path | None, typer.Option(help="Folder of these media.", show_default="VideoMarathon/videos in --root")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="File for the result of each (.jsonl).", show_default="beside the records")
+    ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Files opened at a time.", callback=options.between(1, options.MAX_PROCESSES))
+        int | None,
+        typer.Option(
+            help="Files to open at the same time.",
+            callback=options.between(1, options.MAX_PROCESSES),
+            show_default="one per core",
+        ),
     ] = None,
 ) -> None:
-    """List where data comes from and must lie; with --records, open all media (exit code 9 if some are not well)."""
+    """List where data sets come from and where they must lie.
+
+    With --records, open all media that the records name.
+    The exit code is 9 if some are missing, unreadable or of another length.
+    """
     from hourllava.data.records.sources import describe_sources
 
     for line in describe_sources(root, records, media, report, processes):

@@ -7,11 +7,15 @@ import typer
 
 
 def stats(
-    source: Annotated[Path, typer.Argument(help="A folder with jsons/, or a .json, .jsonl or .parquet file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and tables.")] = Path("stats"),
-    name: Annotated[str | None, typer.Option(help="What it is called in pictures; by default as its file.")] = None,
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder with jsons/, or a .json, .jsonl or .parquet file.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the figures and tables.")] = Path("stats"),
+    name: Annotated[
+        str | None, typer.Option(help="Name of the data set in the figures.", show_default="the file's")
+    ] = None,
 ) -> None:
-    """Draw the data set's figures (PNG, SVG) and write its tables (Markdown, JSON)."""
+    """Draw figures of a data set (PNG, SVG) and write its tables (Markdown, JSON)."""
     from hourllava.data.records.statistics_report import write_statistics
 
     for line in write_statistics(source, out, name):

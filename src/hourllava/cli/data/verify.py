@@ -1,15 +1,12 @@
 """`hourllava data verify`: whether shards are whole."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from hourllava.cli import options
 
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A folder of shards, or of a stage's streams.")],
-) -> None:
-    """Check every shard: there, whole, its table of samples sound, its hashes right."""
+
+def verify(folder: options.ShardFolder) -> None:
+    """Check that every shard is there and undamaged: size, table of samples, hashes."""
     from hourllava.data.prepare.commands import run_verify
 
     for line in run_verify(folder):

@@ -1,1 +1,1 @@
-"""`hourllava eval`: benchmarks."""
+"""`hourllava eval`: measure how well a model sees, remembers and finds moments."""

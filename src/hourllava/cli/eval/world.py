@@ -1,4 +1,4 @@
-"""`hourllava eval world`: questions about held-out videos."""
+"""`hourllava eval world`: questions about MarathonWorld videos."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,34 +9,45 @@ from hourllava.cli import options
 
 
 def world(
-    out: Annotated[Path, typer.Option(help="New or empty folder, or one of an interrupted run.")],
+    out: options.WorldOut,
     model: options.Model = "nano",
     videos: Annotated[
-        int, typer.Option(help="How many; with --needles, of each length.", callback=options.between(1, 1_000_000))
+        int,
+        typer.Option(help="Number of videos; with --needles, per length.", callback=options.between(1, 1_000_000)),
     ] = 40,
     minutes: Annotated[
-        str, typer.Option(help="A range (3-60) or one number; with --needles also several: 5,60.")
+        str, typer.Option(help="Length of a video in minutes: a range or one number; with --needles a list (5,60).")
     ] = "3-60",
-    per_task: Annotated[
-        int, typer.Option(help="Questions per video, task and format.", callback=options.between(1, 100))
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Of the videos.", callback=options.between(0, options.MAX_SEED))] = 0,
-    formats: Annotated[str, typer.Option(help="Questions: open, choice, or both.")] = "both",
-    container: Annotated[str, typer.Option(help="reference (drawn when watched), mp4 or webm.")] = "reference",
-    world: Annotated[Path | None, typer.Option(help="Ask about this folder of `hourllava world make`.")] = None,
-    needles: Annotated[bool, typer.Option("--needles", help="One letter card per video, at even depths.")] = False,
-    baselines: Annotated[bool, typer.Option(help="Also ask with kept frames only, and blind.")] = True,
+    per_task: options.PerTask = 1,
+    seed: options.WorldSeed = 0,
+    formats: options.Formats = "both",
+    container: Annotated[str, typer.Option(help="mp4, webm, or reference (drawn when it is watched).")] = "reference",
+    world: Annotated[
+        Path | None, typer.Option(help="Folder of hourllava world make to ask about.", show_default="new videos")
+    ] = None,
+    needles: Annotated[
+        bool, typer.Option("--needles", help="Ask about one letter card per video, at even depths.")
+    ] = False,
+    baselines: Annotated[bool, typer.Option(help="Also ask with the kept frames only, and without a video.")] = True,
     memory_share: Annotated[
-        float, typer.Option(help="Of the frames that MemAug finds in the memory.", callback=options.between(0, 1))
+        float, typer.Option(help="Share of the frames that MemAug finds in the memory.", callback=options.between(0, 1))
     ] = 1.0,
-    forgetting: Annotated[str | None, typer.Option(help="Temporal forgetting, if another than trained with.")] = None,
+    forgetting: Annotated[
+        str | None, typer.Option(help="Temporal forgetting to use.", show_default="as the model was trained")
+    ] = None,
     memories: Annotated[
-        Path | None, typer.Option(help="Folder of memories, for models with the same vision tower: watched once.")
+        Path | None,
+        typer.Option(help="Folder of memories to share among models with one vision tower.", show_default="none"),
     ] = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
 ) -> None:
-    """Ask about held-out MarathonWorld videos: all 22 tasks, or letter cards; see docs/evaluation.md."""
+    """Ask a model about MarathonWorld videos that training does not see.
+
+    The questions cover all 22 tasks; with --needles, letter cards.
+    See docs/evaluation.md.
+    After an interruption, run the same command again to resume.
+    """
     from hourllava.evaluation.command import run_world_evaluation
 
     for line in run_world_evaluation(

@@ -1,1 +1,1 @@
-"""`hourllava world`: make MarathonWorld videos with questions, and measure blind guessing."""
+"""`hourllava world`: make MarathonWorld, long videos with known answers."""

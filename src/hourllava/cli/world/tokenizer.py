@@ -1,4 +1,4 @@
-"""`hourllava world tokenizer`: the nano model's tokenizer."""
+"""`hourllava world tokenizer`: the tokenizer of the nano model."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 
 def tokenizer(out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")]) -> None:
-    """Train the nano model's tokenizer on the world's text; the shipped one was made so."""
+    """Train the nano model's tokenizer on the texts of MarathonWorld."""
     from hourllava.world.making.tokenizer import write_nano_tokenizer
 
     typer.echo(f"{len(write_nano_tokenizer(out))} tokens")

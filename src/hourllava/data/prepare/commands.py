@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from hourllava.data.mds.format import LENGTHS_NAME
 from hourllava.data.mds.merge import merge_indexes, path_from
@@ -23,7 +23,7 @@ def run_shard(
     records: Sequence[str],
     out: Path,
     media_root: Path,
-    kind: Kind | None,
+    kind: str | None,
     records_root: Path,
     sample: str,
     part: str,
@@ -39,6 +39,8 @@ def run_shard(
         PartlyDoneError: after the last line, if some records were skipped.
         DataError: after the last line, if no record can be used; or as of `shard_records`.
     """
+    if kind not in (None, *get_args(Kind)):
+        raise ConfigError(f"--kind is {kind!r}; use one of: {', '.join(get_args(Kind))}")
     only_images = False
     sampling = Sampling.parse(sample)
     if len(records) == 1 and not Path(records[0]).suffix:
@@ -58,7 +60,7 @@ def run_shard(
         )
     settings = ShardSettings(
         files=files,
-        kind=kind,
+        kind=cast(Kind, kind),
         media_root=media_root,
         num_workers=num_workers,
         part=parse_part(part),
