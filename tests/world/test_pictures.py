@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.question_files import split_options
 from hourllava.choices import LETTERS
-from hourllava.data.records.models import split_options
 from hourllava.errors import ConfigError
 from hourllava.world import generate_script, screen_log
 from hourllava.world.making.make import MakeSettings, make_world

@@ -15,7 +15,7 @@ from conftest import GOLDEN, tiny_model
 from forking import run_python
 from hourllava.data.features.extract import make_features, run_features
 from hourllava.data.features.files import feature_size, load_features, quantize
-from hourllava.data.features.items import MAX_ATTEMPTS, find_items, hold_shard, parse_shard
+from hourllava.data.features.items import MAX_ATTEMPTS, find_items, hold_shard
 from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
 from hourllava.inference.encoder import encoder_identity
@@ -254,10 +254,6 @@ def test_names_that_collide_and_bad_options_are_refused(videos, tmp_path):
         find_items([tmp_path / "empty"], tmp_path, ".safetensors")
     items = find_items([videos, videos / "s"], tmp_path, ".pt")  # one video twice, under two names
     assert [str(item.out.relative_to(tmp_path)) for item in items][:3] == ["0.pt", "1.pt", "2.pt"]
-    assert parse_shard("3/4") == (3, 4)
-    for text in ("4/4", "1", "a/b", "-1/2", "0/0"):
-        with pytest.raises(ConfigError, match="--shard"):
-            parse_shard(text)
     for options, words in (
         ({"fps": 0.0}, "fps"), ({"decoders": 0}, "decoders"), ({"form": "released", "storage": "int8"}, "memory form")
     ):  # fmt: skip

@@ -9,7 +9,7 @@ from forking import run_python
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare.commands import merge_stage, run_merge, stage_media_root, stream_folders
-from hourllava.data.prepare.mixtures import Sampling, parse_part, published_mixture, read_mixture
+from hourllava.data.prepare.mixtures import Sampling, published_mixture, read_mixture
 from hourllava.errors import ConfigError, DataError
 
 
@@ -30,11 +30,7 @@ def test_sampling():
             Sampling.parse(text)
 
 
-def test_names_and_parts_that_do_not_exist():
-    assert parse_part("3/10") == (3, 10)
-    for wrong in ("10/10", "a", "1", "-1/3", "0/0"):
-        with pytest.raises(ConfigError, match="allowed"):
-            parse_part(wrong)
+def test_names_that_do_not_exist():
     with pytest.raises(ConfigError, match="allowed"):
         published_mixture().source("llava")
     with pytest.raises(ConfigError, match="allowed"):

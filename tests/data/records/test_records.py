@@ -6,16 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.question_files import write_question_table, write_training_records
+from data.question_files import split_options, write_question_table, write_training_records
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
-from hourllava.data.records.models import (
-    LoadReport,
-    QuestionRow,
-    iterate_questions,
-    record_line,
-    split_options,
-    training_record,
-)
+from hourllava.data.records.loading import LoadReport, iterate_questions
+from hourllava.data.records.models import QuestionRow, record_line, training_record
 from hourllava.data.records.taxonomy import TASKS, TOPICS, find_task, find_topic
 from hourllava.errors import DataError
 

@@ -32,7 +32,6 @@ from hourllava.data.features.items import (
     hold_shard,
     note_attempts,
     num_attempts,
-    parse_shard,
     refusal,
     remove_unfinished,
 )
@@ -43,6 +42,7 @@ from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneE
 from hourllava.files import remove_leftovers, replacing
 from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.locks import lock_folder
+from hourllava.parts import parse_part
 from hourllava.processes import end_with_parent
 from hourllava.video.reader import usable_cores
 
@@ -313,7 +313,7 @@ def run_features(
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
     report = make_features(
-        videos, out, model=model, fps=fps, shard=parse_shard(shard),
+        videos, out, model=model, fps=fps, shard=parse_part(shard, "--shard"),
         devices=parse_devices(devices) if devices else (), storage=cast(Storage, dtype), form=cast(Form, form),
         decoders=decoders, engine=cast(Engine, engine),
     )  # fmt: skip

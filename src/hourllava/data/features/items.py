@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hourllava.data.records.media import VIDEO_SUFFIXES, feature_name
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import DataError
 from hourllava.files import TEMPORARY_SUFFIX
 from hourllava.inference.memory_file import UNFINISHED_SUFFIX
 from hourllava.locks import lock_folder
@@ -31,18 +31,6 @@ class Item:
 
     video: Path
     out: Path
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """(index, number of shards) of `"0/4"`.
-
-    Raises:
-        ConfigError: not of that form, or the index is not below the number.
-    """
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--shard is {text!r}; use i/n with i from 0 to n-1, such as 0/4")
-    return int(index), int(count)
 
 
 def find_items(sources: Sequence[Path], out: Path, suffix: str, names: Sequence[str] | None = None) -> list[Item]:

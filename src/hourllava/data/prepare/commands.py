@@ -9,12 +9,13 @@ from typing import Any, cast
 from hourllava.data.mds.format import LENGTHS_NAME
 from hourllava.data.mds.merge import merge_indexes, path_from
 from hourllava.data.mds.reader import MdsDataset
-from hourllava.data.prepare.mixtures import Kind, Mixture, Sampling, parse_part, published_mixture, read_mixture
+from hourllava.data.prepare.mixtures import Kind, Mixture, Sampling, published_mixture, read_mixture
 from hourllava.data.prepare.shard import ShardSettings, shard_records
 from hourllava.data.records.reading import records_suffix
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
+from hourllava.parts import parse_part
 
 STREAMS_NAME = "streams.json"
 
@@ -61,7 +62,7 @@ def run_shard(
         kind=kind,
         media_root=media_root,
         num_workers=num_workers,
-        part=parse_part(part),
+        part=parse_part(part, "--part"),
         only_images=only_images,
         seed=seed,
         video_suffix=video_suffix,

@@ -185,15 +185,3 @@ def read_mixture(path: Path | None) -> Mixture:
         raise ConfigError(f"{path} is no mixture: {where}{': ' if where else ''}{message}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a mixture: {error}") from error
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """Read `k/N`: part k, from 0, of N.
-
-    Raises:
-        ConfigError: it is not that.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not int(match[1]) < int(match[2]):
-        raise ConfigError(f"part {text!r}; allowed: k/N with k from 0 to N-1, as 0/10")
-    return int(match[1]), int(match[2])

@@ -28,8 +28,8 @@ from hourllava.data.records.canonical import (
     media_names,
 )
 from hourllava.data.records.columns import id_field, media_named, told_format
+from hourllava.data.records.loading import question_rows
 from hourllava.data.records.media import find_media, is_file_name, leads_out
-from hourllava.data.records.models import question_rows
 from hourllava.data.records.options import Format, find_options, resolve
 from hourllava.data.records.reading import Entry, iterate_entries
 from hourllava.errors import DataError

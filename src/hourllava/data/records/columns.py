@@ -228,23 +228,17 @@ def _of_question(columns: _Columns, default_id: str) -> dict[str, Any]:
         columns.forget("answer_index")
         if answer is None:
             raise ValueError("a question has no answer")
-    return common | _asked(question, answer, form, options, labels, index)
+    return common | _asked(question, answer, form, options=options, labels=labels, index=index)
 
 
-def _asked(
-    question: str,
-    answer: str | None,
-    form: Format | None,
-    options: Sequence[str] = (),
-    labels: Sequence[str] = LETTERS,
-    index: int | None = None,
-) -> dict[str, Any]:
-    told = resolve(question, answer, form=form, options=options, labels=labels, index=index)
-    if told.index is None:
-        return {"question": told.question, "answer": answer, "format": "open"}
+def _asked(question: str, answer: str | None, form: Format | None, **apart: Any) -> dict[str, Any]:
+    """A question's own fields; `apart` are the options that stand apart from it, as `resolve` takes them."""
+    found = resolve(question, answer, form=form, **apart)
+    if found.index is None:
+        return {"question": found.question, "answer": answer, "format": "open"}
     return {
-        "question": told.question, "options": told.options, "answer": told.options[told.index],
-        "answer_index": told.index, "format": "choice",
+        "question": found.question, "options": found.options, "answer": found.options[found.index],
+        "answer_index": found.index, "format": "choice",
     }  # fmt: skip
 
 

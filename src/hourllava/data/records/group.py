@@ -16,14 +16,8 @@ from typing import BinaryIO
 
 from pydantic import TypeAdapter
 
-from hourllava.data.records.models import (
-    LoadReport,
-    QuestionRow,
-    TrainingRecord,
-    iterate_records,
-    joined_record,
-    record_line,
-)
+from hourllava.data.records.loading import LoadReport, iterate_records
+from hourllava.data.records.models import QuestionRow, TrainingRecord, joined_record, record_line
 from hourllava.data.records.reading import records_suffix
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import replacing

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hourllava.data.records.models import LoadReport, iterate_questions
+from hourllava.data.records.loading import LoadReport, iterate_questions
 from hourllava.data.records.taxonomy import TASKS, TOPICS
 from hourllava.errors import DataError
 
