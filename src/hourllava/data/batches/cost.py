@@ -199,8 +199,8 @@ def memory_entries(
 ) -> NDArray[np.int64]:
     """[N] memory entries of each sample: exact for videos and for images of one view.
 
-    The lengths do not tell the unpadded size of tiled images. There, the kept tokens over the kept share estimate it: up
-    to 6 % too many, because a larger share of newlines is kept, or 2 % too few.
+    The lengths do not tell the unpadded size of tiled images. For these it is an estimate, kept tokens over kept share:
+    up to 6 % too many, because a larger share of newlines is kept, or 2 % too few.
     """
     views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1].astype(np.int64)
     frames = np.where(views > 0, np.maximum(views, config.min_video_frames), 0)

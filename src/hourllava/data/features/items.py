@@ -20,7 +20,7 @@ from hourllava.inference.memory_file import UNFINISHED_SUFFIX
 from hourllava.locks import lock_folder
 
 MAX_ATTEMPTS = 5
-"""Killed runs after which a video is given up. Several, because a cluster that takes its machines back kills runs, too."""
+"""Killed runs after which a video is given up: several, because a cluster that takes machines back kills runs, too."""
 
 _LOCK = re.compile(r"\.features-(\d+)-of-(\d+)\.lock")
 
