@@ -15,7 +15,7 @@ from hourllava.errors import DataError
 
 @dataclass
 class LoadReport:
-    """What a loader could not use: columns without a meaning to us, and records without a question or a video."""
+    """The columns without a known meaning, and the records that could not be used."""
 
     num_questions: int = 0
     unmapped_columns: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ def iterate_records(path: Path, report: LoadReport) -> Iterator[list[QuestionRow
 
 
 def question_rows(record: dict[str, Any], default_id: str) -> tuple[list[QuestionRow], list[str]]:
-    """The questions of one record of any of the kinds above, and the columns that have no meaning here.
+    """The questions of one record of any of these forms, and its unused columns.
 
     Raises:
         ValueError, DataError: it cannot be mapped; the first line of the message says why.

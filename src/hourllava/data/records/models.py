@@ -42,7 +42,7 @@ class TrainingRecord(BaseModel):
 
 
 class QuestionRow(BaseModel):
-    """One question; None or empty where a file does not say. `options[answer_index]` is the answer's text."""
+    """One question; None or empty if a file does not tell a field. `options[answer_index]` is the answer's text."""
 
     model_config = ConfigDict(frozen=True)
     question_id: str
@@ -63,7 +63,7 @@ class QuestionRow(BaseModel):
 
     @property
     def media_id(self) -> str:
-        """The video's path with its source before it, which tells videos of one name apart."""
+        """The video's path with its source in front, which is unique."""
         starts_with_source = PurePosixPath(self.video).parts[0] == self.data_source
         return self.video if starts_with_source else f"{self.data_source}/{self.video}"
 

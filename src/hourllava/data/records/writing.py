@@ -14,7 +14,7 @@ _ROWS_PER_GROUP = 20_000  # held in memory at a time
 
 @contextmanager
 def training_record_file(path: Path) -> Iterator[Callable[[str], None]]:
-    """Yield what adds a record's line to a new JSON list; the file is there when the block ends."""
+    """Yield a function that adds a record's line to a new JSON list; the file exists when the block ends."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "[\n"
 
@@ -28,7 +28,7 @@ def training_record_file(path: Path) -> Iterator[Callable[[str], None]]:
 
 
 def question_schema() -> Any:
-    """The columns of the table, as Arrow wants them."""
+    """The columns of a question table, as an Arrow schema."""
     pa, _ = arrow()
     spans = pa.list_(pa.struct([("start_seconds", pa.float64()), ("end_seconds", pa.float64())]))
     kinds = {"options": pa.list_(pa.string()), "answer_index": pa.int64(), "duration_seconds": pa.float64()}
@@ -39,7 +39,7 @@ def question_schema() -> Any:
 
 
 def question_table(rows: Iterable[QuestionRow]) -> Any:
-    """Rows as an Arrow table, `evidence` a list of {start_seconds, end_seconds}: quick to send between processes."""
+    """Question rows as an Arrow table, which is fast to send between processes."""
     pa, _ = arrow()
     table = [
         row.model_dump() | {"evidence": [{"start_seconds": a, "end_seconds": b} for a, b in row.evidence]}
@@ -50,7 +50,7 @@ def question_table(rows: Iterable[QuestionRow]) -> Any:
 
 @contextmanager
 def question_table_file(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Yield what adds tables of rows to a new parquet file; how the rows are cut into tables changes no byte of it."""
+    """Yield a function that adds tables to a new parquet file; the file's bytes do not depend on the tables' sizes."""
     pa, pq = arrow()
     schema = question_schema()
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
