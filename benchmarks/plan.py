@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py                  # needs no data and no GPU, about 1 minute on one core
 
-Lengths are those of `hourllava.data.batches.published_lengths`, costs those of `hourllava.data.batches.cost` for the 7B
+Lengths are those of `benchmarks/published_lengths.py`, costs those of `hourllava.data.batches.cost` for the 7B
 model: estimated operations, not measured seconds. A step lasts as long as its slowest rank, so what the table compares
 is how much of the ranks' time is work.
 
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from hourllava.data.batches.amounts import Stream, micro_batches_for
 from hourllava.data.batches.plan import Batching, BatchPlan, PlanSettings
-from hourllava.data.batches.published_lengths import stage_3_streams
 from hourllava.model.config import HourLlavaConfig
+from published_lengths import stage_3_streams
 
 TOKEN_BUDGET = 32768
 PUBLISHED_BATCH_SAMPLES = 128

@@ -4,7 +4,7 @@
     torchrun --standalone --nproc-per-node 2 benchmarks/train.py --model hourllava-7b --batches one-each
 
 The whole trainer runs: FSDP2, fp32 weights and AdamW, bf16 computation, loader workers. Weights are random, lengths
-those of `hourllava.data.batches.published_lengths`, features and pixels one random frame again and again. Both ways
+those of `benchmarks/published_lengths.py`, features and pixels one random frame again and again. Both ways
 train on the very samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample,
 all wait for the longest, then take the next.
 
@@ -29,7 +29,6 @@ from transformers.trainer_utils import SaveStrategy
 from hourllava.data.batches.amounts import micro_batches_for
 from hourllava.data.batches.cost import estimate_costs
 from hourllava.data.batches.plan import BatchPlan, Draw, MicroBatch, PlanSettings
-from hourllava.data.batches.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
 from hourllava.model.activation_checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.head import IGNORED_LABEL
@@ -45,6 +44,7 @@ from hourllava.training.meter import peak_flops_per_second
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import Prepared, join_processes, training_arguments
 from hourllava.training.trainer import HourLlavaTrainer
+from published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
 
 PUBLISHED_BATCH_SAMPLES = 128
 NUM_SAMPLES = 20_000  # that steps are drawn from

@@ -7,7 +7,7 @@
 Random weights in bf16 and random features; the model, the kernels and the shapes are the real ones. As in stage 3 the
 vision tower is frozen and all else is trained; there is no optimizer. A video of so many minutes comes as features at
 1 FPS with 300 tokens of text, 100 of them supervised. `mixture` is a packed row of at most 32,768 tokens from the batch
-plan, with lengths like the published ones (`hourllava.data.batches.published_lengths`): texts, images as pixels, short
+plan, with lengths like the published ones (`benchmarks/published_lengths.py`): texts, images as pixels, short
 and long videos as features; the mean of several rows. Columns:
 
     forward ms, backward ms, step ms    medians
@@ -40,7 +40,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from first_token import random_model
 from hourllava.data.batches.cost import Lengths, estimate_costs
 from hourllava.data.batches.plan import BatchPlan, PlanSettings
-from hourllava.data.batches.published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
 from hourllava.model.activation_checkpointing import Checkpointing, checkpoint_activations
 from hourllava.model.attention import Segments
 from hourllava.model.batch import VisualSample, batch_visuals
@@ -54,6 +53,7 @@ from hourllava.model.layout import (
     video_layout,
 )
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
 
 PEAK_FLOPS = 989e12
 TEXT_TOKENS, SUPERVISED_SHARE = 300, 1 / 3

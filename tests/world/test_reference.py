@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hourllava.data.records.models import LoadReport, iterate_questions
+from hourllava.data.records.loading import LoadReport, iterate_questions
 from hourllava.errors import ConfigError, DataError, VideoError
 from hourllava.locks import lock_folder
 from hourllava.video import read_frames

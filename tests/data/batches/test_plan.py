@@ -1,6 +1,8 @@
 """The batch plan: every sample once, the same for any number of ranks, full, balanced, resumable."""
 
 import itertools
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 
 from hourllava.data.batches.amounts import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
 from hourllava.data.batches.plan import BatchPlan, PlanSettings
-from hourllava.data.batches.published_lengths import STAGE_3_SAMPLES, stage_3_streams
 from hourllava.errors import ConfigError, DataError
 from hourllava.model.config import HourLlavaConfig
+
+PUBLISHED = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "published_lengths.py"))
+STAGE_3_SAMPLES, stage_3_streams = PUBLISHED["STAGE_3_SAMPLES"], PUBLISHED["stage_3_streams"]
 
 WORLD_SIZES = (1, 2, 4, 8)
 

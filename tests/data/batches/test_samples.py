@@ -339,6 +339,14 @@ def test_measuring_goes_on_where_it_was_stopped(folder, encode, tmp_path, monkey
     assert len(measured) == 3 + 2
 
 
+def test_copies_for_other_processes_measure_the_same(folder, encode):
+    dataset = MdsDataset(folder)
+    there, encode_there = pickle.loads(pickle.dumps((dataset, encode)))
+    for number in (0, 1, 3):
+        assert encode_there.lengths(there.row(number)) == encode.lengths(dataset.row(number))
+
+
+@pytest.mark.slow
 def test_processes_change_nothing(folder, encode, tmp_path, monkeypatch):
     monkeypatch.setattr(lengths_module, "PIECE_ROWS", 2)
     one = stream_lengths(MdsDataset(folder), encode, tmp_path / "a", num_processes=1)

@@ -1,17 +1,15 @@
 """Mixtures: the published one, one's own, and merging the parts of a stage, killed at any moment."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from data.shard_rows import contents
+from forking import run_python
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare.commands import merge_stage, run_merge, stage_media_root, stream_folders
-from hourllava.data.prepare.mixtures import Sampling, parse_part, published_mixture, read_mixture
+from hourllava.data.prepare.mixtures import Sampling, published_mixture, read_mixture
 from hourllava.errors import ConfigError, DataError
 
 
@@ -32,11 +30,7 @@ def test_sampling():
             Sampling.parse(text)
 
 
-def test_names_and_parts_that_do_not_exist():
-    assert parse_part("3/10") == (3, 10)
-    for wrong in ("10/10", "a", "1", "-1/3", "0/0"):
-        with pytest.raises(ConfigError, match="allowed"):
-            parse_part(wrong)
+def test_names_that_do_not_exist():
     with pytest.raises(ConfigError, match="allowed"):
         published_mixture().source("llava")
     with pytest.raises(ConfigError, match="allowed"):
@@ -222,10 +216,7 @@ def kill_the_merge(tmp_path, num_kills):
             for k in range(60):
                 writer.write({"a": f"{part.folder} {k}"}, (1, 1, 1))
         (folder / "lengths.json").write_text('{"questions": "conversation"}')
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(num_kills)],
-        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_python(KILLED, num_kills, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "whole")) == 2 * 3 + 1

@@ -4,16 +4,15 @@ import json
 import math
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from data.mixed_world import NUM_CLIPS, NUM_PAIRS, NUM_PICTURES, NUM_TEXTS, make_data, save, turns
+from data.mixed_world import NUM_CLIPS, NUM_PAIRS, NUM_PICTURES, NUM_TEXTS, save, turns
 from data.shard_rows import contents
+from forking import run_python
 from hourllava.cli.main import app
 from hourllava.data.batches.amounts import Stream
 from hourllava.data.batches.cost import estimate_costs
@@ -33,14 +32,6 @@ SHARDS = Path("VideoMarathon/sharding")
 @pytest.fixture(scope="module")
 def processor():
     return load_processor("nano")
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory):
-    """A data folder with raw files only; tests copy it."""
-    root = tmp_path_factory.mktemp("raw") / "data"
-    make_data(root)
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -425,10 +416,7 @@ def check_kills(raw, tmp_path, stage, num_kills):
     """Kill `data prepare` at random moments, each time going on; the end is that of a run left alone."""
     for name in ("raw", "whole", "killed"):
         shutil.copytree(raw, tmp_path / name / "data")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, stage, str(num_kills)],
-        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    done = run_python(KILLED, stage, num_kills, cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr
     whole, killed = (contents(tmp_path / name) for name in ("whole", "killed"))
     assert killed.keys() == whole.keys()

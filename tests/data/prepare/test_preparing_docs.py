@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from data.mixed_world import MIXTURE, NUM_VIDEOS, make_data, save, turns
+from data.mixed_world import MIXTURE, NUM_VIDEOS, save, turns
 from hourllava.cli.main import app
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
@@ -38,10 +38,10 @@ def invoke(arguments):
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(raw, tmp_path, monkeypatch):
     """The current folder holds the data folder of the documents."""
     monkeypatch.chdir(tmp_path)
-    make_data(Path("data"))
+    shutil.copytree(raw, "data")
     shutil.copy("data/VideoMarathon/jsons/videomarathon.json", "in.json")
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cli_support import COMMAND, environment, hourllava
 from data.shard_rows import contents
+from forking import run_hourllava, start_hourllava, start_python
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare import shard as shard_module
@@ -292,24 +290,23 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
     save(tmp_path / "records.json", records)
     arguments = ["data", "shard", tmp_path / "records.json", "--media", tmp_path / "media", "--kind", "video"]
     arguments += ["--workers", 2, "--size-limit-mib", 1, "--part", "1/2"]
-    variables = environment(tmp_path / "cache") | {"HOURLLAVA_TEST": str(tmp_path)}
     start = time.monotonic()
-    result = hourllava(*arguments, "--out", tmp_path / "alone", cache=tmp_path / "cache")
+    result = run_hourllava(*arguments, "--out", tmp_path / "alone", cache=tmp_path / "cache")
     whole_seconds = time.monotonic() - start
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert "records were skipped" in result.stderr
     rng = random.Random(seed)
     kills = 0
     while kills < num_kills:
-        command = [*COMMAND, *map(str, arguments), "--out", str(tmp_path / "killed")]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=variables)
-        time.sleep(rng.uniform(0, whole_seconds))
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == PartlyDoneError.exit_code:  # it was faster: once more from the beginning
+        with start_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache") as process:
+            time.sleep(rng.uniform(0, whole_seconds))
+            process.kill()
+            code = process.wait()
+        if code == PartlyDoneError.exit_code:  # it was faster: once more from the beginning
             shutil.rmtree(tmp_path / "killed")
         else:
             kills += 1
-    result = hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache")
+    result = run_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache")
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
 
@@ -340,29 +337,24 @@ with ShardWriter(Path(sys.argv[1]), {"a": "str"}, size_limit_bytes=3000, hashes=
 
 
 def kill_the_writer(tmp_path, num_kills, seed):
-    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def write(folder):
+        with start_python(_SLOW_WRITER, folder) as process:
+            assert process.wait() == 0, process.stderr
 
-    def start(folder):
-        command = [COMMAND[0], "-c", _SLOW_WRITER, folder]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, env=variables)
-
-    alone = start(tmp_path / "alone")
-    alone.communicate()
-    assert alone.returncode == 0
+    write(tmp_path / "alone")
     rng, kills = random.Random(seed), 0
     while kills < num_kills:
-        process = start(tmp_path / "killed")
-        process.stdout.readline()  # importing takes longer than writing: wait until it is over
-        time.sleep(rng.uniform(0, 0.05))
-        process.kill()
-        process.stdout.close()
-        if process.wait() == PartlyDoneError.exit_code:  # it was faster: once more from the beginning
+        with start_python(_SLOW_WRITER, tmp_path / "killed") as process:
+            while "started" not in process.stdout and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(rng.uniform(0, 0.05))
+            process.kill()
+            code = process.wait()
+        if code == 0:  # it was faster: once more from the beginning
             shutil.rmtree(tmp_path / "killed")
         else:
             kills += 1
-    last = start(tmp_path / "killed")
-    last.communicate()
-    assert last.returncode == 0
+    write(tmp_path / "killed")
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
 
 
@@ -466,14 +458,14 @@ def test_options_that_do_not_go_together(tmp_path):
 def test_commands(tmp_path):
     save(tmp_path / "records.json", video_records(tmp_path / "media", 6, missing=(2,)))
     arguments = ("data", "shard", tmp_path / "records.json", "--media", tmp_path / "media", "--kind", "video")
-    result = hourllava(*arguments, "--out", tmp_path / "out", cache=tmp_path)
+    result = run_hourllava(*arguments, "--out", tmp_path / "out", cache=tmp_path)
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert result.stdout == f"{tmp_path / 'out'}: 5 samples\n"
     ledger = tmp_path / "out" / "skipped.jsonl"
     assert result.stderr.splitlines()[-1] == f"error: 1 records were skipped; the reasons are in {ledger}"
-    result = hourllava("data", "merge", tmp_path / "out", cache=tmp_path)
+    result = run_hourllava("data", "merge", tmp_path / "out", cache=tmp_path)
     assert result.stdout == f"{tmp_path / 'out'}: 5 samples\n"
-    result = hourllava("data", "merge", tmp_path / "media", cache=tmp_path)
+    result = run_hourllava("data", "merge", tmp_path / "media", cache=tmp_path)
     assert result.returncode == DataError.exit_code
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1

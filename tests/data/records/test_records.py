@@ -6,18 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.question_files import write_question_table, write_training_records
+from data.question_files import split_options, write_question_table, write_training_records
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
-from hourllava.data.records.models import (
-    LoadReport,
-    QuestionRow,
-    iterate_questions,
-    record_line,
-    split_options,
-    training_record,
-)
+from hourllava.data.records.group import run_group
+from hourllava.data.records.loading import LoadReport, iterate_questions
+from hourllava.data.records.models import QuestionRow, record_line, training_record
+from hourllava.data.records.statistics_report import write_statistics
 from hourllava.data.records.taxonomy import TASKS, TOPICS, find_task, find_topic
-from hourllava.errors import DataError
+from hourllava.errors import DataError, PartlyDoneError
 
 OPEN = QuestionRow(
     question_id="q1", video="panda/a.mp4", data_source="panda", format="open", question="What is it?", answer="a cat",
@@ -148,7 +144,6 @@ def test_what_cannot_be_mapped_is_counted_and_never_guessed(tmp_path):
     [
         ("a.json", b'{"a": 1}', "holds an object"),
         ("a.json", b"[1, 2", "cannot be read"),
-        ("a.jsonl", b"{}\n{", "cannot be read"),
         ("a.parquet", b"not parquet", "cannot be read"),
         ("a.csv", b"", r"use \.json"),
         ("a.json", b"\xff\xfe", "holds something else"),
@@ -159,6 +154,25 @@ def test_unreadable_files_get_one_clear_line(tmp_path, name, content, words):
     with pytest.raises(DataError, match=words) as caught:
         load(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_damaged_record_is_counted_and_costs_only_itself(suffix, tmp_path):
+    good = json.dumps({"id": "1", "video": "s/v.mp4", "question": "Which?", "answer": "this"})
+    lines = [good, good.replace('"answer":', '"answer"'), good]
+    path = tmp_path / f"a{suffix}"
+    path.write_text("\n".join(lines) if suffix == ".jsonl" else "[" + ",\n".join(lines) + "]")
+    report = LoadReport()
+    assert len(list(iterate_questions(path, report))) == 2
+    (line,) = report.lines()
+    assert line.startswith("a record cannot be read (not JSON: ")
+    assert line.endswith("): 1 records, the first is number 2")
+    grouped = tmp_path / "grouped.json"
+    with pytest.raises(PartlyDoneError, match=r"1 records of .* could not be used; the others are in"):
+        list(run_group(path, grouped, 5, 0))
+    assert len(json.loads(grouped.read_text())) == 1
+    with pytest.raises(PartlyDoneError, match=r"1 records of .* could not be used; all others are counted"):
+        list(write_statistics(path, tmp_path / "stats"))
 
 
 def question(tmp_path, **columns):

@@ -1,21 +1,23 @@
 """Statistics: the counts are those of the files, the pictures exist, and what is not known is said."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
+from typer.testing import CliRunner
 
 from data.question_files import write_question_table
+from hourllava.cli.main import app
 from hourllava.data.records.models import QuestionRow
-from hourllava.data.records.statistics import Statistics, collect_statistics
+from hourllava.data.records.statistics import PUBLISHED, Statistics, collect_statistics
+from hourllava.data.records.statistics_figures import draw_panels
 from hourllava.data.records.statistics_report import (
     comparison_rows,
     markdown_report,
     write_statistics,
 )
 from hourllava.errors import DataError
+from hourllava.plotting import OTHER, OWN, TOPIC_COLOURS
 
 
 def row(k: int, **changes) -> QuestionRow:
@@ -27,15 +29,25 @@ def row(k: int, **changes) -> QuestionRow:
     return QuestionRow.model_validate(values | changes)
 
 
-@pytest.fixture
-def data_set(tmp_path):
-    (tmp_path / "jsons").mkdir()
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "jsons").mkdir()
     rows = [row(k) for k in range(10)]
     rows += [row(k, format="choice", options=("x", "y"), answer="y", answer_index=1) for k in range(10, 15)]
-    write_question_table(rows, tmp_path / "jsons/questions.parquet")
+    write_question_table(rows, folder / "jsons/questions.parquet")
     captions = [{"video": f"{k}", "events": [{}] * (k + 3)} for k in range(4)]
-    (tmp_path / "jsons/captions.jsonl").write_text("\n".join(json.dumps(line) for line in captions))
-    return tmp_path
+    (folder / "jsons/captions.jsonl").write_text("\n".join(json.dumps(line) for line in captions))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(data_set, tmp_path_factory):
+    """What the command has written, and what it has printed."""
+    out = tmp_path_factory.mktemp("stats")
+    result = CliRunner().invoke(app, ["data", "stats", str(data_set), "--out", str(out), "--name", "Ours"])
+    assert result.exit_code == 0, result.output
+    return out, result.stdout.splitlines()
 
 
 def test_counts(data_set):
@@ -49,29 +61,40 @@ def test_counts(data_set):
     assert statistics.videos_per_event_count == {3: 1, 4: 1, 5: 1, 6: 1}
 
 
-def test_every_picture_and_table_is_written(data_set, tmp_path):
-    out = tmp_path / "stats"
-    lines = list(write_statistics(data_set, out, "Ours"))
+def test_every_picture_and_table_is_written(written):
+    out, lines = written
     assert lines[0] == "4 videos, 10 open-ended and 5 multiple-choice questions"
     assert {path.name for path in out.iterdir()} == {
         *(f"{stem}.{ending}" for stem in ("statistics", "taxonomy", "comparison") for ending in ("png", "svg")),
         "statistics.md", "statistics.json",
     }  # fmt: skip
-    for stem in ("statistics", "taxonomy", "comparison"):
+    # The bars of the only source and topic, the head of that topic's card, the band under this data set's row.
+    for stem, colour, least_pixels in (
+        ("statistics", OWN, 20_000), ("statistics", TOPIC_COLOURS["scene"], 5_000), ("statistics", OTHER, 10_000),
+        ("taxonomy", TOPIC_COLOURS["scene"], 30_000), ("comparison", "#e4ecf5", 50_000),
+    ):  # fmt: skip
         with Image.open(out / f"{stem}.png") as image:
-            colours = image.convert("RGB").getcolors(1 << 24)
-            assert colours is not None
-            assert len(colours) > 50
+            counts = {pixel: count for count, pixel in image.convert("RGB").getcolors(1 << 24)}
+        assert counts.get(ImageColor.getrgb(colour), 0) > least_pixels, (stem, colour)
     assert Statistics.model_validate_json((out / "statistics.json").read_text()).num_videos == 4
     svg = (out / "taxonomy.svg").read_text()
     assert all(task in svg for task in ("Scene Transition", "Overall Summarization", "short", "long"))
 
 
-def test_pictures_are_reproducible(data_set, tmp_path):
-    for name in ("a", "b"):
-        list(write_statistics(data_set, tmp_path / name, "Ours"))
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+def test_the_bars_are_the_counts(data_set):
+    source, topic, length, events = draw_panels(collect_statistics(data_set, "Ours")[0]).axes
+    assert source.patches[0].get_width() == 100
+    widths = {bar.get_width() for bar in topic.patches}
+    assert {100, *PUBLISHED["topic_percent"].values()} <= widths
+    heights = [bar.get_height() for bar in length.patches[:12]]
+    assert heights == [25, 0, 0, 0, 25, 0, 0, 0, 25, 0, 0, 25]
+    assert [bar.get_height() for bar in events.patches] == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_pictures_are_reproducible(data_set, written, tmp_path):
+    list(write_statistics(data_set, tmp_path / "again", "Ours"))
+    for path in (tmp_path / "again").iterdir():
+        assert path.read_bytes() == (written[0] / path.name).read_bytes()
 
 
 def test_the_comparison_has_the_four_published_sets_and_this_one(data_set):
@@ -87,10 +110,15 @@ def test_published_records_without_lengths_and_topics_say_so(tmp_path):
     record = {"id": "1", "data_source": "panda", "video": "panda/1.mp4", "conversations": turns}
     path = tmp_path / "videomarathon.json"
     path.write_text(json.dumps([record]))
-    lines = list(write_statistics(path, tmp_path / "stats", "Published"))
-    assert "length unknown for 1 of 1 videos" in lines
-    assert "event counts unknown: no captions.jsonl beside the questions" in lines
-    assert "topic unknown for 1 of 1 questions" in lines
+    statistics, _ = collect_statistics(path, "Published")
+    assert statistics.notes == [
+        "length unknown for 1 of 1 videos",
+        "event counts unknown: no captions.jsonl beside the questions",
+        "topic unknown for 1 of 1 questions",
+    ]
+    _, _, length, events = draw_panels(statistics).axes
+    assert [text.get_text() for text in length.texts] == ["the files do not give lengths"]
+    assert [text.get_text() for text in events.texts] == ["the files do not give events"]
 
 
 def test_very_long_videos_are_drawn_too(tmp_path):
@@ -98,7 +126,9 @@ def test_very_long_videos_are_drawn_too(tmp_path):
     write_question_table(rows, tmp_path / "q.parquet")
     statistics, _ = collect_statistics(tmp_path / "q.parquet", "Long")
     assert sum(statistics.videos_per_bin()) == 4
-    assert list(write_statistics(tmp_path / "q.parquet", tmp_path / "stats", "Long"))
+    bars = draw_panels(statistics).axes[2].patches
+    assert len(bars) <= 24
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(100)
 
 
 def test_folders_without_questions_get_one_clear_line(tmp_path):
@@ -107,19 +137,8 @@ def test_folders_without_questions_get_one_clear_line(tmp_path):
     (tmp_path / "videomarathon.json").write_text("[]")
     with pytest.raises(DataError, match="it is empty"):
         collect_statistics(tmp_path, "x")
-
-
-def test_the_command(data_set, tmp_path):
-    command = [sys.executable, "-c", "from hourllava.cli.main import run; run()", "data", "stats"]
-    done = subprocess.run(
-        [*command, str(data_set), "--out", str(tmp_path / "s")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "4 videos" in done.stdout
-    done = subprocess.run([*command, str(tmp_path / "none")], capture_output=True, text=True, check=False)
-    assert done.returncode == 6
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+    result = CliRunner().invoke(app, ["data", "stats", str(tmp_path / "none")])
+    assert isinstance(result.exception, DataError)  # printed as one line by hourllava.cli.main.run
 
 
 def test_a_strangers_data_is_called_by_its_file_and_not_marathonworld(tmp_path):

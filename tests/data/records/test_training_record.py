@@ -163,7 +163,7 @@ NAMES = ["id", "video", "image", "images", "videos", "conversations", "messages"
 NAMES += ["options", "option_a", "option_b", "label", "answer_index", "duration", "evidence", "question_type", "uid"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(NAMES), CELLS, max_size=7))
 def test_records_of_any_cells_end_in_problems_not_in_exceptions(tmp_path_factory, record):
     path = tmp_path_factory.mktemp("cells") / "in.jsonl"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.question_files import split_options
 from hourllava.choices import LETTERS
-from hourllava.data.records.models import LoadReport, iterate_questions, split_options
+from hourllava.data.records.loading import LoadReport, iterate_questions
 from hourllava.video.drawn import open_drawn
 from hourllava.world import generate_script
 from hourllava.world.captions import generate_captions

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from data.question_files import split_options
 from forking import ForkedProcess, start_python
 from hourllava.cli.main import run
-from hourllava.data.records.models import LoadReport, iterate_questions, question_rows, split_options
+from hourllava.data.records.loading import LoadReport, iterate_questions, question_rows
 from hourllava.errors import ConfigError
 from hourllava.world.captions import Captions, generate_captions
 from hourllava.world.generate import DIFFICULTIES, generate_script

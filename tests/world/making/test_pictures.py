@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.question_files import split_options
 from hourllava.choices import LETTERS
-from hourllava.data.records.models import split_options
 from hourllava.errors import ConfigError
 from hourllava.world.making.make import MakeSettings, make_world
 from hourllava.world.making.pictures import PictureSettings, _Job, _make_record, make_picture_settings, make_pictures

@@ -1,4 +1,4 @@
-"""Streams: the sources of a training mixture, and how many samples of each an epoch takes."""
+"""Streams of a training run, and how many samples of each an epoch takes."""
 
 import dataclasses
 import math
@@ -13,17 +13,17 @@ from hourllava.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Samples of one source, and how many of them an epoch takes.
+    """The samples of one stream, and how many of them an epoch takes.
 
-    Give at most one of `proportion`, `repeat` and `choose`; with none of them every sample comes once. Samples come
-    equally often, but for a remainder that is drawn anew each epoch.
+    Give at most one of `proportion`, `repeat` and `choose`; without them, an epoch takes every sample once. All samples
+    come equally often, except for a remainder that each epoch draws anew.
 
     Attributes:
         name: for messages.
         lengths: [N, 3], see `hourllava.data.batches.cost`.
         costs: [N] estimated operations of each sample.
-        proportion: weight among the streams, of an epoch as long as all streams together; for all streams or none.
-        repeat: how often an epoch takes the stream; 0.5 takes half of it.
+        proportion: weight among the streams; an epoch is then as long as all streams together. For all streams or none.
+        repeat: how often an epoch takes each sample; 0.5 takes half of the stream.
         choose: how many samples an epoch takes.
     """
 
@@ -51,7 +51,7 @@ class Stream:
 
     @property
     def is_left_out(self) -> bool:
-        """Whether its amount is 0, on purpose."""
+        """Whether its amount was set to 0."""
         return 0 in (self.proportion, self.repeat, self.choose)
 
 
@@ -99,7 +99,7 @@ def check_fits(stream: Stream, token_budget: int) -> None:
 
 
 def draw_samples(num_samples: int, amount: int, rng: np.random.Generator) -> Ints:
-    """[amount] samples: each equally often, a random part of them once more."""
+    """[amount] samples: each equally often, and a random part of them once more."""
     whole, rest = divmod(amount, num_samples)
     every = np.tile(np.arange(num_samples), whole)
     return np.concatenate([every, rng.permutation(num_samples)[:rest]]) if rest else every
@@ -116,10 +116,10 @@ def micro_batches_for(
     """Micro-batches per step for a global batch given in samples or in tokens.
 
     Args:
-        streams: of the plan; they tell how many tokens a sample has on average.
+        streams: of the plan; from them follow the mean tokens of a sample.
         token_budget: of a micro-batch.
-        mean_samples, mean_tokens: of a step on average; one of the two.
-        multiple_of: result is the nearest multiple of this, at least once; the largest number of ranks to train on.
+        mean_samples, mean_tokens: mean of a step; give one of the two.
+        multiple_of: the result is the nearest multiple of this above 0; the largest number of ranks to train on.
     """
     mean_tokens = _mean_tokens(streams, mean_samples, mean_tokens)
     return max(round(mean_tokens / token_budget / multiple_of), 1) * multiple_of
@@ -133,9 +133,9 @@ def row_tokens_for(
     mean_tokens: float | None = None,
     multiple_of: int = 1,
 ) -> int:
-    """Most tokens of a micro-batch: the budget, or less where a step of full rows would hold twice what is asked for.
+    """Maximum tokens of a micro-batch: the budget, or less if a step of full micro-batches would be twice too large.
 
-    It is never less than the longest sample has.
+    It is never less than the tokens of the longest sample.
 
     Args:
         as of `micro_batches_for`.
@@ -150,7 +150,7 @@ def row_tokens_for(
 
 
 def _mean_tokens(streams: Sequence[Stream], mean_samples: float | None, mean_tokens: float | None) -> float:
-    """Of a step that is given in samples or in tokens."""
+    """Mean tokens of a step that is given in samples or in tokens."""
     if (mean_samples is None) == (mean_tokens is None):
         raise ConfigError("give the global batch in samples or in tokens, one of the two")
     if mean_tokens is not None:

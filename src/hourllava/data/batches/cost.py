@@ -1,11 +1,11 @@
-"""What training on a sample costs, in floating-point operations, from its lengths alone.
+"""The training cost of a sample in floating-point operations, from its lengths alone.
 
-The batch plan balances ranks by this. Tokens are no measure of it: MemAug compares every kept token and question token
-with every memory entry, so with the 7B model a token of an hour-long video costs over twice a token of text. Matrix
-products and attention are counted, one multiply-add as two operations; norms, activations and embeddings, below one
-percent, are not. A test holds the sums against torch's FlopCounterMode.
+The batch plan balances ranks by cost, because tokens do not measure it: MemAug compares every kept token and question
+token with every memory entry, so with the 7B model a token of an hour-long video costs over twice a token of text. The
+sums count matrix products and attention, a multiply-add as two operations. They leave out norms, activations and
+embeddings, which are below one percent. A test compares them with torch's FlopCounterMode.
 
-Shapes: N samples. Lengths are the rows of a shard folder's `lengths.npy`, int32 [N, 3]: views given to the vision tower
+Shapes: N samples. Lengths are those of a shard folder's `lengths.npy`, int32 [N, 3]: views given to the vision tower
 (frames of a video, tiles or pictures of an image record, 0 for text), kept visual tokens, text tokens.
 """
 
@@ -26,12 +26,12 @@ Flops = NDArray[np.float64]
 """[N] floating-point operations, or a part of them, of each sample."""
 
 SUPERVISED_SHARE = 0.5
-"""Assumed share of a sample's text tokens that are answers: `lengths.npy` does not tell them apart."""
+"""Assumed share of answers in a sample's text tokens: `lengths.npy` does not separate answers from questions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedParts:
-    """Which parts get gradients; the defaults are those of stage 3. The head belongs to the language model."""
+    """The parts that get gradients, by default those of stage 3. The head belongs to the language model."""
 
     vision_tower: bool = False
     projector: bool = True
@@ -58,6 +58,44 @@ class SampleCosts:
         """[N] all parts together."""
         parts: list[Flops] = [getattr(self, field.name) for field in dataclasses.fields(self)]
         return np.sum(parts, axis=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Passes:
+    """How often the operations of each part run in one forward and one backward pass.
+
+    A matrix product runs once forward, once for its input's gradient if an earlier part is trained, once for its
+    weight's gradient if its own part is trained, and once more if it is computed again in the backward pass. Attention
+    has two inputs and no weight.
+    """
+
+    vision_tower: int
+    projector_in: int
+    projector_out: int
+    memory_keys_values: int
+    memaug_linear: int
+    memaug_attention: int
+    decoder_linear: int
+    decoder_attention: int
+    head: int
+
+    @classmethod
+    def of(cls, trained: TrainedParts, checkpointing: bool) -> "_Passes":
+        again = int(checkpointing)
+        before_projector = trained.vision_tower
+        before_memaug = before_projector or trained.projector
+        before_decoder = before_memaug or trained.memaug or trained.language_model
+        return cls(
+            vision_tower=3 if trained.vision_tower else 1,
+            projector_in=1 + before_projector + trained.projector,
+            projector_out=1 + before_memaug + trained.projector,
+            memory_keys_values=1 + before_memaug + trained.memaug,
+            memaug_linear=1 + again + before_decoder + trained.memaug,
+            memaug_attention=1 + again + 2 * before_decoder,
+            decoder_linear=1 + again + before_decoder + trained.language_model,
+            decoder_attention=1 + again + 2 * before_decoder,
+            head=2 + before_decoder + trained.language_model,
+        )
 
 
 def check_lengths(lengths: ArrayLike, name: str) -> Lengths:
@@ -100,13 +138,12 @@ def estimate_costs(
         lengths: [N, 3], see the module.
         config: of the model.
         is_video: [N] whether the views are frames of a video (pooled) or of images (not pooled).
-        encoded: [N] whether the views come as features, past the vision tower.
-        num_questions: [N] that are asked apart, each a sample of its own, all of one memory; see `questions_apart`.
+        encoded: [N] whether the views come as features, so that the vision tower does not run.
+        num_questions: [N] questions that are samples of their own and share one memory; see `questions_apart`.
         trained: which parts get gradients; those of stage 3 if None.
         checkpointing: decoder layers and MemAug blocks are computed again in the backward pass.
-        supervised_share: of the text tokens: they are no queries of MemAug, and the head sees only them.
+        supervised_share: share of supervised text tokens: MemAug has no queries for them, the head sees only them.
     """
-    trained = trained or TrainedParts()
     views, kept, text = (column.astype(np.float64) for column in lengths.T)
     patches = views * np.where(is_video, config.video_frame_tokens, config.patch_grid**2)
     of_one = np.stack([lengths[:, 0], lengths[:, 1] // num_questions, lengths[:, 2] // num_questions], axis=1)
@@ -123,44 +160,32 @@ def estimate_costs(
     group_width = num_groups * (width // num_heads)
     num_blocks = config.memaug.num_blocks
 
-    # A product costs once forward, once for its input's gradient if something before it is trained, once for its
-    # weight's gradient, and once more if it is computed again. Attention has two inputs and no weight.
-    again = int(checkpointing)
-    before_projector = trained.vision_tower
-    before_memaug = before_projector or trained.projector
-    before_decoder = before_memaug or trained.memaug or trained.language_model
-    memaug_linear_passes = 1 + again + before_decoder + trained.memaug
-    memaug_attention_passes = 1 + again + 2 * before_decoder
-    decoder_passes = 1 + again + before_decoder + trained.language_model
-
+    passes = _Passes.of(trained or TrainedParts(), checkpointing)
     return SampleCosts(
-        vision_tower=np.where(encoded, 0.0, views) * _flops_per_view(config) * (3 if trained.vision_tower else 1),
+        vision_tower=np.where(encoded, 0.0, views) * _flops_per_view(config) * passes.vision_tower,
         projector=2 * patches * width
-        * (
-            config.vision_feature_width * (1 + before_projector + trained.projector)
-            + width * (1 + before_memaug + trained.projector)
-        ),
-        memory_keys_values=2 * patches * width * 2 * group_width * num_blocks * (1 + before_memaug + trained.memaug),
+        * (config.vision_feature_width * passes.projector_in + width * passes.projector_out),
+        memory_keys_values=2 * patches * width * 2 * group_width * num_blocks * passes.memory_keys_values,
         memaug_linear=2 * queries * width * (4 * width + 2 * group_width + 2 * config.memaug.mlp_ratio * width)
-        * num_blocks * memaug_linear_passes,
-        memaug_self_attention=4 * queries * queries / num_questions * width * num_blocks * memaug_attention_passes,
-        memaug_cross_attention=4 * queries * memory * width * num_blocks * memaug_attention_passes,
+        * num_blocks * passes.memaug_linear,
+        memaug_self_attention=4 * queries * queries / num_questions * width * num_blocks * passes.memaug_attention,
+        memaug_cross_attention=4 * queries * memory * width * num_blocks * passes.memaug_attention,
         decoder_linear=2 * tokens * width
         * (2 * decoder_query_width + 2 * decoder_group_width + 3 * decoder.intermediate_size)
-        * decoder.num_hidden_layers * decoder_passes,
+        * decoder.num_hidden_layers * passes.decoder_linear,
         decoder_attention=4 * (tokens * tokens / 2) / num_questions * decoder_query_width
-        * decoder.num_hidden_layers * (1 + again + 2 * before_decoder),
+        * decoder.num_hidden_layers * passes.decoder_attention,
         # The head computes its logits again in any case (`hourllava.model.head`).
-        head=2 * supervised * width * decoder.vocab_size * (2 + before_decoder + trained.language_model),
+        head=2 * supervised * width * decoder.vocab_size * passes.head,
     )  # fmt: skip
 
 
 def questions_apart(
     lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """[N] questions of each row that are asked apart: the kept tokens of all of them over those of one.
+    """[N] questions of each row that are samples of their own: the row's kept tokens over those of one question.
 
-    Exact for videos and images of one view; for tiled images near.
+    Exact for videos and images of one view, an estimate for tiled images.
     """
     views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1]
     frames, place = np.unique(views, return_inverse=True)
@@ -174,8 +199,8 @@ def memory_entries(
 ) -> NDArray[np.int64]:
     """[N] memory entries of each sample: exact for videos and for images of one view.
 
-    For tiled images, whose unpadded size the lengths do not tell, it is what the kept tokens are a share of: up to 6 %
-    too many, because newlines are kept in a larger share, or 2 % too few.
+    The lengths do not tell the unpadded size of tiled images. For these it is an estimate, kept tokens over kept share:
+    up to 6 % too many, because a larger share of newlines is kept, or 2 % too few.
     """
     views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1].astype(np.int64)
     frames = np.where(views > 0, np.maximum(views, config.min_video_frames), 0)

@@ -1,8 +1,8 @@
-"""Lengths of every row of a data set, which the batch plan is made from: those beside the shards, or measured once.
+"""Lengths of all shard rows of a data set, for the batch plan: read beside the shards, or measured once.
 
-`lengths.npy` beside an index counts only with `lengths.json` beside it that says it was measured for this tokenizer,
-these sizes and these questions (`RowEncoder.settings`). Otherwise all rows are measured, by several processes; a piece
-of rows at a time is kept in a cache folder, so that a run that was stopped goes on.
+`lengths.npy` beside an index counts only if `lengths.json` names the same tokenizer, sizes and choice of questions
+(`RowEncoder.settings`). Otherwise several processes measure all shard rows. Each measured piece is kept in a cache
+folder, so a run that was stopped goes on from there.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from hourllava.model.processor import HourLlavaProcessor
 from hourllava.processes import run_jobs, worker_pool
 
 UNKNOWN = (0, 0, 1)
-"""Of a row that cannot be measured: nothing real is as short. The loader finds it longer, or fails, and notes it."""
+"""The lengths of a row that cannot be measured; no real row is as short. The loader fails on it and notes it."""
 
 PIECE_ROWS = 1024
 CACHE_NAME = "lengths.partial"
@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num_processes: int) -> Lengths:
     """int32 [N, 3]: views, kept visual tokens and text tokens of every row.
 
-    Args:
-        dataset: shards that the encoder's model is to be trained on.
-        encoder: of that model.
-        cache: folder for lengths that are measured.
-        num_processes: that measure.
+    A row that cannot be measured is `UNKNOWN`. It is warned of, and the next call measures it again.
 
-    A row that cannot be measured is `UNKNOWN`: warned of, and measured again by the next call.
+    Args:
+        dataset: training shards.
+        encoder: of the model that is trained.
+        cache: folder for measured lengths.
+        num_processes: that measure.
 
     Raises:
         DataError: the cache cannot be written, or a measuring process was killed.
@@ -68,7 +68,7 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
 
 
 def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> tuple[int, int]:
-    """Write `lengths.npy` and `lengths.json` beside a folder's index; what is right already stays.
+    """Write `lengths.npy` and `lengths.json` beside a folder's index, unless those there are right.
 
     Returns (rows, rows that cannot be measured).
 
@@ -97,7 +97,7 @@ def _is_unknown(lengths: Lengths) -> np.ndarray:
 def _measure_rows(
     dataset: MdsDataset, encoder: RowEncoder, lengths: Lengths, rows: np.ndarray, folder: Path, num_processes: int
 ) -> None:
-    """Fill in the lengths of some rows, saving every piece that is done."""
+    """Fill in the lengths of some rows, and save every piece that is done."""
     folder.mkdir(parents=True, exist_ok=True)
     owners = rows // PIECE_ROWS
     pieces = [rows[owners == owner].tolist() for owner in np.unique(owners)]
@@ -130,7 +130,7 @@ def _measure(numbers: list[int], dataset: MdsDataset, encoder: RowEncoder) -> tu
 
 
 def _load_pieces(folder: Path, num_rows: int) -> Lengths:
-    """What an interrupted run has measured; all else is unknown."""
+    """The lengths that an interrupted run has measured; all others are unknown."""
     lengths = np.full((num_rows, 3), UNKNOWN, np.int32)
     for start in range(0, num_rows, PIECE_ROWS):
         part = _load(folder / f"{start}.npy", min(PIECE_ROWS, num_rows - start))
@@ -143,7 +143,7 @@ def _load(path: Path, num_rows: int) -> Lengths | None:
     try:
         return parse_lengths(path.read_bytes(), str(path), num_rows)
     except (FileNotFoundError, DataError):
-        return None  # not there, or cut short by a power cut: measured again
+        return None  # not there, or cut short by a power cut: measure again
 
 
 def _save(path: Path, lengths: Lengths) -> None:

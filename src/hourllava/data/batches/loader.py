@@ -1,14 +1,13 @@
-"""Reading a batch plan: samples read and encoded by workers, packed rows out, bad samples noted and skipped.
+"""Reads a batch plan: workers read and encode samples, pack them into micro-batches, and note and skip bad samples.
 
     loader = planned_loader(plan, sources, encode, processor.collate_packed, rank=rank, world_size=world_size,
                             first_step=step, ledger_folder=folder / "failures", num_workers=4)
     for inputs in loader: ...    # micro_batches_per_step / world_size of them are one step
 
-What is yielded follows from the plan alone, not from the number of workers: a `Draw` carries its seed. A sample that
-cannot be read, or is longer than the plan counted on, goes into the ledger and is left out; so does a sample without a
-supervised token, which would cost time and teach nothing. A micro-batch of which nothing is left becomes one
-unsupervised token: every rank still runs forward and backward, as collectives need it, and it adds nothing to loss or
-gradient.
+The batches follow from the plan alone, not from the number of workers, because a `Draw` carries its seed. Left out and
+noted in the ledger are samples that cannot be read, samples longer than the plan expects, and samples without a
+supervised token, which would cost time and teach nothing. An empty micro-batch becomes one unsupervised token. It adds
+nothing to loss or gradient, but every rank runs forward and backward, as collectives need.
 """
 
 import dataclasses
@@ -31,16 +30,16 @@ from hourllava.model.head import IGNORED_LABEL
 from hourllava.model.inputs import Sample
 
 MAX_FAILED_SHARE = 0.01
-"""More failed samples than this are no accident."""
+"""A larger share of failed samples ends the run: it is no accident."""
 
 MIN_SAMPLES_JUDGED = 1000
-"""A share is judged over this many samples or more: the first bad sample is not a share of 100 %."""
+"""A share is taken over at least so many samples, or the first bad sample would be a share of 100 %."""
 
 MAX_FAILED_SHARE_OF_FEW = 0.1
-"""Of fewer samples than are judged, no more than this share may fail (and always one)."""
+"""The share that may fail of fewer samples than that; one sample always may."""
 
 NO_TARGET = "NoTarget"
-"""In the ledger, the error of a sample that can be read but has no supervised token."""
+"""The ledger's error for a sample that can be read but has no supervised token."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +57,10 @@ class Source(Protocol):
 
 
 Encode = Callable[[Any, int], Sequence[Sample]]
-"""A row and the seed of its random choices to its samples, which stay together (`RowEncoder`)."""
+"""Makes the samples of a shard row, with the seed of its random choices; they stay together (`RowEncoder`)."""
 
 Collate = Callable[[Sequence[Sample]], MutableMapping[str, Any]]
-"""Samples to one packed row (`HourLlavaProcessor.collate_packed`)."""
+"""Packs samples into one micro-batch (`HourLlavaProcessor.collate_packed`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +69,14 @@ class Allowance:
 
     Attributes:
         share: of all samples.
-        samples_per_epoch: all that there are.
+        samples_per_epoch: samples of an epoch.
     """
 
     share: float
     samples_per_epoch: int
 
     def most(self, num_drawn: int) -> float:
-        """Failures that are allowed among so many samples drawn; a bad sample fails again in every epoch."""
+        """Allowed failures among so many samples drawn; a bad sample fails again in every epoch."""
         few = min(self.samples_per_epoch, MIN_SAMPLES_JUDGED)
         accidents = min(self.share * MIN_SAMPLES_JUDGED, max(1.0, MAX_FAILED_SHARE_OF_FEW * few))
         epochs_begun = max(math.ceil(num_drawn / max(self.samples_per_epoch, 1)), 1)
@@ -85,7 +84,7 @@ class Allowance:
 
 
 class Failure(NamedTuple):
-    """A line of the ledger: which draw of which stream failed, and why."""
+    """A line of the ledger: the draw and stream that failed, and the reason."""
 
     stream: str
     sample: int
@@ -95,15 +94,15 @@ class Failure(NamedTuple):
 
 
 class PlannedDataset(Dataset[Sequence[Sample]]):
-    """The rows of a plan's streams as samples, by `Draw`; none for one that failed.
+    """The samples of a plan's streams by `Draw`; an empty sequence for a draw that failed.
 
     Args:
         stream_names, sources: of the plan's streams, in its order.
-        encode: a row to its samples.
-        ledger_folder: gets one `failures.rank0.worker0.jsonl` for each worker that met a failure.
+        encode: makes the samples of a shard row.
+        ledger_folder: gets one `failures.rank0.worker0.jsonl` for each worker with a failure.
         allowance: how many samples may fail.
         rank: of this process.
-        num_readers: workers of all processes: each judges by what all of them have drawn if they are equally fast.
+        num_readers: workers of all processes. Each worker assumes that all of them have drawn as much as itself.
     """
 
     def __init__(
@@ -123,7 +122,7 @@ class PlannedDataset(Dataset[Sequence[Sample]]):
         self._num_drawn = self._num_failed = 0
 
     def __getitem__(self, draw: Draw) -> Sequence[Sample]:
-        """Read and encode a row; one without a supervised token is noted, and left to the collator to count.
+        """Read and encode a shard row. One without a supervised token is noted here and counted by the collator.
 
         Raises:
             DataError: more samples failed than are allowed.
@@ -178,8 +177,8 @@ class PlanBatchSampler(Sampler[MicroBatch]):
 
     Args:
         plan: of the run.
-        rank, world_size: which share of each step.
-        first_step: where to begin, counted over all epochs.
+        rank, world_size: the rank's share of each step.
+        first_step: first step, counted over all epochs.
     """
 
     def __init__(self, plan: BatchPlan, *, rank: int = 0, world_size: int = 1, first_step: int = 0) -> None:
@@ -195,20 +194,20 @@ class PlanBatchSampler(Sampler[MicroBatch]):
 
 
 class PackedCollator:
-    """What is left of a micro-batch as one packed row, small memories first.
+    """Packs the readable samples of a micro-batch, small memories first.
 
-    Neighbouring small segments share a launch of attention, large ones have their own: best if they do not alternate.
+    Neighbouring small segments share a launch of attention and large ones have their own, so they should not alternate.
 
     Args:
         collate: of the processor.
-        skipped_key: where the inputs are to tell what was left out; None: nowhere.
+        skipped_key: key of the inputs that gets the numbers of left-out samples; None for no such key.
     """
 
     def __init__(self, collate: Collate, skipped_key: str | None = None) -> None:
         self.collate, self.skipped_key = collate, skipped_key
 
     def __call__(self, rows: Sequence[Sequence[Sample]]) -> MutableMapping[str, Any]:
-        """Inputs of the model; under `skipped_key` [2] how many rows failed, and how many have no supervised token."""
+        """Inputs of the model; under `skipped_key` [2] failed shard rows, and those without a supervised token."""
         by_size = sorted(filter(has_target, rows), key=_memory_entries)
         inputs = self.collate([sample for samples in by_size for sample in samples] or [unsupervised_token()])
         if self.skipped_key is not None:
@@ -218,19 +217,19 @@ class PackedCollator:
 
 
 def has_target(samples: Sequence[Sample]) -> bool:
-    """Whether a row teaches anything; the first token of a sample is predicted from nothing, so it does not count."""
+    """Whether samples have a target. A sample's first token does not count: it is predicted from nothing."""
     return any(bool((sample.labels[1:] != IGNORED_LABEL).any()) for sample in samples)
 
 
 def _memory_entries(samples: Sequence[Sample]) -> int:
-    layout = samples[0].layout if samples else None  # of one row all samples share it
+    layout = samples[0].layout if samples else None  # all samples of a shard row share it
     return 0 if layout is None else len(layout.memory_index)
 
 
 class PlannedLoader(DataLoader[Any]):
-    """A DataLoader whose workers' DataErrors arrive as one line, without the workers' tracebacks.
+    """A DataLoader that gives a worker's DataError as one line, without the worker's traceback.
 
-    For a GPU, batches that can be are pinned.
+    With a GPU, it pins batches that can be pinned.
     """
 
     def __iter__(self) -> Any:
@@ -243,7 +242,7 @@ class PlannedLoader(DataLoader[Any]):
 
 
 def _pinned(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches in pinned memory, one ahead: DataLoader's own way stumbles over transformers' outputs in a batch."""
+    """The batches in pinned memory, one ahead: DataLoader's own pinning fails on transformers' outputs in a batch."""
 
     def next_pinned() -> Any:
         batch: Any = next(batches, None)
@@ -276,19 +275,19 @@ def planned_loader(
 
     Args:
         plan: of the run.
-        sources: rows of the plan's streams, in its order.
+        sources: shard rows of the plan's streams, in its order.
         encode, collate: of the processor.
-        ledger_folder: where failed samples are noted.
-        rank, world_size: which share of each step.
-        first_step: where to begin, counted over all epochs.
-        num_workers: processes that read and encode; 0 does it in this one.
-        prefetch_factor: micro-batches each worker is ahead.
-        max_failed_share: of the samples that may fail; of fewer than 1,000, see `Allowance`.
-        skipped_key: where each batch is to tell what was left out, see `PackedCollator`.
+        ledger_folder: folder for notes of failed samples.
+        rank, world_size: the rank's share of each step.
+        first_step: first step, counted over all epochs.
+        num_workers: processes that read and encode; 0 does it in this process.
+        prefetch_factor: micro-batches that each worker is ahead.
+        max_failed_share: share of samples that may fail; see `Allowance` for fewer than 1,000.
+        skipped_key: see `PackedCollator`.
 
     Raises:
-        DataError: a source does not have as many rows as the plan counts on; while iterating: too many samples failed.
-        ConfigError: a step cannot be shared out equally to the ranks.
+        DataError: a source has another number of rows than the plan; while iterating: too many samples failed.
+        ConfigError: the ranks cannot share a step equally.
     """
     for stream, source in zip(plan.streams, sources, strict=True):
         if len(source) != len(stream.lengths):
@@ -326,8 +325,8 @@ def unsupervised_token() -> Sample:
 def read_ledgers(folder: Path) -> list[Failure]:
     """All failures under a ledger folder, each draw once, in order.
 
-    A resumed run reads again what its workers had read ahead, so a failure may stand in several files; a line cut short
-    by a full disk is left out.
+    A failure may stand in several files, because a resumed run reads samples again that its workers had read ahead. A
+    line cut short by a full disk is left out.
     """
     failures = set()
     for path in sorted(folder.glob("failures.rank*.worker*.jsonl")):
@@ -340,7 +339,7 @@ def read_ledgers(folder: Path) -> list[Failure]:
 
 
 def merge_ledgers(folder: Path) -> list[Failure]:
-    """As `read_ledgers`; what is found is also written to the folder's `failures.jsonl`."""
+    """As `read_ledgers`, and write the failures to the folder's `failures.jsonl`."""
     merged = read_ledgers(folder)
     with replacing(folder / "failures.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(failure._asdict()) + "\n" for failure in merged), encoding="utf-8")

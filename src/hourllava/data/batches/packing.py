@@ -1,14 +1,13 @@
-"""Samples into micro-batches of equal tokens and equal cost, steps of them, in a random order.
+"""Packs samples into micro-batches of equal tokens and equal cost, and these into steps, in a random order.
 
-Three wishes pull in different directions: full micro-batches, equal costs, and an order that is random. Here the
-samples are shuffled over the whole epoch, the shuffled order is cut into windows of `WINDOW_MICRO_BATCHES`
-micro-batches, and only within a window are samples arranged: largest first, each to the micro-batch whose token and
-cost loads suffer least. So which window a sample falls into is pure chance, every micro-batch holds the same mixture of
-long and short (nothing is sorted by length into batches), and 1.5 % of the budget stays empty. All windows advance
-together as rows of one array: 3.3 million samples take seconds.
+Three aims conflict: full micro-batches, equal costs, and a random order. The samples are shuffled over the whole epoch.
+The shuffled order is cut into windows of `WINDOW_MICRO_BATCHES` micro-batches, and samples are arranged only within a
+window: largest first, each into the micro-batch whose token and cost loads grow least out of balance. So chance alone
+decides a sample's window, every micro-batch mixes long and short samples, and 1.5 % of the budget stays empty. All
+windows are arranged together, as rows of one array: 3.3 million samples take seconds.
 
-Micro-batches of similar cost then form a step, and the steps are shuffled. Their costs differ by a few percent within a
-window, so this chooses hardly anything but makes the ranks of a step equal.
+Micro-batches of similar cost then form a step, and the steps are shuffled. Within a window costs differ by a few
+percent, so this hardly sorts the samples but makes the ranks of a step equal.
 """
 
 import dataclasses
@@ -21,22 +20,22 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 WINDOW_MICRO_BATCHES = 128
-"""Micro-batches arranged together. On stage 3 with 32,768 tokens the worst micro-batch is 4.8 % off its window's mean
-cost with 32, 3.3 % with 128, 2.8 % with 256."""
+"""Micro-batches of a window. On stage 3 with 32,768 tokens the worst micro-batch differs from its window's mean cost by
+4.8 % with 32, 3.3 % with 128, 2.8 % with 256."""
 
 TARGET_FILL = 0.985
-"""Share of the token budget to be filled: at 99 % and more samples begin to fit nowhere."""
+"""Share of the token budget to fill: from 99 % on, some samples fit nowhere."""
 
 GROWTH = 1.005
-"""More steps, if samples did not fit."""
+"""The factor for the number of steps if samples did not fit."""
 
 TOKEN_WEIGHT = 0.5
-"""Of equal tokens against equal costs: tokens only have to stay below the budget, costs must be equal."""
+"""Weight of equal tokens against equal costs: tokens need only stay below the budget, costs must be equal."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedSteps:
-    """Micro-batches in the order they are trained on, those of a step together, costliest first.
+    """Micro-batches in training order, those of a step together, costliest first.
 
     Attributes:
         order: [n] places in the input, micro-batch after micro-batch.
@@ -56,7 +55,7 @@ def pack_steps(
 
     Args:
         tokens, costs: [n] of each sample, n >= 1; no sample has more than `token_budget` tokens.
-        token_budget: tokens of a micro-batch that are never exceeded.
+        token_budget: maximum tokens of a micro-batch.
         micro_batches_per_step: the same in every step.
         rng: of the order.
     """
@@ -85,7 +84,7 @@ def pack_steps(
 
 
 def _window_bounds(num_steps: int, micro_batches_per_step: int) -> Ints:
-    """[windows + 1] first step of each window: whole steps, as equal in number as can be."""
+    """[windows + 1] first step of each window; windows differ by one step at most."""
     steps_per_window = math.ceil(WINDOW_MICRO_BATCHES / micro_batches_per_step)
     num_windows = math.ceil(num_steps / steps_per_window)
     return np.arange(num_windows + 1) * num_steps // num_windows
@@ -94,7 +93,7 @@ def _window_bounds(num_steps: int, micro_batches_per_step: int) -> Ints:
 def _arrange(
     tokens: Ints, costs: Floats, token_budget: int, micro_batches_per_step: int, num_steps: int
 ) -> tuple[Ints, int]:
-    """[n] micro-batch of each sample, and the tokens of samples for which there was no room.
+    """[n] micro-batch of each sample, and the tokens of samples that fit nowhere.
 
     Shapes: W windows, M micro-batches of the largest window, A windows that still have samples to place.
     """
@@ -105,7 +104,7 @@ def _arrange(
     counts = np.bincount(window, minlength=len(widths))
     first = np.cumsum(counts) - counts
 
-    # Loads in units of the mean micro-batch. A sample's size is the sum of both: large in either is hard to place.
+    # Loads in units of the mean micro-batch. A sample's size is the sum of both: either can make it hard to place.
     token_part = (tokens * (bounds[-1] / tokens.sum())).astype(np.float32)
     cost_part = (costs * (bounds[-1] / (costs.sum() or 1.0))).astype(np.float32)
     largest_first = np.lexsort((-(token_part + cost_part), window))
@@ -120,7 +119,7 @@ def _arrange(
     for place in range(counts.max()):
         active_A = fullest_first[: num_active[place]]
         sample_A = largest_first[first[active_A] + place]
-        # The sum of the squared loads grows by this (and by what is the same everywhere).
+        # The sum of the squared loads grows by this, plus a term that is the same for all micro-batches.
         harm_AM = (
             weighted_token_part[sample_A, None] * token_load_WM[active_A]
             + cost_part[sample_A, None] * cost_load_WM[active_A]

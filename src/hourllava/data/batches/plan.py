@@ -1,16 +1,15 @@
-"""The batch plan: which samples form which training step, known before any of them is read.
+"""The batch plan: the samples of every training step, known before any of them is read.
 
-A *micro-batch* is one packed row of whole samples, at most `token_budget` tokens, without padding: what one rank puts
-through the model at once. A *step* is `micro_batches_per_step` of them, on all ranks together. The plan is a pure
-function of lengths, settings and epoch. The number of ranks is no part of it: ranks only share a step's micro-batches
-out, each getting the same number (collectives of FSDP need that), so training can stop on 8 ranks and go on with 2,
-and step k holds the same samples. To resume at step k is to ask for `step(k)`; nothing that came before is read.
+A *micro-batch* is one packed row of whole samples without padding, at most `token_budget` tokens: the input of one
+forward pass on one rank. A *step* is `micro_batches_per_step` of them, on all ranks together. The plan is a pure
+function of lengths, settings and epoch, but not of the number of ranks: these only share a step's micro-batches, each
+the same number, as FSDP's collectives need. So training can stop on 8 ranks and go on with 2, and step k holds the same
+samples. A run resumes at step k by asking for `step(k)`; it reads nothing from before.
 
-The published global batch is a number of samples, and samples differ a hundredfold in cost. Here it is a number of
-micro-batches, that is of tokens; `streams.micro_batches_for`
-translates "128 samples" into the number that holds 128 on average.
+The published global batch is a number of samples, but samples differ a hundredfold in cost. Here it is a number of
+micro-batches, that is, of tokens: `amounts.micro_batches_for` finds the number that holds 128 samples on average.
 
-See docs/batching.md; how the samples of a step are chosen is in `hourllava.data.batches.packing`.
+See docs/batching.md. `hourllava.data.batches.packing` chooses the samples of a step.
 """
 
 import dataclasses
@@ -30,14 +29,14 @@ Batching = Literal["mixed", "per_stream"]
 
 @dataclasses.dataclass(frozen=True)
 class PlanSettings:
-    """What a plan follows from, besides the streams.
+    """All that decides a plan besides the streams.
 
     Attributes:
-        token_budget: most tokens of a micro-batch.
+        token_budget: maximum tokens of a micro-batch.
         micro_batches_per_step: of all ranks together; a multiple of every number of ranks to train on.
         seed: of the order.
-        num_epochs: epochs; the plan goes through all of them.
-        batching: `mixed` draws from all streams at once, `per_stream` takes each step from one stream (stage 3).
+        num_epochs: epochs of the plan.
+        batching: `mixed` draws from all streams together, `per_stream` takes each step from one stream (stage 3).
     """
 
     token_budget: int = 32768
@@ -60,9 +59,9 @@ class Draw(NamedTuple):
     """One sample of a plan.
 
     Attributes:
-        stream, sample: which stream, and which sample of it.
-        num_tokens: tokens the plan counts on.
-        seed: of the sample's random choices; another one each time the sample comes.
+        stream, sample: number of the stream, and of the sample in it.
+        num_tokens: tokens of the sample, as the plan expects them.
+        seed: of the sample's random choices; it differs each time the sample comes.
     """
 
     stream: int
@@ -72,17 +71,17 @@ class Draw(NamedTuple):
 
 
 MicroBatch = list[Draw]
-"""Samples of one packed row; empty only if an epoch has fewer samples than a step has micro-batches."""
+"""Its samples; empty only if an epoch has fewer samples than a step has micro-batches."""
 
 
 class Balance(NamedTuple):
     """How evenly the steps of an epoch are spread over a number of ranks.
 
     Attributes:
-        fill: share of the token budget that is filled.
+        fill: filled share of the token budget.
         imbalance: largest difference of a rank's cost from the mean of its step, as a share of the mean.
-        efficiency: mean rank's cost by costliest rank's, if ranks wait for each other after each step.
-        lockstep_efficiency: the same if they wait after each micro-batch, as FSDP makes them.
+        efficiency: mean cost of a rank over the costliest rank's, if ranks wait for each other after each step.
+        lockstep_efficiency: the same if they wait after each micro-batch, as with FSDP.
     """
 
     fill: float
@@ -93,7 +92,7 @@ class Balance(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Epoch:
-    """One epoch's micro-batches: [n] samples counted over all streams, [micro-batches + 1] where each starts."""
+    """One epoch's micro-batches: [n] samples numbered over all streams, [micro-batches + 1] start of each."""
 
     samples: NDArray[np.uint32]
     offsets: Ints
@@ -103,9 +102,9 @@ class BatchPlan:
     """The steps of a training run, over all its epochs.
 
     Args:
-        streams: what to train on; at least one sample in all.
+        streams: of the run; at least one sample in all.
         settings: budget, batch, order.
-        max_steps: epochs that begin after so many steps are left out: they need not be built to be counted.
+        max_steps: leaves out epochs that begin after so many steps, and the time to build them.
 
     Raises:
         ConfigError: a sample longer than the budget, nothing to train on, or amounts that contradict each other.
@@ -126,7 +125,7 @@ class BatchPlan:
         for epoch in range(settings.num_epochs):
             if max_steps is not None and sum(steps_per_epoch) >= max_steps:
                 break
-            # An epoch that takes another part of a stream may need a step more or less.
+            # An epoch with another part of a stream may need one step more or less.
             steps_per_epoch.append((len(self._epoch(epoch).offsets) - 1) // settings.micro_batches_per_step)
         self.steps_per_epoch = tuple(steps_per_epoch)
         """Steps of each epoch."""
@@ -151,9 +150,9 @@ class BatchPlan:
         return self._micro_batches(number, range(self.settings.micro_batches_per_step))
 
     def rank_step(self, number: int, rank: int, world_size: int) -> list[MicroBatch]:
-        """The micro-batches of a step that one rank trains on, in order; equally many for every rank.
+        """One rank's micro-batches of a step, in order; equally many for every rank.
 
-        What the ranks do at the same time is of neighbouring cost, so they also finish together where each micro-batch
+        At any time the ranks work on micro-batches of similar cost, so they also finish together if each micro-batch
         ends in a collective.
 
         Raises:
@@ -163,7 +162,7 @@ class BatchPlan:
         return self._micro_batches(number, places[:, rank].tolist())
 
     def micro_batches_of_rank(self, world_size: int) -> int:
-        """Micro-batches of a step that each rank trains on: its gradient accumulation.
+        """Micro-batches of each rank in a step: its gradient accumulation.
 
         Raises:
             ConfigError: the step's micro-batches cannot be shared out equally.
@@ -190,7 +189,7 @@ class BatchPlan:
     def fingerprint(self) -> str:
         """Hex digest of the first epoch's order: a checkpoint keeps it, a resumed run compares it.
 
-        It changes with the data, the settings and, if ever NumPy changes its generators, with NumPy; not with ranks.
+        It changes with lengths and settings, and with NumPy if its generators ever change; not with the ranks.
         """
         epoch = self._epoch(0)
         digest = hashlib.sha256(epoch.samples.tobytes())
@@ -219,10 +218,10 @@ class BatchPlan:
         ]
 
     def _epoch(self, number: int) -> _Epoch:
-        """The epoch, built if it is none of the two built last.
+        """The epoch, built unless it is one of the two that were built last.
 
-        Two, because a loader reads ahead into the next one while the trainer still asks for the present one, and an
-        epoch of 100,000 samples takes 0.3 s.
+        Two, because a loader reads ahead into the next epoch while the trainer still asks for the present one, and
+        building an epoch of 100,000 samples takes 0.3 s.
         """
         if number not in self._built:
             built = self._build(number)
@@ -250,7 +249,7 @@ class BatchPlan:
 
 
 def _shuffle_steps(samples: Ints, lengths: Ints, rng: np.random.Generator) -> _Epoch:
-    """The epoch with its steps in random order; `lengths` [steps, micro-batches] are the samples of each."""
+    """The epoch with its steps in random order; `lengths` [steps, micro-batches] counts the samples of each."""
     steps = rng.permutation(len(lengths))
     per_step = lengths.sum(axis=1)
     step_of_sample = np.repeat(np.argsort(steps), per_step)
@@ -264,9 +263,9 @@ def _offsets(lengths: Ints) -> Ints:
 
 
 def _places_of_ranks(micro_batches_per_step: int, world_size: int) -> Ints:
-    """[rounds, ranks] place in the step of what each rank does in each round.
+    """[rounds, ranks] place in the step of each rank's micro-batch in each round.
 
-    Places are ordered by cost: every other round runs backwards, so that no rank always gets the costliest.
+    Places are ordered by cost. Every other round runs backwards, so that no rank always gets the costliest.
     """
     if world_size < 1 or micro_batches_per_step % world_size:
         raise ConfigError(

@@ -1,18 +1,18 @@
-"""A row of a shard to what the model trains on, and how long that is.
+"""Makes training samples of shard rows, and tells their lengths.
 
     encode = RowEncoder(processor, media_root)
     samples = encode(dataset[5], seed=1)  # reads the row's video or features
     views, kept_tokens, text_tokens = encode.lengths(dataset[5])  # opens its files, decodes nothing
 
-What a row holds follows from its columns, what a video is from the end of its path:
+The columns of a shard row tell its kind, the end of a video's path tells what the file is:
 
     v.safetensors, v.int8.safetensors   a memory of pre-extracted features: all of its frames
     v.pt                                features of the release: `min(T, whole seconds)` of its frames, evenly
-    v.world.json                        a MarathonWorld video that is drawn when it is wanted, one frame a second
-    anything else                       a video, decoded at 1 FPS by presentation time
-    an image column without an `image` in the record    text only: the picture is the 1x1 one that such rows carry
+    v.world.json                        a MarathonWorld video, drawn when it is read, one frame a second
+    any other end                       a video, decoded at 1 FPS by presentation time
+    an image column without an `image` in the record    text only: the picture is the 1x1 image of such rows
 
-The decoding process is a child started with subprocess, which daemonic DataLoader workers may have.
+The decoding process is started with subprocess, because daemonic DataLoader workers may have no other children.
 """
 
 import dataclasses
@@ -53,16 +53,16 @@ _MAX_KNOWN_VIDEOS = 1 << 16
 
 
 class RowEncoder:
-    """Rows of video, image and text shards to samples; goes into DataLoader workers.
+    """Makes the samples of video, image and text rows; can be sent to DataLoader workers.
 
     Args:
         processor: of the model.
         media_root: the folder that rows' paths are relative to; none may lead out of it.
         label_policy: which tokens are supervised.
         questions: "conversation": a row is one sample. "segments": each question of a row with visuals is a sample of
-            its own, with the visuals in front; they stand together and share one layout, so that the memory is in the
-            batch once, and only the first brings pixels or features. Rows of text stay conversations.
-        encoder: the model's vision encoder: features of another one are refused. None looks at their shape only.
+            its own, with the visuals in front. These samples stay together and share one layout, so the batch holds
+            their memory once, and only the first brings pixels or features. Rows of text stay conversations.
+        encoder: the model's vision encoder; features of another one are refused. None checks their shape only.
 
     Raises:
         ConfigError: no such choice for `questions`.
@@ -108,15 +108,16 @@ class RowEncoder:
         return (sample, *(self._encode(other, seed, layout=sample.layout) for other in others))
 
     def lengths(self, row: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Views, kept visual tokens and text tokens of all samples of a row together.
+        """Views, kept visual tokens and text tokens of all samples of a shard row together.
 
-        Exact, but for a tiled image: newlines of rows of which chance keeps nothing go too; the most is told.
+        Exact, except for a tiled image, where it is the maximum: a line of which chance keeps no token loses its
+        newline as well.
 
         Args:
-            row: as above; images may also be the bytes of JPEG files, of which only the header is read.
+            row: as above; images may also be bytes of JPEG files, and only their headers are read.
 
         Raises:
-            as `__call__`, as far as that can be known from headers.
+            as `__call__`, as far as headers tell.
         """
         record, config = _record(row), self.processor.config
         if "video" in row:
@@ -135,7 +136,7 @@ class RowEncoder:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What decides `lengths` besides the rows and their media: plain data, written beside `lengths.npy`."""
+        """All that decides `lengths` besides rows and media: plain data, written beside `lengths.npy`."""
         config = self.processor.config
         forgetting = dataclasses.asdict(config.forgetting)
         return {
@@ -171,7 +172,7 @@ class RowEncoder:
         return [turns] if self.questions == "conversation" or not num_visuals else question_pairs(turns, num_visuals)
 
     def _video_name(self, name: Any, record: Mapping[str, Any]) -> str:
-        """The path below the media root. Shards hold it; in rows made of records as they are, the source may lack."""
+        """The path below the media root. Shards hold it; rows made straight from records may lack the source."""
         if not isinstance(name, str) or not name:
             raise DataError(f"'video' must be a path, got {name!r:.80}")
         found = find_media(name, self.media_root) or find_media(name, self.media_root, record.get("data_source"))
@@ -195,7 +196,7 @@ class RowEncoder:
         if not batches:
             raise DataError(f"{name} shows nothing; copy or convert it again")
         frames = np.concatenate(batches)
-        if len(frames) != num_frames:  # damage, or a wrong length in its header, which the plan was made with
+        if len(frames) != num_frames:  # damage, or a wrong length in the header, from which the plan was made
             frames = frames[evenly_spaced(len(frames), num_frames)]
         return Video(duration_seconds, frames=frames)
 
@@ -242,12 +243,12 @@ class RowEncoder:
 
 
 def question_pairs(conversation: Conversation, num_visuals: int) -> list[Conversation]:
-    """Each question of a conversation with its answer as a conversation of its own, the visuals' marks at its front.
+    """A conversation for each question with its answer, with the marks of the visuals in front.
 
-    A question that has all the marks in it already keeps them where they are.
+    A question that already has all marks keeps them where they are.
 
     Raises:
-        DataError: turns that are not questions and answers in turn.
+        DataError: the turns are not questions and answers in alternation.
     """
     speakers = [turn.get("from") for turn in conversation]
     if not speakers or speakers != ["human", "gpt"] * (len(speakers) // 2):
@@ -275,7 +276,7 @@ def _record(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _evidence(conversation: Conversation) -> list[tuple[float, float]]:
-    """The moments that show what is answered, in seconds; none if the record does not say."""
+    """The evidence spans of all answers, in seconds; none if the record has none."""
     try:
         return [(float(start), float(end)) for turn in conversation for start, end in turn.get("evidence") or ()]
     except (TypeError, ValueError) as error:
@@ -283,7 +284,7 @@ def _evidence(conversation: Conversation) -> list[tuple[float, float]]:
 
 
 def _images(row: Mapping[str, Any], record: Mapping[str, Any]) -> list[Image.Image]:
-    """The images of a row; none if its record has none and the picture only fills the column."""
+    """The images of a row; none if its record has none, so that the picture only fills the column."""
     if not record.get("image"):
         return []
     found = row["image"] if isinstance(row["image"], list) else [row["image"]]
@@ -294,7 +295,7 @@ def _images(row: Mapping[str, Any], record: Mapping[str, Any]) -> list[Image.Ima
 
 
 def _tokens(samples: Sequence[Sample], most_kept: int, config: HourLlavaConfig) -> tuple[int, int]:
-    """Visual and text tokens of samples together, each cut at the model's limit."""
+    """Visual and text tokens of all samples together, after each is cut at the model's limit."""
     text = 0
     for sample in samples:
         num_text = int((sample.input_ids != config.visual_token_id).sum())
@@ -303,7 +304,7 @@ def _tokens(samples: Sequence[Sample], most_kept: int, config: HourLlavaConfig) 
 
 
 def _most_kept(layout: VisualLayout, config: HourLlavaConfig) -> int:
-    """Kept tokens of images if chance keeps something of every row of a tile grid."""
+    """Kept tokens of images if chance keeps a token of every line of a tile grid."""
     kept = len(layout.kept_index)
     if config.forgetting.spatial == "uniform":
         return kept
@@ -313,7 +314,7 @@ def _most_kept(layout: VisualLayout, config: HourLlavaConfig) -> int:
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    """Of what makes tokens of text; not of how the tokenizer was last used."""
+    """Digest of all that decides the tokens of a text; not of the padding and truncation of the last call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         parts: Any = sorted(tokenizer.get_vocab().items())

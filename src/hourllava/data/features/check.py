@@ -1,7 +1,7 @@
-"""Whether features were made by the vision tower that is to use them.
+"""Checks that the model's own vision tower made the features.
 
-Towers of one shape are many: the published stages share theirs, and training changes it. A memory file names its
-encoder; a released file does not, but the folder that `hourllava data features` made says it for all of its files.
+Many towers have the same shape: those of the published stages do, and training changes a tower. A memory file names its
+encoder. A released file does not; `features.json` in its folder names the encoder of all files there.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from hourllava.inference.memory_file import damaged, read_fields
 
 
 def stored_encoder(path: Path, media_root: Path) -> EncoderIdentity | None:
-    """What made a feature file, as the file or a folder around it says; None if none of them does.
+    """The encoder of a feature file, as the file or a folder around it names it; None if none of them does.
 
     Args:
         path: of the file.
-        media_root: the last folder that is looked into.
+        media_root: the outermost folder that may name it.
 
     Raises:
         MemoryFileError: the file's description is damaged.
@@ -42,10 +42,10 @@ def stored_encoder(path: Path, media_root: Path) -> EncoderIdentity | None:
 
 
 def check_encoder(name: str, path: Path, media_root: Path, encoder: EncoderIdentity) -> None:
-    """Refuse features of another vision encoder; those that nothing is known about pass.
+    """Refuse features of another vision encoder; features of an unknown encoder pass.
 
     Raises:
-        DataError: they are of another one, or the file cannot be read.
+        DataError: another encoder made them, or the file cannot be read.
     """
     try:
         found = stored_encoder(path, media_root)
@@ -55,7 +55,7 @@ def check_encoder(name: str, path: Path, media_root: Path, encoder: EncoderIdent
 
 
 def refuse_other(name: str, found: EncoderIdentity | None, encoder: EncoderIdentity) -> None:
-    """As `check_encoder`, of what `stored_encoder` has found."""
+    """As `check_encoder`, for a result of `stored_encoder`."""
     if found is not None and found != encoder:
         raise DataError(
             f"{name} holds features of another vision encoder ({_describe(found)}; the model that training starts from "

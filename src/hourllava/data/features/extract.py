@@ -1,10 +1,10 @@
-"""`hourllava data features`: what the vision tower sees in thousands of videos, computed once and kept.
+"""`hourllava data features`: the vision tower's features of thousands of videos, computed once and kept.
 
-For each device one process; in it several threads, each with a decoding process of its own (`hourllava.video`), feed
-the tower, whose batches take the frames of all of them. A video's file appears whole by a rename. Started again, files
-that are whole and of the same video, settings and tower are kept, everything else is made; `--shard i/n` gives each of
-n machines every n-th video. A video that cannot be read is a line in a ledger; an out folder that cannot be written, or
-a device that fails, ends the run with one line.
+Each device has one process. Its threads, each with a decoding process of its own (`hourllava.video`), feed the tower,
+and one batch may hold frames of several videos. A video's file appears whole by a rename. A run that is started again
+keeps files that are whole and belong to the same video, settings and tower, and makes all others. `--shard k/N` gives
+each of N machines every N-th video. A video that cannot be read is a line in the ledger. An output folder that cannot
+be written, or a device that fails, ends the run with one line.
 """
 
 import json
@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -32,7 +32,6 @@ from hourllava.data.features.items import (
     hold_shard,
     note_attempts,
     num_attempts,
-    parse_shard,
     refusal,
     remove_unfinished,
 )
@@ -43,6 +42,7 @@ from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneE
 from hourllava.files import remove_leftovers, replacing
 from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.locks import lock_folder
+from hourllava.parts import parse_part
 from hourllava.processes import end_with_parent
 from hourllava.video.reader import usable_cores
 
@@ -57,13 +57,13 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """What became of a run's videos.
+    """The result of a run.
 
     Attributes:
         num_made, num_kept: videos encoded now, and found done.
         num_frames: encoded now.
         seconds: from the first video to the last.
-        int8_error_share: largest of the made files' errors; None without int8.
+        int8_error_share: the largest error of a file that was made now; None without int8.
         failures: (video, reason), sorted.
         ledger: the file that holds the failures.
     """
@@ -124,35 +124,23 @@ def make_features(
         out: folder for the features; made if need be.
         model: `"nano"`, a folder of any layout, or a name on the hub.
         fps: frames a second of the memory form.
-        shard: (i, n): only every n-th video, from the i-th on, in the order of their names.
+        shard: (k, N): only every N-th video, from video k on, in the order of their names.
         devices: one process each; all GPUs or the CPU if empty.
         storage: of the features in memory files.
         form: memory files, or the release's `.pt`.
-        decoders: decoding processes for each device; by default all cores are shared out.
+        decoders: decoding processes for each device; by default the devices share all cores.
         batch_frames: of the tower; by default 128 on a GPU, 16 on the CPU. Another number may change last bits.
-        names: only the videos of these paths below the source folder.
-        engine: the devices are this machine's, or all of a Ray cluster.
+        names: only the videos at these paths below the source folder.
+        engine: use the devices of this machine, or all devices of a Ray cluster.
         progress: show a progress bar on stderr.
 
     Raises:
         ConfigError: an option outside what is allowed.
         CheckpointError: no such checkpoint.
-        DataError: the folder is of other settings or cannot be written, names collide, or a device failed.
+        DataError: the folder has other settings or cannot be written, names collide, or a device failed.
     """
-    if not 0 < fps <= 1000:
-        raise ConfigError(f"fps is {fps}, it must be above 0 and at most 1000")
-    if form == "released" and storage != "bfloat16":
-        raise ConfigError("released files hold bfloat16; int8 needs the memory form")
-    if decoders is not None and not 1 <= decoders <= MAX_DECODERS:
-        raise ConfigError(f"decoders is {decoders}; use 1 to {MAX_DECODERS}")
-    if engine == "ray":
-        if devices:
-            raise ConfigError("--devices is for this machine; --engine ray takes all of its cluster")
-        devices, cores = cluster_devices()
-        execute: Execute = run_on_ray
-    else:
-        devices = list(devices) or parse_devices(None)
-        cores, execute = max(1, usable_cores() // len(devices)), _run_here
+    _check_options(fps, storage, form, decoders)
+    devices, cores, execute = _choose_engine(engine, devices)
     # The tower's identity is needed before any video is looked at, and cheapest on the CPU.
     identity = load_tower(model, torch.device("cpu"), torch.bfloat16, 1).identity
     settings = FeatureSettings(
@@ -162,16 +150,41 @@ def make_features(
     items = find_items(sources, out, settings.suffix, names)[shard[0] :: shard[1]]
     workers = [
         WorkerSettings(
-            model=model,
-            device=str(device),
-            dtype=str(usable_dtype(None, device)),
+            model=model, device=str(device), dtype=str(usable_dtype(None, device)),
             batch_frames=batch_frames or BATCH_FRAMES.get(device.type, 16),
-            decoders=decoders or min(MAX_DECODERS, cores),
-            settings=settings,
+            decoders=decoders or min(MAX_DECODERS, cores), settings=settings,
         )
         for device in devices
-    ]
+    ]  # fmt: skip
     ledger = out / f"failures-{shard[0]}-of-{shard[1]}.jsonl"
+    with _held_folder(out, settings, shard, [ledger, *(item.out for item in items)]):
+        return _run(items, workers, execute, ledger, progress)
+
+
+def _check_options(fps: float, storage: Storage, form: Form, decoders: int | None) -> None:
+    if not 0 < fps <= 1000:
+        raise ConfigError(f"fps is {fps}, it must be above 0 and at most 1000")
+    if form == "released" and storage != "bfloat16":
+        raise ConfigError("released files hold bfloat16; int8 needs the memory form")
+    if decoders is not None and not 1 <= decoders <= MAX_DECODERS:
+        raise ConfigError(f"decoders is {decoders}; use 1 to {MAX_DECODERS}")
+
+
+def _choose_engine(engine: Engine, devices: Sequence[torch.device]) -> tuple[Sequence[torch.device], int, Execute]:
+    """The devices, the cores for each of them, and what runs the workers."""
+    if engine == "ray":
+        if devices:
+            raise ConfigError("--devices is for this machine; --engine ray takes all of its cluster")
+        return *cluster_devices(), run_on_ray
+    devices = devices or parse_devices(None)
+    return devices, max(1, usable_cores() // len(devices)), _run_here
+
+
+@contextmanager
+def _held_folder(
+    out: Path, settings: FeatureSettings, shard: tuple[int, int], places: Sequence[Path]
+) -> Iterator[None]:
+    """Hold a shard of a folder that has these settings, without what killed runs left of these files."""
     with ExitStack() as held:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -179,10 +192,10 @@ def make_features(
                 remove_leftovers(out, (SETTINGS_NAME,))
                 check_folder(out, settings)
             held.enter_context(hold_shard(out, shard))
-            remove_unfinished([ledger, *(item.out for item in items)])
+            remove_unfinished(places)
         except OSError as error:
             raise DataError(f"{out} cannot be written ({error.strerror}); choose a folder you may write to") from error
-        return _run(items, workers, execute, ledger, progress)
+        yield
 
 
 def _run(
@@ -301,7 +314,7 @@ def run_features(
     videos: Sequence[Path], model: str, out: Path, fps: float, shard: str, devices: str | None, dtype: str, form: str,
     decoders: int | None, engine: str,
 ) -> Iterator[str]:  # fmt: skip
-    """`hourllava data features`: check what a user asked for, run, and say what became of it.
+    """`hourllava data features`: check the options, run, and report.
 
     Raises:
         PartlyDoneError: after the last line, if some videos failed.
@@ -313,7 +326,7 @@ def run_features(
         if value not in allowed:
             raise ConfigError(f"--{name} is {value!r}; use one of: {', '.join(allowed)}")
     report = make_features(
-        videos, out, model=model, fps=fps, shard=parse_shard(shard),
+        videos, out, model=model, fps=fps, shard=parse_part(shard, "--shard"),
         devices=parse_devices(devices) if devices else (), storage=cast(Storage, dtype), form=cast(Form, form),
         decoders=decoders, engine=cast(Engine, engine),
     )  # fmt: skip

@@ -1,10 +1,10 @@
-"""Feature files of pre-extraction: what they are called, how they are written, and whether one that is there counts.
+"""Feature files of pre-extraction: their names, forms and settings, and whether a file that exists can stay.
 
     v.safetensors       a `Memory`: bfloat16 [T, grid * grid, C], times, the video's digest, the encoder's identity
     v.int8.safetensors  the same with int8 features and a float32 scale for each token of each frame
     v.pt                the release's pickle `{"vid_feat": [T, grid * grid, C], "duration": seconds}`
 
-Released files name neither video nor encoder: the folder's `features.json` does for all of them, see `check_folder`.
+Released files name neither video nor encoder: `features.json` names the encoder of all files in its folder.
 """
 
 import math
@@ -38,7 +38,7 @@ MIN_RELEASED_FRAMES = 128
 
 
 class FeatureSettings(BaseModel):
-    """What decides the bytes of a folder of features, besides the videos."""
+    """All that decides the bytes of a folder of features besides the videos."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     form: Form
@@ -57,15 +57,15 @@ class FeatureSettings(BaseModel):
 
     @property
     def encoder(self) -> EncoderIdentity:
-        """What makes the features."""
+        """The vision encoder of the features."""
         return EncoderIdentity(self.encoder_digest, self.feature_width, self.grid)
 
 
 def check_folder(out: Path, settings: FeatureSettings) -> None:
-    """Make a folder for features, or make sure that those in it were made the same way.
+    """Make a folder for features, or check that its features have the same settings.
 
     Raises:
-        DataError: the folder cannot be written, or is of another checkpoint, frame rate or form.
+        DataError: the folder cannot be written, or has features of another checkpoint, frame rate or form.
     """
     path = out / SETTINGS_NAME
     try:
@@ -88,9 +88,9 @@ def check_folder(out: Path, settings: FeatureSettings) -> None:
 
 
 def is_made(path: Path, settings: FeatureSettings, digest: str) -> bool:
-    """Whether a whole file of these settings for this video is there; anything else is to be made again.
+    """Whether a whole file with these settings for this video exists; any other file must be made again.
 
-    Of a released file the pickle's shape is read, not its video: a video that changed since is not noticed there.
+    A released file names no video: only its shape is checked, and a changed video goes unnoticed.
     """
     try:
         if path.stat().st_size == 0:
@@ -112,7 +112,7 @@ def is_made(path: Path, settings: FeatureSettings, digest: str) -> bool:
 
 
 def write_features(path: Path, memory: Memory, settings: FeatureSettings) -> float | None:
-    """Write a video's features whole or not at all.
+    """Write the features of a video, whole or not at all.
 
     Returns:
         int8 storage: the root mean square of the error over that of the features; otherwise None.
@@ -124,7 +124,7 @@ def write_features(path: Path, memory: Memory, settings: FeatureSettings) -> flo
         path.parent.mkdir(parents=True, exist_ok=True)
         if settings.form == "released":
             content = {"vid_feat": memory.features, "duration": memory.duration_seconds}
-            # Through a file object, or torch puts the temporary name into the archive.
+            # With a path, torch would put the temporary name into the archive.
             with replacing(path) as temporary, temporary.open("wb") as file:
                 torch.save(content, file)
             return None
@@ -220,11 +220,11 @@ def _check_shapes(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def quantize(features_TPC: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Features as int8 with one scale for each token of each frame, and what that costs.
+    """Features as int8 with one scale for each token of each frame, and the error of that.
 
     Returns:
-        int8 [T, P, C]; float32 scales [T, P]; root mean square of the error over that of the features, as they are
-        restored in bfloat16.
+        int8 [T, P, C]; float32 scales [T, P]; root mean square of the error over that of the features, both restored
+        in bfloat16.
     """
     whole = torch.empty_like(features_TPC, dtype=torch.int8)
     scales = torch.empty(features_TPC.shape[:2])
@@ -232,7 +232,7 @@ def quantize(features_TPC: Tensor) -> tuple[Tensor, Tensor, float]:
     for start in range(0, len(features_TPC), 256):  # frames at a time: an hour in float32 takes 1 GB
         part = slice(start, start + 256)
         exact = features_TPC[part].float()
-        # Rounded to bfloat16 before it divides, as it will multiply.
+        # Rounded to bfloat16 before the division, because the multiplication will use bfloat16.
         scale = (exact.abs().amax(-1) / 127).clamp_min(1e-12).bfloat16()
         scales[part] = scale.float()
         whole[part] = (exact / scales[part][..., None]).round().clamp(-127, 127).to(torch.int8)

@@ -1,8 +1,8 @@
-"""Which videos a run of feature pre-extraction is about, where their features go, and which of them killed a run.
+"""The videos of a feature run, the places of their features, and the videos that may have killed a run.
 
-A video that is being read has a file `.NAME.attempt` beside the place of its features. One that is still there when a
-run begins is of a run that was killed then, perhaps by this video (its frames may not fit into memory). Such videos
-come last, one at a time; one that was being read when two runs were killed is not tried again.
+While a video is read, a file `.NAME.attempt` lies beside the place of its features. If that file is there when a run
+begins, an earlier run was killed while it read this video, perhaps because its frames did not fit into memory. Such
+videos come last, one at a time. After `MAX_ATTEMPTS` killed runs a video is not tried again.
 """
 
 import json
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hourllava.data.records.media import VIDEO_SUFFIXES, feature_name
-from hourllava.errors import ConfigError, DataError
+from hourllava.errors import DataError
 from hourllava.files import TEMPORARY_SUFFIX
 from hourllava.inference.memory_file import UNFINISHED_SUFFIX
 from hourllava.locks import lock_folder
 
 MAX_ATTEMPTS = 5
-"""Runs that may be killed while they read a video: a cluster that takes its machines back kills runs, too."""
+"""Killed runs after which a video is given up: several, because a cluster that takes machines back kills runs, too."""
 
 _LOCK = re.compile(r"\.features-(\d+)-of-(\d+)\.lock")
 
@@ -33,29 +33,17 @@ class Item:
     out: Path
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """(index, number of shards) of `"0/4"`.
-
-    Raises:
-        ConfigError: not of that form, or the index is not below the number.
-    """
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise ConfigError(f"--shard is {text!r}; use i/n with i from 0 to n-1, such as 0/4")
-    return int(index), int(count)
-
-
 def find_items(sources: Sequence[Path], out: Path, suffix: str, names: Sequence[str] | None = None) -> list[Item]:
     """The videos of files and folders, sorted, each with the place of its features.
 
-    A video `s/v.mp4` of a folder becomes `OUT/s/v<suffix>`; a file given by itself lies in OUT. A source that is not
-    there is an item too: it ends in the ledger.
+    The features of `s/v.mp4` in a source folder lie at `OUT/s/v<suffix>`, those of a source file directly in OUT. A
+    source that does not exist is an item, too: it ends up in the ledger.
 
     Args:
         sources: files and folders.
         out: folder of the features.
         suffix: of their files.
-        names: paths below the source folders; a folder is not searched then.
+        names: paths below the source folders, which are then not searched.
 
     Raises:
         DataError: a folder without videos, or two videos whose features would have one name.
@@ -80,7 +68,7 @@ def find_items(sources: Sequence[Path], out: Path, suffix: str, names: Sequence[
 
 
 def remove_unfinished(places: Sequence[Path]) -> None:
-    """Remove what killed runs left of these files; other shards may be writing theirs."""
+    """Remove what killed runs left of these files, but nothing of other shards, which may be running."""
     names: dict[Path, set[str]] = {}
     for place in places:
         names.setdefault(place.parent, set()).add(place.name)
@@ -96,10 +84,10 @@ def remove_unfinished(places: Sequence[Path]) -> None:
 
 @contextmanager
 def hold_shard(out: Path, shard: tuple[int, int]) -> Iterator[None]:
-    """Hold shard i of n of a folder of features: other runs may make other shards of n, but none the same videos.
+    """Hold shard k of N of a folder of features: other runs may make other shards of N, but not the same videos.
 
     Raises:
-        DataError: another run does.
+        DataError: another run holds videos of this shard.
         OSError: the folder cannot be written to.
     """
     index, count = shard
@@ -107,7 +95,7 @@ def hold_shard(out: Path, shard: tuple[int, int]) -> Iterator[None]:
         for path in out.glob(".features-*.lock"):
             match = _LOCK.fullmatch(path.name)
             if match is not None and int(match[2]) != count:
-                with lock_folder(out, path.name):  # left by a killed run, or a DataError
+                with lock_folder(out, path.name):  # a DataError, unless a killed run left the lock
                     pass
         yield
 
@@ -122,9 +110,9 @@ def num_attempts(item: Item) -> int:
 
 
 def note_attempts(item: Item, count: int) -> None:
-    """Note that so many runs may have been killed by a video; nothing for none."""
+    """Note how many runs a video may have killed; 0 removes the note."""
     path = _attempt_path(item.out)
-    with suppress(OSError):  # where nothing can be written the features cannot either, which is an error of its own
+    with suppress(OSError):  # if nothing can be written, writing the features fails as well, with an error of its own
         if count:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"attempts": count, "video": _state(item.video)}), encoding="utf-8")
@@ -133,7 +121,7 @@ def note_attempts(item: Item, count: int) -> None:
 
 
 def refusal(item: Item) -> str:
-    """Why a video is not tried again, for the ledger."""
+    """The ledger's reason for a video that is not tried again."""
     return (
         f"{item.video}: {MAX_ATTEMPTS} runs were killed while they read it, perhaps for memory; convert or cut it, or "
         f"remove {_attempt_path(item.out)} to try again"

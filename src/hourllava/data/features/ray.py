@@ -1,7 +1,7 @@
-"""`hourllava data features --engine ray`: the same work on all devices of a Ray cluster, and the same files.
+"""`hourllava data features --engine ray`: the same files, made by all devices of a Ray cluster.
 
-An actor for each GPU (or for each machine, if there is none) takes videos from one queue. All machines see the folders
-under the same paths. The cluster is the one that RAY_ADDRESS or `ray start` names; without any, this machine.
+One actor for each GPU (for each machine, if there are no GPUs) takes videos from a common queue. All machines must see
+the folders under the same paths. RAY_ADDRESS or `ray start` names the cluster; by default it is this machine.
 
     pip install 'hourllava[ray]'
     hourllava data features videos --model jylins/hourllava-qwen25-3b-s2 --out features --engine ray
@@ -21,7 +21,7 @@ _POLL_SECONDS = 1.0
 
 
 def cluster_devices() -> tuple[list[torch.device], int]:
-    """A device for each worker that a cluster takes, and the cores that each may use; starts or joins the cluster.
+    """The devices of a cluster, one for each worker, and the cores for each; starts or joins the cluster.
 
     Raises:
         ConfigError: ray is not installed.
@@ -36,10 +36,10 @@ def cluster_devices() -> tuple[list[torch.device], int]:
 
 
 def run_on_ray(items: list[Item], workers: list[WorkerSettings], finished: Callable[[Finished], None]) -> None:
-    """Encode the videos on the cluster; `finished` is called here with each result.
+    """Encode the videos on the cluster and call `finished` in this process with each result.
 
     Raises:
-        HourLlavaError: a worker's: the model cannot be loaded, or features cannot be written.
+        HourLlavaError: a worker cannot load the model or write features.
         DataError: a worker was lost.
     """
     ray = _ray()

@@ -1,8 +1,8 @@
-"""The vision tower of a checkpoint alone, as feature pre-extraction needs it: no projector, no MemAug, no decoder.
+"""The vision tower of a checkpoint without projector, MemAug and decoder: feature pre-extraction needs no more.
 
-Of a 7B checkpoint (16 GB) that is 0.8 GB. Batches always have the same shape: what a frame's features are in the last
-bit then does not depend on which frames of which videos it shares a batch with, so that a run that was stopped and
-started again ends with the same bytes (tested on the CPU; `pytest -m gpu` asks the GPU at hand).
+The tower is 0.8 GB of a 7B checkpoint's 16 GB. All batches have the same shape, so the other frames of a batch do not
+change a frame's features, not even in the last bit, and a run that was stopped and started again ends with the same
+bytes. Tests check this on the CPU, and `pytest -m gpu` on the GPU of the machine.
 """
 
 from pathlib import Path
@@ -28,12 +28,12 @@ PREFIX = "model.vision_tower."
 
 
 class Tower:
-    """A vision tower with all that is done to frames before it and to features after it.
+    """A vision tower with the steps before it (frames to pixels) and after it (pooling).
 
     Args:
         config: of the whole model.
         vision_tower: in evaluation mode, on its device.
-        batch_frames: frames of every batch; fewer are filled up with black ones.
+        batch_frames: frames of every batch; black frames fill a smaller batch up.
     """
 
     def __init__(self, config: HourLlavaConfig, vision_tower: PreTrainedModel, batch_frames: int) -> None:
@@ -44,14 +44,14 @@ class Tower:
 
     @property
     def identity(self) -> EncoderIdentity:
-        """The same as that of the whole model: its features are interchangeable with these."""
-        return encoder_identity(cast("HourLlavaModel", self))  # looks at `config` and `vision_tower` only
+        """The identity of the whole model's encoder, whose features are interchangeable with these."""
+        return encoder_identity(cast("HourLlavaModel", self))  # reads only `config` and `vision_tower`
 
     @torch.inference_mode()
     def encode(self, frames_NHW3: Tensor) -> Tensor:
         """uint8 RGB [N <= batch_frames, image_pixels, image_pixels, 3] -> bfloat16 [N, grid * grid, C], on the device.
 
-        The result may be still under way on a GPU: `.cpu()` waits for it.
+        A GPU may still be computing the result: `.cpu()` waits for it.
         """
         num_frames = len(frames_NHW3)
         assert 0 < num_frames <= self.batch_frames
@@ -59,14 +59,16 @@ class Tower:
             filling = frames_NHW3.new_zeros(self.batch_frames - num_frames, *frames_NHW3.shape[1:])
             frames_NHW3 = torch.cat([frames_NHW3, filling])
         if self.vision_tower.device.type == "cuda":
-            frames_NHW3 = frames_NHW3.pin_memory()  # or the copy waits for the batch before, and the GPU for the copy
+            frames_NHW3 = (
+                frames_NHW3.pin_memory()
+            )  # otherwise the copy waits for the last batch, and the GPU for the copy
         pixels = frame_pixels(frames_NHW3.to(self.vision_tower.device, non_blocking=True), self.config)
         features = pool_features(patch_features(self.vision_tower, pixels, self.config), self.config.video_grid)
         return features[:num_frames].bfloat16()
 
 
 def load_tower(name: str | Path, device: torch.device, dtype: torch.dtype, batch_frames: int) -> Tower:
-    """Load the tower of `"nano"`, a folder of any layout, or a name on the hub; other tensors are not read.
+    """Load the tower of `"nano"`, of a folder of any layout, or of a name on the hub; no other tensors are read.
 
     Raises:
         CheckpointError: no checkpoint there, damaged or pickled weights, or tensors of the tower missing or misshapen.
@@ -76,7 +78,7 @@ def load_tower(name: str | Path, device: torch.device, dtype: torch.dtype, batch
         return Tower(model.config, model.model.vision_tower, batch_frames)
     folder = find_checkpoint(name)
     config, released, stored = load_config(folder), is_released_layout(folder), read_tensors(folder)
-    with initialization.no_init_weights():  # random numbers for 400 million weights take ten seconds of a core
+    with initialization.no_init_weights():  # 400 million random numbers take 10 s of a core
         tower = build_vision_tower(config)
     state: dict[str, Tensor] = {}
     for key, expected in tower.state_dict().items():

@@ -3,9 +3,9 @@
     decoding thread k: video -> digest -> frames ---+
     decoding thread l: video -> digest -> frames ---+--> queue --> tower batches --> features of each video --> file
 
-The queue is bounded, so decoders wait for the tower; the tower waits until a batch is full, which is filled by whatever
-videos are being decoded. What is in memory: the features of the videos under way (an hour of SigLIP's: 0.53 GB), and a
-few batches of frames.
+The queue is bounded, so decoders wait for the tower. The tower waits until a batch is full; all videos that are being
+decoded fill it. Memory holds the features of these videos (0.53 GB for an hour, with SigLIP) and a few batches of
+frames.
 """
 
 import queue
@@ -30,12 +30,12 @@ from hourllava.video import probe, read_frames, source_state
 
 READ_FRAMES = 16
 MAX_UNWRITTEN = 2
-LAST_PICTURE_SECONDS = 1e-3  # this long before a video's end its last picture is on screen
+LAST_PICTURE_SECONDS = 1e-3  # so long before a video's end, its last picture is on screen
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What a device's process is told."""
+    """The settings of one device's process."""
 
     model: str
     device: str
@@ -47,7 +47,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a video; `reason` is set if it failed."""
+    """The result for one video; `reason` is set if it failed."""
 
     video: str
     num_frames: int = 0
@@ -57,12 +57,12 @@ class Finished:
 
 
 class WorkerLostError(DataError):
-    """A process that encodes videos has ended without a word, perhaps killed for memory."""
+    """A process that encodes videos ended without an error message, perhaps killed for memory."""
 
 
 @dataclass
 class _Job:
-    """A video under way."""
+    """A video that is being read or encoded."""
 
     video: Path
     out: Path
@@ -77,7 +77,7 @@ class _Job:
 
 
 class _End:
-    """Follows the last frames of a video in the queue."""
+    """Stands in the queue behind the last frames of a video."""
 
 
 _Piece = tuple[_Job, Tensor | _End]
@@ -89,8 +89,8 @@ def extract(worker: WorkerSettings, next_video: NextVideo, finished: Callable[[F
 
     Args:
         worker: device, model and settings.
-        next_video: gives (video, file to write), or None at the end; called by several threads.
-        finished: is called in the thread of the caller with each result.
+        next_video: gives (video, file to write), or None at the end; several threads call it.
+        finished: called with each result, in the caller's thread.
 
     Raises:
         HourLlavaError: the model cannot be loaded, or features cannot be written.
@@ -123,17 +123,17 @@ def _encode_all(
     finished: Callable[[Finished], None],
 ) -> None:
     waiting: deque[_Piece] = deque()
-    encoded: tuple[Tensor, list[tuple[_Job, int]]] | None = None  # still under way on the device
+    encoded: tuple[Tensor, list[tuple[_Job, int]]] | None = None  # the device may still compute it
     writes: deque[Future[Finished]] = deque()
     num_decoding, num_frames = worker.decoders, 0
 
     def collect() -> None:
-        """Hand the last batch's features to their videos."""
+        """Give the features of the last batch to their videos."""
         nonlocal encoded
         if encoded is not None:
             rows = encoded[0].cpu().split([count for _, count in encoded[1]])
             for (job, _), part in zip(encoded[1], rows):
-                job.features.append(part.clone())  # a view would keep the whole batch
+                job.features.append(part.clone())  # a view would keep the whole batch in memory
             encoded = None
 
     with ThreadPoolExecutor(1) as writer:
@@ -161,14 +161,14 @@ def _encode_all(
                 frames, owners = _take(waiting, min(num_frames, tower.batch_frames))
                 num_frames -= len(frames)
                 features = tower.encode(frames)
-                collect()  # of the batch before, while the device works on this one
+                collect()  # the batch before, while the device computes this one
                 encoded = features, owners
         for write in writes:
             finished(write.result())
 
 
 def _take(waiting: deque[_Piece], count: int) -> tuple[Tensor, list[tuple[_Job, int]]]:
-    """The first `count` frames that wait, and whose they are; ends of videos among them stay, in order."""
+    """The first `count` waiting frames and their videos; ends of videos among them stay in the queue, in order."""
     taken: list[Tensor] = []
     owners: list[tuple[_Job, int]] = []
     ends: list[_Piece] = []
@@ -183,7 +183,7 @@ def _take(waiting: deque[_Piece], count: int) -> tuple[Tensor, list[tuple[_Job, 
         taken.append(frames)
         owners.append((job, len(frames)))
         count -= len(frames)
-    # In front of what is left: all frames of theirs are in this batch or an earlier one.
+    # The ends go to the front: all frames of these videos are in this batch or an earlier one.
     waiting.extendleft(reversed(ends))
     return torch.cat(taken), owners
 
@@ -193,7 +193,7 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
     timestamps_seconds, sample_seconds = np.concatenate(job.timestamps_seconds), np.concatenate(job.sample_seconds)
     num_frames = len(features)
     if settings.form == "released":
-        # Damage or a wrong length in the header can leave more or fewer frames than asked for.
+        # Damage, or a wrong length in the header, can give more or fewer frames than requested.
         chosen = evenly_spaced(num_frames, _released_frames(job.duration_seconds))
         features = features[torch.from_numpy(chosen)]
         timestamps_seconds = sample_seconds = np.arange(len(features), dtype=np.float64)  # not written
@@ -209,7 +209,7 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
             gaps=job.gaps,
             player_offset_seconds=job.player_offset_seconds,
         )
-    except InputError as error:  # times that go back: the video's fault, not the run's
+    except InputError as error:  # times that go back: the video is at fault, not the run
         note_attempts(Item(job.video, job.out), 0)
         return Finished(str(job.video), reason=f"{job.video}: {error}")
     job.features.clear()
@@ -246,7 +246,7 @@ def _decode_all(
             except HourLlavaError as error:
                 note_attempts(Item(video, out), 0)
                 pieces.put(Finished(str(video), reason=str(error)))
-    except BaseException as error:  # noqa: BLE001 - raised again where the run ends, not lost with the thread
+    except BaseException as error:  # noqa: BLE001 - the main thread raises it again
         pieces.put(error)
     pieces.put(None)
 
@@ -261,14 +261,14 @@ def _decode(
     """Put a video's frames into the queue.
 
     Raises:
-        VideoError: it cannot be read to its end, or shows nothing. Frames sent before are encoded for nothing.
+        VideoError: it cannot be read to its end, or shows nothing. The frames sent before then have no use.
     """
     job.fps = settings.fps
     if settings.form == "released":
         length_seconds = probe(job.video).duration_seconds
         if not length_seconds:
             raise VideoError(f"{job.video} does not tell its length, which released files need; convert it")
-        # k / fps then falls on the first picture, on the last one, and evenly between.
+        # The times k / fps then include the first picture and the last one, with even steps between.
         last_seconds = max(length_seconds - LAST_PICTURE_SECONDS, length_seconds / 2)
         job.fps = min((_released_frames(length_seconds) - 1) / last_seconds, 1000.0)
     shown_until = 0.0
@@ -284,7 +284,7 @@ def _decode(
             pieces.put((job, torch.from_numpy(batch.frames)))
         length = reader.info.duration_seconds
         job.player_offset_seconds = reader.info.player_offset_seconds
-        # As `watch` has it: the length of what was watched.
+        # As in `watch`: the length of the part that was read.
         job.duration_seconds = shown_until if length is None else min(shown_until, length)
         if settings.form == "released" and length is not None:
             job.duration_seconds = length

@@ -1,8 +1,8 @@
-"""A cache of shards that lie elsewhere or are compressed, shared by all processes of a machine.
+"""A cache of remote and compressed shards, shared by all processes of a machine.
 
-A shard is fetched by one process while the others wait for it, and is in the cache whole or not at all, its size,
-table and hashes checked on the way in. When the cache is larger than its limit, the shards that were opened longest
-ago go. A shard that a process has open stays: whoever reads a shard holds a shared flock on its file.
+One process fetches a shard while the others wait for it. A shard is in the cache whole or not at all: its size, table
+and hashes are checked first. When the cache exceeds its limit, the shards that were opened longest ago are removed. A
+shard that a process has open stays, because its reader holds a shared flock on the file.
 
     HOURLLAVA_SHARD_CACHE_BYTES    the limit; by default half of the disk that the cache lies on
 """
@@ -31,8 +31,8 @@ from hourllava.folders import user_cache_folder
 from hourllava.locks import lock_folder, try_flock
 
 _SIZE_VARIABLE = "HOURLLAVA_SHARD_CACHE_BYTES"
-_FETCH_WAIT_SECONDS = 600.0  # for another process that fetches a shard; then this one fetches it, too
-_LEFT_AFTER_SECONDS = 3600.0  # a file that is being fetched changes all the time; one this old was left behind
+_FETCH_WAIT_SECONDS = 600.0  # wait for another process that fetches a shard; then fetch it here, too
+_LEFT_AFTER_SECONDS = 3600.0  # a file that is being fetched changes all the time; one this old is a leftover
 _REMOVED_WAIT_SECONDS = 0.01
 _TABLE_PIECE_BYTES = 1 << 22
 
@@ -42,14 +42,14 @@ _said: set[str] = set()
 
 @dataclass(frozen=True)
 class LocalShard:
-    """The uncompressed file of a shard, open; while it is (or a map of it), nobody removes it from the cache."""
+    """The uncompressed file of a shard, open. While it or a map of it is open, no process removes it from the cache."""
 
     path: Path
     file: IO[bytes]
     is_cached: bool
 
     def discard(self) -> None:
-        """Remove a damaged file from the cache: it is fetched again when it is wanted again."""
+        """Remove a damaged file from the cache, so that it is fetched again when it is next opened."""
         if self.is_cached:
             self.path.unlink(missing_ok=True)
 
@@ -69,10 +69,10 @@ def default_cache_folder() -> Path:
 
 
 def max_cache_bytes(folder: Path) -> int:
-    """The most that a cache may hold: $HOURLLAVA_SHARD_CACHE_BYTES, or half of its disk.
+    """The limit of a cache: $HOURLLAVA_SHARD_CACHE_BYTES, or half of its disk.
 
     Raises:
-        ConfigError: the variable is no whole number of bytes from 0 up.
+        ConfigError: the variable is not a whole number of bytes from 0 up.
     """
     configured = os.environ.get(_SIZE_VARIABLE, "")
     if not configured:
@@ -83,7 +83,7 @@ def max_cache_bytes(folder: Path) -> int:
 
 
 def is_cached(folder: str, shard: ShardInfo) -> bool:
-    """Whether a shard is read from the cache, and not from its folder."""
+    """Whether a shard is read from the cache instead of its folder."""
     return shard.zip_data is not None or is_remote(folder)
 
 
@@ -91,7 +91,7 @@ def open_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> Loca
     """Open a shard's uncompressed file: in its folder if it lies there, else in the cache, fetched if needed.
 
     Raises:
-        DataError: it cannot be opened, fetched or decompressed, or is not what the index says (checked when fetched).
+        DataError: it cannot be opened, fetched or decompressed, or, when fetched, differs from the index.
         ConfigError: as `max_cache_bytes`, `default_cache_folder`.
     """
     if not is_cached(folder, shard):
@@ -112,7 +112,7 @@ def open_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> Loca
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as held:
-                with suppress(DataError):  # whoever fetches it takes too long: twice is safe, each writes its own file
+                with suppress(DataError):  # another process takes too long: both fetch it, each into its own file
                     held.enter_context(lock_folder(path.parent, f"{key}.lock", wait_seconds=_FETCH_WAIT_SECONDS))
                     remove_leftovers(path.parent, (path.name, f"packed.{path.name}"))
                 file = _open_held(path, shard.raw_data.bytes) or _fetch(source, shard, path)
@@ -126,7 +126,7 @@ def open_shard(folder: str, shard: ShardInfo, cache_folder: Path | None) -> Loca
 
 
 def _open_held(path: Path, num_bytes: int) -> IO[bytes] | None:
-    """Open a file of the cache and keep others from removing it; None if it is not there whole."""
+    """Open a file of the cache and keep others from removing it; None unless it is there whole."""
     while True:
         try:
             file = path.open("rb")
@@ -139,7 +139,7 @@ def _open_held(path: Path, num_bytes: int) -> IO[bytes] | None:
                 os.utime(path)
             return file
         file.close()
-        if held is False or not status.st_nlink:  # it is just being removed
+        if held is False or not status.st_nlink:  # another process is removing it
             time.sleep(_REMOVED_WAIT_SECONDS)
             continue
         path.unlink(missing_ok=True)  # cut short by a power cut or by hand
@@ -169,12 +169,12 @@ def _fetch(source: str, shard: ShardInfo, path: Path) -> IO[bytes]:
             raise
         file.seek(0)
         try_flock(file.fileno(), fcntl.LOCK_SH)
-    _make_room(path.parent, limit_bytes)  # others may have fetched at the same time
+    _make_room(path.parent, limit_bytes)  # other processes may have fetched shards at the same time
     return file
 
 
 def _unpack(packed: Path, path: Path, shard: ShardInfo, source: str) -> None:
-    """Decompress a shard; a file that is no shard is refused before it fills the disk."""
+    """Decompress a shard, but refuse a file that is no shard before it fills the disk."""
     open_packed, errors = _decompressor(shard.compression or "")
     try:
         with packed.open("rb") as file, open_packed(file) as plain, path.open("wb") as out:
@@ -186,7 +186,7 @@ def _unpack(packed: Path, path: Path, shard: ShardInfo, source: str) -> None:
 
 
 def _table(file: IO[bytes], shard: ShardInfo, out: IO[bytes] | None = None) -> Iterator[bytes]:
-    """The pieces of a shard's table of samples, each copied to `out` before it is given."""
+    """The pieces of a shard's table of samples, each copied to `out` before it is yielded."""
     missing_bytes = shard.head_bytes
     while missing_bytes and (piece := file.read(min(_TABLE_PIECE_BYTES, missing_bytes))):
         if out is not None:
@@ -203,10 +203,10 @@ def _check(path: Path, info: FileInfo, source: str) -> None:
 
 
 def _make_room(folder: Path, most_bytes: int) -> None:
-    """Remove the shards that were opened longest ago, until no more than `most_bytes` are left; none that is in use."""
+    """Remove unused shards, those opened longest ago first, until at most `most_bytes` are left."""
     files, excess_bytes = [], -most_bytes
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # removed by another process meanwhile
+        with suppress(FileNotFoundError):  # another process has just removed it
             status = path.stat()
             if path.name.endswith(TEMPORARY_SUFFIX) and status.st_mtime < time.time() - _LEFT_AFTER_SECONDS:
                 path.unlink()
@@ -230,7 +230,7 @@ def _make_room(folder: Path, most_bytes: int) -> None:
 def _remove_unused(path: Path) -> bool:
     """Remove a shard from the cache unless a process has it open; returns whether it is gone."""
     try:
-        descriptor = os.open(path, os.O_RDWR)  # NFS locks for one alone only what may be written
+        descriptor = os.open(path, os.O_RDWR)  # NFS gives exclusive locks only on files open for writing
     except FileNotFoundError:
         return True
     except OSError:
@@ -253,7 +253,7 @@ def _say_once(key: str, message: str) -> None:
 
 
 def _decompressor(compression: str) -> tuple[Callable[[IO[bytes]], Any], tuple[type[Exception], ...]]:
-    """What opens a compressed file, and what it raises for a damaged one."""
+    """The function that opens a compressed file, and the errors that it raises for a damaged one."""
     kind = compression.split(":")[0]  # "zstd:7" names the level
     damage = (EOFError, ValueError, zlib.error, gzip.BadGzipFile)
     if kind == "gz":

@@ -1,4 +1,4 @@
-"""How a value of an MDS column becomes bytes and back; little-endian throughout (format of mosaicml/streaming).
+"""Encodes values of MDS columns as bytes and back, little-endian throughout (format of mosaicml/streaming).
 
     str, bytes, json           UTF-8, as it is, `json.dumps` with ASCII escapes
     int, int8 ... float64      a Python int or float; `int` is int64
@@ -6,7 +6,7 @@
     jpeg                       a JPEG file; written from its bytes or from a PIL image
     list[jpeg]                 uint32 0, uint32 count, uint32 sizes[count], the files
 
-`pkl` runs code when it is read and is refused.
+`pkl` is refused, because reading it can run code.
 """
 
 import io
@@ -23,7 +23,7 @@ from PIL import Image
 
 from hourllava.errors import DataError
 
-JPEG_QUALITY = 95  # of images that were not JPEG; PIL's default of 75 shows in text and charts
+JPEG_QUALITY = 95  # of images that were not JPEG; PIL's default of 75 visibly damages text and charts
 _JPEG_START = b"\xff\xd8\xff"
 _DTYPE_CODES = {
     "uint8": 8, "int8": 9, "uint16": 16, "int16": 17, "float16": 18, "uint32": 32, "int32": 33, "float32": 34,
@@ -38,7 +38,7 @@ _SCALARS = {
 }  # fmt: skip
 
 ALLOWED = f"str, json, bytes, jpeg, list[jpeg], ndarray[:dtype[:shape]], {', '.join(_SCALARS)}"
-# What damaged bytes or a value of the wrong type make the functions below raise.
+# The functions below raise these for damaged bytes and for values of a wrong type.
 CODING_ERRORS = (
     ValueError, TypeError, OSError, SyntaxError, LookupError, ArithmeticError, AttributeError, struct.error,
     RecursionError, Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -50,9 +50,9 @@ Buffer = bytes | memoryview
 
 @dataclass(frozen=True)
 class Coder:
-    """Encodes and decodes the values of one column; `size_bytes` is None where values differ in size.
+    """Encodes and decodes the values of one column; `size_bytes` is None if values differ in size.
 
-    `decode_files`, of images: gives the bytes of their files.
+    For images, `decode_files` gives the bytes of their files.
     """
 
     size_bytes: int | None
@@ -62,13 +62,13 @@ class Coder:
 
     @property
     def unpack(self) -> Callable[[Buffer], Any]:
-        """As `decode`, but images stay the bytes of their files."""
+        """As `decode`, but gives images as the bytes of their files."""
         return self.decode_files or self.decode
 
 
 @lru_cache(maxsize=256)
 def find_coder(encoding: str) -> Coder:
-    """The coder of an encoding as an index names it. Its functions raise `CODING_ERRORS`.
+    """The coder of an encoding, by its name in an index. Its functions raise `CODING_ERRORS`.
 
     Raises:
         DataError: the encoding is unknown or refused.
@@ -106,7 +106,7 @@ def _scalar(form: str) -> Coder:
 
 
 def encode_jpeg(value: bytes | Image.Image) -> bytes:
-    """A JPEG file: bytes that are one as they are, an image encoded with `JPEG_QUALITY`."""
+    """A JPEG file: bytes of one unchanged, or an image encoded with `JPEG_QUALITY`."""
     if isinstance(value, bytes):
         if not value.startswith(_JPEG_START):
             raise ValueError("the bytes are no JPEG file")
@@ -119,7 +119,7 @@ def encode_jpeg(value: bytes | Image.Image) -> bytes:
 
 
 def decode_jpeg(data: Buffer) -> Image.Image:
-    """The image, with its pixels loaded: a damaged file fails here and not in the middle of training."""
+    """The image with its pixels loaded, so that a damaged file fails here and not during training."""
     image = Image.open(io.BytesIO(data), formats=["JPEG"])
     if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise ValueError(f"{image.width} x {image.height} pixels; at most {Image.MAX_IMAGE_PIXELS} are decoded")
@@ -186,7 +186,7 @@ def _decode_array(name: str | None, shape: tuple[int, ...] | None, data: Buffer)
         dimensions = np.frombuffer(data, _DIMENSION_DTYPES[code], num_dimensions, begin + 1)
         shape, begin = tuple(map(int, dimensions)), begin + 1 + dimensions.nbytes
     values = np.frombuffer(data, np.dtype(name).newbyteorder("<"), offset=begin)
-    return values.reshape(shape).astype(name)  # a copy that may be written to
+    return values.reshape(shape).astype(name)  # a writable copy
 
 
 _CODERS = {

@@ -1,8 +1,8 @@
-"""The parts of an MDS data set that its writer and its reader share: the index, names and sizes, hashes.
+"""The format of an MDS data set, shared by writer and reader: index, names, sizes, hashes.
 
 DIR/index.json             {"version": 2, "shards": [...]}, exactly as mosaicml-streaming writes it
 DIR/lengths.npy            ours, optional: int32 [samples, 3] = frames or views, kept visual tokens, text tokens
-DIR/lengths.json           what those were measured for, see `hourllava.data.batches.samples`
+DIR/lengths.json           the settings of their measuring, see `hourllava.data.batches.samples`
 DIR/shard.00000.mds        uint32 n; uint32 offsets[n + 1] from the file's start; JSON settings; samples
 a sample                   uint32 sizes of the columns without a fixed size, then the columns' bytes
 """
@@ -43,7 +43,7 @@ def _checked_basename(name: str) -> str:
 
 
 class FileInfo(BaseModel):
-    """One file of a shard; `basename` leads through folders, from the index's own, or out of it in a merged index."""
+    """One file of a shard. `basename` is a path from the index's folder; in a merged index it may lead out of it."""
 
     model_config = ConfigDict(frozen=True)
     basename: Annotated[str, AfterValidator(_checked_basename)]
@@ -80,11 +80,11 @@ class ShardInfo(BaseModel):
 
     @property
     def stored(self) -> FileInfo:
-        """The file that is on the disk: the compressed one if there is one."""
+        """The file on the disk: the compressed one if there is one."""
         return self.zip_data or self.raw_data
 
     def moved(self, prefix: str) -> "ShardInfo":
-        """This entry for an index from where the shard lies in the folder `prefix`."""
+        """This entry for an index whose path to the shard's folder is `prefix`."""
         files = {
             name: file.model_copy(update={"basename": f"{prefix}/{file.basename}"})
             for name, file in (("raw_data", self.raw_data), ("zip_data", self.zip_data))
@@ -94,10 +94,10 @@ class ShardInfo(BaseModel):
 
 
 def parse_index(text: str | bytes, where: str) -> list[ShardInfo]:
-    """Check an index and return its shards; `where` is what errors call it.
+    """Check an index and return its shards; errors call the index `where`.
 
     Raises:
-        DataError: it is no index of version 2, or names a column encoding that is unknown or refused.
+        DataError: it is no index of version 2, or names an unknown or refused column encoding.
     """
     try:
         index = json.loads(text)
@@ -152,7 +152,7 @@ def check_hash_names(names: Sequence[str]) -> None:
     """Check that hashes can be computed here.
 
     Raises:
-        DataError: a name is unknown, or not in sorted order (the format wants that), or needs a missing package.
+        DataError: a name is unknown, not in the sorted order that the format demands, or needs a missing package.
     """
     if list(names) != sorted(set(names)):
         raise DataError(f"hashes {', '.join(names)} must be sorted, each once")
@@ -180,7 +180,7 @@ def hash_file(file: IO[bytes], name: str) -> str:
 
 
 def check_file(path: Path, info: FileInfo, *, hashes: bool) -> None:
-    """Check that a file of a shard is there with its size and, if asked for, its hashes.
+    """Check that a file of a shard exists with its size and, on request, its hashes.
 
     Raises:
         DataError: it is missing, cut short or changed.
@@ -203,7 +203,7 @@ def parse_lengths(data: bytes, where: str, num_samples: int) -> np.ndarray:
     """Read `lengths.npy`: int32 [samples, 3] = frames or views, kept visual tokens, text tokens.
 
     Raises:
-        DataError: it is damaged or does not belong to an index of so many samples.
+        DataError: it is damaged, or has lengths of another number of samples.
     """
     file = io.BytesIO(data)
     try:
@@ -222,7 +222,7 @@ def parse_lengths(data: bytes, where: str, num_samples: int) -> np.ndarray:
 
 
 _HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# What numpy raises for damaged headers: it reads them as Python's literals.
+# numpy raises these for damaged headers, because it reads headers as Python literals.
 _HEADER_ERRORS = (
     OSError,
     ValueError,
@@ -238,11 +238,11 @@ _HEADER_ERRORS = (
 def check_table(pieces: Iterable[bytes | memoryview], shard: ShardInfo, where: str) -> None:
     """Check a shard's table of samples, the file's first `shard.head_bytes` bytes, piece by piece.
 
-    Nothing of it is kept: as lists, the tables of 256 shards of short rows would take 0.4 GB.
+    The table is not kept: as lists, the tables of 256 shards of short rows would take 0.4 GB.
 
     Raises:
-        DataError: it is cut short, of another number of samples, or its offsets leave the file or go back; the pieces
-            behind the fault are not asked for.
+        DataError: it is cut short, has another number of samples, or its offsets leave the file or go back. No piece
+            behind the fault is read.
     """
     num_read, last, rest = 0, shard.head_bytes, b""
     for piece in pieces:

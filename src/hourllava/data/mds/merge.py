@@ -1,4 +1,4 @@
-"""One index over the shards of several folders, whose data stays where it is."""
+"""Merges indexes: one index over the shards of several folders, whose data stays in place."""
 
 import json
 import os
@@ -36,14 +36,14 @@ def worker_folders(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Measured:
-    """Lengths of a folder's samples, int32 [samples, 3], and what they were measured for; None where it is not said."""
+    """Lengths of a folder's samples, int32 [samples, 3], and the settings of their measuring; None if unknown."""
 
     lengths: np.ndarray
     settings: dict[str, Any] | None
 
 
 def read_folder(folder: Path) -> tuple[list[ShardInfo], Measured | None]:
-    """The shards of a folder's index, each there with its size, and their lengths if it has them.
+    """The shards of a folder's index, whose files have the right sizes, and their lengths if it has any.
 
     Raises:
         DataError: the index or a shard is missing or damaged.
@@ -65,12 +65,12 @@ def read_folder(folder: Path) -> tuple[list[ShardInfo], Measured | None]:
 def merge_indexes(out: Path, sources: Sequence[Path | tuple[Path, str]] | None = None) -> int:
     """Write `out/index.json` over the shards of several folders, and their lengths if all were measured alike.
 
-    Lengths that were measured for the very same index stay.
+    Lengths already in `out` stay if they belong to exactly this index.
 
     Args:
         out: the folder of the merged index.
-        sources: folders with an index, or (folder, "first" | "second") for half of its shards, cut where the samples
-            are nearest to half; by default the sub-folders of `out`. The index's paths are relative to `out`.
+        sources: folders with an index, or (folder, "first" | "second") for half of its shards, cut nearest to half of
+            the samples; by default the sub-folders of `out`. Paths in the index are relative to `out`.
 
     Returns the number of samples.
 
@@ -109,7 +109,7 @@ def merge_indexes(out: Path, sources: Sequence[Path | tuple[Path, str]] | None =
 
 
 def write_lengths(folder: Path, measured: Measured | None) -> None:
-    """Put lengths beside an index, or take away those that are there; they count once the settings are there."""
+    """Write lengths beside an index, or remove those that are there. They count only together with their settings."""
     settings_path, lengths_path = folder / LENGTHS_SETTINGS_NAME, folder / LENGTHS_NAME
     settings_path.unlink(missing_ok=True)
     if measured is None:
@@ -130,7 +130,7 @@ def _joined(parts: list[Measured | None]) -> Measured | None:
 
 
 def _half(shards: list[ShardInfo], measured: Measured | None, half: str) -> tuple[list[ShardInfo], Measured | None]:
-    """The shards before or after the cut at which the samples are nearest to half; the earlier cut if two are."""
+    """The shards before or after the cut nearest to half of the samples; of two such cuts, the earlier one counts."""
     before = np.cumsum([0, *(shard.samples for shard in shards)])
     cut = int(np.argmin(np.abs(2 * before - before[-1])))
     shards_taken, samples_taken = slice(cut), slice(int(before[cut]))
@@ -140,7 +140,7 @@ def _half(shards: list[ShardInfo], measured: Measured | None, half: str) -> tupl
 
 
 def path_from(out: Path, folder: Path) -> str:
-    """A folder's path as it is written in a file of `out`: relative, with slashes."""
+    """A folder's path for a file in `out`: relative, with slashes."""
     try:
         return Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()
     except ValueError:  # another drive

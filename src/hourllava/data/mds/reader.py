@@ -1,8 +1,8 @@
 """Reads MDS data sets: random access through mmap, many folders at once, cheap to send to worker processes.
 
-A row costs one search for its shard and one copy of the columns that are asked for; a shard is opened and checked when
-a row of it is first wanted. The newest 256 shards stay open (each holds a file descriptor; usually 1,024 are allowed),
-of a data set with shards in the cache 32: what is open cannot be removed from there.
+Reading a row costs one search for its shard and one copy of the requested columns. A shard is opened and checked when
+one of its rows is first read. The 256 shards used last stay open: each holds a file descriptor, and 1,024 are usually
+allowed. Of a data set with cached shards only 32 stay open, because open shards cannot be removed from the cache.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ class ShardReader:
         with local.file as file:
             check_file(local.path, shard.raw_data, hashes=False)
             try:
-                # The map keeps the file's descriptor, and with it the hold on a file of the cache.
+                # The map keeps the file's descriptor, and with it the lock on a file of the cache.
                 self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             except (OSError, ValueError) as error:  # ValueError: an empty file
                 raise DataError(f"{local.path} cannot be opened: {error}; write the shard again") from error
@@ -67,10 +67,10 @@ class ShardReader:
         return self._shard.samples
 
     def row(self, number: int, columns: Iterable[str] | None = None, *, decode_images: bool = True) -> dict[str, Any]:
-        """Decode a row, or only some of its columns; images stay the bytes of their files if not `decode_images`.
+        """Decode a row, or only some of its columns. Without `decode_images`, images are the bytes of their files.
 
         Raises:
-            DataError: a column is not there, or the row is damaged.
+            DataError: a column does not exist, or the row is damaged.
         """
         names = self._shard.column_names
         wanted = names if columns is None else tuple(columns)
@@ -88,15 +88,15 @@ class ShardReader:
         return row
 
     def raw(self, number: int, columns: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of some columns of a row, not decoded.
+        """The undecoded bytes of some columns of a row.
 
         Raises:
-            DataError: a column is not there, or the row is damaged.
+            DataError: a column does not exist, or the row is damaged.
         """
         return {name: bytes(view) for name, view in self._views(number, columns).items()}
 
     def _views(self, number: int, columns: Iterable[str]) -> dict[str, memoryview]:
-        """As `raw`, but nothing is copied: an array of a megabyte is copied only once, when it is decoded."""
+        """As `raw`, but without a copy: an array of a megabyte is copied only once, by its decoding."""
         begin, end = _OFFSETS.unpack_from(self._data, 4 + 4 * number)
         values_begin = begin + self._sizes_format.size
         sizes = iter(self._sizes_format.unpack_from(self._data, begin) if values_begin <= end else ())
@@ -128,11 +128,11 @@ class MdsDataset:
 
     Args:
         sources: folders with `index.json`, or the index files themselves: paths, or addresses that fsspec knows.
-        cache_folder: where shards are copied to that lie elsewhere or are compressed; by default `hourllava/shards` in
-            $XDG_CACHE_HOME or ~/.cache.
+        cache_folder: for copies of remote and compressed shards; by default `hourllava/shards` in $XDG_CACHE_HOME or
+            ~/.cache.
 
     Raises:
-        DataError: an index is missing or damaged, or names a column encoding that is unknown or refused.
+        DataError: an index is missing or damaged, or names an unknown or refused column encoding.
     """
 
     def __init__(self, sources: str | Path | Sequence[str | Path], *, cache_folder: Path | None = None) -> None:
@@ -149,7 +149,7 @@ class MdsDataset:
         self._set_up()
 
     def _set_up(self) -> None:
-        # Of nothing that leads back to this object: then its descriptors go with it, not when the collector runs.
+        # No reference back to this object: so its file descriptors close with it, not when the collector runs.
         cached = any(is_cached(folder, shard) for folder, shard in self._shards)
         num_open = _OPEN_CACHED_SHARDS if cached else _OPEN_SHARDS
         self._open = lru_cache(num_open)(partial(_open_reader, self._shards, self._cache_folder))
@@ -209,24 +209,24 @@ class MdsDataset:
         return np.concatenate(parts) if parts else np.zeros((0, 3), np.int32)
 
     def lengths_settings(self) -> dict[str, Any] | None:
-        """What the lengths were measured for (`lengths.json`); None if a folder does not say, or two say otherwise."""
+        """The settings of the lengths' measuring (`lengths.json`); None if a folder has none, or two folders differ."""
         found = [read_lengths_settings(source.folder) for source in self._sources]
         return found[0] if found and all(settings == found[0] for settings in found) else None
 
     def fingerprint(self) -> str:
-        """Of all rows: another one if shards are added, taken away or written again; not of where they lie."""
+        """Digest of all rows. It changes if shards are added, removed or written again, but not if they move."""
         shards = [shard.model_dump(exclude={"size_limit"}) for _, shard in self._shards]
         return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
     def verify(self, *, progress: bool = False) -> None:
-        """Check every shard that is named: there, whole, its table of samples sound, its hashes right.
+        """Check that every shard of the index exists, is whole, and has a sound table of samples and the right hashes.
 
         Args:
             progress: show a progress bar on stderr.
 
         Raises:
-            PartlyDoneError: some are not; names the first five.
-            DataError: none is.
+            PartlyDoneError: some shards are damaged; the message names the first five.
+            DataError: all are damaged.
         """
         problems = []
         for folder, shard in tqdm(self._shards, unit="shard", file=sys.stderr, disable=not progress):
@@ -252,10 +252,10 @@ def _open_reader(shards: Sequence[tuple[str, ShardInfo]], cache_folder: Path | N
 
 
 def read_lengths_settings(folder: str) -> dict[str, Any] | None:
-    """What a folder's lengths were measured for; None if it does not say.
+    """The settings of the measuring of a folder's lengths; None if it has none.
 
     Raises:
-        DataError: the file that says it cannot be read.
+        DataError: their file cannot be read.
     """
     data = read_if_there(join(folder, LENGTHS_SETTINGS_NAME))
     try:

@@ -1,6 +1,6 @@
-"""Files of data sets behind an address (`s3://...`, through fsspec), and where an index's names lead.
+"""Reads files of data sets by path or address (`s3://...`, through fsspec), and checks the paths that an index names.
 
-A store that does not answer is asked three times, with a growing pause between: in a run of days it will happen.
+A store that does not answer is tried three times, with growing pauses: during a run of days some requests fail.
 """
 
 import errno
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 
 def is_remote(source: str) -> bool:
-    """Whether a folder or file is named by an address and not by a path."""
+    """Whether a folder or file has an address instead of a path."""
     return "://" in source
 
 
@@ -54,7 +54,7 @@ def shard_path(folder: Path, basename: str) -> Path:
     named = Path(os.path.normpath(base / basename))
     found = Path(os.path.realpath(named))
     inside = named.parent if basename.startswith("..") else base
-    # A folder that the Hugging Face hub's client has fetched holds nothing but links into `blobs` beside it.
+    # A folder that the Hugging Face client has fetched holds only links into `blobs` beside it.
     blobs = [parent.parent / "blobs" for parent in base.parents if parent.name == "snapshots"]
     if found == named or any(found.is_relative_to(allowed) for allowed in (inside, *blobs)):
         return path
@@ -77,7 +77,7 @@ def read_if_there(source: str) -> bytes | None:
     """Read a whole small file, local or not; None if there is none.
 
     Raises:
-        DataError: it is there, or may be, but cannot be read.
+        DataError: it exists, or may exist, but cannot be read.
     """
 
     def read() -> bytes:
@@ -97,17 +97,17 @@ def read_if_there(source: str) -> bytes | None:
 
 
 def download(source: str, path: Path, num_bytes: int, check: Callable[[], None]) -> None:
-    """Copy a file, local or not; of one that is larger than it should be, no more than shows that.
+    """Copy a file, local or not, but not more than one byte beyond the size that it should have.
 
     Args:
         source: path or address.
         path: of the copy.
         num_bytes: size that it should have.
-        check: raises a DataError if the copy is not what it should be.
+        check: raises a DataError if the copy is wrong.
 
     Raises:
-        DataError: of `check`.
-        Exception: whatever a store's package raises.
+        DataError: from `check`.
+        Exception: any error of a store's package.
     """
 
     def copy() -> None:
@@ -119,14 +119,14 @@ def download(source: str, path: Path, num_bytes: int, check: Callable[[], None])
 
 
 def copy_at_most(file: IO[bytes], out: IO[bytes], num_bytes: int) -> None:
-    """Copy a file's rest, but no more than `num_bytes`: no bomb fills the disk."""
+    """Copy the rest of a file, but at most `num_bytes`, so that no decompression bomb fills the disk."""
     while num_bytes > 0 and (piece := file.read(min(_PIECE_BYTES, num_bytes))):
         out.write(piece)
         num_bytes -= len(piece)
 
 
 def with_tries(action: Callable[[], Result], tries: int) -> Result:
-    """Do something that may fail for a moment, up to `tries` times."""
+    """Do something that may fail temporarily, up to `tries` times."""
     for number in range(tries):
         if number:
             time.sleep(_PAUSE_SECONDS * 2 ** (number - 1) * _chance.uniform(0.5, 1.5))  # not all processes at once

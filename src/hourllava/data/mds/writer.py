@@ -1,8 +1,8 @@
-"""Writes MDS shards: bounded memory, and killed at any moment and started again it ends with the same bytes.
+"""Writes MDS shards in bounded memory. A run that is killed at any moment and started again ends with the same bytes.
 
-A shard is encoded in memory (64 MiB by default), written to a temporary name and renamed; after that `progress.json`
-names the finished shards. A run that starts again keeps them and asks for the rows from `position` on.
-The index comes last: a folder with one is complete. One writer at a time holds a folder (a lock on it).
+A shard is encoded in memory (64 MiB by default), written under a temporary name and renamed. Then `progress.json` names
+the finished shards. A run that starts again keeps them and needs the rows from `position` on. The index comes last, so
+a folder with an index is complete. A lock keeps other writers out of the folder.
 """
 
 import io
@@ -46,19 +46,19 @@ class ShardWriter:
     """Writes rows of one set of columns to a folder; a context manager that finishes when its block ends well.
 
         with ShardWriter(folder, {"video": "str", "text": "json"}) as writer:
-            for row in islice(rows, writer.position, None):  # 0, or what an interrupted run has done
+            for row in islice(rows, writer.position, None):  # 0, or the number of rows that are already done
                 writer.write(row)
 
     Args:
         folder: made if missing.
         columns: name -> encoding.
-        size_limit_bytes: a shard ends before the row that would make it larger; a larger row has a shard of its own.
+        size_limit_bytes: of a shard; only a row that is larger by itself exceeds it, in a shard of its own.
         hashes: names of hashes of every shard, sorted ("sha1", "xxh64", ...).
-        lengths: whether every row comes with its lengths, for `lengths.npy`.
+        lengths: whether `write` gets the lengths of every row, for `lengths.npy`.
 
     Raises:
-        DataError: an encoding or hash is unknown, the folder cannot be written, holds a run of other settings, or is
-            being written by another process.
+        DataError: an encoding or hash is unknown, or the folder cannot be written, holds a run with other settings, or
+            is in use by another process.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class ShardWriter:
         self._samples: list[bytes] = []
         self._empty_shard_bytes = 8 + len(self._header)
         self._shard_bytes = self._empty_shard_bytes
-        self.num_skipped = 0  # by an interrupted run too
-        self.finished = False  # the folder is complete; nothing may be written
+        self.num_skipped = 0  # including those of an interrupted run
+        self.finished = False  # the folder is complete and takes no more rows
         self._lock = ExitStack()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ class ShardWriter:
         return DataError(f"{self.folder} cannot be written: {error.strerror or error}; the next run continues here")
 
     def _continue(self) -> None:
-        """Take up what an interrupted run has finished, and remove the rest of it."""
+        """Keep the shards that an interrupted run has finished, and remove the rest of it."""
         for leftover in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
             leftover.unlink()
         index_path, progress_path = self.folder / INDEX_NAME, self.folder / _PROGRESS_NAME
@@ -147,12 +147,12 @@ class ShardWriter:
 
     @property
     def num_samples(self) -> int:
-        """Rows written so far, by an interrupted run too."""
+        """Rows written so far, including those of an interrupted run."""
         return sum(shard.samples for shard in self._shards) + len(self._samples)
 
     @property
     def position(self) -> int:
-        """Rows of the input that are done: where to go on, and all of them once the folder is finished."""
+        """Rows of the input that are done, written or skipped: the number of the next row."""
         return self.num_samples + self.num_skipped
 
     def write(self, row: Mapping[str, Any], lengths: Sequence[int] | None = None) -> None:
@@ -160,15 +160,15 @@ class ShardWriter:
 
         Args:
             row: a value for every column.
-            lengths: frames or views, kept visual tokens, text tokens; if the writer was made for them.
+            lengths: frames or views, kept visual tokens, text tokens; only for a writer with `lengths`.
 
         Raises:
-            DataError: as of `encode`, nothing is added then; or the folder cannot be written.
+            DataError: as `encode`, and no row is added; or the folder cannot be written.
         """
         self.add(self.encode(row), lengths)
 
     def add(self, sample: bytes, lengths: Sequence[int] | None = None) -> None:
-        """Add a row that `encode` has made; otherwise as `write`."""
+        """As `write`, for a row that `encode` has encoded."""
         assert not self.finished, "a finished folder takes no rows"
         assert (lengths is None) == (self._lengths is None), "lengths for all rows or for none"
         sample_bytes = len(sample) + 4  # and its offset
@@ -180,16 +180,16 @@ class ShardWriter:
         self._shard_bytes += sample_bytes
 
     def skip(self, entry: Mapping[str, Any]) -> None:
-        """Pass over a row of the input and write `entry`, which says why, to the ledger `skipped.jsonl`."""
+        """Skip a row of the input, and write `entry` with the reason to the ledger `skipped.jsonl`."""
         assert not self.finished, "a finished folder takes no rows"
         self._ledger.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self.num_skipped += 1
 
     def encode(self, row: Mapping[str, Any]) -> bytes:
-        """The bytes of a row as they will be in a shard.
+        """The bytes of a row in a shard.
 
         Raises:
-            DataError: a column is missing, too many or of another type than its encoding, or the row is too large.
+            DataError: a column is missing, unknown or of another type than its encoding, or the row is too large.
         """
         if row.keys() != set(self._names):
             raise DataError(f"a row has the columns {', '.join(map(str, row))}; needed: {', '.join(self._names)}")
@@ -240,7 +240,7 @@ class ShardWriter:
             raise self._unwritable(error) from error
 
     def close(self) -> None:
-        """Write the last shard, the lengths and, as the last thing, the index; nothing more if it was done before."""
+        """Write the last shard, the lengths and then the index; nothing if the folder is finished."""
         if self.finished:
             return
         if self._samples:
@@ -270,7 +270,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish; after an error keep what is done, for a run that starts again."""
+        """Finish the folder; after an error, keep the written shards for the next run."""
         try:
             if error is None:
                 self.close()
@@ -281,7 +281,7 @@ class ShardWriter:
 
 
 def _read_progress(path: Path) -> tuple[list[ShardInfo], dict[str, int]]:
-    """The shards that an interrupted run has finished, and its ledger: {"skipped": records, "ledger_bytes": size}."""
+    """The finished shards of an interrupted run, and its ledger: {"skipped": records, "ledger_bytes": size}."""
     text = path.read_bytes()
     shards, progress = parse_index(text, str(path)), json.loads(text)
     counts = {name: progress.get(name) for name in ("skipped", "ledger_bytes")}

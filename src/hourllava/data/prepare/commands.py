@@ -1,4 +1,4 @@
-"""What `hourllava data shard`, `merge`, `lengths` and `verify` do with their options."""
+"""The commands `hourllava data shard`, `merge`, `lengths` and `verify`: options in, lines for the user out."""
 
 import json
 import os
@@ -9,12 +9,13 @@ from typing import Any, cast, get_args
 from hourllava.data.mds.format import LENGTHS_NAME
 from hourllava.data.mds.merge import merge_indexes, path_from
 from hourllava.data.mds.reader import MdsDataset
-from hourllava.data.prepare.mixtures import Kind, Mixture, Sampling, parse_part, published_mixture, read_mixture
+from hourllava.data.prepare.mixtures import Kind, Mixture, Sampling, published_mixture, read_mixture
 from hourllava.data.prepare.shard import ShardSettings, shard_records
 from hourllava.data.records.reading import records_suffix
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
+from hourllava.parts import parse_part
 
 STREAMS_NAME = "streams.json"
 
@@ -35,9 +36,9 @@ def run_shard(
     """Shard record files, or one published source list; lines for the user.
 
     Raises:
-        ConfigError: options that do not go together or are outside what is allowed.
+        ConfigError: options contradict each other or are outside what is allowed.
         PartlyDoneError: after the last line, if some records were skipped.
-        DataError: after the last line, if no record can be used; or as of `shard_records`.
+        DataError: after the last line, if no record can be used; or as `shard_records`.
     """
     if kind not in (None, *get_args(Kind)):
         raise ConfigError(f"--kind is {kind!r}; use one of: {', '.join(get_args(Kind))}")
@@ -63,7 +64,7 @@ def run_shard(
         kind=cast(Kind, kind),
         media_root=media_root,
         num_workers=num_workers,
-        part=parse_part(part),
+        part=parse_part(part, "--part"),
         only_images=only_images,
         seed=seed,
         video_suffix=video_suffix,
@@ -82,9 +83,9 @@ def run_merge(folders: Sequence[Path], out: Path | None, stage: str | None, mixt
     """Merge workers' folders in place, parts into an index elsewhere, or the parts of a stage; lines for the user.
 
     Raises:
-        ConfigError: options that do not go together, or a mixture or stage that is none.
+        ConfigError: options contradict each other, or the mixture or stage does not exist.
         PartlyDoneError: after the last line, if some of several folders cannot be merged in place.
-        DataError: as of `merge_indexes`.
+        DataError: as `merge_indexes`.
     """
     if stage is not None:
         if out is None or len(folders) != 1:
@@ -121,14 +122,14 @@ def _merge(out: Path, folders: Sequence[Path] | None = None) -> int:
 def merge_stage(
     mixture: Mixture, stage: str, parts_root: Path, out: Path, media_root: Path | None = None
 ) -> dict[str, int]:
-    """Write `out/STREAM/index.json` for every stream of a stage, and `out/streams.json` that lists them.
+    """Write `out/STREAM/index.json` for every stream of a stage, and the list of them, `out/streams.json`.
 
     Args:
-        mixture: the published one, or one's own.
+        mixture: the published one, or your own.
         stage: "s1", "s2" or "s3".
-        parts_root: holds the parts' folders, named as `Part.folder` says.
-        out: nothing but indexes (and lengths) is written there.
-        media_root: what the rows' paths are relative to, if that is one folder; noted in `streams.json`.
+        parts_root: holds the folders of the parts, named by `Part.folder`.
+        out: gets only indexes and lengths.
+        media_root: the folder that paths in shard rows are relative to, if all share one; noted in `streams.json`.
 
     Returns stream -> number of samples.
 
@@ -160,7 +161,7 @@ def merge_stage(
 
 
 def stream_folders(folder: Path) -> list[Path]:
-    """The folders with shards that `streams.json` lists; the folder itself if it has none.
+    """The folders of shards that `streams.json` lists; without that file, the folder itself.
 
     Raises:
         DataError: the list is damaged.
@@ -169,7 +170,7 @@ def stream_folders(folder: Path) -> list[Path]:
 
 
 def stage_media_root(folder: Path) -> Path | None:
-    """What the paths in the rows of a stage's folder are relative to, as `data prepare` has noted; None if it is not.
+    """The folder that paths in a stage's shard rows are relative to, as `data prepare` notes it; None if not noted.
 
     Raises:
         DataError: the list of streams is damaged.
@@ -179,7 +180,7 @@ def stage_media_root(folder: Path) -> Path | None:
 
 
 def _read_listing(folder: Path) -> tuple[list[str], str | None] | None:
-    """Streams and media folder of a stage, relative to its folder; None for a folder that lists no streams."""
+    """Streams and media folder of a stage, relative to its folder; None for a folder without such a list."""
     path = folder / STREAMS_NAME
     if not path.exists():
         return None
@@ -196,19 +197,19 @@ def _read_listing(folder: Path) -> tuple[list[str], str | None] | None:
 
 
 def run_lengths(folder: Path, model: str, media: Path | None, questions: str, processes: int | None) -> Iterator[str]:
-    """Measure the rows of a folder, or of all streams of a stage, for a model; lines for the user.
+    """Measure the shard rows of a folder, or of all streams of a stage, for a model; lines for the user.
 
     Args:
         folder: of shards, or of a stage's streams.
-        model: whose tokens and visual tokens are counted.
-        media: what the rows' paths are relative to; by default what the stage's folder says, or `data`.
+        model: text and visual tokens are counted as this model sees them.
+        media: the folder that paths in shard rows are relative to; by default the stage's folder names it, or `data`.
         questions: "conversation" or "segments".
-        processes: that measure; by default one for each CPU.
+        processes: measuring processes; by default one for each CPU.
 
     Raises:
         ConfigError: no such choice for `questions`.
         PartlyDoneError: after the last line, if some rows cannot be measured.
-        DataError: after the last line, if none can; or as of `measure_folder`.
+        DataError: after the last line, if no row can be measured; or as `measure_folder`.
     """
     from hourllava.data.batches.lengths import load_processor, measure_folder  # imports torch
     from hourllava.data.batches.samples import RowEncoder
@@ -232,7 +233,7 @@ def run_verify(folder: Path) -> Iterator[str]:
 
     Raises:
         PartlyDoneError: after the last line, if some indexes, shards or lengths are damaged.
-        DataError: after the last line, if none are whole.
+        DataError: after the last line, if none is whole.
     """
     streams, faults, num_whole = stream_folders(folder), [], 0
     for stream in streams:

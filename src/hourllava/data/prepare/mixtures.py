@@ -1,8 +1,8 @@
 """Training mixtures: source lists with their sampling, cut into parts; stages as lists of parts.
 
-A source list is files of records, each with how much of it is taken (`all`, `first:10%`, `end:10%`, `random:10%`). The
-records of all its files in order, numbered through, are cut into parts by number modulo 10. The published mixture is
-`published_mixture.json`; a mixture of one's own is a file of the same form:
+A source list names files of records, and how much of each is taken (`all`, `first:10%`, `end:10%`, `random:10%`). The
+taken records of all files are numbered in order, and number modulo 10 gives a record's part. The published mixture is
+`published_mixture.json`; your own mixture is a file of the same form:
 
     {"parts": 10,
      "sources": {"talks": {"kind": "video", "media": "talks/videos", "features": "talks/features",
@@ -10,7 +10,7 @@ records of all its files in order, numbered through, are cut into parts by numbe
                  "pictures": {"kind": "image", "media": "pictures", "files": {"pictures/records.json": "first:10%"}}},
      "stages": {"s3": {"videos": "features", "streams": {"0": ["talks_part0..9", "pictures_part5:first"]}}}}
 
-Paths are relative to the data folder, those in the records to `media`.
+Paths are relative to the data folder; paths in records are relative to `media`.
 """
 
 import json
@@ -33,14 +33,14 @@ _PARTS = re.compile(r"(.+)_part(\d+)(?:\.\.(\d+))?(?::(first|second))?")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How much of a file is taken, and from where."""
+    """The share of a file's records that is taken, and from which end."""
 
     strategy: Literal["all", "first", "end", "random"]
     percent: float = 100.0
 
     @classmethod
     def parse(cls, text: str) -> "Sampling":
-        """Read `all`, `first:N%`, `end:N%` or `random:N%` with N over 0 and up to 100.
+        """Parse `all`, `first:N%`, `end:N%` or `random:N%` with N above 0 and up to 100.
 
         Raises:
             ConfigError: it is none of these.
@@ -53,7 +53,7 @@ class Sampling:
         return cls(match[1], float(match[2]))  # type: ignore[arg-type]
 
     def choose(self, num_records: int, seed: int = 0) -> np.ndarray:
-        """Numbers of the records taken, int64, ascending; a share is rounded up to whole records."""
+        """Numbers of the chosen records, int64, ascending; a share is rounded up to whole records."""
         # Rounded first: 7 % of 100 is 7.000000000000001 in floating point.
         count = int(np.ceil(round(num_records * self.percent / 100, 6)))
         if self.strategy == "random":
@@ -67,14 +67,14 @@ class _Typed(BaseModel):
 
 
 class SourceList(_Typed):
-    """Record files that are mixed in as one."""
+    """Files of records that enter a mixture together, with their sampling."""
 
-    kind: Kind  # which columns its shards have
+    kind: Kind  # decides the columns of its shards
     media: str  # folder of its videos or images, below the data folder
     features: str | None = None  # of videos: the folder of their features
     workers: int = Field(default=1, ge=1)  # sub-folders of a part
     only_images: bool = False  # records without an image are left out
-    questions_per_record: int | None = Field(default=None, ge=1)  # group files that have one question a record
+    questions_per_record: int | None = Field(default=None, ge=1)  # groups files with one question per record
     files: dict[str, Annotated[Sampling, BeforeValidator(lambda text: Sampling.parse(str(text)))]]
 
 
@@ -106,14 +106,16 @@ def _parse_parts(texts: Any) -> tuple[Part, ...]:
 
 
 class Stage(_Typed):
-    """What a stage trains on."""
+    """The training data of a stage."""
 
     videos: Literal["frames", "features"] = "frames"  # features only if the vision tower is not trained
-    streams: dict[str, Annotated[tuple[Part, ...], BeforeValidator(_parse_parts)]]  # drawn from one at a time, or mixed
+    streams: dict[
+        str, Annotated[tuple[Part, ...], BeforeValidator(_parse_parts)]
+    ]  # each step takes one of them, or a mixture
 
     @property
     def parts(self) -> list[Part]:
-        """Every part that must be there, whole ones for halves, each once."""
+        """Every part that the stage needs, each once; for half a part the whole one."""
         return sorted(
             {Part(part.source, part.number) for parts in self.streams.values() for part in parts},
             key=lambda part: (part.source, part.number),
@@ -121,7 +123,7 @@ class Stage(_Typed):
 
 
 class Mixture(_Typed):
-    """Source lists, and the stages that are made of their parts."""
+    """Source lists, and stages made of their parts."""
 
     parts: int = Field(default=10, ge=1)  # of every source list
     sources: dict[str, SourceList]
@@ -169,7 +171,7 @@ def published_mixture() -> Mixture:
 
 
 def read_mixture(path: Path | None) -> Mixture:
-    """A mixture from its file; None for the published one.
+    """The mixture of a file; None gives the published one.
 
     Raises:
         ConfigError: it cannot be read, or is no mixture.
@@ -185,15 +187,3 @@ def read_mixture(path: Path | None) -> Mixture:
         raise ConfigError(f"{path} is no mixture: {where}{': ' if where else ''}{message}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as a mixture: {error}") from error
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """Read `k/N`: part k, from 0, of N.
-
-    Raises:
-        ConfigError: it is not that.
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not int(match[1]) < int(match[2]):
-        raise ConfigError(f"part {text!r}; allowed: k/N with k from 0 to N-1, as 0/10")
-    return int(match[1]), int(match[2])

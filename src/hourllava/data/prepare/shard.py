@@ -1,12 +1,12 @@
 """`hourllava data shard`: training records and their images -> MDS shards, in parallel, resumable.
 
-    OUT/settings.json                what the run was asked for, and the SHA-256 of its record files; a run with others
-                                     is refused, wherever they lie
+    OUT/settings.json                the run's settings, and the SHA-256 of its record files; a run with others is
+                                     refused, wherever the files lie
     OUT/0, OUT/1, ...                one folder per worker: shards, index.json, skipped.jsonl
     OUT/index.json                   the merged index
-    OUT/skipped.jsonl                records that were left out, with the reason, one JSON object per line
+    OUT/skipped.jsonl                the skipped records with their reasons, one JSON object per line
 
-Worker w of P takes the w-th stretch of the chosen records, so the merged index keeps their order.
+Worker w takes the w-th contiguous part of the chosen records, so the merged index keeps their order.
 """
 
 import hashlib
@@ -49,14 +49,14 @@ SETTINGS_NAME = "settings.json"
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """What to shard and how."""
+    """The records to shard, and how."""
 
     files: tuple[tuple[Path, Sampling], ...]  # record files in order, and how much of each
     kind: Kind
     media_root: Path  # rows' paths are relative to it
     media_folder: str = ""  # below the media root; the records' paths are relative to it
     num_workers: int = 1
-    part: tuple[int, int] = (0, 1)  # k, N: the chosen records with number modulo N = k
+    part: tuple[int, int] = (0, 1)  # k, N: of the chosen records, those with number modulo N = k
     only_images: bool = False
     seed: int = 0  # of random sampling
     video_suffix: str | None = None  # ".safetensors": the video column names the features instead
@@ -71,11 +71,11 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a run came to."""
+    """The result of a run."""
 
     num_samples: int
     num_skipped: int
-    ledger: Path | None  # of the skipped ones
+    ledger: Path | None  # of the skipped records
 
 
 @dataclass(frozen=True)
@@ -89,27 +89,27 @@ class _Job:
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A record file that was looked through."""
+    """A record file whose records and digest are known."""
 
     records: RecordFile
     digest: str  # SHA-256 of its bytes
-    state: tuple[int, int]  # size in bytes and time of the last change, in ns, from before it was read
+    state: tuple[int, int]  # size in bytes and time of the last change in ns, both before it was read
 
     @classmethod
     def of(cls, path: Path) -> "KnownFile":
-        """Look through a file.
+        """Find the records of a file, and its digest.
 
         Raises:
             DataError: it cannot be used.
         """
-        state, digest = _state(path), file_digest(path)  # before: a change from now on is noticed
+        state, digest = _state(path), file_digest(path)  # first, so that a later change is noticed
         return cls(RecordFile(path), digest, state)
 
     def check_unchanged(self) -> None:
-        """Check that the file is as it was when it was looked through.
+        """Check that the file has not changed since it was read.
 
         Raises:
-            DataError: it is not: what was read of it since may be anything.
+            DataError: it has, so any of its records may be wrong.
         """
         path = self.records.path
         if _state(path) != self.state and file_digest(path) != self.digest:
@@ -117,11 +117,11 @@ class KnownFile:
 
 
 KnownFiles = dict[Path, KnownFile]
-"""Record files that were looked through before: several parts are cut from the same ones."""
+"""Record files that are known already: several parts take records of the same files."""
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes: what it is told by, wherever it lies.
+    """SHA-256 of a file's bytes: its identity, wherever it lies.
 
     Raises:
         DataError: it cannot be read.
@@ -145,9 +145,9 @@ def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None =
     """Write the shards of a run, continue it, or find it done.
 
     Args:
-        settings: what and how.
+        settings: of the run.
         out: folder of the run.
-        known: record files by their path; gets those that it lacks.
+        known: record files by path; files that it lacks are added.
 
     Raises:
         DataError: a record file cannot be used, `out` cannot be written or holds another run, or a worker was killed.
@@ -175,7 +175,7 @@ def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None =
 
 
 def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[RecordFile, np.ndarray]]:
-    """The record files of a run, and int64 numbers of the records that are taken of each, ascending.
+    """The record files of a run, each with the int64 numbers of its chosen records, ascending.
 
     Raises:
         DataError: a record file cannot be used.
@@ -196,9 +196,9 @@ def choose_records(settings: ShardSettings, known: KnownFiles) -> list[tuple[Rec
 
 
 def _check_settings(settings: ShardSettings, known: KnownFiles, out: Path) -> None:
-    """Note what the folder is of, or refuse one of another run."""
+    """Note the run's settings in the folder, or refuse a folder of another run."""
     wanted = {
-        # Where a file lies does not count; its name does: it is written into the rows.
+        # A file's folder does not count, but its name does, because the shard rows hold it.
         "records": [
             [path.stem, known[path].digest, sampling.strategy, sampling.percent] for path, sampling in settings.files
         ],
@@ -233,7 +233,7 @@ def _split(settings: ShardSettings, chosen: list[tuple[RecordFile, np.ndarray]],
 
 
 def _write_share(job: _Job) -> int:
-    """Write one worker's folder; returns how many records it has skipped."""
+    """Write one worker's folder; returns the number of skipped records."""
     settings = job.settings
     with ShardWriter(
         job.folder,
@@ -259,7 +259,7 @@ def _write_share(job: _Job) -> int:
 
 
 def _row(record: Any, source: str, settings: ShardSettings) -> dict[str, Any]:
-    """The row of a record; a DataError says why there is none."""
+    """The shard row of a record; a DataError gives the reason if there is none."""
     if isinstance(record, DataError):
         raise record
     if not isinstance(record, dict) or not is_conversation(record):
@@ -307,7 +307,7 @@ def _find(name: str, root: Path, data_source: object) -> Path:
 
 
 def _jpeg(name: str, root: Path, data_source: object) -> bytes:
-    """The image as a JPEG file: an upright RGB JPEG byte for byte, anything else converted."""
+    """The image as a JPEG file: the bytes of an upright RGB JPEG, any other image converted."""
     try:
         data = _find(name, root, data_source).read_bytes()
     except OSError as error:
@@ -318,7 +318,7 @@ def _jpeg(name: str, root: Path, data_source: object) -> bytes:
                 decode_jpeg(data)
                 return data
             return encode_jpeg(upright_rgb(image))
-    except UnidentifiedImageError as error:  # its message is the address of our buffer
+    except UnidentifiedImageError as error:  # its message names only the address of our buffer
         raise DataError(f"{name} is not an image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} has more than {Image.MAX_IMAGE_PIXELS} pixels; make it smaller") from error
@@ -328,7 +328,7 @@ def _jpeg(name: str, root: Path, data_source: object) -> bytes:
 
 @cache
 def _blank_jpeg() -> bytes:
-    """The 1x1 image that rows without an image carry."""
+    """The 1x1 image of shard rows without an image."""
     return encode_jpeg(Image.new("RGB", (1, 1)))
 
 

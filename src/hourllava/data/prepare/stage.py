@@ -1,15 +1,15 @@
-"""`hourllava data prepare`: everything between downloaded files and a stage's training, in one command.
+"""`hourllava data prepare`: all steps from downloaded files to the training data of a stage, in one command.
 
-    records    every file is checked; a copy without its problems goes to OUT/records/checked, with a ledger. Files with
-               one question a record, where the mixture says so, become records of several: OUT/records/grouped-5
-    features   where the stage trains from features: of every video that its records name
-    shards     OUT/<source>_part<k>, one for each part of the stage
-    streams    OUT/hourllava_<stage>: indexes over the parts, nothing copied
+    records    check every file; write a copy without its problems to OUT/records/checked, with a ledger. Where the
+               mixture says so, group files with one question per record: OUT/records/grouped-5
+    features   of every video that the records name, if the stage trains from features
+    shards     OUT/<source>_part<k>, one folder for each part of the stage
+    streams    OUT/hourllava_<stage>: indexes over the parts, without copies
     lengths    beside those indexes, if a model is given
 
-Each step finds done what was done: stopped at any moment and started again, the command ends with the same bytes. What
-cannot be used is left out, counted, and listed with its reason; it never ends the run. Paths in the shards' rows are
-relative to the data folder, so that one stream may hold videos of several data sets.
+Each step keeps what is done: stopped at any moment and started again, the command ends with the same bytes. Records
+that cannot be used do not end the run: they are left out, counted, and listed with their reasons. Paths in shard rows
+are relative to the data folder, so one stream may hold videos of several data sets.
 """
 
 import sys
@@ -47,25 +47,25 @@ FEATURE_FORMS: dict[str, tuple[Form, Storage]] = {
     ".int8.safetensors": ("memory", "int8"),
     ".pt": ("released", "bfloat16"),
 }
-"""End of a feature file's name -> what it holds."""
+"""Suffix of a feature file -> its form and storage."""
 
 MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What to prepare, and with what."""
+    """The stage to prepare, and how."""
 
     stage: str
     root: Path  # of all data sets
     out: Path
     mixture: Mixture
-    model: str | None = None  # makes features and measures lengths; None: features that are there are used
+    model: str | None = None  # for features and lengths; None: only features that exist are used
     questions: Questions = "conversation"
     video_suffix: str = ".safetensors"  # of feature files
     devices: str | None = None
     decoders: int | None = None
-    num_processes: int = 1  # that measure
+    num_processes: int = 1  # that measure lengths
 
     def __post_init__(self) -> None:
         self.mixture.stage(self.stage)
@@ -79,10 +79,10 @@ class PrepareSettings:
         cls, stage: str, root: Path, out: Path | None, mixture: Path | None, model: str | None, questions: str,
         video_suffix: str, devices: str | None, decoders: int | None, processes: int | None,
     ) -> Self:  # fmt: skip
-        """Of a command's options.
+        """The settings of a command's options.
 
         Raises:
-            ConfigError: one is outside what is allowed, or the mixture is none.
+            ConfigError: an option is outside what is allowed, or the mixture cannot be read.
         """
         return cls(
             stage, root, out or root / "VideoMarathon" / "sharding", read_mixture(mixture), model,
@@ -91,23 +91,23 @@ class PrepareSettings:
 
 
 class Checked(BaseModel):
-    """What became of a file of records; kept beside its copy, and right as long as the file stays as it is."""
+    """The result of checking a file of records; kept beside its copy, and valid until the file changes."""
 
     digest: str  # SHA-256 of the file
-    use: str  # the file to go on with, below OUT/records; empty: the file itself
+    use: str  # the file that replaces it, below OUT/records; empty: the file itself
     num_records: int
     num_dropped: int
     num_changed: int
-    not_grouped: str = ""  # why not, where questions should have come together
+    not_grouped: str = ""  # the reason, if the mixture wants its questions grouped
 
 
 def prepare_stage(settings: PrepareSettings) -> Iterator[str]:
     """Do all steps; lines for the user, a summary last.
 
     Raises:
-        PartlyDoneError: after the last line, if something was left out.
-        DataError: a stream of the stage has no sample, record files of the mixture are missing, a folder cannot be
-            written, or another run is in it.
+        PartlyDoneError: after the last line, if records or samples were left out.
+        DataError: a stream of the stage has no sample, record files of the mixture are missing, or a folder cannot be
+            written or is in use by another run.
         ConfigError, CheckpointError: as `make_features`.
     """
     stage = settings.mixture.stage(settings.stage)
@@ -204,7 +204,7 @@ def _shard_settings(
 
 
 def _check_all(settings: PrepareSettings, sources: dict[str, SourceList]) -> dict[tuple[str, int | None], Checked]:
-    """What became of every record file of the mixture, by its path and the questions that come together."""
+    """The result for every record file of the mixture, by its path and its questions per record."""
     wanted = {(path, source.questions_per_record) for source in sources.values() for path in source.files}
     folder = settings.out / "records"
     with tqdm(sorted(wanted, key=str), unit="file", desc="records", file=sys.stderr) as bar:
@@ -212,9 +212,9 @@ def _check_all(settings: PrepareSettings, sources: dict[str, SourceList]) -> dic
 
 
 def _check(path: Path, name: str, folder: Path, questions_per_record: int | None) -> Checked:
-    """Check a file and write what is to be used instead, unless that was done before."""
+    """Check a file and write the file that replaces it, unless that is done."""
     checked = folder / "checked" / name
-    # In a folder of the file's whole name: part.json and part.jsonl are two files. The last part goes into the rows.
+    # The folder has the file's whole name: part.json and part.jsonl are two files. Shard rows hold the stem.
     grouped = folder / f"grouped-{questions_per_record}" / name / f"{Path(name).stem}.json"
     state_path = (checked if questions_per_record is None else grouped).with_name(f"{Path(name).name}.state.json")
     digest = file_digest(path)
@@ -230,7 +230,7 @@ def _check(path: Path, name: str, folder: Path, questions_per_record: int | None
             remove_leftovers(made.parent, (made.name, f"{made.name}.ledger.jsonl", state_path.name))
     report = CheckReport()
     for _ in check_records(path, report):
-        pass  # all of them are counted; the ledger tells each
+        pass  # the report counts them; the ledger lists each
     use, num_dropped, num_changed = path, 0, 0
     if report.num_problems:
         num_dropped, num_changed = fix_records(path, checked, report)
@@ -251,23 +251,23 @@ def _check(path: Path, name: str, folder: Path, questions_per_record: int | None
 
 
 def _several_questions(path: Path) -> str:
-    """Which records ask several questions already, in words: such a file is not grouped; empty if none does."""
+    """Describe the records that ask several questions, for which a file is not grouped; empty if there are none."""
     if records_suffix(path) == ".parquet":
-        return ""  # a table has one question a row
+        return ""  # a table has one question per row
     first, count = 0, 0
     for entry in iterate_entries(path):
         try:
             if is_conversation(entry.value) and len(canonical_record(entry.value)["conversations"]) > 2:
                 first, count = first or entry.number, count + 1
         except RecordFault:
-            pass  # `data group` tells
+            pass  # `group_records` reports it
     return f"{count} of its records ask several questions, record {first} is the first" if count else ""
 
 
 def _make_features(
     settings: PrepareSettings, runs: Sequence[tuple[SourceList, ShardSettings]], known: KnownFiles, ledgers: list[Path]
 ) -> Iterator[str]:
-    """Make the features of all videos that the chosen records name; those of videos that are gone are kept."""
+    """Make the features of all videos that the chosen records name, and keep features of videos that are gone."""
     if settings.model is None:
         yield "features: none made without --model; those that are there are used"
         return
@@ -287,9 +287,9 @@ def _make_features(
 
 
 def _video_names(chosen: Sequence[tuple[RecordFile, np.ndarray]], media: Path, run: ShardSettings) -> Iterator[str]:
-    """Videos below `media` that records name, as the places of their features follow from it.
+    """Paths below `media` of the videos that records name; the places of their features follow from them.
 
-    What is no path, or leads out of its folder, is left to the ledger of the shards.
+    The ledger of the shards reports names that are no path or lead out of the folder.
     """
     features, suffix = run.media_root / run.media_folder, run.video_suffix or ""
     for records, numbers in chosen:
@@ -300,6 +300,6 @@ def _video_names(chosen: Sequence[tuple[RecordFile, np.ndarray]], media: Path, r
                 if not isinstance(name, str) or not PurePosixPath(name).name:
                     continue
                 found = find_media(name, media, source)
-                # A video that is gone needs nothing, if its features are there.
+                # A video that is gone is no loss if its features exist.
                 if found is not None or find_media(feature_name(name, suffix), features, source) is None:
                     yield found or name

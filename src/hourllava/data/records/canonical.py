@@ -1,12 +1,12 @@
-"""The one form of a training record, made of the spellings that files use.
+"""Brings the different spellings of training records into one form.
 
     media           `image`, `images`, `video`, `videos`: a path or a list of paths; null, NaN, "" and [] mean none
     turns           `conversations`, `messages`, `conversation`: a list, or its JSON as a text
     a turn          {from, value} or {role, content}; human or user, gpt or assistant
-    what is said    a text, or a list of parts: texts, and pictures or videos, which become the mark <image>
+    its content     a text, or a list of parts: texts, and pictures or videos, which become the mark <image>
 
-`data check`, `group`, `shard`, `prepare` and `sources` all take records through `canonical_record`, so that they agree
-on what a record says. Nothing is guessed: what has no meaning here is a `RecordFault`.
+`data check`, `group`, `shard`, `prepare` and `sources` all use `canonical_record`, so they agree on the content of a
+record. Nothing is guessed: a record with any other form is a `RecordFault`.
 """
 
 import json
@@ -31,7 +31,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 class RecordFault(DataError):
-    """A record that cannot be read as a conversation. `kind` counts, `detail` tells it apart."""
+    """A record that cannot be read as a conversation: a `kind` for counts, and a `detail` of this record."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
@@ -39,12 +39,12 @@ class RecordFault(DataError):
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell holds no value: null, or the NaN that tables put in its place."""
+    """Whether a cell has no value: null, or NaN, which tables use for it."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def is_text(text: str) -> bool:
-    """Whether a text can be written and tokenized: JSON's escapes can make halves of surrogate pairs, which cannot."""
+    """Whether a text can be written and tokenized: escapes in JSON can make half surrogate pairs, which cannot."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:
@@ -52,7 +52,7 @@ def is_text(text: str) -> bool:
 
 
 def is_conversation(record: Any) -> bool:
-    """Whether a record is an object with turns; other objects are questions, one a row."""
+    """Whether a record is an object with turns; other objects are question rows."""
     return isinstance(record, dict) and any(not is_missing(record.get(name)) for name in TURN_FIELDS)
 
 
@@ -83,13 +83,13 @@ def media_names(record: dict[str, Any]) -> list[str]:
 
 
 def canonical_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with turns, in the published form; fields keep their order, those without a value are left out.
+    """A record with turns, in the published form. Fields keep their order; fields without a value are left out.
 
-    `conversations` is a list of {from, value}, `from` is human, gpt or system, or what else a file says. `video` is a
-    path, `image` a path or a list of paths. Other fields, and other fields of turns, stay as they are.
+    `conversations` is a list of {from, value}; `from` is human, gpt, system or another speaker of the file. `video` is
+    a path, `image` a path or a list of paths. Other fields, also of turns, stay unchanged.
 
     Raises:
-        RecordFault: turns or media are of no form that is known, or contradict each other.
+        RecordFault: turns or media have an unknown form, or contradict each other.
     """
     turn_fields = [name for name in TURN_FIELDS if not is_missing(record.get(name))]
     if len(turn_fields) != 1:
@@ -166,7 +166,7 @@ def _turn(turn: Any, named: list[tuple[MediaKind, str]]) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise RecordFault("a turn is no {from, value}", repr(turn)[:80])
     if turn.keys() == _PUBLISHED_TURN and turn["from"] in ("human", "gpt") and isinstance(turn["value"], str):
-        return turn  # as nearly all are
+        return turn  # nearly all turns
     spoken = [name for name in ("from", "role", "speaker") if not is_missing(turn.get(name))]
     said = [name for name in ("value", "content") if name in turn]
     if len(said) > 1:

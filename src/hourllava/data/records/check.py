@@ -1,8 +1,8 @@
-"""`hourllava data check`: every problem of a file of records, in memory that hardly grows with the file.
+"""`hourllava data check`: every problem of a file of records, with 24 bytes of memory per record.
 
-Kept for each record are 24 bytes: a hash of its id, a hash of its content, and its line; three million take 72 MB.
-Duplicates are found by sorting the hashes at the end. What is wrong with a record by itself, `problems_of` decides;
-`hourllava.data.records.mend` asks it again when it writes a copy.
+These are a hash of its id, a hash of its content, and its line: 72 MB for three million records. Sorting the hashes at
+the end finds duplicates. `problems_of` finds the problems of a single record; `hourllava.data.records.mend` calls it
+again to write a copy.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from hourllava.data.records.canonical import (
     media_names,
 )
 from hourllava.data.records.columns import id_field, media_named, told_format
+from hourllava.data.records.loading import question_rows
 from hourllava.data.records.media import find_media, is_file_name, leads_out
-from hourllava.data.records.models import question_rows
 from hourllava.data.records.options import Format, find_options, resolve
 from hourllava.data.records.reading import Entry, iterate_entries
 from hourllava.errors import DataError
@@ -39,7 +39,7 @@ _MEDIA_WORD = re.compile(r"image|img|video|picture|photo|frame|media|audio|clip"
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a record. `kind` counts, `detail` tells it apart."""
+    """A problem of a record: a `kind` for counts, and a `detail` of this record."""
 
     number: int
     line: int | None
@@ -54,15 +54,15 @@ class Problem:
 
 @dataclass
 class CheckReport:
-    """Counts of a file, and after `check_records` the duplicates by the record's number."""
+    """Counts of a file, and its duplicates once `check_records` has ended."""
 
-    num_records: int = 0  # that can be read
-    num_question_rows: int = 0  # of the records: one question each, in columns
-    num_entries: int = 0  # all
-    num_sound: int = 0  # without a problem of their own; copies of others count
+    num_records: int = 0  # readable ones
+    num_question_rows: int = 0  # of the records, those with one question in columns
+    num_entries: int = 0  # including unreadable ones
+    num_sound: int = 0  # without a problem, except that they may be duplicates
     kinds: Counter[str] = field(default_factory=Counter)
     unused_columns: Counter[str] = field(default_factory=Counter)
-    again: dict[int, str] = field(default_factory=dict)  # number -> kind of duplicate
+    again: dict[int, str] = field(default_factory=dict)  # record's number -> kind of duplicate
 
     @property
     def num_problems(self) -> int:
@@ -70,7 +70,7 @@ class CheckReport:
         return self.kinds.total()
 
     def lines(self) -> list[str]:
-        """A table by kind, and the columns of question tables that have no meaning here."""
+        """A table by kind, and the unused columns of question tables."""
         lines = [f"{self.num_records} records, {self.num_problems} problems"]
         lines += [f"{count:>10}  {kind}" for kind, count in self.kinds.most_common()]
         if self.num_question_rows:
@@ -86,11 +86,11 @@ SAME_ID = "the id of another record"
 SYSTEM_TURN = "a system turn"
 LAST_QUESTION = "a last question without an answer"
 NO_MATCH = "placeholders do not match media"
-MediaFault = Callable[[str, str], str | None]  # path, source or "" -> what is wrong
+MediaFault = Callable[[str, str], str | None]  # path, source or "" -> the kind of problem
 
 
 def media_fault_in(root: Path) -> MediaFault:
-    """A function that says what is wrong with a media path of a source; videos asked for again are remembered."""
+    """A function that finds the problem of a media path of a source, and remembers its latest results."""
 
     @lru_cache(1 << 16)
     def fault(name: str, data_source: str) -> str | None:
@@ -109,15 +109,15 @@ def media_fault_in(root: Path) -> MediaFault:
 
 
 def check_records(path: Path, report: CheckReport, media: Path | None = None) -> Iterator[Problem]:
-    """Every problem of a file, as it is met; duplicates come last. Counts go to `report`.
+    """Every problem of a file in order, duplicates last; fills `report`.
 
     Args:
         path: .json (a list), .jsonl or .parquet with training records or questions.
         report: is filled.
-        media: folder that `video` and `image` are relative to, or their sources' folders; None does not look for them.
+        media: folder that `video` and `image`, or their sources' folders, are relative to; None skips this check.
 
     Raises:
-        DataError: the file cannot be opened, or is no list of records.
+        DataError: the file cannot be opened, or is not a list of records.
     """
     if media is not None and not media.is_dir():
         raise DataError(f"--media is {media}, which is no folder; give the folder that media paths are relative to")
@@ -133,7 +133,7 @@ def check_records(path: Path, report: CheckReport, media: Path | None = None) ->
             yield Problem(entry.number, entry.line, kind, detail)
         record = entry.value if isinstance(entry.value, dict) else {}
         report.num_question_rows += bool(record) and not is_conversation(record)
-        # A record without an id is a problem already; it is no duplicate of others without one.
+        # Records without an id have that problem already; they are not duplicates of each other.
         id_name = id_field(record)
         identity = f"\0{len(ids)}" if id_name is None else record[id_name]
         ids.append(_hash(str(identity)))
@@ -155,7 +155,7 @@ def _hash(text: str) -> int:
 
 
 def _later(hashes: np.ndarray) -> dict[int, int]:
-    """Index of every element that was there before -> index of the first one like it."""
+    """Index of every repeated element -> index of the first element equal to it."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -164,7 +164,7 @@ def _later(hashes: np.ndarray) -> dict[int, int]:
 
 
 def problems_of(entry: Entry, media_fault: MediaFault | None, unused: Counter[str]) -> list[tuple[str, str]]:
-    """(kind, detail) of everything wrong with one entry by itself; `unused` counts columns without a meaning."""
+    """(kind, detail) of every problem of a single entry; `unused` counts its unused columns."""
     record = entry.value
     if entry.fault is not None:
         return [("unreadable", entry.fault)]
@@ -191,11 +191,11 @@ def problems_of(entry: Entry, media_fault: MediaFault | None, unused: Counter[st
 
 
 def _read_training_record(record: dict[str, Any], problems: list[tuple[str, str]]) -> list[str]:
-    """Add what is wrong with a training record to `problems`; returns the paths of its media."""
+    """Add the problems of a training record to `problems`; returns the paths of its media."""
     try:
         whole = canonical_record(record)
     except RecordFault as fault:
-        problems += _of_fields(record, names_media=True)  # or nobody knows
+        problems += _of_fields(record, names_media=True)  # it may name some
         problems.append((fault.kind, fault.detail))
         return []
     names = media_names(whole)
@@ -207,7 +207,7 @@ def _read_training_record(record: dict[str, Any], problems: list[tuple[str, str]
 def _of_fields(record: dict[str, Any], *, names_media: bool) -> Iterator[tuple[str, str]]:
     for name in record:
         if name not in READ_FIELDS and not is_missing(record[name]):
-            # Without the field, a question about a picture would become one about nothing.
+            # Removing the field could leave a question about a picture without the picture.
             is_media = not names_media and _MEDIA_WORD.search(name) is not None
             yield "unknown field that may name media" if is_media else "unknown field", name
     if is_missing(record.get("id")):
@@ -264,10 +264,10 @@ def _of_options(question: str, answer: str, form: Format | None) -> Iterator[tup
 
 
 def usable_turns(turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The questions and answers of a conversation in turn, and kinds of turns to leave out before and behind them.
+    """The alternating questions and answers of a conversation, and the kinds of turns left out before and after them.
 
-    LLaVA's trainers leave out a system turn and a last question without an answer, too. Another order is not mended:
-    the turns are then empty.
+    As in LLaVA's trainers, a system turn and a last question without an answer are left out. Any other order cannot be
+    mended: then there are no turns.
     """
     left_out = []
     if turns and turns[0]["from"] == "system":

@@ -1,7 +1,7 @@
-"""What the columns of question files mean: the usual names, and how cells that hold no value or no text are taken.
+"""Reads the columns of question files by their usual names, and their cells, also those without a value or text.
 
-A column that has no meaning here, or whose cell is not of the form that we know (`duration: "short"`), is not used, and
-said so; it does not cost the row. A row is refused where its question, answer, options or video cannot be told.
+A column without a known meaning, or with a cell of an unknown form (`duration: "short"`), is not used and is reported;
+the question row stays. A question row is refused if its question, answer, options or video cannot be read.
 """
 
 import json
@@ -24,7 +24,7 @@ from hourllava.data.records.options import Format, find_options, option_index, r
 from hourllava.data.records.taxonomy import find_task, find_topic
 from hourllava.errors import DataError
 
-# Names under which published files of this kind keep the same thing; the first that has a value counts.
+# Names of the same column in published files; the first that has a value counts.
 _COLUMNS = {
     "question_id": ("question_id", "qid", "id", "uid", "key"),
     # Video-MME has a number in `video_id` and the file's name in `videoID`.
@@ -52,7 +52,7 @@ _FORMATS: dict[str, Format] = {
 
 
 def question_fields(record: dict[str, Any], default_id: str) -> tuple[list[dict[str, Any]], list[str]]:
-    """The fields of a `QuestionRow` for each question of a record of any form, and its columns that are not used.
+    """The fields of a `QuestionRow` for each question of a record of any form, and its unused columns.
 
     Raises:
         ValueError, DataError: it cannot be mapped; the first line of the message says why.
@@ -68,7 +68,7 @@ def question_fields(record: dict[str, Any], default_id: str) -> tuple[list[dict[
 
 
 def media_named(record: Any) -> tuple[list[str], str | None]:
-    """The media paths of a record of any form, and its data source; none where they cannot be told."""
+    """The media paths of a record of any form, and its data source; none if they cannot be read."""
     if not isinstance(record, dict):
         return [], None
     try:
@@ -81,16 +81,16 @@ def media_named(record: Any) -> tuple[list[str], str | None]:
 
 
 def told_format(record: dict[str, Any]) -> Format | None:
-    """Open-ended or multiple choice, where a column of the record says so.
+    """Open-ended or multiple choice, if a column of the record names it.
 
     Raises:
-        ValueError: two columns say different things.
+        ValueError: two columns contradict each other.
     """
     return _format(_Columns(record))
 
 
 def told_seconds(record: Any) -> float | None:
-    """The length of a record's video, in seconds, where a row of questions tells it."""
+    """The length of a question row's video in seconds, if the row has it."""
     if not isinstance(record, dict) or is_conversation(record):
         return None
     return _seconds(_Columns(record).get("duration_seconds"))
@@ -103,7 +103,7 @@ def id_field(record: dict[str, Any]) -> str | None:
 
 
 class _Columns:
-    """The cells of a record by their meaning; what is asked for counts as used."""
+    """The cells of a record by their meaning; a cell that was read counts as used."""
 
     def __init__(self, record: Mapping[str, Any]) -> None:
         self._record = record
@@ -117,7 +117,7 @@ class _Columns:
         return any(alias in self._names for alias in _COLUMNS[target])
 
     def get(self, target: str) -> Any:
-        """The cell of the first column of this meaning that has a value; None without."""
+        """The cell of the first column with this meaning and a value; None if there is none."""
         for alias in _COLUMNS[target]:
             if alias in self._names:
                 self._used.add(self._names[alias])
@@ -130,7 +130,7 @@ class _Columns:
         return [self._record[name] for name in names]
 
     def options(self) -> dict[str, Any]:
-        """Label -> cell of options that have columns of their own: `option_a`, `choice1`, `a0`, ..."""
+        """Label -> cell of options in columns of their own: `option_a`, `choice1`, `a0`, ..."""
         found: dict[str, str] = {}
         for name in self._record:
             if match := _OPTION_COLUMN.fullmatch(name):
@@ -145,7 +145,7 @@ class _Columns:
         return {label: self._record[found[label]] for label in labels}
 
     def forget(self, target: str) -> None:
-        """Count the column of this meaning among the unused ones: its cell is of no form that is known."""
+        """Count the column of this meaning as unused: its cell has an unknown form."""
         self._used.difference_update(self._names.get(alias, "") for alias in _COLUMNS[target])
 
     def unused(self) -> list[str]:
@@ -153,7 +153,7 @@ class _Columns:
 
 
 def _common(columns: _Columns, default_id: str, video: str) -> dict[str, Any]:
-    """What all questions of a record share."""
+    """The fields that all questions of a record share."""
     source = columns.get("data_source")
     if source is not None and not isinstance(source, str):
         raise ValueError(f"data_source is no text: {source!r:.40}")
@@ -222,29 +222,23 @@ def _of_question(columns: _Columns, default_id: str) -> dict[str, Any]:
     options, labels = _options(columns)
     answer, cell = _text(columns.get("answer")), columns.get("answer_index")
     if not options and form != "open" and cell is not None and (found := find_options(question)) is not None:
-        question, options = found.question, found.options  # a number tells that the list is the options
+        question, options = found.question, found.options  # a number shows that the list holds the options
     index = _position(cell, options, labels) if options else None
     if index is None:
         columns.forget("answer_index")
         if answer is None:
             raise ValueError("a question has no answer")
-    return common | _asked(question, answer, form, options, labels, index)
+    return common | _asked(question, answer, form, options=options, labels=labels, index=index)
 
 
-def _asked(
-    question: str,
-    answer: str | None,
-    form: Format | None,
-    options: Sequence[str] = (),
-    labels: Sequence[str] = LETTERS,
-    index: int | None = None,
-) -> dict[str, Any]:
-    told = resolve(question, answer, form=form, options=options, labels=labels, index=index)
-    if told.index is None:
-        return {"question": told.question, "answer": answer, "format": "open"}
+def _asked(question: str, answer: str | None, form: Format | None, **apart: Any) -> dict[str, Any]:
+    """A question's own fields; `apart` are the options that stand apart from it, as `resolve` takes them."""
+    found = resolve(question, answer, form=form, **apart)
+    if found.index is None:
+        return {"question": found.question, "answer": answer, "format": "open"}
     return {
-        "question": told.question, "options": told.options, "answer": told.options[told.index],
-        "answer_index": told.index, "format": "choice",
+        "question": found.question, "options": found.options, "answer": found.options[found.index],
+        "answer_index": found.index, "format": "choice",
     }  # fmt: skip
 
 
@@ -275,10 +269,10 @@ def _path_parts(cell: Any) -> list[str]:
 
 
 def _format(columns: _Columns) -> Format | None:
-    """Open-ended or multiple choice, where a column says so.
+    """Open-ended or multiple choice, if a column names it.
 
     Raises:
-        ValueError: two columns say different things.
+        ValueError: two columns contradict each other.
     """
     cells = [*columns.all("format"), *columns.all("task")]
     words = [re.sub(r"[\s_-]", "", word).lower() for cell in cells for word in _path_parts(cell)]
@@ -292,7 +286,7 @@ def _text(cell: Any) -> str | None:
     """An answer's or option's text; None if there is none.
 
     Raises:
-        ValueError: it is a list or something else that is no text.
+        ValueError: it is a list or another value that is not text.
     """
     if is_missing(cell) or (isinstance(cell, str) and not cell.strip()):
         return None
@@ -302,7 +296,7 @@ def _text(cell: Any) -> str | None:
 
 
 def _options(columns: _Columns) -> tuple[tuple[str, ...], Sequence[str]]:
-    """Options that stand apart from the question, and the labels by which an answer may name them."""
+    """Options in columns of their own, and the labels by which an answer may name them."""
     cells = columns.get("options")
     labels: Sequence[str] = LETTERS
     if isinstance(cells, str):
@@ -318,7 +312,7 @@ def _options(columns: _Columns) -> tuple[tuple[str, ...], Sequence[str]]:
     if not isinstance(cells, list | tuple):
         raise ValueError(f"options are no list: {type(cells).__name__}")
     found = list(cells)
-    while found and is_missing(found[-1]):  # tables fill rows with few options up
+    while found and is_missing(found[-1]):  # tables pad rows with few options
         found.pop()
     if any(_text(cell) is None for cell in found):
         raise ValueError("an option of a multiple-choice question is empty")
@@ -326,7 +320,7 @@ def _options(columns: _Columns) -> tuple[tuple[str, ...], Sequence[str]]:
 
 
 def _parsed(text: str) -> Any:
-    """Options that are given as one text: JSON, marked as in a question, or a line each."""
+    """Options in one text: as JSON, marked as in a question, or one per line."""
     if text.lstrip().startswith(("[", "{")):
         try:
             return json.loads(text)
@@ -337,7 +331,7 @@ def _parsed(text: str) -> Any:
 
 
 def _position(cell: Any, options: Sequence[str], labels: Sequence[str]) -> int | None:
-    """An option's place that a cell tells by number, letter or text; None if it tells none."""
+    """The index of the option that a cell names by number, letter or text; None if it names none."""
     if isinstance(cell, float) and cell.is_integer():
         return int(cell)  # a column of numbers in which some are missing
     if isinstance(cell, str):
@@ -354,7 +348,7 @@ def _seconds(cell: Any) -> float | None:
 
 
 def _spans(cell: Any) -> tuple[tuple[float, float], ...] | None:
-    """(start_seconds, end_seconds) of evidence; None if it is of another form."""
+    """(start_seconds, end_seconds) of evidence spans; None if the cell has another form."""
     if is_missing(cell):
         return ()
     if not isinstance(cell, Iterable) or isinstance(cell, str):

@@ -1,9 +1,9 @@
 """`hourllava data group`: up to N questions of one video become one training record of several turns.
 
-Training then reads a video once for N questions. Questions of one video may lie anywhere in a file of millions, so
-they are first dealt into files by a hash of the video, each small enough for memory, and then grouped file by file:
-two passes of sequential reading and writing, where an external sort would compare and merge. The hash's order is also
-the order of the output, whatever the number of files; sources come out mixed.
+Training then reads a video once for N questions. Questions of one video may lie anywhere in a file of millions. The
+first pass deals them into files by a hash of the video, each small enough for memory; the second pass groups file by
+file. Both read and write sequentially, where an external sort would compare and merge. The output is in the order of
+the hashes, whatever the number of files, so sources come out mixed.
 """
 
 import hashlib
@@ -16,19 +16,13 @@ from typing import BinaryIO
 
 from pydantic import TypeAdapter
 
-from hourllava.data.records.models import (
-    LoadReport,
-    QuestionRow,
-    TrainingRecord,
-    iterate_records,
-    joined_record,
-    record_line,
-)
+from hourllava.data.records.loading import LoadReport, iterate_records
+from hourllava.data.records.models import QuestionRow, TrainingRecord, joined_record, record_line
 from hourllava.data.records.reading import records_suffix
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import replacing
 
-BUCKET_BYTES = 64 << 20  # of the input, in each of the dealt files; in memory it is some 10 times that
+BUCKET_BYTES = 64 << 20  # of the input per dealt file, which takes about 10 times that in memory
 MAX_BUCKETS = 256  # files open at a time
 _ROWS = TypeAdapter(list[QuestionRow])  # the questions of one record
 
@@ -38,20 +32,20 @@ def group_records(
 ) -> list[str]:
     """Write training records of several questions about one video.
 
-    Which questions of a video come together, and in which order, follows from the seed and their ids alone, not from
-    the order of the file. A conversation of several questions is never cut, and keeps its order: later questions may
-    lean on earlier ones. Multiple choice is asked with its lettered options and answered by the letter. A group's id
-    is the video's path, with its source, and the group's number.
+    The seed and the questions' ids alone decide which questions of a video come together, and in which order, not the
+    order of the file. A conversation of several questions is never cut and keeps its order, because later questions
+    may refer to earlier ones. Multiple choice is asked with lettered options and answered by the letter. The id of a
+    group is the video's path with its source, and the group's number.
 
     Args:
         path: training records or questions, .json, .jsonl or .parquet.
         out: .json or .jsonl; replaced whole.
-        num_questions: most questions in one record; a conversation that has more stays as it is.
-        seed: another one gives other groups.
-        report: is filled with what could not be used.
+        num_questions: maximum questions of a record; a conversation with more stays unchanged.
+        seed: another seed gives other groups.
+        report: gets the unused columns and records.
 
     Returns:
-        lines for the user: what was made, and what could not be used.
+        lines for the user: the number of records, and what could not be used.
 
     Raises:
         ConfigError: `num_questions` is below 1.
@@ -61,7 +55,7 @@ def group_records(
         raise ConfigError(f"--questions is {num_questions}; use 1 or more")
     suffix = records_suffix(out, (".json", ".jsonl"))
     report = LoadReport() if report is None else report
-    # One name for all runs, so that the next one clears away what a killed one left.
+    # All runs use the same name, so that the next run removes what a killed one left.
     folder = out.with_name(f".{out.name}.buckets")
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,8 +91,7 @@ def run_group(path: Path, out: Path, num_questions: int, seed: int) -> Iterator[
     """`hourllava data group`: lines for the user.
 
     Raises:
-        PartlyDoneError: after the last line, if some records could not be used.
-        and what `group_records` raises.
+        PartlyDoneError: after the last line, if some records could not be used; or as `group_records`.
     """
     report = LoadReport()
     yield from group_records(path, out, num_questions=num_questions, seed=seed, report=report)
@@ -111,7 +104,7 @@ def _key(text: str) -> int:
 
 
 def _deal(path: Path, folder: Path, num_buckets: int, report: LoadReport) -> list[Path]:
-    """Write the records' questions into files by ranges of their videos' hashes, a record a line."""
+    """Write the records' questions into files by ranges of their videos' hashes, one record per line."""
     paths = [folder / f"{k:03d}.jsonl" for k in range(num_buckets)]
     with ExitStack() as stack:
         files: list[BinaryIO] = [stack.enter_context(path.open("wb")) for path in paths]
@@ -125,7 +118,7 @@ def _grouped(bucket: Path, num_questions: int, seed: int) -> Iterator[TrainingRe
     with bucket.open("rb") as file:
         records = [_ROWS.validate_json(line) for line in file]
 
-    # Records of one id are told apart by what they say, so that the file's order never decides.
+    # Records with one id are ordered by their content, so that the file's order never counts.
     def order(rows: list[QuestionRow]) -> tuple[int, str, int, bytes]:
         video = rows[0].media_id
         return _key(video), video, _key(f"{seed}\n{rows[0].question_id}"), _ROWS.dump_json(rows)

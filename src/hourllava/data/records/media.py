@@ -1,4 +1,4 @@
-"""Where the media files of records lie, and the features of videos."""
+"""Finds the media files of records, and the features of videos."""
 
 import errno
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,12 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def leads_out(name: str) -> bool:
-    """Whether a path leads out of the folder that it is relative to."""
+    """Whether a relative path leads out of its folder."""
     return name.startswith("/") or ".." in name.split("/")
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file may have this path: no NUL, no half a surrogate pair; blanks and signs of any script are well."""
+    """Whether a file may have this path: any characters except NUL and half surrogate pairs."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -30,7 +30,7 @@ def media_path(name: str, root: Path) -> Path:
     """The file that a path names, below the media folder.
 
     Raises:
-        DataError: the path leads out of the folder, or is no file name.
+        DataError: the path leads out of the folder, or is not a file name.
     """
     if leads_out(name):
         raise DataError(f"{name!r:.200} leads out of the media folder; paths must be relative to it")
@@ -40,18 +40,18 @@ def media_path(name: str, root: Path) -> Path:
 
 
 def find_media(name: str, root: Path, data_source: object = None) -> str | None:
-    """The path below `root` at which the file or folder that a record names lies; None if it is not there.
+    """The path below `root` of the file or folder that a record names; None if it does not exist.
 
-    Published records leave their source out of the path: the file is at `root/data_source/name`, where it is looked for
-    first, or at `root/name`. A name that begins with the source is looked for as it is first.
+    Published records leave the source out of the path. So `root/data_source/name` is tried first, then `root/name`; for
+    a name that begins with its source, the other way round.
 
     Args:
         name: the record's path.
         root: the folder of media, or of features.
-        data_source: as the record says; passed by if it is no path below `root`.
+        data_source: of the record; ignored if it is not a path below `root`.
 
     Raises:
-        DataError: the name leads out of the folder, is no file name, is too long, or its folder cannot be looked into.
+        DataError: the name leads out of the folder, is not a file name, is too long, or its folder cannot be read.
     """
     media_path(name, root)
     names = [name]
@@ -60,7 +60,7 @@ def find_media(name: str, root: Path, data_source: object = None) -> str | None:
         try:
             media_path(joined, root)
         except DataError:
-            pass  # a source with a name that is no folder's
+            pass  # the source's name is not a path
         else:
             names.insert(1 if name.startswith(f"{data_source}/") else 0, joined)
     refused: OSError | None = None

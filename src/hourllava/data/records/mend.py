@@ -1,6 +1,6 @@
-"""`hourllava data check --fix`: a copy of a file of records without its problems, and a ledger of what was done.
+"""`hourllava data check --fix`: a copy of a file of records without its problems, and a ledger of all changes.
 
-Reads the file a second time, so that a fix needs no more memory than a check.
+It reads the file a second time, so that it needs no more memory than a check.
 """
 
 import json
@@ -44,27 +44,27 @@ _MENDED = {
     LAST_QUESTION: "the turn removed",
     SAME_ID: "the record's number added to its id",
 }
-"""Kinds that a change heals; everything else costs the record."""
+"""Kinds of problems that a change mends; all others cost the record."""
 
 
 def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None = None) -> tuple[int, int]:
-    """Write a copy without the problems that `check_records` found, and a ledger of what became of each record.
+    """Write a copy without the problems that `check_records` found, and a ledger of all changes.
 
-    Sound records are copied as they stand; records with problems that a change heals are changed, others dropped. Of
-    records that are there twice the first stays; of different records with one id the later ones get a new id. The
-    ledger, `OUT.ledger.jsonl`, has a line for each record that is not as it was.
+    Sound records are copied unchanged. Other records are changed if that mends all their problems, or else dropped. Of
+    equal records the first stays; of different records with one id the later ones get a new id. The ledger,
+    `OUT.ledger.jsonl`, has a line for each changed or dropped record.
 
     Args:
         path: the file that was checked.
         out: .json or .jsonl, for parquet .parquet; replaced whole.
-        report: as `check_records` has filled it for this file.
-        media: as given there.
+        report: of `check_records` for this file.
+        media: as in that call.
 
     Returns:
         (records dropped, records changed)
 
     Raises:
-        DataError: `out` cannot be written, or is of another kind than `path`.
+        DataError: `out` cannot be written, or has another format than `path`.
     """
     is_table = records_suffix(path) == ".parquet"
     suffix = records_suffix(out, (".parquet",) if is_table else (".json", ".jsonl"))
@@ -102,28 +102,28 @@ def fix_records(path: Path, out: Path, report: CheckReport, media: Path | None =
 
 
 def _mend(entry: Entry, kinds: list[str], *, is_table: bool) -> dict[str, Any] | None:
-    """The record without these problems, in the published form; None if that cannot be."""
+    """The record without these problems, in the published form; None if it cannot be mended."""
     if any(kind not in _MENDED for kind in kinds):
         return None
     if not kinds:
-        return entry.value  # nothing is wrong, so it is a record
+        return entry.value  # without a problem, so it is a record
     record = dict(entry.value)
     if is_conversation(record):
         record = canonical_record(record)
         if is_table and record != {name: cell for name, cell in entry.value.items() if not is_missing(cell)}:
-            return None  # the table has no columns of the published form
+            return None  # the table lacks columns of the published form
         record = {name: value for name, value in record.items() if name in RECORD_FIELDS}
         record["id"] = str(record.get("id") or f"#{entry.number}")
     if SAME_ID in kinds:
         name = id_field(record) or "id"
         if not isinstance(record[name], str):
-            return None  # a column of numbers has no place for another name
+            return None  # a column of numbers cannot hold a new name
         record[name] = f"{record[name]}#{entry.number}"
     if SYSTEM_TURN in kinds or LAST_QUESTION in kinds:
         record["conversations"] = usable_turns(record["conversations"])[0]
     if NO_MATCH in kinds:
         if len(media_names(record)) != 1:
-            return None  # which picture belongs where is not known, or the picture that is asked about is not named
+            return None  # the places of the pictures are unknown, or the question's picture is not named
         turns = [dict(turn) for turn in record["conversations"]]
         for turn in turns[::2]:
             turn["value"] = turn["value"].replace(IMAGE, "").strip()
@@ -162,11 +162,11 @@ def _write(path: Path, out: Path, suffix: str, entries: Iterator[Entry]) -> None
 
 
 def check_and_fix(path: Path, *, media: Path | None, fix: Path | None, shown_per_kind: int | None) -> Iterator[str]:
-    """`hourllava data check`: lines for the user, as they become known.
+    """`hourllava data check`: lines for the user, each as soon as it is known.
 
     Raises:
-        PartlyDoneError: after the last line, if some records have problems, or with `fix` were dropped.
-        DataError: after the last line, if all have problems, or were dropped; or as `check_records`, `fix_records`.
+        PartlyDoneError: after the last line, if some records have problems or, with `fix`, were dropped.
+        DataError: after the last line, if all have problems or were dropped; or as `check_records`, `fix_records`.
     """
     report = CheckReport()
     shown: Counter[str] = Counter()

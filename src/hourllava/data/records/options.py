@@ -1,8 +1,8 @@
-"""Multiple choice in files: which lines of a question are its options, and which option an answer means.
+"""Multiple choice in files: finds the options in a question, and the option that an answer means.
 
 An answer means an option by its text, by a letter that stands alone or is marked (`B`, `B.`, `(B)`, `B)`, `B:`), or by
-both if they agree. An article is no letter: "A man" means no option A. What can be read in two ways is refused.
-A question is cut only where every word of it goes on: into the question, or into an option.
+both if they agree. An article is not a letter: "A man" does not mean option A. Texts with two readings are refused.
+Cutting a question loses no word: each goes into the question or into an option.
 """
 
 import re
@@ -18,7 +18,7 @@ from hourllava.choices import CHOICE_INSTRUCTION, LETTERS, MAX_OPTIONS
 Format = Literal["open", "choice"]
 
 _MARK = re.compile(r"(?<![^\s,;])(?:[(（]([A-Za-z])[)）]|([A-Za-z])([)）.．:：]))[^\S\n]*")  # "(A)", "A)", "A.", "A:"
-_MAYBE = re.compile(r"(?<![^\W_])[Aa][)）.．:：]")  # quick: most questions have no options
+_MAYBE = re.compile(r"(?<![^\W_])[Aa][)）.．:：]")  # a fast first test: most questions have no options
 _DOUBLE_LETTER = re.compile(r"^[^\S\n]*\(?(?:AA|aa)[).:]", re.MULTILINE)  # what follows Z
 _NOTE = re.compile(
     r"\W*(?:notes?|hints?|please|answer|select|choose|pick|respond|reply|give only|write only"
@@ -41,20 +41,20 @@ class _Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class OptionList:
-    """Options found in a question. `is_sure` is False where only a row that is multiple choice can have them."""
+    """Options found in a question. Unless `is_sure`, they count only for a row known to be multiple choice."""
 
     question: str
     options: tuple[str, ...]
     is_sure: bool
 
 
-@lru_cache(256)  # a question is looked at more than once
+@lru_cache(256)  # a question is parsed more than once
 def find_options(text: str) -> OptionList | None:
-    """Cut a question into what is asked and its 2 to 26 options; None if it has none, or not clearly.
+    """Cut a text into the question and its 2 to 26 options; None without options, or if they are not clear.
 
     Options are lines `A. x`, `A) x`, `A: x`, `(A) x` from A on, upper or lower case, of one style; or `(A) x (B) y` and
-    the like on one line. An option may go on over several lines. The question may stand before or behind them. A
-    note behind the options becomes the question's last line; our own instruction is left out.
+    the like on one line. An option may have several lines. The question may stand before or after the options. A note
+    after the options becomes the last line of the question; our own instruction is left out.
     """
     if not _MAYBE.search(text) or (found := _marked(text)) is None:
         return None
@@ -88,7 +88,7 @@ def _joined(*parts: str) -> str:
 
 
 def _ending(text: str) -> tuple[str, str, str]:
-    """What stands behind the last mark: (the option's line, lines that may go on with it, notes)."""
+    """The text behind the last mark: (the option's first line, lines that may continue it, notes)."""
     first, _, rest = text.partition("\n")
     if not first.strip():  # a mark on a line of its own
         first, _, rest = rest.partition("\n")
@@ -113,7 +113,7 @@ def _marked(text: str) -> tuple[list[_Mark], bool] | None:
         anywhere = in_line[0] if len(in_line) == 1 and _is_list(in_line[0]) else []
         num_lists = sum(map(_is_list, at_line))
         if num_lists:
-            # Something like an option behind a list, or "(B) y (C) z" in a list of lines, can be read in two ways.
+            # A possible option after a list, or "(B) y (C) z" in a list of lines, has two readings.
             if not _is_list(at_line[-1]) or (sign == "(" and len(anywhere) > len(at_line[-1])):
                 return None
             lists.append((at_line[-1], num_lists == 1))
@@ -133,7 +133,7 @@ def _mark(match: re.Match[str]) -> _Mark:
 
 
 def _runs(marks: list[_Mark]) -> list[list[_Mark]]:
-    """Marks of one style, cut before each A; what stands before the first A belongs to no list."""
+    """Marks of one style, cut before each A; marks before the first A belong to no list."""
     runs: list[list[_Mark]] = []
     for mark in marks:
         if mark.letter == "A":
@@ -148,12 +148,12 @@ def _is_list(run: list[_Mark]) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text as answers are compared: without case, doubled blanks and the signs at its end."""
+    """A text for the comparison of answers: without case, double blanks and punctuation at its end."""
     return " ".join(text.split()).casefold().rstrip(_ENDING)
 
 
 def option_index(answer: str, options: Sequence[str], labels: Sequence[str] = LETTERS) -> int | None:
-    """Which option an answer means; None if it is none of them.
+    """The index of the option that an answer means; None if it means none.
 
     Args:
         answer: an option's text, its label alone or marked, or the marked label with the text.
@@ -161,7 +161,7 @@ def option_index(answer: str, options: Sequence[str], labels: Sequence[str] = LE
         labels: of the options, in their order.
 
     Raises:
-        ValueError: it can mean two of them, or its letter and its text do not agree.
+        ValueError: it can mean two options, or its letter and its text contradict each other.
     """
     by_text, by_label = _readings(answer, options, labels)
     if len(by_text) > 1:
@@ -172,17 +172,17 @@ def option_index(answer: str, options: Sequence[str], labels: Sequence[str] = LE
 
 
 def can_mean(answer: str, index: int, options: Sequence[str], labels: Sequence[str] = LETTERS) -> bool:
-    """Whether an answer can mean this option, perhaps beside others; arguments as of `option_index`.
+    """Whether an answer can mean this option, perhaps among others; arguments as for `option_index`.
 
     Raises:
-        ValueError: its letter and its text do not agree.
+        ValueError: its letter and its text contradict each other.
     """
     by_text, by_label = _readings(answer, options, labels)
     return index in by_text | by_label
 
 
 def _readings(answer: str, options: Sequence[str], labels: Sequence[str]) -> tuple[set[int], set[int]]:
-    """Options that an answer means by its text, and by its label."""
+    """The options that an answer means by its text, and by its label."""
     by_text = _same_text(answer, options)
     label, text = _label(answer)
     names = {name.casefold(): index for index, name in enumerate(labels[: len(options)])}
@@ -199,7 +199,7 @@ def _readings(answer: str, options: Sequence[str], labels: Sequence[str]) -> tup
 
 
 def _same_text(text: str, options: Sequence[str]) -> set[int]:
-    """Options with this text; if none has it exactly, those that are alike without case, blanks and final signs."""
+    """Options with exactly this text, or else those with the same `plain` text."""
     exact = {index for index, option in enumerate(options) if option == text}
     wanted = plain(text)
     return exact or {index for index, option in enumerate(options) if wanted and plain(option) == wanted}
@@ -210,7 +210,7 @@ _WITH_TEXT = re.compile(r"\s*(?:[(（]\s*(\w{1,2})\s*[)）][.:]?|(\w{1,2})\s*[).
 
 
 def _label(answer: str) -> tuple[str | None, str]:
-    """(label, text behind it) of "B", "(B)", "B.", "B. a cat"; (None, "") of what has no label."""
+    """(label, text behind it) of "B", "(B)", "B.", "B. a cat"; (None, "") without a label."""
     if match := _ALONE.match(answer):
         return match[1] or match[2], ""
     if match := _WITH_TEXT.match(answer):
@@ -219,13 +219,13 @@ def _label(answer: str) -> tuple[str | None, str]:
 
 
 def is_letter(answer: str) -> bool:
-    """Whether an answer is nothing but an option's letter, alone or marked."""
+    """Whether an answer is only an option's letter, alone or marked."""
     label, text = _label(answer)
     return label is not None and len(label) == 1 and label.upper() in LETTERS and not text
 
 
 def without_letters(options: Sequence[str]) -> tuple[str, ...]:
-    """Options without the letters that they were written with: "A. x", "B. y" -> "x", "y"; as they are if not all have.
+    """Options without their letters: "A. x", "B. y" -> "x", "y"; unchanged unless all have letters.
 
     Raises:
         ValueError: all have letters, but not A, B, C, ... in order.
@@ -260,21 +260,21 @@ def resolve(
     labels: Sequence[str] = LETTERS,
     index: int | None = None,
 ) -> Resolved:
-    """Tell open-ended from multiple choice, and which option is the answer.
+    """Decide between open-ended and multiple choice, and find the option that is the answer.
 
-    A row that says what it is (`form`) is taken at its word. Where none says it, a list in the question is options only
-    if the answer is one of them; otherwise the question stays as it is, word for word.
+    The row's own `form` counts. Without it, a list in the question holds options only if the answer is one of them;
+    otherwise the question stays unchanged.
 
     Args:
         question: may hold the options.
         answer: the answer's text or letter; None only with `index`.
-        form: "open" or "choice" if the row says so.
-        options: where the row has them apart.
-        labels: of these, in their order.
-        index: of the right one among `options`, where the row tells it apart; the answer must agree.
+        form: "open" or "choice", if the row names it.
+        options: of the row's own columns.
+        labels: of these options, in their order.
+        index: of the right option, from the row's own column; the answer must agree.
 
     Raises:
-        ValueError: options are missing, empty or too many, or the answer is none of them, or can mean two.
+        ValueError: options are missing, empty or too many, or the answer means none or several of them.
     """
     if form == "open":
         if options:

@@ -1,11 +1,11 @@
 """The one reader of files of records: JSON lists, JSON lines, parquet, one record at a time.
 
-`data check`, `group`, `sources`, `shard` and `prepare` all read through it, so that a record's number, its bytes and
-what is damage are the same for each of them.
+`data check`, `group`, `sources`, `shard` and `prepare` all use it, so they agree on a record's number, its bytes and
+its damage.
 
-`json` gives a list only whole (a 2 GB file takes 10 GB), and gives up at the first damaged byte. Here the list is cut
-into its elements with `json`'s own scanner over a window of the file, so that a damaged record is one problem with its
-line, and reading goes on at the next one.
+`json` reads a list only as a whole (a 2 GB file takes 10 GB) and gives up at the first damaged byte. This reader cuts
+the list into its elements with the scanner of `json` over a window of the file. A damaged record is one problem with
+its line, and reading goes on at the next record.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from hourllava.errors import ConfigError, DataError
 
 WINDOW_CHARACTERS = 1 << 20
 MAX_RECORD_CHARACTERS = 1 << 26
-NEAR_END_CHARACTERS = 16  # a fault this near to the window's end may be a number or name that was cut
+NEAR_END_CHARACTERS = 16  # a fault this close to the window's end may be a number or name that was cut
 _ROWS_PER_BATCH = 4096
 SUFFIXES = (".json", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz")
@@ -36,9 +36,9 @@ class Entry(NamedTuple):
         line: where it begins, from 1; None in parquet.
         value: the record; None if there is a fault.
         fault: why it cannot be read.
-        text: as it stands in the file; empty in parquet.
-        begin_byte, end_byte: where the record, or what is damaged, lies in the file; 0 in parquet.
-        is_of_file: the fault is not of one record: the list has no right end, or damage reaches to the file's end.
+        text: its text in the file; empty in parquet.
+        begin_byte, end_byte: place in the file of the record or the damage; 0 in parquet.
+        is_of_file: the whole file is at fault: the list has no right end, or the damage reaches to the file's end.
     """
 
     number: int
@@ -57,12 +57,12 @@ class Entry(NamedTuple):
 
 
 def iterate_entries(path: Path) -> Iterator[Entry]:
-    """The records of a .json (a list), .jsonl or .parquet file, in order; what cannot be read is an entry with a fault.
+    """The records of a .json (a list), .jsonl or .parquet file, in order; a damaged record is an entry with a fault.
 
-    Memory does not grow with the file; a record may have up to 64 Mi characters.
+    Memory does not grow with the file. A record may have up to 64 Mi characters.
 
     Raises:
-        DataError: the file cannot be opened, is no list, or is of another kind.
+        DataError: the file cannot be opened, is not a list, or has another suffix.
     """
     readers = {".json": _json_list, ".jsonl": _json_lines, ".parquet": _parquet}
     suffix = records_suffix(path)
@@ -73,10 +73,10 @@ def iterate_entries(path: Path) -> Iterator[Entry]:
 
 
 def records_suffix(path: Path, allowed: Sequence[str] = SUFFIXES) -> str:
-    """`.json`, `.jsonl` or `.parquet`: what the end of the name says about a file of records, whatever its case.
+    """`.json`, `.jsonl` or `.parquet`: the suffix of a file of records in lower case.
 
     Raises:
-        DataError: it says something else.
+        DataError: the file has another suffix.
     """
     suffix = path.suffix.lower()
     if suffix not in allowed:
@@ -122,7 +122,7 @@ def _json_lines(path: Path) -> Iterator[Entry]:
                 fault = "a line is longer than 64 MiB; .jsonl has one record a line"
                 yield Entry(number, line, None, fault, "", begin, end)
                 continue
-            if data.startswith(codecs.BOM_UTF8):  # before any line: files with a mark may have been joined
+            if data.startswith(codecs.BOM_UTF8):  # at any line: files with a mark may have been joined
                 data, begin = data.removeprefix(codecs.BOM_UTF8), begin + len(codecs.BOM_UTF8)
             if data.strip():
                 number += 1
@@ -134,7 +134,7 @@ def _json_lines(path: Path) -> Iterator[Entry]:
 
 
 def _entry(number: int, line: int, value: Any, text: str, begin: int, end: int) -> Entry:
-    """A record that was read, if its text is text. Bytes that are no UTF-8 are lone surrogates here."""
+    """The entry of a record, with a fault if its bytes are not UTF-8: these are lone surrogates in `text`."""
     if not text.isascii():
         try:
             text.encode()
@@ -154,10 +154,10 @@ class _Window:
         self._file = path.open("rb")
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self.text = ""
-        self.at = 0  # where reading goes on
+        self.at = 0  # reading goes on here
         self.line = 1
         has_mark = self._file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-        self.byte = len(codecs.BOM_UTF8) if has_mark else 0  # where `at` is in the file
+        self.byte = len(codecs.BOM_UTF8) if has_mark else 0  # the place of `at` in the file
         self._file.seek(self.byte)
         self.ended = False
 
@@ -165,7 +165,7 @@ class _Window:
         self._file.close()
 
     def more(self) -> bool:
-        """Read on; False at the end of the file. As much again as is there, so that long records cost no squares."""
+        """Read on; False at the end of the file. The window doubles, so that long records take linear time."""
         if self.ended:
             return False
         data = self._file.read(max(WINDOW_CHARACTERS, len(self.text) - self.at))
@@ -181,7 +181,7 @@ class _Window:
         self.at = to
 
     def skip_space(self) -> str:
-        """The next character that is no space, "" at the end of the file."""
+        """The next character that is not a space, "" at the end of the file."""
         while True:
             match = _SPACE.match(self.text, self.at)
             assert match is not None
@@ -255,7 +255,7 @@ def _elements(path: Path, window: _Window) -> Iterator[Entry]:
 
 
 def _scan(window: _Window) -> tuple[Any, int, str | None]:
-    """(value, its end in the window, why not) of the element at the window's place."""
+    """(value, its end in the window, fault) of the element at the window's place."""
     decoder = json.JSONDecoder()
     while True:
         try:
@@ -268,7 +268,7 @@ def _scan(window: _Window) -> tuple[Any, int, str | None]:
             if not may_be_cut or too_long or not window.more():
                 return None, 0, "a record of more than 64 Mi characters" if too_long else error.msg
         else:
-            # A number at the window's end may go on: "0" and then ".5".
+            # A number at the window's end may continue: "0" and then ".5".
             is_whole = end + NEAR_END_CHARACTERS <= len(window.text) or window.text[end : end + 1] in tuple(" \t\r\n,]")
             if is_whole or not window.more():
                 return value, end, None
@@ -282,7 +282,7 @@ def _skip_to_next(window: _Window, key: str) -> bool:
         if match := beginning.search(window.text, window.at):
             window.advance(match.end())
             return True
-        # What could be the front half of a beginning stays.
+        # Keep what may be the first half of a beginning.
         window.advance(max(window.at, len(window.text) - 1000))
         if not window.more():
             window.advance(len(window.text))

@@ -1,7 +1,7 @@
 """Training records of a huge file by number, in bounded memory.
 
-One pass of the reader, `hourllava.data.records.reading`, finds where every record begins and ends; 17 bytes per record
-are kept. Then any worker reads just its own records.
+One pass of the reader, `hourllava.data.records.reading`, finds the bytes of every record and keeps 17 bytes for each.
+Then each worker reads only its own records.
 """
 
 import json
@@ -20,7 +20,7 @@ from hourllava.errors import DataError
 class RecordFile:
     """The records of a .json (a list) or .jsonl file; `len()` and access by number, from 0.
 
-    A damaged record is a record, too: reading it gives a `DataError`, and the next one is read as if it were whole.
+    A damaged record counts as a record: reading it gives a `DataError`, and reading goes on with the next.
 
     Raises:
         DataError: the file cannot be read, is not a list of records, or was cut short.
@@ -46,17 +46,17 @@ class RecordFile:
         return len(self._spans)
 
     def spans(self, numbers: np.ndarray) -> np.ndarray:
-        """int64 [len(numbers), 2]: where these records begin and end in the file, in bytes."""
+        """int64 [len(numbers), 2]: begin and end of these records in the file, in bytes."""
         return self._spans[numbers]
 
 
 def read_records(path: Path, spans: np.ndarray) -> Iterator[Any]:
-    """The records between these bytes, int64 [n, 2]; a damaged one comes as a `DataError` in its place.
+    """The records between these bytes, int64 [n, 2]; a `DataError` takes the place of a damaged one.
 
     Raises:
         DataError: the file cannot be read.
     """
-    # A line may have so many bytes, a record of a list so many characters of up to 4 bytes.
+    # The limit is in bytes for a line, and in characters of up to 4 bytes for a record of a list.
     most_bytes = MAX_RECORD_CHARACTERS * (1 if path.suffix.lower() == ".jsonl" else 4)
     try:
         with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""`hourllava data sources`: where data comes from, where it must lie, and whether what records name is there.
+"""`hourllava data sources`: origin and folder of all data, and whether the media that records name can be read.
 
-Verifying opens every video once (`hourllava.video.probe`, a process each, several at a time), which takes hours for a
-whole data set. Each result is a line of a report as soon as it is known; started again, files that have not changed
-since are not opened again.
+Verifying opens every video once (`hourllava.video.probe`, one process each, several at a time), which takes hours for a
+whole data set. Each result becomes a line of the report at once. Started again, it opens only files that are new or
+have changed.
 """
 
 import json
@@ -45,7 +45,7 @@ class DataSource(BaseModel):
 
 
 class MediaState(BaseModel):
-    """What was found of a media file, as long as its size and time of change stay."""
+    """The state of a media file, valid as long as its size and time of change stay."""
 
     model_config = ConfigDict(frozen=True)
     media: str
@@ -63,7 +63,7 @@ def data_sources() -> list[DataSource]:
 
 
 def source_lines(root: Path) -> list[str]:
-    """A table of the sources, and how many files of each are there."""
+    """A table of the sources with the number of files in their folders."""
     rows = [("source", "files", "folder", "from", "licence")]
     for source in data_sources():
         folder = root / source.folder
@@ -82,18 +82,18 @@ def verify_media(
     progress: bool = True,
     unusable: Counter[str] | None = None,
 ) -> Counter[Status]:
-    """Look for every media file that records name, and open it.
+    """Find and open every media file that records name.
 
     Memory grows with the number of different files, not of records.
 
     Args:
-        records: training records or questions, .json, .jsonl or .parquet. Where they tell a video's length, a file
-            that is more than 2 s and 2 % off is a mismatch.
-        media: folder that the paths in the records are relative to, or their sources' folders.
-        report: .jsonl, a `MediaState` a line, sorted when complete; one that is there is continued.
+        records: training records or questions, .json, .jsonl or .parquet. If they have a video's length, a file that
+            differs by more than 2 s and 2 % is a mismatch.
+        media: folder that paths in the records, or their sources' folders, are relative to.
+        report: .jsonl, one `MediaState` per line, sorted when complete; an existing report is continued.
         processes: files opened at a time; one per core by default.
         progress: show a progress bar on stderr.
-        unusable: gets the number of records whose media cannot be told.
+        unusable: gets the number of records whose media cannot be read.
 
     Returns:
         files by status.
@@ -133,7 +133,7 @@ def verify_media(
 
 
 def media_state(media: Path, name: str, known: MediaState | None) -> MediaState:
-    """Open a media file, unless it is as it was when `known` was found."""
+    """Open a media file, unless `known` is still valid."""
     try:
         if find_media(name, media) is None:
             return MediaState(media=name, status="missing")
@@ -147,7 +147,7 @@ def media_state(media: Path, name: str, known: MediaState | None) -> MediaState:
     try:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             with open_picture(path) as image:
-                upright_rgb(image)  # decoded whole, as `data shard` does: `verify` sees no JPEG that was cut in half
+                upright_rgb(image)  # decoded as a whole, as in `data shard`: `verify` misses truncated JPEGs
             return MediaState(status="found", **stamp)
         if path.is_dir() and not frame_files(path):
             return MediaState(status="unreadable", detail="a folder without pictures", **stamp)
@@ -158,7 +158,7 @@ def media_state(media: Path, name: str, known: MediaState | None) -> MediaState:
 
 
 def _compared(state: MediaState, expected_seconds: float | None) -> MediaState:
-    """Length against the records', which may be others than those of an earlier run."""
+    """Compare the length with the records', which may differ from those of an earlier run."""
     if state.status not in ("found", "duration mismatch") or state.duration_seconds is None:
         return state
     is_off = expected_seconds is not None and abs(state.duration_seconds - expected_seconds) > max(
@@ -169,7 +169,7 @@ def _compared(state: MediaState, expected_seconds: float | None) -> MediaState:
 
 
 def _expected(records: Path, media: Path, unusable: Counter[str]) -> dict[str, float | None]:
-    """Media path below the folder -> its length in seconds where the records tell."""
+    """Media path below the folder -> its length in seconds, if the records have it."""
     expected: dict[str, float | None] = {}
     places: dict[tuple[str, str | None], str] = {}
     for entry in iterate_entries(records):
@@ -187,11 +187,11 @@ def _expected(records: Path, media: Path, unusable: Counter[str]) -> dict[str, f
 
 
 def _place(name: str, media: Path, data_source: str | None) -> str:
-    """Where a file lies below the folder; where it should, if it is not there."""
+    """The path of a file below the folder; if it does not exist, the path where it should lie."""
     try:
         found = find_media(name, media, data_source)
     except DataError:
-        return name if is_text(name) else repr(name)  # opening it says why
+        return name if is_text(name) else repr(name)  # opening it gives the reason
     return found or (name if not data_source or name.startswith(f"{data_source}/") else f"{data_source}/{name}")
 
 
@@ -203,7 +203,7 @@ def _known(report: Path, expected: dict[str, float | None]) -> dict[str, MediaSt
                 try:
                     state = MediaState.model_validate_json(line)
                 except ValueError:
-                    continue  # cut off by a kill; that file is opened again
+                    continue  # a kill cut the line off; the file is opened again
                 if state.media in expected and state.status != "missing":
                     known[state.media] = state
     return known
@@ -221,11 +221,11 @@ def report_lines(counts: Counter[Status], report: Path, num_shown: int = 10) -> 
 def describe_sources(
     root: Path, records: Path | None, media: Path | None, report: Path | None, processes: int | None
 ) -> Iterator[str]:
-    """`hourllava data sources`: the table, or what was found of the records' media.
+    """`hourllava data sources`: the table, or the state of the records' media.
 
     Raises:
         PartlyDoneError: after the last line, if some files are missing, unreadable or of another length.
-        DataError: after the last line, if all are; or as `verify_media`.
+        DataError: after the last line, if all of them are; or as `verify_media`.
     """
     if records is None:
         yield from source_lines(root)

@@ -1,7 +1,7 @@
 """What is in a data set, counted.
 
-Works on MarathonWorld and on the published files; what those do not tell (lengths, events) is said, not guessed.
-Reads one record at a time; only counters and one entry per video are kept.
+It works on MarathonWorld and on the published files. Missing lengths and events are reported, not guessed. It reads one
+record at a time, and keeps only counters and one entry per video.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hourllava.data.records.models import LoadReport, iterate_questions
+from hourllava.data.records.loading import LoadReport, iterate_questions
 from hourllava.data.records.taxonomy import TASKS, TOPICS
 from hourllava.errors import DataError
 
 BIN_MINUTES = 5
-WORLD_NAME, WORLD_SOURCE = "MarathonWorld", "marathonworld"  # its rows' `data_source`; made by scripts, so exact
+WORLD_NAME, WORLD_SOURCE = "MarathonWorld", "marathonworld"  # the source is the `data_source` of its question rows
 PUBLISHED: dict[str, Any] = json.loads(
     files("hourllava.data.records").joinpath("published.json").read_text(encoding="utf-8")
 )
@@ -25,7 +25,7 @@ _TABLES = ("questions.parquet", "videomarathon.json", "videomarathon.jsonl", "vi
 
 
 class Statistics(BaseModel):
-    """Counts of one data set; empty where the files do not say (see `notes`)."""
+    """Counts of one data set; empty if the files do not tell them (see `notes`)."""
 
     name: str
     num_videos: int
@@ -39,7 +39,7 @@ class Statistics(BaseModel):
     notes: list[str]
 
     def videos_per_bin(self) -> list[int]:
-        """Videos per bin of 5 minutes, from 0 on; 12 bins or as many as the longest video needs."""
+        """Videos per bin of 5 minutes, from 0 on; at least 12 bins, more for longer videos."""
         counts = Counter(int(minutes // BIN_MINUTES) for minutes in self.durations_minutes)
         # An hour belongs to the last of the 12 bins, as in the published figure.
         counts[11] += counts.pop(12, 0) if all(minutes <= 60 for minutes in self.durations_minutes) else 0
@@ -47,7 +47,7 @@ class Statistics(BaseModel):
 
 
 def find_question_file(source: Path) -> Path:
-    """The file with the questions: `source` itself, or the fullest one in a data set's `jsons/`.
+    """The file with the questions: `source` itself, or the one with most columns in a data set's `jsons/`.
 
     Raises:
         DataError: there is none.
@@ -64,10 +64,10 @@ def find_question_file(source: Path) -> Path:
 def collect_statistics(source: Path, name: str | None = None) -> tuple[Statistics, LoadReport]:
     """Count a data set: a folder in VideoMarathon's layout, or one of its question files.
 
-    Without a name, it is called by its folder or file; MarathonWorld, which its rows name as their source, by its own.
+    Without `name`, its folder or file names it; MarathonWorld is recognised by the source of its question rows.
 
     Raises:
-        DataError: no question file, or none of its records can be used.
+        DataError: there is no question file, or none of its records can be used.
     """
     path, report = find_question_file(source), LoadReport()
     sources: dict[str, str] = {}

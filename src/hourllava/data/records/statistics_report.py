@@ -12,7 +12,7 @@ COMPARISON_HEADS = ("data set", "captioner", "summarizer", "total", "mean", "ran
 
 
 def comparison_rows(statistics: Statistics) -> list[tuple[str, ...]]:
-    """The four published data sets and this one; heads in `COMPARISON_HEADS`."""
+    """Rows for the four published data sets and this one; `COMPARISON_HEADS` names the columns."""
     rows = [
         tuple(
             str(entry[key]) for key in ("name", "captioner", "summarizer", "total", "mean", "range", "open", "choice")
@@ -54,7 +54,7 @@ def write_statistics(source: Path, out: Path, name: str | None = None) -> Iterat
     """Write figures (PNG, SVG) and tables (Markdown, JSON) of a data set to `out`.
 
     Yields:
-        lines for the user: what was counted, what could not be used, what was written.
+        lines for the user: counts, records that could not be used, written files.
 
     Raises:
         PartlyDoneError: after the last line, if some records could not be used.

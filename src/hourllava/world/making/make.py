@@ -25,8 +25,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from hourllava.clock import format_clock
-from hourllava.data.records.models import question_table_file, training_record_file
 from hourllava.data.records.taxonomy import find_task
+from hourllava.data.records.writing import question_table_file, training_record_file
 from hourllava.errors import ConfigError
 from hourllava.files import replacing
 from hourllava.processes import WorkerPool

@@ -24,7 +24,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from hourllava.choices import LETTERS, choice_prompt
-from hourllava.data.records.models import PLACEHOLDER, Turn, record_line, training_record_file
+from hourllava.data.records.models import PLACEHOLDER, Turn, record_line
+from hourllava.data.records.writing import training_record_file
 from hourllava.errors import ConfigError
 from hourllava.files import replacing
 from hourllava.world.captions import generate_captions

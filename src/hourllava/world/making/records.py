@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hourllava.data.records.models import QuestionRow, joined_record, question_table, record_line, training_record
+from hourllava.data.records.models import QuestionRow, joined_record, record_line, training_record
+from hourllava.data.records.writing import question_table
 from hourllava.world.captions import Captions, generate_captions
 from hourllava.world.questions import BUILDERS, FORMATS, generate_questions
 from hourllava.world.questions.descriptions import description_exchanges
