@@ -1,4 +1,4 @@
-"""A trained checkpoint as a folder to give away: weights, configuration, tokenizer, recipe, model card."""
+"""Export of a trained checkpoint: weights, configuration, tokenizer, recipe and model card in one folder."""
 
 import re
 import shutil
@@ -22,16 +22,16 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
-    """Write a folder that `load_model`, and with our layout transformers' Auto classes, can read.
+    """Write a folder that `load_model` can read, and in our layout also transformers' Auto classes.
 
     Args:
-        checkpoint: folder, or name on the hub.
-        out: new or empty folder.
+        checkpoint: a folder, or a name on the hub.
+        out: a new or empty folder.
         released: write the layout of `jylins/hourllava-*` instead of ours.
 
     Raises:
-        CheckpointError: no checkpoint there, it is damaged, the released layout cannot say what it is, or `out` is in
-            use or cannot be written.
+        CheckpointError: the checkpoint is missing or damaged, the released layout cannot describe it, or `out` is not
+            empty or cannot be written.
     """
     if out.is_dir() and any(out.iterdir()):
         raise CheckpointError(f"{out} is not empty; choose a new folder, or remove it first")
@@ -69,9 +69,9 @@ def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict
     """A model card in Markdown, with the front matter that the hub reads.
 
     Args:
-        name: of the model.
-        model: that is exported.
-        recipe: it was trained by; empty if that is not known.
+        name: the model's name.
+        model: the model.
+        recipe: the recipe that trained it; empty if unknown.
     """
     config = model.config
     text, vision = config.text_config, config.vision_config
@@ -129,7 +129,7 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     """The recipe beside a checkpoint; empty if there is none.
 
     Raises:
-        CheckpointError: it is damaged, or no recipe.
+        CheckpointError: the file is damaged, or is not a recipe.
     """
     path = folder / RECIPE_NAME
     if not path.is_file():
@@ -139,16 +139,16 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         is_recipe = isinstance(recipe["start"], dict) and all(
             isinstance(stream["folder"], str) for stream in recipe["data"]["streams"]
         )
-        reason = "its start is no mapping, or a stream has no folder"
+        reason = "`start` is not a mapping, or a stream has no folder"
     except (ConfigError, LookupError, TypeError) as error:
         is_recipe, reason = False, str(error)
     if not is_recipe:
-        raise CheckpointError(f"{path} is no recipe ({reason}); mend it, or remove it to go on without it")
+        raise CheckpointError(f"{path} is not a recipe ({reason}); repair it, or remove it to export without it")
     return recipe
 
 
 def _origins(recipe: dict[str, Any]) -> list[str]:
-    """What a model was started from, and that from, as far as the folders are still there."""
+    """What the model started from, what that model started from, and so on, as far as their folders still exist."""
     origins: list[str] = []
     while isinstance(start := recipe.get("start"), dict):
         origin = str(start.get("checkpoint") or start.get("preset"))
