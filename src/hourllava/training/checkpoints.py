@@ -17,7 +17,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from hourllava.data.batches.cost import Lengths
 from hourllava.errors import CheckpointError
+from hourllava.files import replacing_folder
 from hourllava.training.ranks import barrier, is_main
 
 FINAL = "final"
@@ -77,23 +78,17 @@ def writing(target: Path) -> Iterator[Path]:
     Raises:
         CheckpointError: it cannot be written; an older `target` is untouched.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.partial")  # as `replacing_folder` names it, on the main process
     try:
-        if is_main():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        barrier()
-        yield partial
-        barrier()
-        if is_main():
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+        with replacing_folder(target) if is_main() else nullcontext(partial) as folder:
+            barrier()
+            yield folder
+            barrier()
         barrier()
     except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
         reason = _reason(error)
         if reason is None:
             raise
-        shutil.rmtree(partial, ignore_errors=True)
         kept = checkpoints(target.parent)
         after = f"{kept[-1]} is complete: " if kept else ""
         raise CheckpointError(

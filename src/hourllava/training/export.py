@@ -9,6 +9,7 @@ import yaml
 from safetensors import SafetensorError
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.files import replacing_folder
 from hourllava.model.checkpoint import export_released, find_checkpoint, load_model, save_weights
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
@@ -39,30 +40,23 @@ def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
     recipe = _read_recipe(folder)
     model, _ = load_model(folder)
     processor = HourLlavaProcessor.from_pretrained(folder)
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if released:
-            export_released(model, partial)
-        else:
-            save_weights(model.config, model.state_dict(), partial)
-        save_tokenizer(processor.tokenizer, partial)
-        if recipe:
-            shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
-        if (folder / ADAPTER).is_dir():
-            shutil.copytree(folder / ADAPTER, partial / ADAPTER)
-        (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
+        with replacing_folder(out) as partial:
+            if released:
+                export_released(model, partial)
+            else:
+                save_weights(model.config, model.state_dict(), partial)
+            save_tokenizer(processor.tokenizer, partial)
+            if recipe:
+                shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
+            if (folder / ADAPTER).is_dir():
+                shutil.copytree(folder / ADAPTER, partial / ADAPTER)
+            (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise CheckpointError(
             f"{out} cannot be written ({reason}); free space there or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict[str, Any]) -> str:
