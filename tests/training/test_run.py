@@ -173,7 +173,7 @@ class TestProcesses:
         assert command.returncode == TrainingError.exit_code
         newest = checkpoint_files.checkpoints(tmp_path / "out")[-1]
         assert stderr.splitlines()[-1].startswith("error: a process of the run failed")
-        assert stderr.endswith(f"the same command goes on from {newest}\n")
+        assert stderr.endswith(f"the same command resumes from {newest}\n")
         load_model(newest)
 
 
