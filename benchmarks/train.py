@@ -1,14 +1,14 @@
-"""Training on the stage-3 mixture: our batch plan against one sample per process and wait, on the same GPUs.
+"""Training on the stage-3 mixture: our batch plan against the released scheme, on the same GPUs.
 
     torchrun --standalone --nproc-per-node 2 benchmarks/train.py --model hourllava-7b --batches packed
     torchrun --standalone --nproc-per-node 2 benchmarks/train.py --model hourllava-7b --batches one-each
 
-The whole trainer runs: FSDP2, fp32 weights and AdamW, bf16 computation, loader workers. Weights are random, lengths
-those of `benchmarks/published_lengths.py`, features and pixels one random frame again and again. Both ways
-train on the very samples of the plan's first steps; `one-each` is the released scheme: every process takes one sample,
-all wait for the longest, then take the next.
+The whole trainer runs: FSDP2, fp32 weights and AdamW, bf16 computation, loader workers. Weights are random. Lengths are
+those of `benchmarks/published_lengths.py`; features and pixels repeat one random frame. Both schemes train on
+the same samples, those of the plan's first steps. `one-each` is the released scheme: every process takes one sample,
+all wait for the longest, then all take the next.
 
-Prints a line of figures per step, then the table's line: the mean of all steps but the first.
+Prints one line of figures for each step, then a table row: the mean over all steps except the first.
 """
 
 import argparse
@@ -41,13 +41,14 @@ from hourllava.training.corpus import Corpus
 from hourllava.training.groups import freeze_and_group
 from hourllava.training.identity import Identity
 from hourllava.training.meter import peak_flops_per_second
+from hourllava.training.ranks import join_processes
 from hourllava.training.recipe import Recipe
-from hourllava.training.run import Prepared, join_processes, training_arguments
+from hourllava.training.run import Prepared, training_arguments
 from hourllava.training.trainer import HourLlavaTrainer
 from published_lengths import IMAGE_SIZES, STAGE_3_SAMPLES, stage_3_streams
 
 PUBLISHED_BATCH_SAMPLES = 128
-NUM_SAMPLES = 20_000  # that steps are drawn from
+NUM_SAMPLES = 20_000  # of the data that the plan draws from
 MULTIPLE_OF = 8  # micro-batches a step, on any number of GPUs
 STAGE_3_RATES = {
     "*": 2e-5,
@@ -59,7 +60,7 @@ STAGE_3_RATES = {
 
 
 class SyntheticRows:
-    """Rows of one stream: their lengths, and whether they are videos."""
+    """Shard rows of one stream: their lengths, and whether they are videos."""
 
     def __init__(self, lengths: np.ndarray, num_videos: int) -> None:
         self.lengths, self.num_videos = lengths, num_videos
@@ -72,7 +73,7 @@ class SyntheticRows:
 
 
 class SyntheticEncoder:
-    """Rows to samples of just these lengths, half of the text supervised."""
+    """Makes samples of the rows' lengths; half of the text is supervised."""
 
     def __init__(self, processor: HourLlavaProcessor) -> None:
         self.processor = processor
@@ -103,7 +104,7 @@ class SyntheticEncoder:
 
 
 class OneEach:
-    """The samples of a plan's steps, one to each process at a time, in random order."""
+    """The samples of a plan's steps, one for each process at a time, in random order."""
 
     def __init__(self, plan: BatchPlan, num_steps: int) -> None:
         self.plan, self.streams, self.settings = plan, plan.streams, plan.settings
@@ -125,7 +126,7 @@ class OneEach:
 
 
 class StepTimer(TrainerCallback):
-    """Seconds of each step, all work on the GPU done."""
+    """Measures the seconds of each step, with all GPU work complete."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -145,7 +146,7 @@ class StepTimer(TrainerCallback):
 
 
 def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
-    """The trainer of a run; weights are made where they will be."""
+    """The trainer of a run; weights are made on its device."""
     recipe = Recipe.model_validate(
         {
             "out": out,
@@ -181,10 +182,40 @@ def build(options: argparse.Namespace, out: Path) -> HourLlavaTrainer:
         plan = OneEach(plan, options.steps)
     encoder: Any = SyntheticEncoder(HourLlavaProcessor(nano_tokenizer(), config))
     corpus = Corpus(plan, rows, encoder, recipe.data)  # type: ignore[arg-type]
-    identity = Identity([], {}, None, [], None)  # nothing goes on from this run
+    identity = Identity([], {}, None, [], None)  # this run is never resumed
     arguments = training_arguments(recipe, Prepared(recipe, model, groups, corpus, identity, None, None))
     arguments.save_strategy = SaveStrategy.NO  # the last step's checkpoint: 80 GB
     return HourLlavaTrainer(model, arguments, recipe, corpus, groups, identity)
+
+
+def print_row(options: argparse.Namespace, trainer: HourLlavaTrainer, seconds_of_steps: Sequence[float]) -> None:
+    """The table's header and row."""
+    counted = seconds_of_steps[1:] or seconds_of_steps
+    ranks = trainer.args.world_size
+    samples = tokens = flops = 0.0
+    for step in range(options.steps)[-len(counted) :]:
+        for rank in range(ranks):
+            for micro_batch in trainer.corpus.plan.rank_step(step, rank, ranks):
+                samples += len(micro_batch)
+                tokens += sum(draw.num_tokens for draw in micro_batch)
+                flops += trainer.corpus.flops_of(micro_batch)
+    seconds = sum(counted)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    peak = peak_flops_per_second(device)
+    row = {
+        "model": options.model,
+        "GPUs": f"{ranks} x {device}",
+        "batches": options.batches,
+        "budget": options.token_budget,
+        "steps": len(counted),
+        "seconds a step": f"{seconds / len(counted):.1f}",
+        "samples/s": f"{samples / seconds:.2f}",
+        "tokens/s": f"{tokens / seconds:,.0f}",
+        "MFU": f"{flops / seconds / ranks / peak:.1%}" if peak else "-",
+        "peak GB": f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if torch.cuda.is_available() else "-",
+    }
+    print("| " + " | ".join(row) + " |")
+    print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
 
 
 def main() -> None:
@@ -192,7 +223,7 @@ def main() -> None:
     parser.add_argument("--model", default="hourllava-7b", help="a preset")
     parser.add_argument("--batches", choices=("packed", "one-each"), default="packed")
     parser.add_argument("--token-budget", type=int, default=32768)
-    parser.add_argument("--steps", type=int, default=3, help="the first is not counted, if there are more")
+    parser.add_argument("--steps", type=int, default=3, help="the first of several is not counted")
     parser.add_argument("--workers", type=int, default=8, help="loader processes of each GPU")
     parser.add_argument("--activations", default="selective", choices=get_args(Checkpointing))
     options = parser.parse_args()
@@ -203,33 +234,7 @@ def main() -> None:
         trainer.resume_or_start(None)
         if not trainer.is_world_process_zero():
             return
-        counted = timer.seconds[1:] or timer.seconds
-        steps = range(options.steps)[-len(counted) :]
-        ranks = trainer.args.world_size
-        samples = tokens = flops = 0.0
-        for step in steps:
-            for rank in range(ranks):
-                for micro_batch in trainer.corpus.plan.rank_step(step, rank, ranks):
-                    samples += len(micro_batch)
-                    tokens += sum(draw.num_tokens for draw in micro_batch)
-                    flops += trainer.corpus.flops_of(micro_batch)
-        seconds = sum(counted)
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        peak = peak_flops_per_second(device)
-        row = {
-            "model": options.model,
-            "GPUs": f"{ranks} x {device}",
-            "batches": options.batches,
-            "budget": options.token_budget,
-            "steps": len(counted),
-            "seconds a step": f"{seconds / len(counted):.1f}",
-            "samples/s": f"{samples / seconds:.2f}",
-            "tokens/s": f"{tokens / seconds:,.0f}",
-            "MFU": f"{flops / seconds / ranks / peak:.1%}" if peak else "-",
-            "peak GB": f"{torch.cuda.max_memory_allocated() / 1e9:.1f}" if torch.cuda.is_available() else "-",
-        }
-        print("| " + " | ".join(row) + " |")
-        print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
+        print_row(options, trainer, timer.seconds)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,21 @@
     python benchmarks/train_step.py --model hourllava-3b --minutes 10 60 180 --mixture 0     # what fits
     python benchmarks/train_step.py --model hourllava-nano --minutes 2 --device cpu          # to try the script
 
-Random weights in bf16 and random features; the model, the kernels and the shapes are the real ones. As in stage 3 the
-vision tower is frozen and all else is trained; there is no optimizer. A video of so many minutes comes as features at
-1 FPS with 300 tokens of text, 100 of them supervised. `mixture` is a packed row of at most 32,768 tokens from the batch
-plan, with lengths like the published ones (`benchmarks/published_lengths.py`): texts, images as pixels, short
-and long videos as features; the mean of several rows. Columns:
+Weights (bf16) and features are random; model, kernels and shapes are real. As in stage 3, the vision tower is frozen
+and all other weights are trained; there is no optimizer. A video comes as features at 1 FPS, with 300 tokens of text,
+100 of them supervised. `mixture` is the mean of several micro-batches of at most 32,768 tokens of the batch plan, with
+lengths like the published ones (`benchmarks/published_lengths.py`): texts, images as pixels, short and long
+videos as features. Columns:
 
     forward ms, backward ms, step ms    medians
-    tokens, frames    of the decoder's sequence; of video
-    TFLOP             operations the step must do, counted once (`hourllava.data.batches.cost` without checkpointing)
-    peak GB           most memory allocated, gradients made anew in the step
-    accumulating GB   the same when gradients of an earlier step are there and are added to
-    tokens/s          tokens in a second of step
-    MFU %             those operations as a share of 989 TFLOP/s, the dense bf16 rate of an H100 by its data sheet
+    tokens, frames    tokens of the decoder's sequence, frames of video
+    TFLOP             useful operations of the step (`hourllava.data.batches.cost` without checkpointing)
+    peak GB           peak of allocated memory, with new gradients
+    accumulating GB   the same, with gradients added to those of an earlier step
+    tokens/s          tokens per second of step time
+    MFU %             useful operations as a share of 989 TFLOP/s, the dense bf16 rate of an H100 in its data sheet
 
-With `--profile` the kernels of a step follow, by kind.
+`--profile` also prints the kernels of a step, by kind.
 """
 
 import argparse
@@ -73,7 +73,7 @@ KERNELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Arguments of the model, and what is in them."""
+    """Arguments of the model, and their sizes."""
 
     inputs: dict[str, Any]
     num_tokens: int
@@ -115,12 +115,12 @@ def make_batch(
         "pixel_values": pixels if num_image_views else None,
         "mm_encoder_outputs": {"video": BaseModelOutputWithPooling(pooler_output=features)} if num_frames else None,
     }
-    # The head always computes its logits twice, which is a quarter of what it is said to cost.
+    # The head always computes its logits twice: a quarter of its estimated cost is recomputation.
     return Batch(inputs, sum(map(len, ids)), num_frames, float((costs.total - costs.head / 4).sum()))
 
 
 def sample_layout(views: int, kept: int, is_video: bool, config: HourLlavaConfig) -> VisualLayout | None:
-    """A layout of these lengths; a single image is the first of the usual sizes that has them."""
+    """A layout of these lengths; for a single image, of the first usual size that has them."""
     if not views:
         return None
     if is_video:
@@ -131,14 +131,14 @@ def sample_layout(views: int, kept: int, is_video: bool, config: HourLlavaConfig
 
 
 def video_batches(minutes: int, config: HourLlavaConfig, device: torch.device) -> Iterator[Batch]:
-    """One video of so many minutes."""
+    """One video of this length."""
     frames = 60 * minutes
     lengths = np.array([[frames, num_kept_video_tokens(frames, config), TEXT_TOKENS]], np.int32)
     yield make_batch(lengths, np.array([True]), SUPERVISED_SHARE, config, device)
 
 
 def mixture_batches(number: int, config: HourLlavaConfig, device: torch.device) -> Iterator[Batch]:
-    """Rows of the plan, from steps spread over the epoch."""
+    """Micro-batches of the plan, from steps spread over the epoch."""
     streams = stage_3_streams(MIXTURE_SAMPLES, config)
     scale = MIXTURE_SAMPLES / sum(STAGE_3_SAMPLES.values())
     num_videos = [round(STAGE_3_SAMPLES[kind] * scale) for kind in ("short video", "long video")]
@@ -151,14 +151,14 @@ def mixture_batches(number: int, config: HourLlavaConfig, device: torch.device) 
 
 
 def now(device: torch.device) -> float:
-    """Host seconds when all work on the device is done."""
+    """Host time in seconds, once all work on the device is complete."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def peak_gb(device: torch.device) -> float:
-    """Most memory allocated since the statistics were reset."""
+    """Peak of allocated memory since the statistics were reset."""
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else float("nan")
 
 
@@ -174,7 +174,7 @@ def step(model: HourLlavaForConditionalGeneration, batch: Batch) -> tuple[float,
 
 
 def measure(model: HourLlavaForConditionalGeneration, batch: Batch, repeats: int) -> dict[str, float]:
-    """One row of the table."""
+    """One table row."""
     model.zero_grad()
     step(model, batch)  # warm up
     if model.device.type == "cuda":
@@ -217,7 +217,7 @@ def kernel_table(model: HourLlavaForConditionalGeneration, batch: Batch) -> str:
 
 
 def summary(rows: list[dict[str, float]]) -> dict[str, float]:
-    """One row for several batches: the mean of times and work and their rates, the largest memory."""
+    """One table row for several batches: means of times, work and rates, and the largest memory."""
     row = {name: statistics.mean(row[name] for row in rows) for name in rows[0]}
     for name in ("peak GB", "accumulating GB"):
         row[name] = max(row[name] for row in rows)
@@ -233,7 +233,7 @@ def print_row(names: tuple[str, str, str], values: dict[str, Any], form: str) ->
 
 
 def measure_model(name: str, options: argparse.Namespace) -> None:
-    """Print all rows of a model; what does not fit into memory is said and passed over."""
+    """Print all table rows of a model; a case that does not fit into memory is skipped with a line."""
     device = torch.device(options.device)
     torch.manual_seed(0)
     model = random_model(name, device).train()
@@ -241,7 +241,7 @@ def measure_model(name: str, options: argparse.Namespace) -> None:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     weights_gb = sum(parameter.nbytes for parameter in model.parameters()) / 1e9
     print(f"{name}: {trained / 1e9:.3f} billion trained parameters, all weights {weights_gb:.1f} GB", flush=True)
-    # Made when they are measured, one by one: the features of three hours are 1.6 GB.
+    # Batches are made one by one when they are measured: the features of three hours have 1.6 GB.
     kinds = {f"{minutes} min": partial(video_batches, minutes) for minutes in options.minutes}
     if options.mixture:
         kinds["mixture"] = partial(mixture_batches, options.mixture)
@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="*", default=["hourllava-3b", "hourllava-7b"], help="presets")
     parser.add_argument("--minutes", nargs="*", type=int, default=[60], help="lengths of videos")
-    parser.add_argument("--mixture", type=int, default=4, help="rows of the mixture to take the mean of; 0 for none")
+    parser.add_argument("--mixture", type=int, default=4, help="micro-batches of the mixture to average; 0 for none")
     parser.add_argument("--mode", nargs="*", default=["full", "selective"], choices=get_args(Checkpointing))
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--profile", action="store_true", help="also print the kernels of a step")

@@ -1,4 +1,4 @@
-"""Trains a recipe as `hourllava train` does; the first process writes its gradients of the first step into OUT."""
+"""Trains a recipe as `hourllava train` does. The first process writes the gradients of the first step to OUT."""
 
 import sys
 
@@ -10,7 +10,7 @@ from hourllava.training.trainer import HourLlavaTrainer
 
 
 class Noted(HourLlavaTrainer):
-    """Writes OUT/gradients.safetensors: what DDP has averaged, clipped to a length of 1."""
+    """Writes OUT/gradients.safetensors: DDP's averages, clipped to a norm of 1."""
 
     def _get_grad_norm(self, model, grad_norm=None):
         if self.state.global_step == 0 and self.is_world_process_zero():

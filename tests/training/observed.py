@@ -1,4 +1,4 @@
-"""Trains a recipe as `hourllava train` does; each process notes in OUT/process-RANK.json what it held and computed."""
+"""Trains a recipe as `hourllava train` does. Each process writes notes on its parameters to OUT/process-RANK.json."""
 
 import atexit
 import functools
@@ -18,12 +18,12 @@ from hourllava.training.trainer import HourLlavaTrainer
 
 
 class Observed(HourLlavaTrainer):
-    """Takes notes of every micro-batch, and of all parameters before the optimizer's last step."""
+    """Notes every micro-batch, and all parameters before the optimizer's last step."""
 
     def __init__(self, model, *args):
         super().__init__(model, *args)
         self.notes = {"modalities": [], "dtypes": []}
-        # On a whole layer, which is an FSDP unit: hooks inside would be compiled.
+        # A whole layer is an FSDP unit; a hook inside it would be compiled.
         model.get_submodule("model.language_model.layers.1").register_forward_hook(self.note_dtypes)
 
     def note_dtypes(self, module, args, output):
@@ -55,7 +55,7 @@ def describe(parameter):
 
 
 def end_well():
-    """The last thing that is done; an exception here would not change the exit code."""
+    """Runs last. An exception here would not change the exit code."""
     if torch.distributed.is_initialized():
         print("the process group is still there", file=sys.stderr, flush=True)
         os._exit(1)
@@ -64,6 +64,6 @@ def end_well():
 if __name__ == "__main__":
     atexit.register(end_well)
     training_run.HourLlavaTrainer = Observed
-    # Traced and differentiated as for inductor, without waiting for a C++ compiler.
+    # Traces and differentiates as inductor does, without a C++ compiler.
     training_run.compile_layers = functools.partial(compile_layers, backend="aot_eager")
     training_run.train(load_recipe(sys.argv[1], sys.argv[2:]))

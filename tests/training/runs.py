@@ -1,18 +1,20 @@
-"""Small shards and recipes that training tests run on, and running `train` in processes of its own."""
+"""Small shards and recipes for training tests, and runs of `train` in other processes."""
 
 import os
 import signal
+import socket
 import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
 
+from forking import ForkedProcess, start_python
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, Source
@@ -26,7 +28,7 @@ TINY = {
     "model": {
         "min_video_frames": 4,
         "video_grid": GRID,
-        # What nano has of its own, fewer frames and normalised inputs, could not be exported in the released layout.
+        # Nano's own settings (fewer frames, normalised inputs) cannot be exported in the released layout.
         "forgetting": {"max_kept_frames": 512},
         "max_sequence_tokens": 1024,
         "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
@@ -49,7 +51,7 @@ def record(number: int, question: str, answer: str) -> dict:
 
 
 def write_images(folder: Path, count: int = 24) -> Path:
-    """Pictures of one colour; the answer names it."""
+    """Images of one colour; the answer names it."""
     names = list(COLOURS)
     with ShardWriter(folder, {"image": "jpeg", "text": "json"}) as writer:
         for k in range(count):
@@ -67,8 +69,8 @@ def write_texts(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def write_videos(folder: Path, media: Path, count: int = 12, turns: int = 1) -> Path:
-    """Features of videos whose sign decides the answer; `turns` questions of each."""
+def write_videos(folder: Path, media: Path, count: int = 12, turns: int = 1, evidence: bool = False) -> Path:
+    """Features of videos whose sign decides the answer; `turns` questions of each, perhaps with an evidence span."""
     media.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     with ShardWriter(folder, {"video": "str", "text": "json"}) as writer:
@@ -81,6 +83,9 @@ def write_videos(folder: Path, media: Path, count: int = 12, turns: int = 1) -> 
             text = record(k, "<image>\nPlus or minus?", "plus" if k % 2 else "minus") | {"video": f"{k}.mp4"}
             more = [turn for _ in range(turns - 1) for turn in record(k, "And again?", "yes")["conversations"]]
             text["conversations"] += more
+            if evidence:
+                for answer in text["conversations"][1::2]:
+                    answer["evidence"] = [[1.0, 2.0]]
             writer.write({"video": f"{k}.safetensors", "text": text})
     return folder
 
@@ -98,12 +103,13 @@ def recipe_of(root: Path, streams: list[dict], **changes) -> dict:
     return {
         "out": str(root / "run"),
         "start": TINY,
-        # The features of `write_videos` are of no tower, and most tests train the tower, too.
+        # The features of `write_videos` come from no tower, and most tests train the tower.
         "data": {"streams": streams, "media": str(root / "media"), "workers": 0, "any_encoder": True},
-        "batch": {"token_budget": 512, "tokens": 1024, "multiple_of": 2},
+        "batch": {"token_budget": 256, "tokens": 512, "multiple_of": 2},
         "learning_rates": {"*": 3e-3},
         "schedule": {"epochs": 4, "max_steps": 6},
         "precision": "fp32",
+        "activations": "none",
         "checkpoints": {"every_steps": 2},
         "log": {"every_steps": 1, "to": []},
     } | changes
@@ -114,54 +120,99 @@ def write_recipe(path: Path, recipe: dict) -> Path:
     return path
 
 
-_PROGRAM = textwrap.dedent(
-    """
-    import sys
-    from hourllava.errors import HourLlavaError
-    from hourllava.training.recipe import load_recipe
-    from hourllava.training.run import train
-    try:
-        train(load_recipe(sys.argv[1], sys.argv[2:]))
-    except HourLlavaError as error:
-        sys.exit(f"error: {error}")
-    """
-)
+_PROGRAM = """
+import sys
+from hourllava.errors import HourLlavaError
+from hourllava.training.recipe import load_recipe
+from hourllava.training.run import train
+try:
+    train(load_recipe(sys.argv[1], sys.argv[2:]))
+except HourLlavaError as error:
+    sys.exit(f"error: {error}")
+"""
 
 
-def start(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> subprocess.Popen:
-    """Training in a process group of its own; `program` in place of `train`'s plain call."""
-    if program is None:
-        program = recipe.with_suffix(".py")
-        program.write_text(_PROGRAM)
-    launcher = (
-        [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    )
-    command = [sys.executable, *launcher, str(program), str(recipe), *overrides]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+class Processes:
+    """The processes of one run; use it as a context, whose end kills what still runs."""
+
+    def __init__(self, processes: list[ForkedProcess]):
+        self._processes = processes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for process in self._processes:
+            process.__exit__(kind, error, tb)
+
+    def poll(self) -> int | None:
+        """Exit code when all have ended or one has failed, None while the run goes on."""
+        codes = [process.poll() for process in self._processes]
+        failed = [code for code in codes if code]
+        return failed[0] if failed else None if None in codes else 0
+
+    def wait(self, limit_seconds: float) -> int:
+        """Exit code of the run, within the limit."""
+        end = time.monotonic() + limit_seconds
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("train", limit_seconds, stderr=self.stderr.encode())
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        """Kill the processes with everything that they have started."""
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    @property
+    def stdout(self) -> list[str]:
+        """What each process has printed."""
+        return [process.stdout for process in self._processes]
+
+    @property
+    def stderr(self) -> str:
+        """What all of them have printed there."""
+        return "".join(process.stderr for process in self._processes)
+
+
+def start_python_processes(code: str, *arguments: object, processes: int = 1, **options) -> Processes:
+    """Start Python code in processes that find each other as those of torchrun do."""
+    if processes == 1:
+        return Processes([start_python(code, *arguments, **options)])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    base = options.pop("env", os.environ)
+    started = []
+    for rank in range(processes):
+        told = {key: str(value) for key, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        started.append(start_python(code, *arguments, env={**base, **told}, **options))
+    return Processes(started)
+
+
+def start(recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None) -> Processes:
+    """Start training; `program` in place of `train`'s plain call."""
+    code = _PROGRAM if program is None else program.read_text()
+    return start_python_processes(code, recipe, *overrides, processes=processes)
 
 
 def run(
     recipe: Path, *overrides: str, processes: int = 1, program: Path | None = None, limit_seconds: float = 300
 ) -> str:
     """Train to the end; what was printed on stderr."""
-    process = start(recipe, *overrides, processes=processes, program=program)
-    _, stderr = process.communicate(timeout=limit_seconds)
-    assert process.returncode == 0, stderr
-    return stderr
+    with start(recipe, *overrides, processes=processes, program=program) as started:
+        assert started.wait(limit_seconds) == 0, started.stderr
+        return started.stderr
 
 
-def kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """Kill training and all its processes; False if it had ended by itself."""
-    time.sleep(seconds)
-    ended = process.poll() is not None
-    if not ended:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    return not ended
+def kill_after(started: Processes, seconds: float) -> bool:
+    """Kill training after so many seconds; False if it had ended by itself."""
+    with started:
+        time.sleep(seconds)
+        ended = started.poll() is not None
+        started.kill()
+        return not ended

@@ -1,4 +1,4 @@
-"""Low-rank adapters: only they are trained, they end up in the weights, and a run with them goes on exactly."""
+"""Low-rank adapters: only they are trained, they are merged into the weights, and their runs resume exactly."""
 
 import builtins
 import copy
@@ -21,16 +21,16 @@ from hourllava.training.groups import freeze_and_group
 from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
 from hourllava.training.run import prepare, train
 from hourllava.training.start import load_start
-from training.runs import recipe_of, write_mixture
+from training.runs import recipe_of
 
 RATES = {"*": 0, "*.lora_*": 1e-2}
 WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shards")
-    content = recipe_of(root, write_mixture(root), learning_rates=RATES, lora={"rank": 4, "alpha": 8})
+def recipe(mixture, tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("run") / "out")
+    content = recipe_of(*mixture, out=out, learning_rates=RATES, lora={"rank": 4, "alpha": 8})
     return Recipe.model_validate(content | {"schedule": {"epochs": 3, "max_steps": 4}})
 
 
@@ -76,9 +76,9 @@ class TestAdapters:
     @pytest.mark.parametrize(
         ("targets", "message"),
         [
-            ("lm_head", "fits lm_head, which is an embedding or the head"),
+            ("lm_head", "matches lm_head, which is an embedding or the head"),
             (r".*", r"which is an embedding or the head|shares its weight"),
-            (r"(lm_head|.*q_proj)", "fits lm_head"),
+            (r"(lm_head|.*q_proj)", "matches lm_head"),
             (r"model\.language_model\.embed_tokens", "embed_tokens, which is an embedding or the head"),
             (r".*embed_tokens|.*up_proj", "embed_tokens, which is an embedding"),
         ],
@@ -104,7 +104,7 @@ class TestAdapters:
             add_adapters(model, LoraRecipe())
 
     def test_no_layer_fits(self):
-        with pytest.raises(ConfigError, match=r"lora\.targets 'nothing' fits no linear layer; one of this model's is"):
+        with pytest.raises(ConfigError, match=r"lora\.targets 'nothing' matches no linear layer; this model has"):
             add_adapters(tiny_model(), LoraRecipe(targets="nothing"))
 
     def test_peft_is_not_installed(self, monkeypatch):
@@ -159,7 +159,7 @@ class TestRun:
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_what_they_have_learnt_is_all_in_the_model(self, recipe, tmp_path, precision, capsys):
-        """Beside the merged weights lie the adapters, as peft itself reads them onto the model they began with."""
+        """The merged weights are those that peft makes of the saved adapters and the start."""
         rates = {"*": 0, "*.lora_*": 1e-4}
         changes = {"precision": precision, "out": tmp_path / "run", "learning_rates": rates}
         changed = recipe.model_copy(update=changes)
@@ -183,11 +183,15 @@ class TestRun:
     def test_what_bf16_would_lose_is_told(self):
         base = torch.ones(4, 4)
         weights = {"x.base_layer.weight": base, "y.weight": base}
-        for change, share in ((2.0**-12, 1.0), (2.0**-7, 0.0), (0.0, 0.0)):  # far below, and on, the grid of bf16
+        for change, share in (
+            (2.0**-12, 1.0),
+            (2.0**-7, 0.0),
+            (0.0, 0.0),
+        ):  # below the resolution of bf16, and within it
             assert share_lost_in_bf16(weights, {"x.weight": base + change, "y.weight": base}) == pytest.approx(share)
 
     def test_what_is_gathered_owns_what_is_written(self, monkeypatch):
-        """FSDP's parts of a matrix of 5 rows on 2 processes are gathered as 6."""
+        """FSDP pads a matrix of 5 rows on 2 processes to 6 rows when it gathers it."""
         gathered = {"x": torch.ones(6, 4)[:5], "y": torch.ones(4, 6).T, "z": torch.ones(4)}
         monkeypatch.setattr(checkpoint_files, "get_model_state_dict", lambda model, options: gathered)
         for name, tensor in gather_weights(torch.nn.Linear(1, 1)).items():

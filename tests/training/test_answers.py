@@ -6,7 +6,7 @@ import torch
 
 from hourllava.training.answer_tokens import with_answer_noise
 
-# Answers of two, three and two, one, two tokens; 0 is prompt. 7 ends each, as the end of a turn does.
+# Five answers of 2, 3, 2, 1 and 2 tokens, each ended by 7; 0 is prompt.
 LABELS = torch.tensor([[0, 0, 11, 7, 0, 21, 22, 7, 0, 13, 7, 0, 7, 0, 15, 7, 0, 0]])
 IDS = torch.where(LABELS == 0, torch.arange(LABELS.numel()) + 100, LABELS)
 LABELS[LABELS == 0] = -100
@@ -17,12 +17,12 @@ def test_only_the_same_places_of_answers_as_long_are_exchanged():
     for place, values in enumerate(seen.T):
         expected = {11, 13, 15} if place in (2, 9, 14) else {int(IDS[0, place])}
         assert set(values.tolist()) == expected
-    assert (np.sort(seen, axis=1) == np.sort(IDS.numpy())).all()  # all drawn: an exchange, nothing comes twice
+    assert (np.sort(seen, axis=1) == np.sort(IDS.numpy())).all()  # with share 1 tokens are permuted
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
 def test_the_share_that_is_drawn(share):
-    """Of many answers that are all different, nearly all that are drawn change."""
+    """All answers differ, so nearly every replaced token changes."""
     labels = torch.full((1, 40_000), -100)
     labels[0, 1::4] = torch.arange(10_000)
     ids = torch.arange(40_000)[None]

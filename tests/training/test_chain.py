@@ -1,4 +1,4 @@
-"""The scripts that make nano and its ablations: data commands run in small, what they make is what recipes read."""
+"""The scripts that make nano and its ablations: their commands are right, and make the data that the recipes read."""
 
 import os
 import shutil
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from hourllava.cli.main import app
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.training.recipe import load_recipe
 
@@ -24,26 +26,58 @@ def write_command(path, text):
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Runs a script with a thousandth of the data; what loads torch is only noted in `log`: measuring, training."""
+    """Runs a script; what it starts is noted in `log`, and what makes data also runs if `for_real`.
+
+    What loads torch never runs: measuring lengths, training.
+    """
     commands = tmp_path / "bin"
     commands.mkdir()
     log = tmp_path / "log"
+    note = f"""line=$(printf '%s\\t' "$@"); echo "$line" >> {log}"""
     write_command(
         commands / "hourllava",
-        f'[ "$2" = lengths ] && {{ echo "$@" >> {log}; touch "$3/lengths.json"; exit; }}\n'
-        f'exec {sys.executable} -m hourllava "$@"',
+        f'''{note}
+case "$2" in
+  lengths) mkdir -p "$3"; touch "$3/lengths.json"; exit ;;
+  make) mkdir -p "$4/videos" ;;
+esac
+[ -z "$FOR_REAL" ] || exec {sys.executable} -m hourllava "$@"''',
     )
-    write_command(commands / "torchrun", f'echo "$@" >> {log}')
+    write_command(commands / "torchrun", note)
     environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "PROCESSES": "1"}
 
-    def run(script, *arguments, **settings):
+    def run(script, *arguments, for_real=False, **settings):
         log.unlink(missing_ok=True)
         command = [shutil.which("bash"), script, *arguments]
+        settings["FOR_REAL"] = "1" if for_real else ""
         done = subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        return log.read_text().splitlines() if log.exists() else []
+        return [line.rstrip("\t").split("\t") for line in log.read_text().splitlines()] if log.exists() else []
 
     return run
+
+
+def parse(arguments):
+    """Refuse what `hourllava` would refuse of a command's arguments."""
+    command, name = get_command(app), "hourllava"
+    while hasattr(command, "resolve_command"):
+        context = command.make_context(name, arguments)
+        name, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+    command.make_context(name, arguments)
+
+
+def nano(stage):
+    return f"recipes/hourllava-nano/s{stage}.yaml"
+
+
+def ablation_streams():
+    """The folder of the videos, and the folders of shards that the plan's variants read."""
+    plan = yaml.safe_load(ABLATIONS.with_suffix(".yaml").read_text())
+    (recipe,) = plan["recipes"]
+    data = load_recipe(recipe).data
+    streams = [stream for variant in plan["variants"] for stream in variant.get("set", {}).get("data.streams", [])]
+    assert streams
+    return data.media, {stream.folder for stream in data.streams} | {stream["folder"] for stream in streams}
 
 
 def check_stream(root, folder, media):
@@ -56,34 +90,47 @@ def check_stream(root, folder, media):
     return row
 
 
+def test_the_chain_names_what_its_recipes_read(run_script):
+    noted = run_script(CHAIN, "--set", "seed=1", GPUS="2")
+    trained = [line for line in noted if "train" in line]
+    assert [line[-3:] for line in trained] == [[nano(stage), "--set", "seed=1"] for stage in range(4)]
+    assert all(line[:3] == ["--standalone", "--nproc-per-node", "2"] for line in trained)
+    others = [line for line in noted if line not in trained]
+    for arguments in others:
+        parse(arguments)
+    sharded = {line[line.index("--out") + 1] for line in others if line[:2] == ["data", "shard"]}
+    read = {stream.folder for stage in range(4) for stream in load_recipe(nano(stage)).data.streams}
+    assert sharded == read == {line[2] for line in others if line[:2] == ["data", "lengths"]}
+
+
+def test_ablations_name_what_their_plan_reads(run_script):
+    noted = run_script(ABLATIONS, DATA="only")
+    for arguments in noted:
+        parse(arguments)
+    _, folders = ablation_streams()
+    assert folders <= {line[2] for line in noted if line[:2] == ["data", "lengths"]}
+    assert run_script(ABLATIONS, DATA="only") == []  # everything is there
+
+
+@pytest.mark.slow
 def test_the_chain_makes_what_its_recipes_read(tmp_path, run_script):
     for _ in range(2):  # the second time everything is there
-        noted = run_script(CHAIN, "--set", "seed=1", SHARE="2000", GPUS="2")
-    trained = [line.split() for line in noted if "train" in line.split()]
-    assert [line[-3:] for line in trained] == [
-        [f"recipes/hourllava-nano/s{stage}.yaml", "--set", "seed=1"] for stage in range(4)
-    ]
-    assert all(line[:3] == ["--standalone", "--nproc-per-node", "2"] for line in trained)
+        noted = run_script(CHAIN, SHARE="2000", for_real=True)
+    assert all("train" in line for line in noted)
     for stage in range(4):
-        data = load_recipe(f"recipes/hourllava-nano/s{stage}.yaml").data
+        data = load_recipe(nano(stage)).data
         for stream in data.streams:
             check_stream(tmp_path, stream.folder, data.media)
 
 
 @pytest.mark.slow
 def test_ablations_have_the_data_that_their_plan_reads(tmp_path, run_script):
-    measured = run_script(ABLATIONS, SHARE="600", DATA="only")
-    assert run_script(ABLATIONS, SHARE="600", DATA="only") == []  # everything is there
-    plan = yaml.safe_load(ABLATIONS.with_suffix(".yaml").read_text())
-    (recipe,) = plan["recipes"]
-    data = load_recipe(recipe).data
-    streams = [{"folder": stream.folder} for stream in data.streams]
-    streams += [stream for variant in plan["variants"] for stream in variant.get("set", {}).get("data.streams", [])]
-    assert len(streams) == 5 * 5
-    for stream in streams:
-        row = check_stream(tmp_path, stream["folder"], data.media)
-        name, number, *in_one = Path(stream["folder"]).name.split("-")
+    noted = run_script(ABLATIONS, SHARE="600", DATA="only", for_real=True)
+    media, folders = ablation_streams()
+    for folder in folders:
+        row = check_stream(tmp_path, folder, media)
+        name, number, *in_one = Path(folder).name.split("-")
         questions = len(row["text"]["conversations"]) // 2
         assert 1 <= questions <= int(number), name
-        (line,) = [line for line in measured if line.split()[2] == stream["folder"]]
-        assert f"--questions {'conversation' if in_one else 'segments'} " in line
+        (line,) = [line for line in noted if line[:3] == ["data", "lengths", folder]]
+        assert line[line.index("--questions") + 1] == ("conversation" if in_one else "segments")

@@ -6,18 +6,19 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from cli_support import hourllava
+from forking import run_hourllava
 from hourllava.cli import main
 from hourllava.errors import ConfigError, DataError
 from hourllava.training import command
-from training.runs import recipe_of, write_mixture, write_recipe
+from training.runs import recipe_of, write_recipe
 from video.clips import write_clip
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shards")
-    return write_recipe(root / "recipe.yaml", recipe_of(root, write_mixture(root), schedule={"max_steps": 1}))
+def recipe(mixture, tmp_path_factory):
+    root = tmp_path_factory.mktemp("recipe")
+    content = recipe_of(*mixture, out=str(root / "run"), schedule={"max_steps": 1})
+    return write_recipe(root / "recipe.yaml", content)
 
 
 def invoke(*arguments):
@@ -66,7 +67,7 @@ class TestTrain:
 
     def test_a_wrong_recipe_starts_no_processes(self, recipe, monkeypatch):
         monkeypatch.setattr(command.subprocess, "run", lambda *arguments, **options: pytest.fail("started"))
-        with pytest.raises(ConfigError, match="sed is no setting"):
+        with pytest.raises(ConfigError, match="sed is not a setting"):
             invoke("train", recipe, "--gpus", 4, "--set", "sed=3")
 
     def test_a_missing_folder_of_shards(self, recipe, tmp_path):
@@ -80,7 +81,7 @@ class TestTrain:
 
 class TestErrors:
     def test_one_line_and_an_exit_code(self, tmp_path):
-        result = hourllava("train", "recipes/hourlava-3b/s3.yaml", cache=tmp_path)
+        result = run_hourllava("train", "recipes/hourlava-3b/s3.yaml", cache=tmp_path)
         assert result.returncode == ConfigError.exit_code
         assert result.stdout == ""
         assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Compiled layers learn what the others do, whatever the shapes, and are not compiled anew for each of them."""
+"""Compiled layers give the same losses and gradients as plain ones, and new shapes do not recompile them."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from conftest import tiny_model
 from hourllava.errors import ConfigError
@@ -25,7 +26,7 @@ from training.runs import recipe_of, run, write_mixture, write_recipe
 BACKEND = "aot_eager"
 
 
-# torch silences this one itself while it traces, which does not help where warnings are errors.
+# torch silences this warning while it traces, but not where warnings are errors.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 
 
@@ -40,7 +41,7 @@ def nothing_compiled():
 
 
 def packed_batch(processor, *frames_of_samples):
-    """Videos of so many frames, 0: a text."""
+    """A micro-batch of videos with these numbers of frames; 0 is a text."""
     torch.manual_seed(sum(frames_of_samples))
     conversations = []
     for num_frames in frames_of_samples:
@@ -61,12 +62,28 @@ def loss_and_gradients(model, batch, **options):
     return {"loss": loss.detach(), **gradients}
 
 
+SHAPES = [(10, 0, 31), (13,), (17, 25), (40, 9, 8, 0)]
+
+
+def test_a_layer_computes_the_same_and_shapes_share_its_graph():
+    layer = tiny_model().model.multi_modal_projector.train()
+    inputs = [torch.randn(length, 24, dtype=torch.float64) for length in (7, 30, 12)]
+    expected = [layer(features) for features in inputs]
+    compile_layers(layer, backend="eager")
+    for features, wanted in zip(inputs, expected):
+        torch.testing.assert_close(layer(features), wanted)
+        assert counters["stats"]["unique_graphs"] == 1
+    layer.eval()
+    torch.testing.assert_close(layer(inputs[0]), expected[0])
+
+
+@pytest.mark.slow
 def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor):
-    shapes = [(10, 0, 31), (17, 25), (13,), (40, 9, 8, 0)]
-    batches = [packed_batch(processor, *frames) for frames in shapes]
+    batches = [packed_batch(processor, *frames) for frames in SHAPES]
     model = tiny_model().train()
     expected = [loss_and_gradients(model, batch) for batch in batches]
     names = list(model.state_dict())
+    kinds = {type(module) for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
     compile_layers(model, backend=BACKEND)
     assert list(model.state_dict()) == names
     num_graphs = []
@@ -76,15 +93,17 @@ def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor
         for name, value in wanted.items():
             torch.testing.assert_close(actual[name], value, atol=1e-9, rtol=1e-9, msg=name)
         num_graphs.append(counters["stats"]["unique_graphs"])
-    # One of the tower, one of the projector, three of MemAug, two of the decoder; and these for the first layer, whose
-    # input is a view.
-    assert num_graphs == [10] * len(batches)
-    assert set(counters["graph_break"].values()) == {4}  # MemAug's two attentions, the decoder's for both inputs
+    # A kind of layer is up to three parts, compiled anew for a first layer whose input is a view; never for a shape.
+    assert len(kinds) <= num_graphs[0] <= 6 * len(kinds)
+    assert num_graphs == num_graphs[:1] * len(batches)
+    # Only attention over packed samples stays out.
+    assert counters["graph_break"]
+    assert all("packed_attention" in reason for reason in counters["graph_break"])
 
 
 @pytest.mark.slow
 def test_grounding_is_the_same_and_shares_its_graphs(processor):
-    """A new object watches each batch; that must not be a reason to compile anew."""
+    """Each batch has a new observer object, which must not recompile anything."""
     batches = []
     for num_frames, end in ((12, 4.0), (31, 6.0), (17, 8.0)):
         torch.manual_seed(num_frames)
@@ -120,7 +139,7 @@ def test_answers_are_not_compiled(processor):
 def test_a_run_with_adapters_ends_with_the_same_weights(tmp_path, monkeypatch):
     streams = write_mixture(tmp_path)
     held_out = {"streams": streams[2:], "every_steps": 2, "answers": 1, "max_new_tokens": 2}
-    recipe = recipe_of(tmp_path, streams, activations="none", lora={"rank": 4}, validation=held_out)
+    recipe = recipe_of(tmp_path, streams, lora={"rank": 4}, validation=held_out)
     recipe |= {"learning_rates": {"*": 0, "*.lora_*": 3e-3}, "schedule": {"max_steps": 3}}
     monkeypatch.setattr(training_run, "compile_layers", lambda model: compile_layers(model, backend="eager"))
     for compile in (False, True):
@@ -146,27 +165,29 @@ def test_with_fsdp_each_decoder_layer_sharded(processor):
     try:
         for module in (*model.model.language_model.layers, model):
             fully_shard(module)
+        num_graphs = 0
         for batch, wanted in zip(batches, expected):
             actual = loss_and_gradients(model, batch)
+            num_graphs = num_graphs or counters["stats"]["unique_graphs"]
             assert actual.keys() == wanted.keys()
             for name, value in wanted.items():
                 found = actual[name].full_tensor() if isinstance(actual[name], DTensor) else actual[name]
                 torch.testing.assert_close(found, value, atol=1e-9, rtol=1e-9, msg=name)
     finally:
         dist.destroy_process_group()
-    assert counters["stats"]["unique_graphs"] == 10
+    assert counters["stats"]["unique_graphs"] == num_graphs  # of the first batch: none for the others' shapes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
-    """Gradients of the first step and losses of all; weights in fp32 alone.
+    """Compare first gradients and the loss of each step; compare final weights in fp32 only.
 
-    In bf16 a gradient of about zero has one sign or the other, and AdamW then steps by the whole learning rate, either
-    way: after six steps such a weight may be 6 x 2 x 3e-3 off, though the model is the same.
+    In bf16 a gradient near zero has a random sign, and AdamW steps by the whole learning rate in its direction. After
+    six steps such a weight may differ by 6 x 2 x 3e-3 though the model is right.
     """
     streams = write_mixture(tmp_path)
-    recipe = recipe_of(tmp_path, streams, activations="none", parallel={"kind": "ddp"}, precision=precision)
+    recipe = recipe_of(tmp_path, streams, parallel={"kind": "ddp"}, precision=precision)
     gradients, losses, weights = {}, {}, {}
     for compile in (False, True):
         out = tmp_path / f"compiled {compile}"
@@ -180,7 +201,7 @@ def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
         losses[compile] = [entry["loss"] for entry in history if "loss" in entry]
     share = 0.05 if precision == "bf16" else 1e-3
     assert gradients[True].keys() == gradients[False].keys()
-    for name, gradient in gradients[False].items():  # of all together the length is 1
+    for name, gradient in gradients[False].items():  # clipped: the norm of all is 1
         difference = (gradients[True][name] - gradient).norm()
         assert difference <= share * gradient.norm() + 1e-3 * share, (name, difference, gradient.norm())
     assert len(losses[False]) == 6
@@ -191,6 +212,8 @@ def test_two_processes_with_ddp_and_inductor(precision, tmp_path):
 
 
 def test_activations_that_are_computed_again_are_not_compiled(tmp_path):
-    path = write_recipe(tmp_path / "recipe.yaml", recipe_of(tmp_path, [{"folder": "shards"}], compile=True))
+    path = write_recipe(
+        tmp_path / "recipe.yaml", recipe_of(tmp_path, [{"folder": "shards"}], activations="selective", compile=True)
+    )
     with pytest.raises(ConfigError, match=r"recipe\.yaml: .*compile needs activations: none, not selective"):
         load_recipe(path)

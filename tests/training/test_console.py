@@ -1,4 +1,4 @@
-"""The line of figures: what people read while they wait."""
+"""The line of figures that training prints."""
 
 import pytest
 

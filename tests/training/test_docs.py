@@ -5,20 +5,20 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import BaseModel
+from torch.distributed.run import get_args_parser
 from typer.testing import CliRunner
 
-from cli_support import environment
 from conftest import GOLDEN
+from forking import COMMAND, environment
 from hourllava.cli.main import app
-from hourllava.training.recipe import Recipe, shipped_recipes
+from hourllava.training.recipe import MAX_DEFAULT_WORKERS, Recipe, shipped_recipes
 from hourllava.training.run import train
-from training.runs import recipe_of, write_mixture
+from training.runs import recipe_of, start_python_processes
 from video.clips import write_clip
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,6 @@ def words(command):
     return shlex.split(command.replace(RELEASED, "checkpoint"))
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores here
 def test_the_commands_run_in_order(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
@@ -66,26 +65,48 @@ def test_the_commands_run_in_order(folder, monkeypatch):
     assert yaml.safe_load((folder / "runs/slower/recipe.yaml").read_text())["learning_rates"]["*.lora_*"] == 2e-5
     assert (folder / "my-model/README.md").is_file()
 
-    several = [words(command) for command in commands() if "--gpus" in command or "torchrun" in command]
-    assert len(several) == 2
-    for command in several:
-        line = " ".join(map(shlex.quote, command))  # one machine and two processes are what there is here
-        line = line.replace("--nnodes 2 --nproc-per-node 8", "--nnodes 1 --nproc-per-node 2").replace(
-            "host0:29500", "localhost:0"
-        )
-        if command[0] == "hourllava":
-            arguments = [sys.executable, "-m", *shlex.split(line)]
-        else:
-            arguments = [sys.executable, "-m", "torch.distributed.run", *shlex.split(line)[1:]]
-        result = subprocess.run(
-            arguments, cwd=folder, env=environment(folder / "cache"), capture_output=True, text=True, check=False
-        )
-        out = next(word for word in command if word.startswith("out=")).removeprefix("out=")
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.splitlines() == [
-            f"{out}/final",
-            f'ask it: hourllava ask VIDEO "QUESTION" --model {out}/final',
-        ]
+    for command in several_processes():
+        arguments = [*of_each_process(command, monkeypatch), "--dry-run", "--gpus", "2"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (arguments, result.output, result.exception)
+
+
+@pytest.mark.slow
+def test_the_commands_for_several_gpus_run_on_two_processes(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for arguments in (words(command)[1:] for command in commands() if command.startswith("hourllava data")):
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+    for command in several_processes():
+        arguments = of_each_process(command, monkeypatch)
+        with start_python_processes(
+            COMMAND, *arguments, processes=2, env=environment(folder / "cache"), cwd=folder
+        ) as processes:
+            assert processes.wait(300) == 0, processes.stderr
+            out = next(word for word in command if word.startswith("out=")).removeprefix("out=")
+            lines = [f"{out}/final", f'ask it: hourllava ask VIDEO "QUESTION" --model {out}/final']
+            assert [text.splitlines() for text in processes.stdout] == [lines, []]
+
+
+def several_processes():
+    found = [words(command) for command in commands() if "--gpus" in command or "torchrun" in command]
+    assert {command[0] for command in found} == {"hourllava", "torchrun"}
+    return found
+
+
+def of_each_process(command, monkeypatch):
+    """Arguments of the `hourllava` that every process runs."""
+    if command[0] == "hourllava":
+        started = []
+        with monkeypatch.context() as patch:
+            result = subprocess.CompletedProcess([], 0)
+            patch.setattr(
+                "hourllava.training.command.subprocess.run", lambda line, check: started.append(line) or result
+            )
+            assert CliRunner().invoke(app, command[1:]).exit_code == 0
+        command = started[0][2:]  # without `python -m`
+    options = get_args_parser().parse_args(command[1:])
+    assert (options.module, options.training_script) == (True, "hourllava")
+    return options.training_script_args
 
 
 def settings(section, prefix=""):
@@ -96,7 +117,8 @@ def settings(section, prefix=""):
         optional = not field.is_required() and field.default is None
         if not inner or is_list or optional:
             no_default = field.is_required() or field.default is None
-            yield prefix + name, None if no_default else field.default
+            default = MAX_DEFAULT_WORKERS if name == "workers" else field.default  # fewer on fewer cores
+            yield prefix + name, None if no_default else default
         if inner:
             yield from settings(inner[0], f"{prefix}{name}{'[]' if is_list else ''}.")
 
@@ -126,11 +148,12 @@ def test_the_table_of_settings_is_complete_and_its_defaults_are_right():
             assert yaml.safe_load(told[key]) == plain or float(told[key]) == plain, key
 
 
-def test_every_figure_of_the_log_is_told(tmp_path):
-    streams = write_mixture(tmp_path)
-    recipe = recipe_of(tmp_path, streams, schedule={"max_steps": 1}, validation={"streams": streams, "every_steps": 1})
+def test_every_figure_of_the_log_is_told(mixture, tmp_path):
+    root, streams = mixture
+    validation = {"streams": streams, "every_steps": 1}
+    recipe = recipe_of(root, streams, out=str(tmp_path), schedule={"max_steps": 1}, validation=validation)
     train(Recipe.model_validate(recipe))
-    history = json.loads((tmp_path / "run" / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
+    history = json.loads((tmp_path / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]
     logged = {key for entry in history for key in entry} - {"step", "epoch"}
     assert {"loss", "validation_loss", "tokens_per_second"} <= logged
     told = set(re.findall(r"`(\w+)`", DOC[DOC.index("## What the log says") : DOC.index("## Memory")]))
@@ -139,5 +162,5 @@ def test_every_figure_of_the_log_is_told(tmp_path):
 
 def test_every_recipe_that_is_named_is_shipped():
     named = re.findall(r"(?:recipes/|`)((?:hourllava-\w+/s\d|finetune[\w-]*)\.yaml)", README + DOC)
-    assert len(named) > 8
+    assert named
     assert {f"recipes/{name}" for name in named} <= set(shipped_recipes())

@@ -1,4 +1,4 @@
-"""What a dry run tells: exact numbers where there are any, and estimates that behave."""
+"""The dry run: exact counts, and plausible estimates."""
 
 import re
 
@@ -7,19 +7,19 @@ import pytest
 from hourllava.data.batches.cost import TrainedParts
 from hourllava.errors import ConfigError
 from hourllava.model.config import HourLlavaConfig
-from hourllava.training.estimate import Row, activation_bytes, describe_run, estimate_memory
+from hourllava.training.estimate import MicroBatchSize, activation_bytes, describe_run, estimate_memory
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
-from training.runs import recipe_of, write_mixture
+from training.runs import recipe_of
 
-HOUR = Row(tokens=9_004, memory_entries=234_000, views=0)
+HOUR = MicroBatchSize(tokens=9_004, memory_entries=234_000, views=0)
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shards")
+def recipe(mixture, tmp_path_factory):
     rates = {"*": 1e-3, "model.vision_tower.*": 0}
-    return Recipe.model_validate(recipe_of(root, write_mixture(root), learning_rates=rates))
+    out = str(tmp_path_factory.mktemp("run") / "out")
+    return Recipe.model_validate(recipe_of(*mixture, out=out, learning_rates=rates))
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ class TestDescription:
         trained = sum(p.numel() for name, p in parameters.items() if ".vision_tower." not in name)
         assert f"parameters  {sum(p.numel() for p in parameters.values()):,}, {trained:,} of them trained" in text
         assert re.search(r"model\.vision_tower\.\* +rate 0 ", text)
-        assert re.search(r"images +24 samples of 24, [\d,]+ tokens, the longest has \d+", text)
+        assert re.search(r"images +24 samples of 24, [\d,]+ tokens, the longest sample has \d+", text)
         plan = prepared.corpus.plan
         tokens = sum(int(stream.tokens.sum()) for stream in plan.streams)
         assert f"epoch       48 samples, {tokens:,} tokens" in text
-        assert "steps       6 (0 of warm-up) of 2 micro-batches of at most 512 tokens" in text
+        assert "steps       6 (0 of warm-up) of 2 micro-batches of at most 256 tokens" in text
         assert "balance     2 processes, 1 micro-batches each" in text
         assert re.search(r"time        about \d+ seconds on 2 x ", text)
 
@@ -49,20 +49,20 @@ class TestDescription:
         ("batch", "warned"),
         [
             (
-                {"token_budget": 512, "samples": 1, "multiple_of": 1},
-                "batch.samples asks for 1 a step, far less than 1 row",
+                {"token_budget": 256, "samples": 1, "multiple_of": 1},
+                "batch.samples asks for 1 a step, far less than 1 micro-batch",
             ),
             (
-                {"token_budget": 512, "tokens": 100, "multiple_of": 2},
+                {"token_budget": 256, "tokens": 100, "multiple_of": 2},
                 "batch.tokens asks for 100 a step, far less than 2",
             ),
             (
-                {"token_budget": 512, "samples": 1, "multiple_of": 8},
+                {"token_budget": 256, "samples": 1, "multiple_of": 8},
                 "batch.samples asks for 1 a step, but a step holds",
             ),
-            ({"token_budget": 512, "samples": 12, "multiple_of": 1}, None),
-            ({"token_budget": 512, "samples": 1000, "multiple_of": 1}, None),
-            ({"token_budget": 512, "tokens": 1024, "multiple_of": 2}, None),
+            ({"token_budget": 256, "samples": 12, "multiple_of": 1}, None),
+            ({"token_budget": 256, "samples": 1000, "multiple_of": 1}, None),
+            ({"token_budget": 256, "tokens": 1024, "multiple_of": 2}, None),
         ],
     )
     def test_steps_far_larger_than_asked_for_are_warned_of(self, recipe, tmp_path, batch, warned, capsys):
@@ -103,21 +103,21 @@ class TestMemory:
         assert full < selective < none
 
     @pytest.mark.parametrize(
-        ("preset", "row", "measured_gb"),
+        ("preset", "size", "measured_gb"),
         [
             ("hourllava-3b", HOUR, 8.9),
-            ("hourllava-3b", Row(tokens=9_004, memory_entries=702_000, views=0), 20.5),
+            ("hourllava-3b", MicroBatchSize(tokens=9_004, memory_entries=702_000, views=0), 20.5),
             ("hourllava-7b", HOUR, 12.9),
         ],
     )
-    def test_activations_are_near_the_measured_ones(self, preset, row, measured_gb):
-        """Of `What fits` in docs/benchmarks.md: one H100, stage 3, an hour and three of video as features."""
-        activations = activation_bytes(HourLlavaConfig.preset(preset), row, "selective", TrainedParts(), 2)
+    def test_activations_are_near_the_measured_ones(self, preset, size, measured_gb):
+        """Measured figures: `What fits` in docs/benchmarks.md (one H100, stage 3, one and three hours as features)."""
+        activations = activation_bytes(HourLlavaConfig.preset(preset), size, "selective", TrainedParts(), 2)
         assert activations / 1e9 == pytest.approx(measured_gb, rel=0.2)
 
     def test_a_trained_tower_keeps_activations_of_its_views(self):
         config = HourLlavaConfig.preset("hourllava-3b")
-        row = Row(tokens=1000, memory_entries=8000, views=128)
-        frozen = activation_bytes(config, row, "full", TrainedParts(), 2)
-        trained = activation_bytes(config, row, "full", TrainedParts(vision_tower=True), 2)
+        size = MicroBatchSize(tokens=1000, memory_entries=8000, views=128)
+        frozen = activation_bytes(config, size, "full", TrainedParts(), 2)
+        trained = activation_bytes(config, size, "full", TrainedParts(vision_tower=True), 2)
         assert trained - frozen > 128 * 729 * 1152 * 26 * 2

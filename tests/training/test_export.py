@@ -1,4 +1,4 @@
-"""Checkpoints to give away: both layouts load and give the same model, and the card says where it comes from."""
+"""Exported checkpoints: both layouts load as the same model, and the card names the origin."""
 
 import errno
 import shutil
@@ -24,7 +24,7 @@ from training.runs import recipe_of, write_videos
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The final folder of a run of one step that went on from another one's."""
+    """The final folder of a run of one step that started from another run."""
     root = tmp_path_factory.mktemp("runs")
     write_videos(root / "shards", root / "media", count=4)
     streams = [{"folder": str(root / "shards")}]
@@ -118,7 +118,7 @@ class TestWrong:
 
     @pytest.mark.parametrize("part", ["weights", "tokenizer", "card"])
     def test_a_full_disk(self, trained, tmp_path, monkeypatch, part):
-        """Each library says it in its own way."""
+        """Each library reports it in its own way."""
 
         def full(*args, **kwargs):
             reason = "No space left on device (os error 28)"
@@ -140,7 +140,7 @@ class TestWrong:
     def test_a_recipe_that_is_damaged(self, trained, tmp_path, content):
         copy = shutil.copytree(trained, tmp_path / "copy")
         (copy / "recipe.yaml").write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"recipe\.yaml is no recipe") as error:
+        with pytest.raises(CheckpointError, match=r"recipe\.yaml is not a recipe") as error:
             export_model(str(copy), tmp_path / "out")
         assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Features are those of the tower that the model has, or training says so before its first step."""
+"""Training refuses features of another vision tower before its first step."""
 
 import json
 
@@ -26,7 +26,7 @@ FORMS = {"bfloat16": ".safetensors", "int8": ".int8.safetensors", "released": ".
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A start, and the identity of its tower."""
+    """A checkpoint to start from, and the identity of its tower."""
     folder = tmp_path_factory.mktemp("start")
     model, processor = load_start(Start.model_validate(TINY))
     save_weights(model.config, model.state_dict(), folder)
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
 
 
 def write(root, form, made_by, *, told=True, count=6, others=()):
-    """A stream of features; of some rows by another encoder. Released files are told by the folder's settings."""
+    """A stream of features, of the rows `others` from another encoder. `told`: the folder names its encoder."""
     suffix, media = FORMS[form], root / "media"
     media.mkdir(parents=True, exist_ok=True)
     storage = "int8" if form == "int8" else "bfloat16"
@@ -86,7 +86,7 @@ class TestForms:
 
 
 def test_every_file_is_looked_at(tmp_path, checkpoint):
-    """A file in the middle of a stream that is all right but for it; the first files are looked at beforehand."""
+    """One bad file in the middle of a stream, which the check of a few files misses."""
     stream = write(tmp_path, "bfloat16", checkpoint[1], told=False, count=40, others=[7])
     recipe = recipe_for(tmp_path, stream, checkpoint[0], max_failed_share=0.5)
     train(Recipe.model_validate(recipe | {"schedule": {"epochs": 1}}))
@@ -117,7 +117,7 @@ def test_released_files_that_nobody_tells_about_are_taken_and_it_is_said(tmp_pat
 def test_a_tower_that_is_trained_does_not_stay_that_of_its_features(tmp_path, checkpoint, rates):
     recipe = recipe_for(tmp_path, write(tmp_path, "bfloat16", checkpoint[1]), checkpoint[0])
     for meta in (False, True):
-        with pytest.raises(ConfigError, match="learning_rates train the vision tower, but stream videos brings feat"):
+        with pytest.raises(ConfigError, match="learning_rates train the vision tower, but stream videos holds feat"):
             prepare(Recipe.model_validate(recipe | {"learning_rates": rates}), meta=meta)
 
 

@@ -1,4 +1,4 @@
-"""Training on one GPU: FSDP2 in bf16, stopped and gone on."""
+"""Training on one GPU: FSDP2 in bf16, stopped and resumed."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Learning rates by name pattern: what they choose, and which weights a run really changes."""
+"""Learning rates by name pattern: the groups they make, and the weights that a run changes."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from hourllava.training.groups import freeze_and_group, optimizer_groups
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import train
 from hourllava.training.start import load_start
-from training.runs import recipe_of, write_mixture
+from training.runs import recipe_of
 
 STAGE_3 = {"*": 2e-5, "model.vision_tower.*": 0, "model.memaug.*": 1e-4}
 
@@ -46,21 +46,15 @@ class TestPatterns:
     @pytest.mark.parametrize(
         ("rates", "message"),
         [
-            ({"*": 0, "model.memaugg.*": 1e-4}, r"'model\.memaugg\.\*'.*fits.*parts of this model: .*model\.memaug"),
-            ({"model.memaug.*": 1e-4, "*": 1e-5}, r"'model\.memaug\.\*' is that of no parameter.*a later one"),
-            ({"model.memaug.*": 1e-4}, r"say nothing about model\.image_newline; add .*\"\*\": 0"),
+            ({"*": 0, "model.memaugg.*": 1e-4}, r"'model\.memaugg\.\*'.*matches.*parts of this model: .*model\.memaug"),
+            ({"model.memaug.*": 1e-4, "*": 1e-5}, r"'model\.memaug\.\*' applies to no parameter.*a later pattern"),
+            ({"model.memaug.*": 1e-4}, r"have no pattern for model\.image_newline; add .*\"\*\": 0"),
             ({"*": 0}, r"freeze everything"),
         ],
     )
     def test_wrong_patterns(self, rates, message):
         with pytest.raises(ConfigError, match=message):
             freeze_and_group(tiny_model(tiny_config()), rates)
-
-
-@pytest.fixture(scope="module")
-def streams(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shards")
-    return root, write_mixture(root)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +69,8 @@ def streams(tmp_path_factory):
     ],
     ids=["stage 1", "stage 3", "vision tower only"],
 )
-def test_two_steps_change_what_is_trained_and_nothing_else(streams, tmp_path, rates, changed_parts):
-    root, folders = streams
+def test_two_steps_change_what_is_trained_and_nothing_else(mixture, tmp_path, rates, changed_parts):
+    root, folders = mixture
     recipe = Recipe.model_validate(
         recipe_of(root, folders, out=str(tmp_path / "out"), learning_rates=rates, schedule={"max_steps": 2})
     )
@@ -88,5 +82,5 @@ def test_two_steps_change_what_is_trained_and_nothing_else(streams, tmp_path, ra
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert {name.split(".")[1] for name in changed} == changed_parts
     used = {name for name in after if name.split(".")[1] in changed_parts and "post_layernorm" not in name}
-    # A key's bias adds the same to all scores of a query, so its gradient is zero but for rounding.
+    # A key's bias adds the same to all scores of a query, so its gradient is zero except for rounding.
     assert {name for name in used - changed if not name.endswith("k_proj.bias")} == set()

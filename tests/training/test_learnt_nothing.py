@@ -1,4 +1,4 @@
-"""A run that learns nothing ends with an error; what is left out is counted over all processes, and said."""
+"""A run that learns nothing ends with an error. Skipped samples are counted over all processes, and reported."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def videos(root: Path, count: int) -> Path:
 
 
 def texts(root: Path, lengths: str) -> Path:
-    """Records of text: `s` short ones, `l` those whose question alone fills the model's limit."""
+    """Text records: `s` is short, the question of `l` alone exceeds the model's limit."""
     with ShardWriter(root / "texts", {"image": "jpeg", "text": "json"}) as writer:
         for k, kind in enumerate(lengths):
             question = LONG if kind == "l" else f"Say {k}."
@@ -153,7 +153,7 @@ class TestNoTarget:
         assert {json.loads(line)["error"] for line in lines} == {NO_TARGET}
 
     def test_a_step_of_which_nothing_is_left_changes_nothing(self, tmp_path, capsys):
-        """Neither decay nor momentum: one step learns, the others are empty."""
+        """No decay, no momentum: one step learns, the others are empty."""
         batch = {"token_budget": LIMIT, "samples": 1, "multiple_of": 1}
         trained = []
         for name, lengths in {"one": "s", "many": "slll"}.items():
@@ -260,12 +260,8 @@ class TestAllowance:
 def test_two_starts_at_once_do_not_share_a_folder(tmp_path):
     recipe = recipe_of(tmp_path, [{"folder": str(write_texts(tmp_path / "texts"))}], schedule={"epochs": 2000})
     path = write_recipe(tmp_path / "recipe.yaml", recipe)
-    first = start(path)
-    try:
+    with start(path) as first:
         while not checkpoint_files.checkpoints(tmp_path / "run"):
-            assert first.poll() is None, first.communicate()
+            assert first.poll() is None, first.stderr
         with pytest.raises(DataError, match="is being written by another process"):
             train(Recipe.model_validate(recipe))
-    finally:
-        first.kill()
-        first.communicate()

@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones say what was published, and a wrong one gets a line that helps."""
+"""Recipes: the shipped ones match the publication, and a wrong one gets a helpful line."""
 
 import itertools
 import re
@@ -30,7 +30,7 @@ PARTS = (
 
 
 def rate_of(recipe, name):
-    """The rate of the last pattern that fits."""
+    """The rate of the last matching pattern."""
     fitting = [
         rate for pattern, rate in recipe.learning_rates.items() if re.fullmatch(pattern.replace("*", ".*"), name)
     ]
@@ -87,6 +87,13 @@ class TestShipped:
         assert set(shipped_recipes()) == stages | nano | tuning
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (3, 3), (4, 4), (64, 4)])
+def test_workers_are_no_more_than_cores_unless_the_recipe_says_so(cores, workers, monkeypatch):
+    monkeypatch.setattr("hourllava.training.recipe.usable_cores", lambda: cores)
+    assert load_recipe("recipes/finetune.yaml").data.workers == workers
+    assert load_recipe("recipes/finetune.yaml", ["data.workers=9"]).data.workers == 9
+
+
 class TestMerging:
     @pytest.fixture
     def base(self, tmp_path):
@@ -134,18 +141,18 @@ class TestWrong:
     @pytest.mark.parametrize(
         ("override", "message"),
         [
-            ("bacth.samples=3", r"bacth is no setting; known are out, start, .*batch"),
-            ("batch.sample=3", r"batch\.sample is no setting; known are token_budget, samples, tokens, multiple_of"),
-            ("lora.rnk=3", r"lora\.rnk is no setting; known are targets, rank, alpha"),
+            ("bacth.samples=3", r"bacth is not a setting; known are out, start, .*batch"),
+            ("batch.sample=3", r"batch\.sample is not a setting; known are token_budget, samples, tokens, multiple_of"),
+            ("lora.rnk=3", r"lora\.rnk is not a setting; known are targets, rank, alpha"),
             (
                 "data.streams=[{folder: a, repet: 2}]",
-                r"data\.streams\.0\.repet is no setting; known are folder, name, .*repeat",
+                r"data\.streams\.0\.repet is not a setting; known are folder, name, .*repeat",
             ),
             ("schedule.kind=cos", r"schedule\.kind: Input should be 'cosine', 'linear' or 'constant', got 'cos'"),
             ("batch.samples=many", r"batch\.samples: .*got 'many'"),
             ("batch.tokens=100", r"batch: give samples or tokens, one of the two"),
             ("learning_rates={'*': -1}", r"learning_rates\.\*: .*greater than or equal to 0, got -1"),
-            ("start.tokenizer=nano", r"a preset needs a tokenizer, and a checkpoint has its own"),
+            ("start.tokenizer=nano", r"a preset needs a tokenizer; a checkpoint has its own"),
             ("start.decoder=Qwen/Qwen2.5-3B-Instruct", r"go with a preset"),
             ("start.preset=hourllava-3b", r"start: give a checkpoint or a preset"),
             ("seed", r"--set 'seed'; give key=value"),

@@ -1,4 +1,4 @@
-"""Recipes of any bytes: a recipe, or one line that says what is wrong."""
+"""Files of any bytes are a recipe, or give an error of one line."""
 
 import random
 
@@ -19,7 +19,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 def one_line(path, overrides=()):
-    """The recipe, or None after an error of ours on one line."""
+    """The recipe; None after an error of one line."""
     try:
         return load_recipe(path, overrides)
     except ConfigError as error:
@@ -41,17 +41,17 @@ def one_line(path, overrides=()):
         (b"seed: !!timestamp soon", "no YAML"),
         (b"seed: !!binary '****'", "no YAML|holds a bytes"),
         (b"out: 2001-99-99", "no YAML"),
-        (b"out: 2024-05-01", "holds a date, '2024-05-01'; if it is meant as text, put it in quotes"),
+        (b"out: 2024-05-01", "holds a date, '2024-05-01'; if you mean text, put it in quotes"),
         (b"out: 2024-05-01 10:00:00", "holds a datetime"),
         (b"out: !!binary aGVsbG8=", "holds a bytes"),
         (b"data: !!set {a, b}", "holds a set"),
         (b"data: !!pairs [a: b]", "holds a tuple"),
         (b"out: !!python/object/apply:os.system [ls]", "no YAML"),
         (b"? [a, b]\n: c", "no YAML"),
-        (b"1: 2", "the key 1, which is no text"),
-        (b"null: 2", "the key None, which is no text"),
-        (b"seed: 1\nseed: 2", "the key 'seed' comes twice"),
-        (b"learning_rates: {'*': 1, '*': 2}", "the key '\\*' comes twice"),
+        (b"1: 2", "the key 1, which is not text"),
+        (b"null: 2", "the key None, which is not text"),
+        (b"seed: 1\nseed: 2", "the key 'seed' appears twice"),
+        (b"learning_rates: {'*': 1, '*': 2}", "the key '\\*' appears twice"),
         (b"[" * 5000, "no YAML|more than"),
         (b"a: " + b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), "levels"),
         (b"a: &a [*a]", "levels"),
@@ -90,8 +90,8 @@ def test_what_is_no_recipe(tmp_path, text, message):
         ("data=3", "data: "),
         ("data.streams=x", r"data\.streams"),
         ("data.streams=[x]", r"data\.streams\.0"),
-        ("lora.targets='('", r"lora\.targets: it is no regular expression"),
-        ("a..b=1", "a is no setting"),
+        ("lora.targets='('", r"lora\.targets: it is not a regular expression"),
+        ("a..b=1", "a is not a setting"),
         ("out=2024-05-01", "holds a date"),
         ("out=!!int x", "no YAML"),
     ],
@@ -163,7 +163,7 @@ def test_a_file_that_is_too_large(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A whole recipe in one short file: what takes time is PyYAML."""
+    """A whole recipe in one short file, because PyYAML is slow."""
     path = tmp_path_factory.mktemp("small") / "r.yaml"
     path.write_text("{out: o, start: {checkpoint: nano}, data: {streams: [{folder: f}]}, batch: {samples: 1}, "
                     "learning_rates: {'*': 1}, lora: {}}")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Going on with a run: what the recipe says is what happens, what may not change is refused and nothing is touched."""
+"""Resuming: changed settings apply, changes that would make it another run are refused, and then nothing is touched."""
 
 import json
 import shutil
@@ -15,21 +15,19 @@ from hourllava.locks import lock_folder
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
-from training.runs import recipe_of, run, write_mixture, write_recipe, write_texts, write_videos
+from training.runs import recipe_of, run, write_recipe, write_texts, write_videos
 
 LORA = {"learning_rates": {"*": 0, "*.lora_*": 1e-2}, "lora": {"rank": 4, "alpha": 8}}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("shards")
-    write_mixture(root)
-    return root
+def root(mixture):
+    return mixture[0]
 
 
 @pytest.fixture(scope="module")
 def begun(root, tmp_path_factory):
-    """Recipes of two runs of four steps with a checkpoint at the second: all weights, and adapters."""
+    """Recipes of two runs of four steps with checkpoints at the second and the last: all weights, and adapters."""
     recipes = {}
     for kind, changes in {"full": {}, "lora": LORA}.items():
         out = tmp_path_factory.mktemp("runs") / kind
@@ -42,7 +40,7 @@ def begun(root, tmp_path_factory):
 
 
 def resumed(begun, out: Path, *, kind="full", **changes):
-    """A copy of a run as it was after two steps, its recipe with changes."""
+    """A copy of a run after its second step, and its recipe with changes."""
     shutil.copytree(Path(begun[kind]["out"]) / "checkpoint-2", out / "checkpoint-2")
     recipe = begun[kind] | {"out": str(out)}
     for key, value in changes.items():
@@ -60,13 +58,13 @@ def tree(folder):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """Settings of the optimizer's groups in each of its steps."""
+    """Settings of the optimizer's groups in each step."""
     noted, plain = [], torch.optim.AdamW.step
 
     def step(self, *args, **kwargs):
         kept = ("lr", "initial_lr", "betas", "eps", "weight_decay")
         groups = [{key: group.get(key) for key in kept} for group in self.param_groups]
-        if any(group["lr"] for group in groups):  # not the one of torch's own that makes room for the state
+        if any(group["lr"] for group in groups):  # not torch's own empty step, which allocates the state
             noted.append(groups)
         return plain(self, *args, **kwargs)
 
@@ -80,9 +78,7 @@ class TestOptimizer:
         [
             {"learning_rates": {"*": 1e-4}},
             {"learning_rates": {"*": 1e-4, "model.memaug.*": 5e-4, "model.image_newline": 2e-4}},  # other groups
-            {"optimizer": {"weight_decay": 0.3}},
-            {"optimizer": {"betas": [0.5, 0.7]}},
-            {"optimizer": {"epsilon": 1e-3}},
+            {"optimizer": {"weight_decay": 0.3, "betas": [0.5, 0.7], "epsilon": 1e-3}},
             {"schedule": {"kind": "constant"}},
             {"schedule": {"warmup": 0.0}},
         ],
@@ -124,7 +120,7 @@ def test_how_often_is_logged_and_saved_is_the_recipes(begun, tmp_path):
 
 
 def write_other_texts(root: Path, folder: Path) -> Path:
-    """As `write_texts`, but with one other answer, as long as the right one."""
+    """As `write_texts`, but with another answer of the same length in one record."""
     write_texts(folder)
     shard = next(folder.glob("*.mds"))
     content = shard.read_bytes()
@@ -134,7 +130,7 @@ def write_other_texts(root: Path, folder: Path) -> Path:
 
 
 class TestRefused:
-    """By content, in one line, before anything in the folder is touched."""
+    """Other content gives an error of one line, before anything in the folder is touched."""
 
     def refuse(self, recipe, message, error=TrainingError):
         before = tree(recipe.out)
@@ -147,7 +143,7 @@ class TestRefused:
         ("changes", "message"),
         [
             ({"seed": 7}, "another order of samples"),
-            ({"batch": {"token_budget": 256}}, "another order of samples"),
+            ({"batch": {"token_budget": 128}}, "another order of samples"),
             ({"schedule": {"epochs": 5}}, "another order of samples"),
             ({"data": {"labels": "llava"}}, 'another run: labels is "llava", not "answers"'),
             ({"data": {"questions": "segments"}}, 'another run: questions is "segments", not "conversation"'),
@@ -171,7 +167,7 @@ class TestRefused:
     def test_other_weights_of_what_is_frozen(self, begun, tmp_path):
         other = Path(begun["full"]["out"]) / "final"
         self.refuse(resumed(begun, tmp_path, kind="lora", start={"checkpoint": str(other), "preset": None,
-                    "tokenizer": None, "model": {}}), "`start` gives other weights")  # fmt: skip
+                    "tokenizer": None, "model": {}}), "`start` gives other weights to frozen")  # fmt: skip
 
     @pytest.mark.parametrize("forgetting", [{"temporal": "keyframe"}, {"spatial": "uniform"}])
     def test_another_way_to_forget(self, begun, tmp_path, forgetting):
@@ -187,7 +183,7 @@ class TestRefused:
 
     def test_other_data_in_another_number_of_streams(self, begun, tmp_path):
         streams = begun["full"]["data"]["streams"][:1]
-        self.refuse(resumed(begun, tmp_path, data={"streams": streams}), r"data\.streams are 1, not 2")
+        self.refuse(resumed(begun, tmp_path, data={"streams": streams}), r"data\.streams has 1 streams, not 2")
 
     def test_another_run_is_writing_there(self, begun, tmp_path, monkeypatch):
         monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
@@ -223,14 +219,14 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_says_what_it_cannot_compar
     path.write_text(json.dumps({"fingerprint": json.loads(path.read_text())["fingerprint"]}))
     (tmp_path / "checkpoint-2" / "lengths.npz").unlink()
     train(recipe)
-    assert "checkpoint-2 was written by an older version: of data" in capsys.readouterr().err
+    assert "checkpoint-2 was written by an older version: its order" in capsys.readouterr().err
     for name, tensor in weights(Path(begun["full"]["out"])).items():
         assert torch.equal(weights(tmp_path)[name], tensor)
 
 
 @pytest.mark.parametrize("where", ["beside the shards", "measured"])
 def test_lengths_are_those_of_the_first_start(tmp_path, where):
-    """A video that comes later, or whose lengths are measured anew, changes no order."""
+    """A video that arrives later, or new lengths, do not change the order."""
     write_videos(tmp_path / "videos", tmp_path / "media")
     late = tmp_path / "media" / "3.safetensors"
     late.rename(tmp_path / "late")
@@ -284,7 +280,7 @@ import sys, time
 from datetime import timedelta
 from accelerate.state import PartialState
 from hourllava.data.batches.samples import RowEncoder
-from hourllava.training import run
+from hourllava.training import ranks, run
 from hourllava.training.recipe import load_recipe
 
 lengths = RowEncoder.lengths
@@ -294,7 +290,7 @@ def slowly(self, row):
     return lengths(self, row)
 
 RowEncoder.lengths = slowly
-run.PartialState = lambda **options: PartialState(timeout=timedelta(seconds=5), **options)
+ranks.PartialState = lambda **options: PartialState(timeout=timedelta(seconds=5), **options)
 run.train(load_recipe(sys.argv[1]))
 """
 

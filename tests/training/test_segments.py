@@ -1,4 +1,4 @@
-"""Questions of one record as samples that share its memory: the same gradients as apart, the memory made once."""
+"""Questions of a record as samples that share one memory have the gradients of separate samples."""
 
 import torch
 
@@ -14,7 +14,7 @@ EVIDENCE = [[[0.0, 3.0]], [[5.0, 6.0], [9.0, 11.0]], None]
 
 
 def gradients(model, processor, *rows):
-    """Summed losses of packed rows of samples, and the gradients of their sum."""
+    """Summed loss of micro-batches, and its gradients."""
     model.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
     for samples in rows:

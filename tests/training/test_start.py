@@ -1,18 +1,19 @@
-"""What training begins with, and what is wrong with a start."""
+"""The model that training starts from, and errors of `start`."""
 
 import json
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.checkpoint import save_weights
 from hourllava.model.nano import load_nano
+from hourllava.model.processor import Video
 from hourllava.training.recipe import Start
-from hourllava.training.start import load_start
+from hourllava.training.start import UNUSED_ID, load_start
 from training.runs import TINY
 
 PRESET = Start.model_validate(TINY)
@@ -24,7 +25,7 @@ def changed(**model):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A tiny checkpoint without MemAug, as stage 0 ends with one, and its weights."""
+    """A tiny checkpoint without MemAug, as after stage 0, and its weights."""
     folder = tmp_path_factory.mktemp("checkpoint")
     torch.manual_seed(1)
     model, processor = load_start(changed(memaug={"num_blocks": 0}))
@@ -142,6 +143,7 @@ class TestTokenizer:
     def save(self, folder, tokens):
         vocabulary = {token: k for k, token in enumerate(tokens)}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(folder)
         return Start.model_validate(TINY | {"tokenizer": str(folder)})
 
@@ -150,9 +152,21 @@ class TestTokenizer:
             load_start(self.save(tmp_path, ["?", "word", "<|im_end|>"]), meta=True)
 
     def test_one_that_is_larger_than_the_vocabulary(self, tmp_path):
-        tokens = ["?", "<|im_start|>", "<|im_end|>", *(f"w{k}" for k in range(2045))]
-        with pytest.raises(ConfigError, match=r"the tokenizer has 2048 tokens but .* only 2048 rows"):
+        tokens = ["?", "<|im_start|>", "<|im_end|>", *(f"w{k}" for k in range(2046))]
+        with pytest.raises(ConfigError, match=r"the tokenizer has 2049 tokens but .* only 2048 rows"):
             load_start(self.save(tmp_path, tokens), meta=True)
+
+    def test_one_with_a_word_for_every_row_needs_another_id_for_visuals(self, tmp_path):
+        start = self.save(tmp_path, ["?", "<|im_start|>", "<|im_end|>", *(f"w{k}" for k in range(2045))])
+        with pytest.raises(ConfigError, match=r"a word for id 2047, .*set start\.model\.visual_token_id .*-200"):
+            load_start(start, meta=True)
+        changes = start.model | {"visual_token_id": UNUSED_ID, "forgetting": {}}
+        _, processor = load_start(start.model_copy(update={"model": changes}), meta=True)
+        video = Video(8.0, frames=torch.zeros(8, 32, 32, 3, dtype=torch.uint8))
+        turns = [{"from": "human", "value": "<image>\nw2044"}, {"from": "gpt", "value": "w2044"}]
+        sample = processor.encode_record(turns, video=video)
+        assert (sample.input_ids == UNUSED_ID).sum() == len(sample.layout.kept_index)
+        assert (sample.input_ids == 2047).sum() == 2
 
     def test_a_missing_one(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,1 +1,1 @@
-"""Training: recipe -> batch plan -> trainer -> checkpoints. See docs/training.md."""
+"""Training: recipe, batch plan, trainer, checkpoints. See docs/training.md."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, through peft), put into a model in place and merged when it is written."""
+"""Low-rank adapters (LoRA, through peft): added to a model in place, merged into its weights when it is written."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 ADAPTER = "adapter"
-"""Folder beside merged weights: the adapters alone, as peft reads them onto the model that the run has started from."""
+"""Folder beside the merged weights. It holds the adapters alone, for peft and the model that the run started from."""
 
 _ADAPTER = "default"
 _BASE, _DOWN, _UP = ".base_layer.", f".lora_A.{_ADAPTER}.weight", f".lora_B.{_ADAPTER}.weight"
@@ -23,12 +23,12 @@ _PEFT_PREFIX = "base_model.model."
 
 
 def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
-    """Put adapters beside the linear layers that the recipe's expression names in full.
+    """Add adapters to the linear layers whose full name matches the recipe's regular expression.
 
-    Their parameters are called `....lora_A.default.weight` and `....lora_B.default.weight`.
+    Parameter names end in `.lora_A.default.weight` and `.lora_B.default.weight`.
 
     Raises:
-        ConfigError: peft is not installed, no layer fits, or one that fits cannot have adapters.
+        ConfigError: peft is not installed, no layer matches, or a matching layer cannot have adapters.
     """
     try:
         from peft import inject_adapter_in_model
@@ -39,7 +39,7 @@ def add_adapters(model: nn.Module, recipe: LoraRecipe) -> None:
 
 
 def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights without adapters: what these add is added to the layers they sit on, in float32."""
+    """Weights without adapters. Each adapter's product is added, in float32, to the weight of its layer."""
     scales = {name: module.scaling[_ADAPTER] for name, module in model.named_modules() if hasattr(module, "lora_A")}
     plain = {name.replace(_BASE, "."): tensor for name, tensor in weights.items() if ".lora_" not in name}
     for layer, scale in scales.items():
@@ -50,11 +50,11 @@ def merged(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def share_lost_in_bf16(weights: dict[str, Tensor], plain: dict[str, Tensor]) -> float:
-    """How much of what adapters have changed would be lost if the merged weights were rounded to bf16.
+    """Share of the adapters' change that rounding the merged weights to bf16 would lose.
 
     Args:
-        weights: with adapters.
-        plain: of `merged`.
+        weights: the model's weights, with adapters.
+        plain: what `merged` made of them.
     """
     change = lost = 0.0
     for name, base in weights.items():
@@ -69,15 +69,15 @@ def save_adapters(model: nn.Module, weights: dict[str, Tensor], folder: Path, re
     """Write the adapters alone, in peft's format, into `folder/adapter`.
 
     Args:
-        model: that has them.
-        weights: all of its weights, on the CPU.
-        folder: of the checkpoint.
-        recipe: of the run.
+        model: the model with adapters.
+        weights: all its weights, on the CPU.
+        folder: the checkpoint.
+        recipe: the run's recipe.
     """
     assert recipe.lora is not None
     layers = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     config = _peft_config(recipe.lora, layers)
-    config.target_modules = layers  # peft makes a set of them, which would be written in any order
+    config.target_modules = layers  # peft keeps a set, whose order in the file would change from run to run
     config.base_model_name_or_path = recipe.start.checkpoint
     config.inference_mode = True
     target = folder / ADAPTER
@@ -108,13 +108,13 @@ def _targets(model: nn.Module, recipe: LoraRecipe) -> list[str]:
         if isinstance(module, LanguageModelHead | nn.Embedding) or shared:
             what = f"shares its weight with {shared[0]}" if shared else "is an embedding or the head"
             raise ConfigError(
-                f"lora.targets {recipe.targets!r} fits {name}, which {what} and cannot have adapters; name linear "
-                r"layers alone, such as model\.language_model\.layers\..*_proj"
+                f"lora.targets {recipe.targets!r} matches {name}, which {what} and cannot have adapters; match linear "
+                r"layers only, such as model\.language_model\.layers\..*_proj"
             )
     targets = [name for name, module in fitting.items() if isinstance(module, nn.Linear)]
     if not targets:
         raise ConfigError(
-            f"lora.targets {recipe.targets!r} fits no linear layer; one of this model's is "
+            f"lora.targets {recipe.targets!r} matches no linear layer; this model has, for example, "
             "model.language_model.layers.0.self_attn.q_proj"
         )
     return targets

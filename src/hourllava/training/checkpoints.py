@@ -1,26 +1,25 @@
-"""Checkpoints of a run: whole or not there, loadable as a model, resumable on any number of processes.
+"""Checkpoints of a run: complete or absent, loadable as a model, resumable on any number of processes.
 
     OUT/checkpoint-500/config.json, *.safetensors, tokenizer    the model, as `load_model` reads it
     OUT/checkpoint-500/state/                                   trained weights in fp32, optimizer: sharded (torch DCP)
     OUT/checkpoint-500/trainer_state.json, recipe.yaml
-    OUT/checkpoint-500/plan.json                                what must stay the same (`hourllava.training.identity`)
-    OUT/checkpoint-500/lengths.npz                              lengths that the plan was made from, stream by stream
-    OUT/final/                                                  the finished model, without state
+    OUT/checkpoint-500/plan.json                                what must not change (`hourllava.training.identity`)
+    OUT/checkpoint-500/lengths.npz                              the sample lengths behind the plan, for each stream
+    OUT/final/                                                  the trained model, without state
 
-The state is written by all processes at once, keyed by parameter names, so another number of processes, DDP or FSDP
-reads it alike. A checkpoint is written under a hidden name and renamed when complete; older ones go only after that.
+All processes write the state together, under parameter names. So any number of processes can read it, with DDP or FSDP.
+A checkpoint is written under a hidden name and renamed when it is complete. Older checkpoints are removed after that.
 """
 
-import datetime
 import json
 import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +39,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from hourllava.data.batches.cost import Lengths
 from hourllava.errors import CheckpointError
+from hourllava.files import replacing_folder
+from hourllava.training.ranks import barrier, is_main
 
 FINAL = "final"
 STATE = "state"
@@ -49,28 +50,22 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 _FAILED_WRITES = ("No space left", "failed writing", "inline_container.cc", "iostream error")
 _TORCHS_REASON = "a write failed; the disk is full, or files may not grow so large"
-_PATIENCE = datetime.timedelta(days=30)
-
-_patient: dist.ProcessGroup | None = None
-"""All processes, on their CPUs: waits here are for disks, and may take longer than a collective of training may."""
-
-Result = TypeVar("Result")
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """The complete checkpoints of a run, oldest first."""
+    """Complete checkpoints of a run, oldest first."""
     found = [(int(match[1]), path) for path in out.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def how_to_go_on(out: Path) -> str:
-    """What a user can do after a run that ended before its time."""
+    """What a user can do after a run that failed."""
     kept = checkpoints(out)
-    return f"the same command goes on from {kept[-1]}" if kept else "no checkpoint had been written yet"
+    return f"the same command resumes from {kept[-1]}" if kept else "no checkpoint was written yet"
 
 
 def step_of(checkpoint: Path) -> int:
-    """Steps a checkpoint's model was trained for."""
+    """Number of steps that a checkpoint's model was trained for."""
     match = _NAME.fullmatch(checkpoint.name)
     assert match, checkpoint
     return int(match[1])
@@ -78,30 +73,24 @@ def step_of(checkpoint: Path) -> int:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `target` for all processes to write into; rename it when the block ends well.
+    """Yield a hidden folder beside `target` for all processes to write into; rename it when the block succeeds.
 
     Raises:
-        CheckpointError: it cannot be written; what was there before is untouched.
+        CheckpointError: it cannot be written; an older `target` is untouched.
     """
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.name}.partial")  # as `replacing_folder` names it, on the main process
     try:
-        if is_main():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        barrier()
-        yield partial
-        barrier()
-        if is_main():
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
+        with replacing_folder(target) if is_main() else nullcontext(partial) as folder:
+            barrier()
+            yield folder
+            barrier()
         barrier()
     except (OSError, SafetensorError, CheckpointException, RuntimeError) as error:
         reason = _reason(error)
         if reason is None:
             raise
-        shutil.rmtree(partial, ignore_errors=True)
         kept = checkpoints(target.parent)
-        after = f"{kept[-1]} is whole: " if kept else ""
+        after = f"{kept[-1]} is complete: " if kept else ""
         raise CheckpointError(
             f"{target} cannot be written ({reason}); {after}free space or choose another `out`, then run the same "
             "command again"
@@ -109,12 +98,12 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What an operating system says is wrong, however deep it is wrapped; None if it says nothing.
+    """Why a write failed, however deep the cause is wrapped; None for any other error.
 
-    Torch's writer of archives finds, after a write that failed, that it is not where it should be, and says only that.
+    After a failed write, torch's archive writer reports only a wrong file position, so its message is replaced.
     """
     causes: list[BaseException] = [error]
-    for cause in causes:  # which grows
+    for cause in causes:  # the list grows meanwhile
         if isinstance(cause, CheckpointException):
             causes += [failure[0] for failure in cause.failures.values()]
         causes += [inner for inner in (cause.__cause__, cause.__context__) if inner is not None and inner not in causes]
@@ -128,27 +117,27 @@ def _reason(error: BaseException) -> str | None:
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write trained weights and optimizer state, each process its own part."""
+    """Write trained weights and optimizer state; each process writes its part."""
     with _alone_or_not() as no_dist:
         save(_state(model, optimizer), checkpoint_id=folder, no_dist=no_dist)
 
 
 def load_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Read what `save_state` wrote, by any number of processes; rates and the like stay those of the optimizer given.
+    """Read what `save_state` wrote, on any number of processes. The optimizer keeps its own rates and settings.
 
     Raises:
-        CheckpointError: it is missing or damaged, or of a run that trains other parameters.
+        CheckpointError: the state is missing or damaged, or belongs to a run that trains other parameters.
     """
     state = _state(model, optimizer)
-    groups = state["optimizer"].pop("param_groups")  # as the recipe has them now; those of the checkpoint are old
+    groups = state["optimizer"].pop("param_groups")  # from the recipe as it is now, not from the checkpoint
     try:
         with _alone_or_not() as no_dist:
             load(state, checkpoint_id=folder, no_dist=no_dist)
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{folder} cannot be read back ({reason}); it is damaged, or of a run that trains other parameters. "
-            "Remove that checkpoint to go on from the one before"
+            f"{folder} cannot be read back ({reason}); it is damaged, or belongs to a run that trains other "
+            "parameters. Remove that checkpoint to resume from the one before"
         ) from error
     set_model_state_dict(model, state["model"], options=_TRAINED)
     set_optimizer_state_dict(model, optimizer, state["optimizer"] | {"param_groups": groups}, options=_TRAINED)
@@ -163,14 +152,14 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]
 
 @contextmanager
 def _alone_or_not() -> Iterator[bool]:
-    """Whether there are no other processes; torch warns if it is told so."""
+    """Whether this process is alone, for `no_dist`; torch warns about that argument."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield not dist.is_initialized()
 
 
 def gather_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All weights of a model on the CPU of the main process; empty elsewhere."""
+    """All weights of a model, on the CPU of the main process; empty on other processes."""
     weights: dict[str, Any] = get_model_state_dict(
         model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
     )
@@ -178,12 +167,12 @@ def gather_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _owned(tensor: Tensor) -> Tensor:
-    """A tensor with a storage of its own: FSDP gathers unequal parts with filling behind them, which is not written."""
+    """The tensor with its own storage. FSDP pads unequal parts when it gathers them; padding must not be written."""
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, from the main process only."""
+    """Write JSON, on the main process only."""
     if is_main():
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -197,57 +186,32 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove that checkpoint to go on without it") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, reason: object) -> CheckpointError:
+    """The error for a file of a checkpoint that cannot be read."""
+    return CheckpointError(f"{path} cannot be read ({reason}); remove that checkpoint to resume without it")
 
 
 def remove_older(out: Path, keep: int) -> None:
-    """Keep only the newest checkpoints; from the main process."""
+    """Remove all but the newest `keep` checkpoints, on the main process only."""
     if is_main():
         for path in checkpoints(out)[:-keep]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_main() -> bool:
-    """Whether this process is the only one, or the first."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def make_patient_group() -> None:
-    """Make the group in which processes wait for each other's work on disks; all of them call this together."""
-    global _patient
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        _patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-
-
-def barrier() -> None:
-    """Wait for all processes, however long that takes."""
-    if _patient is not None:
-        dist.barrier(_patient)
-
-
-def from_main(action: Callable[[], Result]) -> Result:
-    """Do something on the main process only; what comes of it goes to all of them.
-
-    The others wait in a group of their own: measuring takes hours, and a collective of training would give up.
-    """
-    results = [action() if is_main() else None]
-    if _patient is not None:
-        dist.broadcast_object_list(results, src=0, group=_patient)
-    result: Any = results[0]
-    return result
-
-
 def write_lengths(folder: Path, lengths: Sequence[Lengths]) -> None:
-    """Keep the lengths of all streams, from the main process only."""
+    """Write the lengths of all streams, on the main process only."""
     if is_main():
         np.savez(folder / LENGTHS, *lengths)
 
 
 def read_lengths(checkpoint: Path) -> list[Lengths] | None:
-    """The lengths that a checkpoint's plan was made from; None of one that older versions wrote.
+    """The sample lengths behind a checkpoint's plan; None if an older version wrote the checkpoint.
 
     Raises:
-        CheckpointError: they are damaged.
+        CheckpointError: the file is damaged.
     """
     path = checkpoint / LENGTHS
     try:
@@ -256,4 +220,4 @@ def read_lengths(checkpoint: Path) -> list[Lengths] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove that checkpoint to go on without it") from error
+        raise unreadable(path, error) from error

@@ -1,4 +1,4 @@
-"""What `hourllava train` does around a run: other processes, the dry run, what is told at the end."""
+"""What `hourllava train` does around a run: it starts processes, plans a dry run, and prints the result."""
 
 import os
 import shlex
@@ -14,16 +14,16 @@ from hourllava.training.run import prepare, train
 
 
 def run_train(path: str, overrides: Sequence[str], *, dry_run: bool, gpus: int | None) -> Iterator[str]:
-    """Train, or tell what would be done; lines for the user, from the first process only.
+    """Train, or describe the run. Yields lines for the user, from the first process only.
 
     Args:
-        path: of the recipe.
-        overrides: `key=value`.
-        dry_run: load no weights and train nothing.
-        gpus: processes to start; of a dry run, to plan for.
+        path: the recipe.
+        overrides: changed settings, `key=value`.
+        dry_run: describe the run; load no weights and train nothing.
+        gpus: number of processes to start, or to plan for in a dry run.
 
     Raises:
-        as `load_recipe` and `train`; TrainingError: a process that was started has failed.
+        as `load_recipe` and `train`; TrainingError: a started process failed.
     """
     recipe = load_recipe(path, overrides)
     if dry_run:
@@ -42,6 +42,4 @@ def _run_torchrun(path: str, overrides: Sequence[str], gpus: int, recipe: Recipe
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
     command = ["-m", "hourllava", "train", path, *(part for item in overrides for part in ("--set", item))]
     if subprocess.run([*launcher, *command], check=False).returncode:
-        raise TrainingError(
-            f"a process of the run ended before its time (what it said stands above); {how_to_go_on(recipe.out)}"
-        )
+        raise TrainingError(f"a process of the run failed (its messages are above); {how_to_go_on(recipe.out)}")

@@ -1,11 +1,11 @@
-"""`torch.compile` for what a model repeats: layers of the decoder and the vision tower, MemAug blocks and their keys.
+"""`torch.compile` for repeated modules: layers of the decoder and the vision tower, MemAug blocks and their keys.
 
-A small model's step is bound by the launches of its thousands of small kernels; compiled, those between two matrix
-products become one. Each kind of layer is compiled once, for all its layers and for any length: no two packed batches
-have the same shape. Attention over packed samples stays as it is (`packed_attention` chooses among kernels by lengths
-that differ in every step), so a decoder layer is two compiled parts and a MemAug block three.
+A small model spends its step on launching thousands of small kernels. Compilation fuses all kernels between two matrix
+products into one. Each kind of layer is compiled once, for all its layers and for any length, because no two
+micro-batches have the same shape. Attention over packed samples is not compiled: `packed_attention` chooses its kernels
+by the samples' lengths, which differ in every step. So a decoder layer has two compiled parts and a MemAug block three.
 
-In evaluation mode nothing runs compiled: a cache that grows would be compiled again and again.
+In evaluation mode nothing runs compiled, because a growing cache would be compiled again and again.
 """
 
 import inspect
@@ -24,17 +24,18 @@ Function = Callable[..., Any]
 
 
 def compile_layers(model: nn.Module, backend: str | Function = "inductor") -> None:
-    """Compile what a model in training mode repeats; before FSDP2's `fully_shard` and DDP. Parameters keep their names.
+    """Compile the repeated layers of a model for training mode. Call it before FSDP2's `fully_shard` and before DDP.
 
-    The first step takes a minute or two longer. Not for models that compute activations again in the backward pass.
+    Parameters keep their names. The first step takes one or two minutes longer. Not for models with activation
+    checkpointing.
 
     Args:
-        model: any module of transformers' layers.
-        backend: of `torch.compile`.
+        model: a module that consists of transformers' layers.
+        backend: the backend of `torch.compile`.
     """
-    # A break inside an attention module would otherwise break the layer around it too: five parts instead of two.
+    # Otherwise a graph break inside an attention module also breaks the layer around it: five parts instead of two.
     torch._dynamo.config.nested_graph_breaks = True
-    # DDP's gradient buckets need whole-model graphs to be split up; ours are layers already.
+    # DDP splits graphs of a whole model for its gradient buckets; our graphs are single layers.
     torch._dynamo.config.optimize_ddp = False
     compiled: dict[type[nn.Module], Function] = {}
     for module in model.modules():
@@ -51,9 +52,9 @@ def compile_layers(model: nn.Module, backend: str | Function = "inductor") -> No
 
 
 def _compiled_in_training(method: Function, backend: str | Function) -> Function:
-    """A method that is compiled, used in training mode only."""
-    # Without what transformers wraps around each `forward`, one function for all kinds: torch counts compilations, of
-    # which 8 are allowed, by function.
+    """The method, compiled for training mode and plain in evaluation mode."""
+    # transformers wraps every `forward` in the same function. torch allows 8 compilations of one function, so the
+    # wrapper must go.
     plain = inspect.unwrap(method)
     compiled = torch.compile(plain, dynamic=True, backend=backend)
 

@@ -1,4 +1,4 @@
-"""A line of figures that people can read."""
+"""The figures of a log as a readable line."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from hourllava.training.corpus import MODALITIES
 
 
 class ConsoleCallback(TrainerCallback):
-    """Prints what is logged, on the main process."""
+    """Prints logged figures, on the main process."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
@@ -20,7 +20,7 @@ class ConsoleCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Remember when and where training began, to tell how long it will take."""
+        """Remember the time and the step at which training began, to estimate the time left."""
         self._start = (time.perf_counter(), state.global_step)
 
     def on_log(
@@ -31,7 +31,7 @@ class ConsoleCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Print a line."""
+        """Print one line."""
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
@@ -45,7 +45,7 @@ class ConsoleCallback(TrainerCallback):
 
 
 def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: float) -> str:
-    """One line of the figures of a log."""
+    """The figures of a log as one line."""
     by_modality = ", ".join(f"{name} {logs[f'loss_{name}']:.3f}" for name in MODALITIES if f"loss_{name}" in logs)
     parts = [
         f"step {step}/{max_steps}",
@@ -70,6 +70,6 @@ def describe(logs: dict[str, float], step: int, max_steps: int, seconds_left: fl
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds; as many hours as there are."""
+    """Hours, minutes and seconds; hours may pass 24."""
     minutes, rest = divmod(max(round(seconds), 0), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""The data of a run: shard folders with their lengths and costs, the batch plan over them, and a loader for a rank."""
+"""The data of a run: streams of shards with lengths and costs, the batch plan over them, and a loader for each rank."""
 
 import dataclasses
 import hashlib
@@ -32,20 +32,20 @@ from hourllava.training.recipe import BatchRecipe, DataRecipe, LabelWeights, Str
 MODALITIES = ("text", "image", "video")
 WEIGHT_POWERS: dict[LabelWeights, float] = {"tokens": 0.0, "square": 0.5, "answers": 1.0}
 MODALITIES_KEY = "modalities"
-"""Of a batch: [samples] which of `MODALITIES` each is."""
+"""Key of a batch: [samples] the index of each sample's modality in `MODALITIES`."""
 SKIPPED_KEY = "skipped"
-"""Of a batch: [2] samples that failed, and those without a supervised token."""
+"""Key of a batch: [2] the number of failed samples, and of samples without a supervised token."""
 
-_MOST_HASHED_ROWS = 10_000
-_CHECKED_FILES = 16
+_MAX_HASHED_ROWS = 10_000
+_NUM_CHECKED_FILES = 16
 _TOO_MANY = 2.0
-"""Times what a recipe asks of a step."""
+"""Warn from this multiple of the requested step size on."""
 
 logger = logging.getLogger(__name__)
 
 
 class RowKinds(NamedTuple):
-    """[N] which rows are videos, and which of these come as features."""
+    """[N] whether each shard row is a video, and whether that video comes as features."""
 
     is_video: NDArray[np.bool_]
     encoded: NDArray[np.bool_]
@@ -53,12 +53,12 @@ class RowKinds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class OpenStream:
-    """A stream of the recipe with its rows.
+    """A stream with its open shards.
 
     Attributes:
-        recipe: of the stream.
-        dataset: its rows.
-        kinds: of them.
+        recipe: the stream's section of the recipe.
+        dataset: the shard rows.
+        kinds: what each shard row holds.
     """
 
     recipe: StreamRecipe
@@ -67,17 +67,17 @@ class OpenStream:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return self.recipe.name or PurePosixPath(self.recipe.folder).name
 
     def content_digest(self) -> str:
-        """Of the rows, wherever they lie. Shards need not come with hashes, so texts of local ones are looked at."""
+        """Digest of the shard rows, wherever they lie. Shards may lack hashes, so texts of local shards count too."""
         digest = hashlib.sha256(self.dataset.fingerprint().encode())
         if not is_remote(self.recipe.folder):
-            for number in _evenly(np.arange(len(self.dataset)), _MOST_HASHED_ROWS):
+            for number in _evenly(np.arange(len(self.dataset)), _MAX_HASHED_ROWS):
                 try:
                     digest.update(self.dataset.raw(number, ["text"])["text"])
-                except DataError:  # a damaged row is no reason to stop, and says as much about the data
+                except DataError:  # damage does not stop a run, and it identifies the data as well as the text would
                     digest.update(b"damaged")
         return digest.hexdigest()
 
@@ -87,10 +87,10 @@ class Corpus:
     """What a run reads, in the order of the plan's streams.
 
     Attributes:
-        plan: of the batches.
-        streams: with the rows of each.
-        encoder: rows to samples.
-        recipe: how it is read.
+        plan: the batch plan.
+        streams: the open streams.
+        encoder: makes samples of shard rows.
+        recipe: the data section of the recipe.
     """
 
     plan: BatchPlan
@@ -100,7 +100,7 @@ class Corpus:
 
     @property
     def datasets(self) -> list[MdsDataset]:
-        """Rows of each stream."""
+        """The shard rows of each stream."""
         return [stream.dataset for stream in self.streams]
 
     @property
@@ -116,7 +116,7 @@ class Corpus:
         world_size: int = 1,
         first_step: int = 0,
     ) -> PlannedLoader:
-        """This rank's packed micro-batches from a step on."""
+        """This rank's micro-batches, from the first step on."""
         return planned_loader(
             self.plan,
             self.datasets,
@@ -137,20 +137,22 @@ class Corpus:
         return float(sum(self.plan.streams[draw.stream].costs[draw.sample] for draw in micro_batch))
 
     def views_of(self, micro_batch: MicroBatch) -> int:
-        """Frames and images that a micro-batch looks at."""
+        """Number of views (frames and image tiles) in a micro-batch."""
         return int(sum(self.plan.streams[draw.stream].lengths[draw.sample, 0] for draw in micro_batch))
 
-    def describe(self, micro_batch: MicroBatch, *, most: int = 8) -> str:
-        """The samples of a micro-batch by stream, number and id, for messages."""
+    def describe(self, micro_batch: MicroBatch, *, max_samples: int = 8) -> str:
+        """Stream, number and id of a micro-batch's samples, for messages."""
         names = []
-        for draw in micro_batch[:most]:
+        for draw in micro_batch[:max_samples]:
             text = self.datasets[draw.stream].row(draw.sample, ["text"])["text"]
             names.append(f"{self.plan.streams[draw.stream].name}[{draw.sample}] (id {text.get('id')})")
-        return ", ".join(names) + (f" and {len(micro_batch) - most} more" if len(micro_batch) > most else "")
+        return ", ".join(names) + (
+            f" and {len(micro_batch) - max_samples} more" if len(micro_batch) > max_samples else ""
+        )
 
 
 class _Collate:
-    """Packs samples, weighs their answers, puts noise into them and says what each of them looks at."""
+    """Packs samples, weights their answers, adds answer noise, and notes the modality of each sample."""
 
     def __init__(self, processor: HourLlavaProcessor, recipe: DataRecipe) -> None:
         self.processor, self.recipe = processor, recipe
@@ -161,7 +163,7 @@ class _Collate:
         if self.recipe.label_weights != "tokens":
             inputs["label_weights"] = answer_weights(labels_1L, WEIGHT_POWERS[self.recipe.label_weights])
         if self.recipe.answer_noise:
-            seed = zlib.crc32(ids_1L.numpy())  # a row has its noise, whoever reads it and however often
+            seed = zlib.crc32(ids_1L.numpy())  # the noise depends on the tokens alone, not on rank, worker or epoch
             inputs["input_ids"] = with_answer_noise(ids_1L, labels_1L, self.recipe.answer_noise, seed)
         seen = ["text" if sample.layout is None else sample.layout.modality for sample in samples]
         inputs[MODALITIES_KEY] = torch.tensor([MODALITIES.index(modality) for modality in seen])
@@ -169,38 +171,38 @@ class _Collate:
 
 
 def open_streams(data: DataRecipe) -> list[OpenStream]:
-    """Open the folders of a recipe.
+    """Open the streams of a recipe.
 
     Raises:
-        DataError: a folder is missing or damaged, or has no rows though some are wanted.
+        DataError: a folder is missing or damaged, or is empty though the recipe takes samples from it.
     """
     opened = []
     for recipe in data.streams:
         dataset = MdsDataset(recipe.folder)
         if not len(dataset) and not _is_left_out(recipe):
             raise DataError(
-                f"{recipe.folder} holds no rows; look at what `hourllava data shard` has left out, or take the folder "
-                "out of the recipe's streams"
+                f"{recipe.folder} holds no rows; check what `hourllava data shard` left out, or remove the folder from "
+                "the recipe's streams"
             )
-        most_looked_at = 16 if is_remote(recipe.folder) else 1000
-        opened.append(OpenStream(recipe, dataset, row_kinds(dataset, most_looked_at)))
+        max_looked_at = 16 if is_remote(recipe.folder) else 1000
+        opened.append(OpenStream(recipe, dataset, row_kinds(dataset, max_looked_at)))
     return opened
 
 
 def check_features(
     data: DataRecipe, streams: Sequence[OpenStream], encoder: EncoderIdentity | None, *, tower_is_trained: bool
 ) -> None:
-    """Refuse features of a vision tower that is not, or will not stay, the model's.
+    """Refuse features of another vision tower, and features of a tower that is trained.
 
     Args:
-        data: of the recipe.
-        streams: that it names.
-        encoder: of the model; None if its weights are not there, as in a dry run.
+        data: the data section of the recipe.
+        streams: its open streams.
+        encoder: identity of the model's tower; None without weights, as in a dry run.
         tower_is_trained: whether the tower gets gradients.
 
     Raises:
-        ConfigError: features are given, and their tower is trained.
-        DataError: feature files of a stream are of another tower.
+        ConfigError: a stream has features, and the tower is trained.
+        DataError: feature files of a stream come from another tower.
     """
     if data.any_encoder:
         return
@@ -210,45 +212,45 @@ def check_features(
             continue
         if tower_is_trained:
             raise ConfigError(
-                f"learning_rates train the vision tower, but stream {stream.name} brings features that it made before: "
-                'freeze it ("model.vision_tower.*": 0), train on the videos themselves, or set data.any_encoder=true'
+                f"learning_rates train the vision tower, but stream {stream.name} holds features made before training: "
+                'freeze the tower ("model.vision_tower.*": 0), train on videos, or set data.any_encoder=true'
             )
         if encoder is None:
             continue
         found = []
-        for number in _evenly(numbers, _CHECKED_FILES):
+        for number in _evenly(numbers, _NUM_CHECKED_FILES):
             try:
                 name = stream.dataset.row(number, ["video"])["video"]
                 found.append((name, stored_encoder(media_path(name, data.media), data.media)))
-            except (DataError, MemoryFileError):  # a file that cannot be read is noted when it is measured
+            except (DataError, MemoryFileError):  # measuring notes unreadable files
                 continue
         for name, made_by in found:
             refuse_other(name, made_by, encoder)
         if found and all(made_by is None for _, made_by in found):
             logger.warning(
-                "the features of stream %s do not say which vision encoder made them; taken for the model's own",
+                "the features of stream %s do not say which vision encoder made them; they are taken for the model's",
                 stream.name,
             )
 
 
 def measure_streams(data: DataRecipe, streams: Sequence[OpenStream], encoder: RowEncoder, cache: Path) -> list[Lengths]:
-    """Lengths of the rows of each stream, from beside the shards or measured.
+    """Sample lengths of each stream, read from beside the shards or measured.
 
     Args:
-        data: of the recipe.
-        streams: that it names.
-        encoder: rows to samples.
-        cache: folder for lengths that have to be measured.
+        data: the data section of the recipe.
+        streams: its open streams.
+        encoder: makes samples of shard rows.
+        cache: folder for measured lengths.
 
     Raises:
-        DataError: more rows of a stream than are allowed, or all of them, cannot be read.
+        DataError: too many rows of a stream, or all of them, cannot be read.
     """
     measured = []
     for stream in streams:
         lengths = stream_lengths(stream.dataset, encoder, cache, num_processes=max(data.workers, 1))
         unknown = np.flatnonzero((lengths == UNKNOWN).all(axis=1))
-        most = Allowance(data.max_failed_share, len(lengths)).most(len(lengths))
-        if not _is_left_out(stream.recipe) and (len(unknown) > most or 0 < len(unknown) == len(lengths)):
+        allowed = Allowance(data.max_failed_share, len(lengths)).most(len(lengths))
+        if not _is_left_out(stream.recipe) and (len(unknown) > allowed or 0 < len(unknown) == len(lengths)):
             raise DataError(
                 f"{len(unknown)} of {len(lengths)} rows of stream {stream.name} cannot be read, more than "
                 f"data.max_failed_share={data.max_failed_share:g} allows; row {unknown[0]}: "
@@ -270,25 +272,25 @@ def build_corpus(
     max_steps: int | None = None,
     seed: int,
 ) -> Corpus:
-    """Plan the batches of streams that are open and measured.
+    """Plan the batches over open streams.
 
     Args:
-        data, batch: of the recipe, or of its validation.
-        streams: of the recipe.
-        lengths: of their rows.
-        encoder: rows to samples.
+        data, batch: sections of the recipe, or those of its validation.
+        streams: the open streams.
+        lengths: sample lengths of each stream.
+        encoder: makes samples of shard rows.
         trained: which parts get gradients, for the costs.
-        epochs: the plan covers.
-        max_steps: it need not go on after.
-        seed: of the plan.
+        epochs: number of epochs to plan.
+        max_steps: number of steps after which the plan may end.
+        seed: seed of the plan.
 
     Raises:
-        ConfigError: a sample is longer than the token budget, or amounts contradict each other.
+        ConfigError: a sample is longer than the token budget, or the streams' amounts contradict each other.
     """
     config, planned = encoder.processor.config, []
     for stream, lengths_N3 in zip(streams, lengths, strict=True):
         is_video, encoded = stream.kinds
-        # What is computed again in the backward pass is not counted: how that is done must not change the order.
+        # Recomputation is not counted: the setting `activations` must not change the order of samples.
         apart = questions_apart(lengths_N3, config, is_video=is_video) if data.questions == "segments" else 1
         costs = estimate_costs(
             lengths_N3,
@@ -309,7 +311,7 @@ def build_corpus(
 
 
 def batch_warnings(batch: BatchRecipe, corpus: Corpus) -> Iterator[str]:
-    """Lines if a step of full rows would hold more than twice what the recipe asks for, and if it still does."""
+    """Warnings if full micro-batches make steps much larger than the recipe asks for, and if shorter ones still do."""
     plan = corpus.plan
     settings, steps = plan.settings, plan.steps_per_epoch[0]
     for name, asked, mean in (
@@ -320,19 +322,21 @@ def batch_warnings(batch: BatchRecipe, corpus: Corpus) -> Iterator[str]:
             continue
         if settings.token_budget < batch.token_budget:
             yield (
-                f"warning: batch.{name} asks for {asked:,.4g} a step, far less than {batch.multiple_of} rows of "
-                f"batch.token_budget={batch.token_budget:,} hold; so rows hold {settings.token_budget:,} tokens at most"
+                f"warning: batch.{name} asks for {asked:,.4g} a step, far less than {batch.multiple_of} micro-batches "
+                f"of batch.token_budget={batch.token_budget:,} hold; so micro-batches hold at most "
+                f"{settings.token_budget:,} tokens"
             )
         if mean > _TOO_MANY * asked:
             yield (
                 f"warning: batch.{name} asks for {asked:,.4g} a step, but a step holds {mean:,.4g} on average, "
-                f"{steps:,} steps an epoch: it has {settings.micro_batches_per_step} rows (batch.multiple_of), with "
-                "room for the longest sample in each; lower multiple_of, or leave the longest samples out"
+                f"{steps:,} steps an epoch: it has {settings.micro_batches_per_step} micro-batches "
+                "(batch.multiple_of), each with room for the longest sample; lower multiple_of, or leave out the "
+                "longest samples"
             )
 
 
 def tokens_per_epoch(corpus: Corpus) -> list[float]:
-    """Of each stream, on average."""
+    """Tokens that an epoch takes from each stream, on average."""
     streams = corpus.plan.streams
     return [
         amount * float(stream.tokens.mean()) if amount else 0.0
@@ -340,15 +344,16 @@ def tokens_per_epoch(corpus: Corpus) -> list[float]:
     ]
 
 
-def row_kinds(dataset: MdsDataset, most_looked_at: int) -> RowKinds:
-    """Which rows are videos, and which of these come as features.
+def row_kinds(dataset: MdsDataset, max_looked_at: int) -> RowKinds:
+    """What each shard row holds: whether it is a video, and whether that video comes as features.
 
-    So many rows all over the data set are looked at; only if they differ, all are: each shard has to be opened for it.
+    Looking at a row means opening its shard. So at most `max_looked_at` rows, evenly spread, are looked at first; all
+    rows only if these differ.
     """
     is_video = dataset.has_column("video")
     encoded = np.zeros_like(is_video)
     videos = np.flatnonzero(is_video)
-    seen = {_is_encoded(dataset, number) for number in _evenly(videos, most_looked_at)}
+    seen = {_is_encoded(dataset, number) for number in _evenly(videos, max_looked_at)}
     if {True, False} <= seen:
         encoded[videos] = [_is_encoded(dataset, number) or False for number in videos.tolist()]
     else:
@@ -357,7 +362,7 @@ def row_kinds(dataset: MdsDataset, most_looked_at: int) -> RowKinds:
 
 
 def _is_encoded(dataset: MdsDataset, number: int) -> bool | None:
-    """None of a damaged row, which is noted and skipped when it is read."""
+    """None for a damaged row, which training notes and skips."""
     try:
         name = dataset.row(number, ["video"])["video"]
     except DataError:
@@ -365,9 +370,9 @@ def _is_encoded(dataset: MdsDataset, number: int) -> bool | None:
     return isinstance(name, str) and name.endswith(FEATURE_SUFFIXES)
 
 
-def _evenly(numbers: NDArray[np.int64], most: int) -> list[int]:
-    """All of them, or so many all over them, the first and the last among them."""
-    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(np.int64)
+def _evenly(numbers: NDArray[np.int64], max_count: int) -> list[int]:
+    """All numbers, or `max_count` of them, evenly spread from the first to the last."""
+    places = np.linspace(0, len(numbers) - 1, min(max_count, len(numbers))).round().astype(np.int64)
     chosen: list[int] = numbers[places].tolist()
     return chosen
 
@@ -381,4 +386,4 @@ def _why_unknown(stream: OpenStream, encoder: RowEncoder, number: int) -> str:
         encoder.lengths(stream.dataset.row(number, decode_images=False))
     except HourLlavaError as error:
         return str(error)
-    return "it can be read by now; the lengths say that it could not when they were measured"
+    return "it can be read now, but could not when the lengths were measured"

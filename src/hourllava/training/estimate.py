@@ -1,8 +1,13 @@
-"""What a run will be, before it begins: parameters, samples, steps, and estimates of memory and time.
+"""The dry run: parameters, samples and steps of a run, and estimates of its memory and time.
 
-Memory is that of one GPU: fp32 weights, gradients and AdamW's two averages, shared out by FSDP2; what FSDP2 gathers
-while it computes, in bf16, which is everything but the decoder's layers at once (see `hourllava.training.run`); and
-activations, from the largest rows of the plan's first steps. What was measured stands in docs/benchmarks.md.
+The memory of one GPU has three parts:
+
+- fp32 weights, gradients and AdamW's two averages, sharded by FSDP2;
+- bf16 copies that FSDP2 gathers to compute: one decoder layer, and everything outside the decoder's layers (see
+  `hourllava.training.run`);
+- activations, for the largest micro-batches of the plan's first steps.
+
+Measured figures stand in docs/benchmarks.md.
 """
 
 import dataclasses
@@ -21,14 +26,14 @@ from hourllava.training.run import Prepared, trained_parts
 
 ASSUMED_GPU = "H100"
 ASSUMED_UTILISATION = 0.4
-"""Useful operations as a share of the GPU's peak."""
+"""Assumed share of the GPU's peak rate that useful operations reach."""
 
-LOOKED_AT_STEPS = 16
-"""Steps of the plan whose rows are looked at for the largest."""
+NUM_SEARCHED_STEPS = 16
+"""How many steps of the plan are searched for the largest micro-batch."""
 
 
-class Row(NamedTuple):
-    """The size of a micro-batch: tokens of the decoder, entries of all its memories, views to be encoded."""
+class MicroBatchSize(NamedTuple):
+    """Decoder tokens, memory entries, and views to encode of a micro-batch."""
 
     tokens: int
     memory_entries: int
@@ -36,8 +41,8 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of one GPU."""
+class GpuMemory:
+    """Memory of one GPU in bytes."""
 
     weights: float
     gradients: float
@@ -47,19 +52,19 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of them at once."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.gathered + self.activations
 
 
 def describe_run(prepared: Prepared, num_processes: int) -> Iterator[str]:
-    """Lines about a run on this many processes.
+    """Lines that describe a run on this many processes.
 
     Args:
-        prepared: the run; the model may be on the meta device.
-        num_processes: GPUs of all machines together.
+        prepared: the run; its model may be on the meta device.
+        num_processes: number of GPUs on all machines together.
 
     Raises:
-        ConfigError: the steps' micro-batches cannot be shared out to so many.
+        ConfigError: the micro-batches of a step cannot be divided among so many processes.
     """
     recipe, plan = prepared.recipe, prepared.corpus.plan
     yield f"start       {recipe.start.checkpoint or recipe.start.preset}"
@@ -75,8 +80,8 @@ def describe_run(prepared: Prepared, num_processes: int) -> Iterator[str]:
     yield from batch_warnings(recipe.batch, prepared.corpus)
     balance = plan.balance(num_processes)
     yield (
-        f"balance     {num_processes} processes, {plan.micro_batches_of_rank(num_processes)} micro-batches each: rows "
-        f"{balance.fill:.1%} full, {balance.lockstep_efficiency:.1%} of the time is work"
+        f"balance     {num_processes} processes, {plan.micro_batches_of_rank(num_processes)} micro-batches each: "
+        f"{balance.fill:.1%} full, processes wait {1 - balance.lockstep_efficiency:.1%} of the time for each other"
     )
     memory = estimate_memory(prepared, num_processes)
     parts = ", ".join(f"{field.name} {getattr(memory, field.name) / 1e9:.2f}" for field in dataclasses.fields(memory))
@@ -84,7 +89,7 @@ def describe_run(prepared: Prepared, num_processes: int) -> Iterator[str]:
     seconds, rate = estimate_seconds(prepared, num_processes)
     yield (
         f"time        about {_duration(seconds)} on {num_processes} x {_gpu_name()} (estimated, at {rate / 1e12:.0f} "
-        f"TFLOP/s each: {ASSUMED_UTILISATION:.0%} of its peak)"
+        f"TFLOP/s each, {ASSUMED_UTILISATION:.0%} of the peak)"
     )
 
 
@@ -107,12 +112,12 @@ def _describe_data(corpus: Corpus) -> Iterator[str]:
         longest = int(stream.tokens.max()) if len(stream.tokens) else 0
         yield (
             f"  {stream.name:<{width}}  {amount:,} samples of {len(stream.lengths):,}, {num_tokens:,.0f} tokens, "
-            f"the longest has {longest:,}"
+            f"the longest sample has {longest:,}"
         )
 
 
 def estimate_seconds(prepared: Prepared, num_processes: int) -> tuple[float, float]:
-    """Seconds of all steps, and the operations a second of each GPU that they are counted with."""
+    """Seconds of the whole run, and the assumed operations per second of each GPU."""
     plan = prepared.corpus.plan
     per_epoch = sum(
         amount * float(stream.costs.mean()) if amount else 0.0
@@ -123,7 +128,7 @@ def estimate_seconds(prepared: Prepared, num_processes: int) -> tuple[float, flo
     return seconds / plan.balance(num_processes).lockstep_efficiency, rate
 
 
-def estimate_memory(prepared: Prepared, num_processes: int) -> Memory:
+def estimate_memory(prepared: Prepared, num_processes: int) -> GpuMemory:
     """Bytes of one GPU at the end of a backward pass."""
     recipe, model = prepared.recipe, prepared.model
     sharded = recipe.parallel.kind == "fsdp"
@@ -133,47 +138,47 @@ def estimate_memory(prepared: Prepared, num_processes: int) -> Memory:
     shared_by = num_processes if sharded else 1
     item_bytes = 2 if recipe.precision == "bf16" else 4
     weights, gradients = _numbers(parameters), _numbers(trained)
-    if sharded:  # the unit that is not a layer, and one layer; with their gradients, which are added up in fp32
+    if sharded:  # one layer and the unit outside the layers, with their gradients, which are summed in fp32
         rest = [p for p in parameters if id(p) not in layers]
         layer = list(model.model.language_model.layers[0].parameters())
         gathered = item_bytes * _numbers(rest + layer) + (item_bytes + 4) * _numbers(
             [p for p in rest + layer if p.requires_grad]
         )
-    else:  # autocast keeps a copy of what it converts
+    else:  # autocast keeps a bf16 copy of every weight
         gathered = item_bytes * weights if recipe.precision == "bf16" else 0
-    return Memory(
+    return GpuMemory(
         weights=4 * weights / shared_by,
         gradients=4 * gradients / shared_by,
         optimizer=8 * gradients / shared_by,
         gathered=gathered,
         activations=max(
-            activation_bytes(model.config, row, recipe.activations, trained_parts(model), item_bytes)
-            for row in _largest_rows(prepared.corpus)
+            activation_bytes(model.config, size, recipe.activations, trained_parts(model), item_bytes)
+            for size in _first_sizes(prepared.corpus)
         ),
     )
 
 
 def activation_bytes(
-    config: HourLlavaConfig, row: Row, mode: Checkpointing, trained: TrainedParts, item_bytes: int
+    config: HourLlavaConfig, size: MicroBatchSize, mode: Checkpointing, trained: TrainedParts, item_bytes: int
 ) -> float:
-    """Most bytes that a backward pass holds besides weights and their gradients.
+    """Peak bytes of a backward pass, without weights and their gradients.
 
-    That is in the decoder's last layer, in MemAug's, or in the projector: what the forward pass has kept up to there,
-    and the results and gradients of the layer that is computed again. Measured rows are met within a fifth.
+    The peak is in the decoder's last layer, in MemAug's last block, or in the projector. There, memory holds what the
+    forward pass kept, and the results and gradients of the layer that is recomputed. Within 20 % of measurements.
 
     Args:
-        config: of the model.
-        row: its size.
+        config: the model's configuration.
+        size: the size of the micro-batch.
         mode: which activations are kept.
         trained: which parts get gradients.
-        item_bytes: of a number.
+        item_bytes: bytes of one number.
     """
     text, vision = config.text_config, config.vision_config
     width, num_heads = text.hidden_size, text.num_attention_heads
     group_width = (getattr(text, "num_key_value_heads", None) or num_heads) * (width // num_heads)
     num_blocks = config.memaug.num_blocks
 
-    # Numbers of one token in one layer: all of them, and those that are kept.
+    # Numbers per token in one layer: all of them, then those that are kept.
     decoder_layer = 6 * width + 2 * group_width + 4 * text.intermediate_size
     memaug_block = (12 + 2 * config.memaug.mlp_ratio) * width + 2 * group_width
     tower_layer = 8 * vision.hidden_size + 2 * vision.intermediate_size
@@ -183,26 +188,26 @@ def activation_bytes(
         "selective": (2 * width, 3 * width, 2 * vision.hidden_size),
     }[mode]
 
-    # A memory entry has its features, its projected token, and keys and values of all blocks, made once for each patch
-    # and gathered.
+    # A memory entry has its features, its projected token, and keys and values for all blocks. Keys and values are
+    # made once for each patch and then gathered.
     entry, keys_values = config.vision_feature_width + width, 2 * group_width * num_blocks
-    memaug = row.tokens * num_blocks * kept_memaug if row.memory_entries else 0
+    memaug = size.tokens * num_blocks * kept_memaug if size.memory_entries else 0
     in_decoder = (
-        row.tokens * (text.num_hidden_layers * kept_decoder + 2 * decoder_layer)
+        size.tokens * (text.num_hidden_layers * kept_decoder + 2 * decoder_layer)
         + memaug
-        + row.memory_entries * (entry + 2 * keys_values)
+        + size.memory_entries * (entry + 2 * keys_values)
     )
-    in_memaug = memaug + 2 * row.tokens * memaug_block + row.memory_entries * (entry + 3 * keys_values)
-    in_projector = row.memory_entries * (entry + keys_values + 4 * width * trained.projector)
+    in_memaug = memaug + 2 * size.tokens * memaug_block + size.memory_entries * (entry + 3 * keys_values)
+    in_projector = size.memory_entries * (entry + keys_values + 4 * width * trained.projector)
 
-    patches = row.views * config.patch_grid**2
+    patches = size.views * config.patch_grid**2
     tower = patches * (config.num_vision_layers * kept_tower + 2 * tower_layer) if trained.vision_tower else 0
-    pixels = row.views * 3 * vision.image_size**2 * 4
+    pixels = size.views * 3 * vision.image_size**2 * 4
     return float((max(in_decoder, in_memaug, in_projector) + tower) * item_bytes + pixels)
 
 
-def _largest_rows(corpus: Corpus) -> set[Row]:
-    """Sizes of the micro-batches of the plan's first steps."""
+def _first_sizes(corpus: Corpus) -> set[MicroBatchSize]:
+    """Sizes of the micro-batches in the plan's first steps."""
     config = corpus.encoder.processor.config
     entries, views = [], []
     for stream, opened in zip(corpus.plan.streams, corpus.streams):
@@ -210,12 +215,12 @@ def _largest_rows(corpus: Corpus) -> set[Row]:
         entries.append(memory_entries(stream.lengths, config, is_video=is_video))
         views.append(stream.lengths[:, 0] * ~encoded)
     return {
-        Row(
+        MicroBatchSize(
             sum(draw.num_tokens for draw in micro_batch),
             sum(int(entries[draw.stream][draw.sample]) for draw in micro_batch),
             sum(int(views[draw.stream][draw.sample]) for draw in micro_batch),
         )
-        for step in range(min(LOOKED_AT_STEPS, corpus.plan.num_steps))
+        for step in range(min(NUM_SEARCHED_STEPS, corpus.plan.num_steps))
         for micro_batch in corpus.plan.step(step)
     }
 

@@ -1,4 +1,4 @@
-"""A trained checkpoint as a folder to give away: weights, configuration, tokenizer, recipe, model card."""
+"""Export of a trained checkpoint: weights, configuration, tokenizer, recipe and model card in one folder."""
 
 import re
 import shutil
@@ -9,6 +9,7 @@ import yaml
 from safetensors import SafetensorError
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.files import replacing_folder
 from hourllava.model.checkpoint import export_released, find_checkpoint, load_model, save_weights
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
@@ -22,16 +23,16 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
-    """Write a folder that `load_model`, and with our layout transformers' Auto classes, can read.
+    """Write a folder that `load_model` can read, and in our layout also transformers' Auto classes.
 
     Args:
-        checkpoint: folder, or name on the hub.
-        out: new or empty folder.
+        checkpoint: a folder, or a name on the hub.
+        out: a new or empty folder.
         released: write the layout of `jylins/hourllava-*` instead of ours.
 
     Raises:
-        CheckpointError: no checkpoint there, it is damaged, the released layout cannot say what it is, or `out` is in
-            use or cannot be written.
+        CheckpointError: the checkpoint is missing or damaged, the released layout cannot describe it, or `out` is not
+            empty or cannot be written.
     """
     if out.is_dir() and any(out.iterdir()):
         raise CheckpointError(f"{out} is not empty; choose a new folder, or remove it first")
@@ -39,39 +40,32 @@ def export_model(checkpoint: str, out: Path, *, released: bool = False) -> None:
     recipe = _read_recipe(folder)
     model, _ = load_model(folder)
     processor = HourLlavaProcessor.from_pretrained(folder)
-    partial = out.with_name(f".{out.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if released:
-            export_released(model, partial)
-        else:
-            save_weights(model.config, model.state_dict(), partial)
-        save_tokenizer(processor.tokenizer, partial)
-        if recipe:
-            shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
-        if (folder / ADAPTER).is_dir():
-            shutil.copytree(folder / ADAPTER, partial / ADAPTER)
-        (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
+        with replacing_folder(out) as partial:
+            if released:
+                export_released(model, partial)
+            else:
+                save_weights(model.config, model.state_dict(), partial)
+            save_tokenizer(processor.tokenizer, partial)
+            if recipe:
+                shutil.copyfile(folder / RECIPE_NAME, partial / RECIPE_NAME)
+            if (folder / ADAPTER).is_dir():
+                shutil.copytree(folder / ADAPTER, partial / ADAPTER)
+            (partial / "README.md").write_text(model_card(out.name, model, recipe), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise CheckpointError(
             f"{out} cannot be written ({reason}); free space there or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def model_card(name: str, model: HourLlavaForConditionalGeneration, recipe: dict[str, Any]) -> str:
     """A model card in Markdown, with the front matter that the hub reads.
 
     Args:
-        name: of the model.
-        model: that is exported.
-        recipe: it was trained by; empty if that is not known.
+        name: the model's name.
+        model: the model.
+        recipe: the recipe that trained it; empty if unknown.
     """
     config = model.config
     text, vision = config.text_config, config.vision_config
@@ -129,7 +123,7 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
     """The recipe beside a checkpoint; empty if there is none.
 
     Raises:
-        CheckpointError: it is damaged, or no recipe.
+        CheckpointError: the file is damaged, or is not a recipe.
     """
     path = folder / RECIPE_NAME
     if not path.is_file():
@@ -139,16 +133,16 @@ def _read_recipe(folder: Path) -> dict[str, Any]:
         is_recipe = isinstance(recipe["start"], dict) and all(
             isinstance(stream["folder"], str) for stream in recipe["data"]["streams"]
         )
-        reason = "its start is no mapping, or a stream has no folder"
+        reason = "`start` is not a mapping, or a stream has no folder"
     except (ConfigError, LookupError, TypeError) as error:
         is_recipe, reason = False, str(error)
     if not is_recipe:
-        raise CheckpointError(f"{path} is no recipe ({reason}); mend it, or remove it to go on without it")
+        raise CheckpointError(f"{path} is not a recipe ({reason}); repair it, or remove it to export without it")
     return recipe
 
 
 def _origins(recipe: dict[str, Any]) -> list[str]:
-    """What a model was started from, and that from, as far as the folders are still there."""
+    """What the model started from, what that model started from, and so on, as far as their folders still exist."""
     origins: list[str] = []
     while isinstance(start := recipe.get("start"), dict):
         origin = str(start.get("checkpoint") or start.get("preset"))

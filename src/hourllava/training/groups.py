@@ -1,11 +1,11 @@
-"""Which parameters are trained, and how fast: learning rates by name pattern.
+"""Learning rates by patterns of parameter names.
 
     learning_rates:
-      "*": 2e-5                             # everything ...
-      "model.vision_tower.*": 0             # ... but not the vision tower
-      "model.memaug.*": 1e-4                # the last pattern that fits a name decides
+      "*": 2e-5                             # everything
+      "model.vision_tower.*": 0             # except the vision tower
+      "model.memaug.*": 1e-4                # the last matching pattern decides
 
-0 freezes. A pattern that decides nothing is an error: it is misspelt, or hidden by a later one.
+A rate of 0 freezes. A pattern that decides for no parameter is an error: it is misspelt, or later patterns hide it.
 """
 
 import fnmatch
@@ -24,10 +24,10 @@ class Group:
     """Parameters with one learning rate.
 
     Attributes:
-        pattern: that chose them.
-        learning_rate: highest of the schedule; 0: frozen.
-        names: of the parameters.
-        num_parameters: numbers in them.
+        pattern: the pattern that chose them.
+        learning_rate: the highest rate of the schedule; 0 if they are frozen.
+        names: their names.
+        num_parameters: how many numbers they hold.
     """
 
     pattern: str
@@ -37,12 +37,12 @@ class Group:
 
 
 def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> list[Group]:
-    """Set `requires_grad` of every parameter and say which group it is in.
+    """Set `requires_grad` of every parameter, and return the groups.
 
-    Weights that never take part (the vision tower's bypassed norm) are frozen whatever the patterns say.
+    Unused weights (the vision tower's bypassed norm) are frozen regardless of the patterns.
 
     Raises:
-        ConfigError: a pattern decides nothing, no pattern fits a parameter, or nothing is left to train.
+        ConfigError: a pattern decides for no parameter, a parameter matches no pattern, or everything is frozen.
     """
     unused = {id(p) for module in model.modules() if isinstance(module, BypassedLayerNorm) for p in module.parameters()}
     chosen: dict[str, list[str]] = {pattern: [] for pattern in learning_rates}
@@ -50,18 +50,18 @@ def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> l
     for name, parameter in parameters.items():
         fitting = [pattern for pattern in learning_rates if fnmatch.fnmatchcase(name, pattern)]
         if not fitting:
-            raise ConfigError(f'learning_rates say nothing about {name}; add a pattern that fits it, such as "*": 0')
+            raise ConfigError(f'learning_rates have no pattern for {name}; add one that matches it, such as "*": 0')
         chosen[fitting[-1]].append(name)
         parameter.requires_grad_(learning_rates[fitting[-1]] > 0 and id(parameter) not in unused)
     idle = [pattern for pattern, names in chosen.items() if not names]
     if idle:
         parts = sorted({".".join(name.split(".")[:2]) for name in parameters})
         raise ConfigError(
-            f"the learning rate of {idle[0]!r} is that of no parameter: nothing fits the pattern, or a later one "
-            f"takes it all; parts of this model: {', '.join(parts)}"
+            f"the learning rate of {idle[0]!r} applies to no parameter: no name matches the pattern, or a later "
+            f"pattern also matches all its names; parts of this model: {', '.join(parts)}"
         )
     if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ConfigError(f"learning_rates {dict(learning_rates)} freeze everything; give some pattern a rate above 0")
+        raise ConfigError(f"learning_rates {dict(learning_rates)} freeze everything; give a pattern a rate above 0")
     return [
         Group(pattern, learning_rates[pattern], tuple(names), sum(parameters[name].numel() for name in names))
         for pattern, names in chosen.items()
@@ -69,7 +69,7 @@ def freeze_and_group(model: nn.Module, learning_rates: Mapping[str, float]) -> l
 
 
 def optimizer_groups(model: nn.Module, groups: list[Group], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups as torch optimizers take them; matrices decay, norms, biases and single vectors do not."""
+    """Groups for torch optimizers. Matrices get weight decay; norms, biases and other vectors do not."""
     parameters = dict(model.named_parameters())
     result = []
     for group in groups:

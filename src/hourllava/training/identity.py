@@ -1,7 +1,7 @@
-"""What a run is, so that it cannot go on as another one: compared by content with what its checkpoint has kept.
+"""The identity of a run: what must not change when a run is resumed. It is compared by content with the checkpoint's.
 
-`plan.json` of a checkpoint holds an `Identity` and the digest of the order of samples. Rates, decay, precision and
-whatever else a recipe says may change between two starts of a run; it counts from then on, and is told.
+`plan.json` of a checkpoint holds an `Identity` and a digest of the order of samples. All other settings, such as rates,
+decay and precision, may change between two starts of a run. A change is printed and applies from the next step.
 """
 
 import dataclasses
@@ -36,19 +36,19 @@ _NOT_OF_THE_WEIGHTS = (
     "data.max_failed_share",
     "data.any_encoder",
 )
-"""Settings that have no part in what the weights become, but for rounding."""
+"""Settings that do not influence the trained weights, apart from rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What may not change while a run goes on.
+    """What must not change when a run is resumed.
 
     Attributes:
-        streams: digest of the content of each.
-        encoding: what makes tokens and layouts of a row: tokenizer, sizes, forgetting, labels, questions.
-        lora: rank and alpha of adapters.
+        streams: digest of each stream's content.
+        encoding: what decides tokens and layouts of a shard row: tokenizer, sizes, forgetting, labels, questions.
+        lora: rank and alpha of the adapters.
         trained: names and shapes of the parameters that get gradients.
-        frozen: digest of all other weights; None if there are no weights, as in a dry run.
+        frozen: digest of all other weights; None without weights, as in a dry run.
     """
 
     streams: list[str]
@@ -61,7 +61,7 @@ class Identity:
     def of(
         cls, streams: Sequence[OpenStream], encoder: RowEncoder, lora: LoraRecipe | None, model: nn.Module
     ) -> "Identity":
-        """The identity of a run that is about to begin."""
+        """The identity of a run that is about to start."""
         config = encoder.processor.config
         parameters = dict(model.named_parameters())
         frozen = {name.replace(".", "/"): p for name, p in parameters.items() if not p.requires_grad}
@@ -80,15 +80,15 @@ class Identity:
         )
 
     def differences(self, before: "Identity", names: Sequence[str]) -> list[str]:
-        """What is no longer as it was, in words.
+        """What has changed since, in words.
 
         Args:
-            before: of the checkpoint.
-            names: of the streams as they are now.
+            before: the checkpoint's identity.
+            names: present names of the streams.
         """
         found = []
         if len(before.streams) != len(self.streams):
-            found.append(f"data.streams are {len(self.streams)}, not {len(before.streams)}")
+            found.append(f"data.streams has {len(self.streams)} streams, not {len(before.streams)}")
         else:
             changed = [name for name, old, new in zip(names, before.streams, self.streams) if old != new]
             found += [f"the data of stream {name} have changed" for name in changed]
@@ -107,30 +107,30 @@ class Identity:
                 else "parameters are in another order"
             )
         elif self.frozen is not None and before.frozen is not None and before.frozen != self.frozen:
-            found.append("`start` gives other weights to what is not trained")
+            found.append("`start` gives other weights to frozen parameters")
         return found
 
 
 def check_identity(checkpoint: Path, ours: Identity, names: Sequence[str]) -> str | None:
-    """Refuse to go on from a checkpoint of a run that was another one.
+    """Refuse to resume from a checkpoint of another run.
 
     Args:
-        checkpoint: its folder.
+        checkpoint: the checkpoint's folder.
         ours: identity of the run as it is now.
-        names: of its streams.
+        names: names of its streams.
 
     Returns:
-        what could not be compared, for the user; None if all was.
+        a line for the user about what could not be compared; None if everything was compared.
 
     Raises:
-        TrainingError: something that may not change has changed.
+        TrainingError: something has changed that must not change.
         CheckpointError: the checkpoint's record is damaged.
     """
     stored = _stored(checkpoint).get("identity")
     if stored is None:
         return (
-            f"{checkpoint} was written by an older version: of data, labels and start only the order of samples can be "
-            "compared"
+            f"{checkpoint} was written by an older version: its order of samples can be compared, its data, labels and "
+            "start cannot"
         )
     try:
         before = Identity(**stored)
@@ -139,58 +139,57 @@ def check_identity(checkpoint: Path, ours: Identity, names: Sequence[str]) -> st
         raise _damaged(checkpoint, error) from error
     if differences:
         raise TrainingError(
-            f"{checkpoint} belongs to another run: {'; '.join(differences)}. Set that back, or begin a new run with "
+            f"{checkpoint} belongs to another run: {'; '.join(differences)}. Undo the change, or start a new run with "
             "another `out` and `start: {checkpoint: ...}`"
         )
     return None
 
 
 def check_order(checkpoint: Path, fingerprint: str) -> None:
-    """Refuse to go on from a checkpoint whose plan was another one.
+    """Refuse to resume from a checkpoint of another plan.
 
     Raises:
-        TrainingError: it was.
+        TrainingError: the plan is another one.
         CheckpointError: the checkpoint's record is damaged.
     """
     if _stored(checkpoint).get("fingerprint") != fingerprint:
         raise TrainingError(
-            f"{checkpoint} belongs to another order of samples: batch, amounts, seed, epochs, lengths or which parts "
-            "are trained have changed since. Set them back, or begin a new run with another `out` and `start: "
-            "{checkpoint: ...}`"
+            f"{checkpoint} belongs to another order of samples: batch, amounts, seed, epochs, lengths or the trained "
+            "parts have changed. Undo the change, or start a new run with another `out` and `start: {checkpoint: ...}`"
         )
 
 
 def check_finished(final: Path, recipe: Recipe) -> None:
-    """Refuse a finished run that was another one; settings that do not decide its weights may differ.
+    """Refuse a finished run of another recipe; settings that do not influence weights may differ.
 
     Raises:
-        TrainingError: it was.
+        TrainingError: the recipe is another one.
     """
     before = read_recipe(final)
     changed = changed_settings(before, recipe, only_of_the_weights=True)
     if changed:
-        what = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "") if before else "which cannot be read"
+        what = ", ".join(changed[:4]) + (", ..." if len(changed) > 4 else "") if before else "the file cannot be read"
         raise TrainingError(
             f"{final} was trained by another recipe, {final / RECIPE_NAME} ({what}); choose another `out`, or remove "
             f"{recipe.out} to train anew"
         )
 
 
-def told_of(checkpoint: Path, recipe: Recipe) -> list[str]:
-    """Lines about a run that goes on: from where, and what the recipe has otherwise than before."""
+def describe_resume(checkpoint: Path, recipe: Recipe) -> list[str]:
+    """Lines about a run that is resumed: its checkpoint, and the settings that have changed."""
     changed = changed_settings(read_recipe(checkpoint), recipe, only_of_the_weights=False)
-    return [f"going on from {checkpoint}", *(f"changed since {checkpoint.name}: {line}" for line in changed)]
+    return [f"resuming from {checkpoint}", *(f"changed since {checkpoint.name}: {line}" for line in changed)]
 
 
 def changed_settings(before: Mapping[str, Any], recipe: Recipe, *, only_of_the_weights: bool) -> list[str]:
-    """Settings that a recipe has otherwise than one that was written before: `key: old -> new`.
+    """Settings that differ between a written recipe and the present one, as `key: old -> new`.
 
     Args:
-        before: content of a written recipe.
-        recipe: as it is now.
-        only_of_the_weights: leave out settings that have no part in what the weights become.
+        before: content of the written recipe.
+        recipe: the present recipe.
+        only_of_the_weights: leave out settings that do not influence the trained weights.
     """
-    with suppress(ValidationError):  # an older version's may lack settings that have defaults, or have others
+    with suppress(ValidationError):  # an older version may have written other settings
         before = yaml.safe_load(recipe_text(Recipe.model_validate(before)))
     lines = []
     for key, (old, new) in _changes(before, yaml.safe_load(recipe_text(recipe))).items():
@@ -201,7 +200,7 @@ def changed_settings(before: Mapping[str, Any], recipe: Recipe, *, only_of_the_w
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe that was written beside weights; empty if there is none that can be read."""
+    """The recipe beside weights; empty if it is missing or unreadable."""
     try:
         content = read_yaml(folder / RECIPE_NAME)
     except ConfigError:
@@ -210,7 +209,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], place: str = "") -> dict[str, tuple[Any, Any]]:
-    """Old and new value of every key, dots between the levels, that is not the same; None for one that is not there."""
+    """Old and new value of every key that differs, with dots between the levels; None for a missing value."""
     changes: dict[str, tuple[Any, Any]] = {}
     for key in [*before, *(key for key in after if key not in before)]:
         old, new = before.get(key), after.get(key)
@@ -229,11 +228,11 @@ def _short(value: Any) -> str:
 def _stored(checkpoint: Path) -> dict[str, Any]:
     content = checkpoints.read_json(checkpoint / checkpoints.PLAN)
     if not isinstance(content, dict):
-        raise _damaged(checkpoint, "no mapping")
+        raise _damaged(checkpoint, "not a mapping")
     return content
 
 
 def _damaged(checkpoint: Path, reason: object) -> CheckpointError:
     return CheckpointError(
-        f"{checkpoint / checkpoints.PLAN} is damaged ({reason}); remove that checkpoint to go on without it"
+        f"{checkpoint / checkpoints.PLAN} is damaged ({reason}); remove that checkpoint to resume without it"
     )

@@ -1,7 +1,7 @@
-"""What a run does per second, and what it loses: collected between two log lines, over all processes.
+"""Throughput and losses of a run, collected over all processes between two log lines.
 
-Model FLOP utilisation counts useful operations (`hourllava.data.batches.cost`, nothing computed twice) against the
-GPU's dense bf16 rate as its maker gives it.
+Model FLOP utilisation is the share of the GPU's dense bf16 rate (from its data sheet) that useful operations reach.
+Useful operations are those of `hourllava.data.batches.cost`, without recomputation.
 """
 
 import time
@@ -20,14 +20,14 @@ PEAK_FLOPS_PER_SECOND = {
     "L40S": 362e12,
     "MI300X": 1307e12,
 }
-"""Dense bf16, by a part of the device's name."""
+"""Dense bf16 rate, by a part of the device's name."""
 
 
 class Meter:
-    """Counts of one process; `read` adds up those of all and starts anew.
+    """Counters of one process. `read` adds the counters of all processes and resets them.
 
     Args:
-        device: of the training.
+        device: the device of the training.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Meter:
         self.start()
 
     def start(self) -> None:
-        """Forget everything counted so far; the clock starts."""
+        """Reset the counters and the clock."""
         self._losses.zero_()
         self._targets.zero_()
         self._evidence.zero_()
@@ -47,32 +47,32 @@ class Meter:
         self._start = time.perf_counter()
 
     def waited(self, seconds: float) -> None:
-        """Time spent waiting for data."""
+        """Count time spent waiting for data."""
         self._waited_seconds += seconds
 
     def skip(self, seconds: float) -> None:
-        """Time that was spent on something else than training."""
+        """Leave out time spent on something other than training."""
         self._start += seconds
 
     def trained(self, samples: int, tokens: int, views: int, flops: float) -> None:
-        """A micro-batch went through."""
+        """Count a micro-batch."""
         self._samples += samples
         self._tokens += tokens
         self._views += views
         self._flops += flops
 
     def lost(self, losses_N: Tensor, is_target_N: Tensor, modality_N: Tensor) -> None:
-        """Losses of a micro-batch's positions, which of them are supervised, and what their samples look at."""
+        """Count the loss of each position of a micro-batch, by its sample's modality."""
         self._losses.index_add_(0, modality_N, losses_N.double())
         self._targets.index_add_(0, modality_N, is_target_N.double())
 
     def looked(self, shares_R: Tensor) -> None:
-        """Shares of attention that fell on the evidence of a micro-batch's samples."""
+        """Count the share of attention on the evidence spans, for each sample of a micro-batch."""
         self._evidence[0] += shares_R.double().sum()
         self._evidence[1] += len(shares_R)
 
     def read(self) -> dict[str, float]:
-        """Figures since the last reading: rates of all processes together, shares of their time; then starts anew."""
+        """Figures of all processes together since the last reading; resets the counters."""
         seconds = time.perf_counter() - self._start
         counts = torch.tensor(
             [self._samples, self._tokens, self._views, self._flops, self._waited_seconds, 1.0], dtype=torch.float64
@@ -102,5 +102,5 @@ class Meter:
 
 
 def peak_flops_per_second(device_name: str) -> float | None:
-    """Dense bf16 operations a second of a GPU; None if it is not in the table."""
+    """Dense bf16 operations per second of a GPU; None if it is not in the table."""
     return next((rate for name, rate in PEAK_FLOPS_PER_SECOND.items() if name in device_name), None)

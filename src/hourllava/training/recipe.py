@@ -1,13 +1,13 @@
-"""Recipes: everything that defines a training run, as validated YAML.
+"""Recipes: the complete definition of a training run, as validated YAML.
 
     # my-run.yaml
-    base: recipes/hourllava-3b/s3.yaml       # one or several, later ones win; relative to this file, or shipped
+    base: recipes/hourllava-3b/s3.yaml       # one path or a list, relative to this file, or shipped; the last wins
     out: runs/mine
     start: {checkpoint: runs/hourllava-3b-s2/final}
     data: {streams: [{folder: shards/mine}], media: videos}
 
-`load_recipe` merges the bases, then the file, then `--set` values: mappings key by key, anything else is replaced.
-Learning rates are replaced as a whole: patterns of a base that is about another set of parts would be errors here.
+`load_recipe` merges the bases, then the file, then the `--set` values. Mappings are merged key by key; other values are
+replaced. `learning_rates` are replaced as a whole, because a base's patterns may match no parameter of this run.
 """
 
 import difflib
@@ -27,15 +27,23 @@ from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 from hourllava.training.recipe_yaml import parse_yaml, read_yaml
+from hourllava.video.reader import usable_cores
 
 SHIPPED = "recipes"
 RECIPE_NAME = "recipe.yaml"
-"""Of the whole recipe, with bases and defaults, beside what was trained by it."""
+"""File beside trained weights: the whole recipe, with bases and defaults."""
 
 REPLACED_AS_A_WHOLE = frozenset({"learning_rates"})
 
+MAX_DEFAULT_WORKERS = 4
+
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 LabelWeights = Literal["tokens", "square", "answers"]
+
+
+def _default_workers() -> int:
+    """Loader processes: `MAX_DEFAULT_WORKERS`, or the number of usable cores if that is smaller."""
+    return min(MAX_DEFAULT_WORKERS, usable_cores())
 
 
 class _Section(BaseModel):
@@ -43,66 +51,70 @@ class _Section(BaseModel):
 
 
 class Start(_Section):
-    """Where the weights come from: a checkpoint, or a preset's configuration with random weights.
+    """Where the weights come from: a checkpoint, or random weights of a preset's configuration.
 
-    Checkpoints are folders, names on the hub, or "nano", the model in the package.
+    A checkpoint is a folder, a name on the hub, or "nano", the model in the package.
     """
 
     checkpoint: str | None = None
-    fresh_memaug: bool = False  # of a checkpoint: its MemAug is left aside, a new one begins
+    fresh_memaug: bool = False  # start with a random MemAug in place of the checkpoint's
     preset: str | None = None  # name of a shipped configuration
-    tokenizer: str | None = None  # of a preset: a folder, or a name on the hub; "nano" for the shipped one
-    decoder: str | None = None  # of a preset: checkpoint of a language model in place of random weights
-    vision_tower: str | None = None  # of a preset: checkpoint of a vision tower in place of random weights
-    model: dict[str, Any] = {}  # configuration fields to change, such as {forgetting: {temporal: keyframe}}
+    tokenizer: str | None = None  # for a preset: a folder, a name on the hub, or "nano"
+    decoder: str | None = None  # for a preset: checkpoint of a language model, in place of random weights
+    vision_tower: str | None = None  # for a preset: checkpoint of a vision tower, in place of random weights
+    model: dict[
+        str, Any
+    ] = {}  # changed fields of the model's configuration, such as {forgetting: {temporal: keyframe}}
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "Start":
         if (self.checkpoint is None) == (self.preset is None):
             raise ValueError("give a checkpoint or a preset, one of the two")
         if (self.preset is None) != (self.tokenizer is None):
-            raise ValueError("a preset needs a tokenizer, and a checkpoint has its own")
+            raise ValueError("a preset needs a tokenizer; a checkpoint has its own")
         if self.preset is None and (self.decoder is not None or self.vision_tower is not None):
-            raise ValueError("a decoder and a vision_tower go with a preset, and a checkpoint has its own")
+            raise ValueError("a decoder and a vision_tower go with a preset; a checkpoint has its own")
         if self.preset is not None and self.fresh_memaug:
-            raise ValueError("fresh_memaug goes with a checkpoint; a preset's is fresh anyway")
+            raise ValueError("fresh_memaug goes with a checkpoint; the MemAug of a preset is always random")
         return self
 
 
 class StreamRecipe(_Section):
-    """One folder of shards, and how much of it an epoch takes: all of it unless one of the three is given."""
+    """One folder of shards, and how much of it an epoch takes: all, unless one of the three amounts is given."""
 
     folder: str
-    name: str | None = None  # the folder's name
-    proportion: float | None = Field(default=None, ge=0)
-    repeat: float | None = Field(default=None, ge=0)
-    choose: int | None = Field(default=None, ge=0)
+    name: str | None = None  # for messages; by default the folder's name
+    proportion: float | None = Field(default=None, ge=0)  # weight among the streams
+    repeat: float | None = Field(default=None, ge=0)  # times an epoch takes the stream
+    choose: int | None = Field(default=None, ge=0)  # samples an epoch takes
 
 
 class DataRecipe(_Section):
-    """What is read, and how a record becomes samples."""
+    """The data, and how a record becomes samples."""
 
     streams: list[StreamRecipe] = Field(min_length=1)
-    media: Path = Path()  # the shards' paths of videos and features are relative to it
+    media: Path = Path()  # folder of the videos and features that the shards name
     batching: Batching = "mixed"
-    questions: Questions = "conversation"  # of one record: turns of one sample, or samples that share a memory
+    questions: Questions = "conversation"  # questions of a record: turns of one sample, or samples sharing a memory
     labels: LabelPolicy = "answers"
-    label_weights: LabelWeights = "tokens"  # what counts alike: tokens or answers; square: between, 1 / sqrt(length)
-    answer_noise: float = Field(default=0, ge=0, le=1)  # share of the answers' tokens taken from other answers
-    grounding_weight: float = Field(default=0, ge=0)  # of looking where records say the answer is, against a token
-    workers: int = Field(default=4, ge=0)  # loader processes of each rank
-    prefetch: Positive = 2  # micro-batches each of them is ahead
-    max_failed_share: float = Field(default=0.01, ge=0, le=1)  # of few samples, see docs/batching.md
-    any_encoder: bool = False  # take features whatever vision tower made them, and also while the tower is trained
+    label_weights: LabelWeights = "tokens"  # equal weight for tokens or answers; square: 1 / sqrt(length) a token
+    answer_noise: float = Field(default=0, ge=0, le=1)  # share of answer tokens replaced by those of other answers
+    grounding_weight: float = Field(default=0, ge=0)  # weight of the evidence loss, a token's is 1
+    workers: int = Field(default_factory=_default_workers, ge=0)  # loader processes of each rank
+    prefetch: Positive = 2  # micro-batches that each loader process reads ahead
+    max_failed_share: float = Field(
+        default=0.01, ge=0, le=1
+    )  # more unreadable samples end the run, see docs/batching.md
+    any_encoder: bool = False  # accept features of any vision tower, also while the tower is trained
 
 
 class BatchRecipe(_Section):
     """The size of a step, see docs/batching.md."""
 
-    token_budget: Positive = 32768  # of a micro-batch
-    samples: float | None = Field(default=None, gt=0)  # of a step on average
-    tokens: float | None = Field(default=None, gt=0)  # of a step on average
-    multiple_of: Positive = 8  # micro-batches a step: most ranks that will ever train this run
+    token_budget: Positive = 32768  # most tokens of a micro-batch
+    samples: float | None = Field(default=None, gt=0)  # mean samples of a step
+    tokens: float | None = Field(default=None, gt=0)  # mean tokens of a step
+    multiple_of: Positive = 8  # micro-batches of a step are a multiple of this: the most ranks of this run
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "BatchRecipe":
@@ -115,9 +127,9 @@ class ScheduleRecipe(_Section):
     """The learning rate over time."""
 
     kind: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: float = Field(default=0.03, ge=0, le=1)  # share of all steps
+    warmup: float = Field(default=0.03, ge=0, le=1)  # share of the steps
     epochs: Positive = 1
-    max_steps: Positive | None = None  # ends the run, and the schedule, before the epochs do
+    max_steps: Positive | None = None  # ends run and schedule before the epochs do
 
 
 class OptimizerRecipe(_Section):
@@ -125,14 +137,16 @@ class OptimizerRecipe(_Section):
 
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)  # of matrices; norms, biases and single vectors have none
+    weight_decay: float = Field(default=0.0, ge=0)  # for matrices only, not for norms, biases and other vectors
     max_grad_norm: float = Field(default=1.0, ge=0)  # 0: no clipping
 
 
 class LoraRecipe(_Section):
-    """Low-rank adapters instead of the weights they sit on; merged into the weights of every checkpoint."""
+    """Low-rank adapters, trained in place of the weights of their layers and merged into every checkpoint."""
 
-    targets: str = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"  # regular expression of linear layers
+    targets: str = (
+        r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"  # regular expression for names of linear layers
+    )
     rank: Positive = 16
     alpha: float = Field(default=32.0, gt=0)
 
@@ -142,36 +156,36 @@ class LoraRecipe(_Section):
         try:
             re.compile(targets)
         except re.error as error:
-            raise ValueError(f"it is no regular expression ({error})") from error
+            raise ValueError(f"it is not a regular expression ({error})") from error
         return targets
 
 
 class ParallelRecipe(_Section):
-    """Several processes: `fsdp` shards weights, gradients and optimizer (FSDP2), `ddp` copies them."""
+    """How several processes train: `fsdp` (FSDP2) shards weights, gradients and optimizer, `ddp` copies them."""
 
     kind: Literal["fsdp", "ddp"] = "fsdp"
 
 
 class CheckpointRecipe(_Section):
-    """When the run's state is kept."""
+    """When checkpoints are written, and how many are kept."""
 
     every_steps: Positive = 500
     keep: Positive = 2
 
 
 class LogRecipe(_Section):
-    """What is told to whom."""
+    """How often figures are logged, and where."""
 
     every_steps: Positive = 10
     to: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
 
 
 class ValidationRecipe(_Section):
-    """Held-out data during training: loss over all of it, answers to its first few records."""
+    """Held-out data: its loss during training, and answers to its first records."""
 
     streams: list[StreamRecipe] = Field(min_length=1)
     every_steps: Positive = 500
-    micro_batches: Positive = 32  # at most
+    micro_batches: Positive = 32  # most micro-batches of a measurement
     answers: int = Field(default=4, ge=0)
     max_new_tokens: Positive = 64
 
@@ -183,13 +197,13 @@ class Recipe(_Section):
     start: Start
     data: DataRecipe
     batch: BatchRecipe
-    learning_rates: dict[str, Annotated[float, Field(ge=0)]]  # parameter name pattern -> rate; the last that fits
+    learning_rates: dict[str, Annotated[float, Field(ge=0)]]  # name pattern -> rate; the last match decides
     schedule: ScheduleRecipe = ScheduleRecipe()
     optimizer: OptimizerRecipe = OptimizerRecipe()
     lora: LoraRecipe | None = None
-    precision: Literal["bf16", "fp32"] = "bf16"  # of the computation; weights and optimizer are fp32
-    activations: Checkpointing = "selective"  # which are kept for the backward pass
-    compile: bool = False  # layers by torch.compile, see `hourllava.training.compilation`
+    precision: Literal["bf16", "fp32"] = "bf16"  # the computation's; weights and optimizer are always fp32
+    activations: Checkpointing = "selective"  # what is kept for the backward pass
+    compile: bool = False  # torch.compile the layers, see `hourllava.training.compilation`
     parallel: ParallelRecipe = ParallelRecipe()
     checkpoints: CheckpointRecipe = CheckpointRecipe()
     log: LogRecipe = LogRecipe()
@@ -197,7 +211,7 @@ class Recipe(_Section):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
 
     @model_validator(mode="after")
-    def _compiled_layers_keep_all(self) -> "Recipe":
+    def _compiled_layers_recompute_nothing(self) -> "Recipe":
         if self.compile and self.activations != "none":
             raise ValueError(f"compile needs activations: none, not {self.activations}")
         return self
@@ -207,11 +221,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with its bases.
 
     Args:
-        path: of a file, or of a shipped one: `recipes/hourllava-3b/s3.yaml`.
-        overrides: `key=value` with dots for nesting, the value as YAML: `batch.samples=64`.
+        path: a file, or a shipped recipe such as `recipes/hourllava-3b/s3.yaml`.
+        overrides: changed settings as `key=value`, with dots for nesting and the value in YAML: `batch.samples=64`.
 
     Raises:
-        ConfigError: a file is missing or no YAML, a key is unknown or missing, or a value is not allowed.
+        ConfigError: a file is missing or is not YAML, a key is unknown or missing, or a value is not allowed.
     """
     content = _merged(_find(Path(path), Path()), ())
     for override in overrides:
@@ -229,24 +243,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe with all its bases and defaults, as YAML."""
+    """The whole recipe, with bases and defaults, as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False)
 
 
 def shipped_recipes() -> list[str]:
-    """Paths of the recipes that come with the library, without those that are only bases (`_*.yaml`)."""
+    """Paths of the recipes in the library, without mere bases (`_*.yaml`)."""
     folder = Path(str(resources.files("hourllava"))) / SHIPPED
     return sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("[!_]*.yaml"))
 
 
 def _find(path: Path, beside: Path) -> Path:
-    """A recipe beside another one, in the working directory, or shipped."""
+    """The file of a recipe: beside another recipe, in the working directory, or shipped."""
     library = Path(str(resources.files("hourllava")))
     for candidate in (beside / path, path, library / path):
         try:
             if candidate.is_file():
                 return candidate
-        except OSError as error:  # a name that no file system takes
+        except OSError as error:  # no file system takes such a name
             raise ConfigError(f"{str(path)[:80]!r} cannot be looked up ({error.strerror})") from error
     shipped = shipped_recipes()
     close = difflib.get_close_matches(path.as_posix(), shipped, n=1)
@@ -255,9 +269,9 @@ def _find(path: Path, beside: Path) -> Path:
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """A file's content over that of its bases."""
+    """The content of a file, merged over its bases."""
     if path.resolve() in above:
-        raise ConfigError(f"{path} is its own base; a recipe's bases may not lead back to it")
+        raise ConfigError(f"{path} is its own base; remove the ring of bases")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(content).__name__}")
@@ -276,14 +290,14 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _describe(error: ValidationError) -> str:
-    """All problems on one line, with the keys that are known where one is not."""
+    """All problems on one line, with the known keys where a key is unknown."""
     parts = []
     for problem in error.errors():
         place = ".".join(map(str, problem["loc"])) or "the recipe"
         if problem["type"] == "extra_forbidden":
             section = _section(problem["loc"][:-1])
             known = f"; known are {', '.join(section.model_fields)}" if section else ""
-            parts.append(f"{place} is no setting{known}")
+            parts.append(f"{place} is not a setting{known}")
         elif problem["type"] == "missing":
             parts.append(f"{place} is missing")
         else:
@@ -292,7 +306,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _section(place: Sequence[str | int]) -> type[BaseModel] | None:
-    """The class of a section by its keys."""
+    """The class of the section at a place."""
     section: type[BaseModel] = Recipe
     for key in place:
         if isinstance(key, int):

@@ -1,32 +1,29 @@
 """From a recipe to a trained model: what `hourllava train` does.
 
     OUT/recipe.yaml      the recipe with all bases and defaults
-    OUT/lengths/         lengths that had to be measured
-    OUT/failures/        samples that were left out, see docs/batching.md
+    OUT/lengths/         measured sample lengths
+    OUT/failures/        skipped samples, see docs/batching.md
     OUT/logs/            TensorBoard
     OUT/checkpoint-N/    see `hourllava.training.checkpoints`
     OUT/final/           the trained model
 
-On GPUs, one or many, and on several CPUs a run is sharded by FSDP2 unless its recipe asks for DDP: weights, gradients
-and optimizer are fp32, the computation is bf16 without autocast. The units are the decoder's layers, embeddings and
-head; everything else is one unit, because a batch of text on one process uses neither vision tower nor MemAug while
-another process does, and units must be gathered together.
+FSDP2 shards a run on GPUs, one or many, and on several CPU processes, unless the recipe asks for DDP. Weights,
+gradients and optimizer are fp32; the computation is bf16 without autocast. Each decoder layer is an FSDP unit, so are
+embeddings and head. Everything else is one unit: all processes must gather a unit together, but a process with a batch
+of text runs neither the vision tower nor MemAug.
 """
 
 import atexit
 import dataclasses
 import importlib.util
 import os
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import PartialState
 from torch.distributed import DistError
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import TrainingArguments
@@ -44,10 +41,7 @@ from hourllava.training.adapters import add_adapters
 from hourllava.training.checkpoints import (
     FINAL,
     checkpoints,
-    from_main,
     how_to_go_on,
-    is_main,
-    make_patient_group,
     read_lengths,
 )
 from hourllava.training.compilation import compile_layers
@@ -61,8 +55,9 @@ from hourllava.training.corpus import (
     open_streams,
 )
 from hourllava.training.groups import Group, freeze_and_group
-from hourllava.training.identity import Identity, check_finished, check_identity, check_order, told_of
-from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, recipe_text
+from hourllava.training.identity import Identity, check_finished, check_identity, check_order, describe_resume
+from hourllava.training.ranks import from_main, is_main, join_processes, leave_processes, num_processes
+from hourllava.training.recipe import RECIPE_NAME, BatchRecipe, DataRecipe, Recipe, ValidationRecipe, recipe_text
 from hourllava.training.start import load_start
 from hourllava.training.tally import describe_skipped
 from hourllava.training.trainer import HourLlavaTrainer
@@ -71,16 +66,16 @@ from hourllava.training.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything of a run but the trainer.
+    """Everything that the trainer of a run needs.
 
     Attributes:
-        recipe: of the run.
-        model: with `requires_grad` set.
-        groups: of its parameters.
-        corpus: what is trained on.
-        identity: what must stay the same while the run goes on.
-        validation: what is held out, if anything.
-        checkpoint: that the run goes on from, if it was begun before.
+        recipe: the run's recipe.
+        model: the model, with `requires_grad` set.
+        groups: its parameters by learning rate.
+        corpus: the training data.
+        identity: what must not change when the run is resumed.
+        validation: the held-out data, if the recipe has any.
+        checkpoint: the newest checkpoint, if there is one.
     """
 
     recipe: Recipe
@@ -93,21 +88,22 @@ class Prepared:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the run."""
+        """Number of steps of the run."""
         return min(self.corpus.plan.num_steps, self.recipe.schedule.max_steps or self.corpus.plan.num_steps)
 
 
 def train(recipe: Recipe) -> Path:
-    """Train by a recipe, from its newest checkpoint if it was begun before.
+    """Train by a recipe, from the newest checkpoint if there is one.
 
     Returns:
-        the folder of the trained model.
+        folder of the trained model.
 
     Raises:
         ConfigError: the recipe contradicts the model, the data, or the number of processes.
-        CheckpointError, DataError: weights or shards are missing or damaged; too many samples cannot be read; a
-            checkpoint cannot be written; another process trains in the same folder.
-        TrainingError: a gradient is not finite, there is nothing to learn from, or the run belongs to other data.
+        CheckpointError, DataError: weights or shards are missing or damaged, too many samples cannot be read, a
+            checkpoint cannot be written, or another process trains in the same folder.
+        TrainingError: a gradient is not finite, there is nothing to learn from, or the checkpoint belongs to another
+            run.
     """
     final = recipe.out / FINAL
     if final.is_dir():
@@ -119,10 +115,12 @@ def train(recipe: Recipe) -> Path:
             with _logs_in(recipe.out / "logs"):
                 trained = _train(recipe)
         except RuntimeError as error:
-            if not isinstance(error, DistError) and "by peer" not in str(error):  # gloo's errors have no class
+            if not isinstance(error, DistError) and "by peer" not in str(
+                error
+            ):  # gloo's errors have no class of their own
                 raise
-            raise TrainingError(f"another process of this run has ended; {how_to_go_on(recipe.out)}") from error
-    atexit.register(leave_processes)  # not after a failure: to leave may wait for processes that are gone
+            raise TrainingError(f"another process of this run has failed; {how_to_go_on(recipe.out)}") from error
+    atexit.register(leave_processes)  # not after a failure: leaving may wait for processes that are gone
     return trained
 
 
@@ -141,7 +139,7 @@ def _train(recipe: Recipe) -> Path:
     if prepared.checkpoint is not None:
         trainer.begin_at(prepared.checkpoint)
     if trainer.is_world_process_zero():
-        begun = [] if prepared.checkpoint is None else told_of(prepared.checkpoint, recipe)
+        begun = [] if prepared.checkpoint is None else describe_resume(prepared.checkpoint, recipe)
         for line in (*begun, *batch_warnings(recipe.batch, prepared.corpus)):
             print(line, file=sys.stderr, flush=True)
         _write_recipe(recipe)
@@ -165,7 +163,7 @@ def _write_recipe(recipe: Recipe) -> None:
 
 @contextmanager
 def _logs_in(folder: Path) -> Iterator[None]:
-    """Tell TensorBoard's callback where to write, unless the user has; the next run of this process has its own."""
+    """Set TensorBoard's folder for this run, unless the user has set one."""
     name = "TENSORBOARD_LOGGING_DIR"
     if name in os.environ:
         yield
@@ -179,7 +177,7 @@ def _logs_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Hold the run's folder against another start of it; the first process does so for all of them."""
+    """Lock the run's folder against a second start. The first process does so for all processes."""
     if os.environ.get("RANK", "0") != "0":
         yield
         return
@@ -192,11 +190,11 @@ def _alone_in(out: Path) -> Iterator[None]:
 
 
 def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
-    """Model, parameter groups, data and plan of a recipe; of a run that was begun, as its newest checkpoint has them.
+    """Model, parameter groups, data and plan of a recipe; of a run that has a checkpoint, as the checkpoint needs them.
 
     Args:
-        recipe: of the run.
-        meta: do not load or make weights; what a dry run needs.
+        recipe: the run's recipe.
+        meta: neither load nor make weights, as in a dry run.
 
     Raises:
         as `train`.
@@ -206,6 +204,28 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
             raise ConfigError(f"log.to names {logger}, which is not installed; pip install {logger}, or set log.to=[]")
     torch.manual_seed(recipe.seed)
     model, processor = load_start(recipe.start, meta=meta)
+    groups = _add_adapters_and_freeze(model, recipe)
+    features_of = None if meta else encoder_identity(model.model)
+
+    streams = open_streams(recipe.data)
+    encoder = _row_encoder(recipe.data, processor, features_of)
+    identity = Identity.of(streams, encoder, recipe.lora, model)
+    newest = next(reversed(checkpoints(recipe.out)), None)
+    known_lengths = None if newest is None else _lengths_of(newest, identity, streams)
+
+    checkpoint_activations(model, recipe.activations)
+    if recipe.compile:
+        compile_layers(model)
+    parts, schedule = trained_parts(model), recipe.schedule
+    corpus = _corpus(recipe, recipe.data, recipe.batch, streams, encoder, parts, cache="train", known=known_lengths,
+                     epochs=schedule.epochs, max_steps=schedule.max_steps)  # fmt: skip
+    if newest is not None:
+        check_order(newest, corpus.plan.fingerprint())
+    validation = None if recipe.validation is None else _validation(recipe, recipe.validation, encoder, parts)
+    return Prepared(recipe, model, groups, corpus, identity, validation, newest)
+
+
+def _add_adapters_and_freeze(model: HourLlavaForConditionalGeneration, recipe: Recipe) -> list[Group]:
     if recipe.lora is not None:
         add_adapters(model, recipe.lora)
     groups = freeze_and_group(model, recipe.learning_rates)
@@ -213,60 +233,45 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
         raise ConfigError(
             'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
         )
-    features_of = None if meta else encoder_identity(model.model)
+    return groups
 
-    streams = open_streams(recipe.data)
-    encoder = _row_encoder(recipe.data, processor, features_of)
-    identity = Identity.of(streams, encoder, recipe.lora, model)
-    found = checkpoints(recipe.out)
-    frozen_lengths = None
-    if found:
-        unknown = check_identity(found[-1], identity, [stream.name for stream in streams])
-        if unknown and is_main():
-            print(unknown, file=sys.stderr, flush=True)
-        frozen_lengths = read_lengths(found[-1])
 
-    checkpoint_activations(model, recipe.activations)
-    if recipe.compile:
-        compile_layers(model)
-    parts = trained_parts(model)
+def _lengths_of(checkpoint: Path, identity: Identity, streams: list[OpenStream]) -> list[Lengths] | None:
+    """Sample lengths of a checkpoint that belongs to this run; None if an older version wrote it."""
+    unknown = check_identity(checkpoint, identity, [stream.name for stream in streams])
+    if unknown and is_main():
+        print(unknown, file=sys.stderr, flush=True)
+    return read_lengths(checkpoint)
 
-    def corpus_of(
-        data: DataRecipe,
-        batch: BatchRecipe,
-        streams: list[OpenStream],
-        encoder: RowEncoder,
-        known: list[Lengths] | None,
-        cache: str,
-        **amounts: Any,
-    ) -> Corpus:
-        check_features(data, streams, features_of, tower_is_trained=parts.vision_tower)
-        lengths = known or from_main(lambda: measure_streams(data, streams, encoder, recipe.out / "lengths" / cache))
-        return build_corpus(data, batch, streams, lengths, encoder, trained=parts, seed=recipe.seed, **amounts)
 
-    schedule = recipe.schedule
-    corpus = corpus_of(
-        recipe.data,
-        recipe.batch,
-        streams,
-        encoder,
-        frozen_lengths,
-        "train",
-        epochs=schedule.epochs,
-        max_steps=schedule.max_steps,
-    )
-    if found:
-        check_order(found[-1], corpus.plan.fingerprint())
-    validation = None
-    if recipe.validation is not None:
-        changes = {"streams": recipe.validation.streams, "answer_noise": 0.0, "max_failed_share": 1.0}
-        data = recipe.data.model_copy(update=changes)
-        budget, processes = recipe.batch.token_budget, num_processes()
-        batch = BatchRecipe(token_budget=budget, tokens=budget * processes, multiple_of=processes)
-        encoder = _row_encoder(data, processor, features_of)
-        held_out = corpus_of(data, batch, open_streams(data), encoder, None, "validation", epochs=1)
-        validation = Validation(recipe.validation, held_out, recipe.out / "failures" / "validation")
-    return Prepared(recipe, model, groups, corpus, identity, validation, found[-1] if found else None)
+def _corpus(
+    recipe: Recipe,
+    data: DataRecipe,
+    batch: BatchRecipe,
+    streams: list[OpenStream],
+    encoder: RowEncoder,
+    parts: TrainedParts,
+    *,
+    cache: str,
+    known: list[Lengths] | None = None,
+    **amounts: Any,
+) -> Corpus:
+    """The corpus of open streams, whose lengths are measured into `OUT/lengths/<cache>` unless they are known."""
+    check_features(data, streams, encoder.encoder, tower_is_trained=parts.vision_tower)
+    lengths = known or from_main(lambda: measure_streams(data, streams, encoder, recipe.out / "lengths" / cache))
+    return build_corpus(data, batch, streams, lengths, encoder, trained=parts, seed=recipe.seed, **amounts)
+
+
+def _validation(
+    recipe: Recipe, settings: ValidationRecipe, training_encoder: RowEncoder, parts: TrainedParts
+) -> Validation:
+    changes = {"streams": settings.streams, "answer_noise": 0.0, "max_failed_share": 1.0}
+    data = recipe.data.model_copy(update=changes)
+    budget, processes = recipe.batch.token_budget, num_processes()
+    batch = BatchRecipe(token_budget=budget, tokens=budget * processes, multiple_of=processes)
+    encoder = _row_encoder(data, training_encoder.processor, training_encoder.encoder)
+    held_out = _corpus(recipe, data, batch, open_streams(data), encoder, parts, cache="validation", epochs=1)
+    return Validation(settings, held_out, recipe.out / "failures" / "validation")
 
 
 def _row_encoder(data: DataRecipe, processor: HourLlavaProcessor, features_of: EncoderIdentity | None) -> RowEncoder:
@@ -280,7 +285,7 @@ def _row_encoder(data: DataRecipe, processor: HourLlavaProcessor, features_of: E
 
 
 def trained_parts(model: torch.nn.Module) -> TrainedParts:
-    """Which parts get gradients."""
+    """Which parts of the model get gradients."""
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
     def any_of(*prefixes: str) -> bool:
@@ -295,7 +300,7 @@ def trained_parts(model: torch.nn.Module) -> TrainedParts:
 
 
 def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
-    """A recipe as transformers' arguments."""
+    """The recipe as transformers' arguments."""
     plan = prepared.corpus.plan
     on_gpu = torch.cuda.is_available()
     sharded = _is_sharded(recipe)
@@ -321,7 +326,7 @@ def training_arguments(recipe: Recipe, prepared: Prepared) -> TrainingArguments:
         remove_unused_columns=False,
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # nothing in them ever changes
+        ddp_broadcast_buffers=False,  # buffers never change
         disable_tqdm=True,
         use_cpu=not on_gpu,
         fsdp=sharded,
@@ -347,38 +352,3 @@ def _fsdp_settings(model: HourLlavaForConditionalGeneration) -> dict[str, Any]:
         "state_dict_type": "SHARDED_STATE_DICT",
         "reshard_after_forward": True,
     }
-
-
-def num_processes() -> int:
-    """Processes of this run, as torchrun says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def join_processes() -> None:
-    """Start the process group that torchrun has told us of, or one of a single GPU: FSDP2 needs it.
-
-    It also keeps transformers from spreading one process over all GPUs that it sees.
-    """
-    on_gpu = torch.cuda.is_available()
-    if "WORLD_SIZE" not in os.environ and on_gpu:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update(alone)
-    PartialState(cpu=not on_gpu)
-    make_patient_group()
-    # The vision tower sees another number of frames in every batch, and cuDNN's attention makes a plan for each: 285 ms
-    # a step of nano instead of 123. `packed_attention` asks for it where a plan is worth its time.
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def leave_processes() -> None:
-    """End the process group, if there is one, before Python ends.
-
-    gloo's threads drop what they have finished only when they get Python's lock; one that asks for it while Python ends
-    aborts the process (pytorch#190489). The group alone does not wait for them: others hold it, too.
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        time.sleep(0.1)  # leaves the lock to them

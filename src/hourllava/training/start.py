@@ -1,4 +1,4 @@
-"""What training begins with: a checkpoint, or a preset with random weights or with another model's decoder and tower.
+"""The model that training starts from: a checkpoint, or a preset with random weights or another model's parts.
 
 start: {checkpoint: jylins/hourllava-qwen25-3b-s3}
 start:
@@ -27,21 +27,25 @@ from hourllava.training.recipe import Start
 
 DECODER_NAMES = (("model.language_model.", "model."), ("lm_head.", "lm_head."))
 VISION_TOWER_NAMES = (("model.vision_tower.", "vision_model."),)
-"""(our prefix, prefix in a checkpoint of that part alone)"""
+"""(prefix in our model, prefix in a checkpoint of that part alone)"""
+
+UNUSED_ID = -200
+"""Suggested id for visual tokens where the tokenizer has a word for every row of the vocabulary; LLaVA's choice."""
 
 logger = logging.getLogger(__name__)
 
 
 def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditionalGeneration, HourLlavaProcessor]:
-    """The model that training begins with, in fp32 on the CPU, and its processor.
+    """The model that training starts from, in fp32 on the CPU, and its processor.
 
     Args:
-        start: of the recipe.
+        start: the `start` section of the recipe.
         meta: neither load nor make weights.
 
     Raises:
-        CheckpointError: no checkpoint there, or its weights do not fit its configuration with the recipe's changes.
-        ConfigError: no such preset, a change that is not allowed, or a tokenizer without the ChatML tokens.
+        CheckpointError: the checkpoint is missing, or its weights do not fit its configuration with the recipe's
+            changes.
+        ConfigError: there is no such preset, a change is not allowed, or the tokenizer does not fit the model.
     """
     if start.checkpoint is not None:
         stored = HourLlavaProcessor.from_pretrained(start.checkpoint)
@@ -75,7 +79,7 @@ def load_start(start: Start, *, meta: bool = False) -> tuple[HourLlavaForConditi
 def _changed(
     fields: Mapping[str, Any], changes: Mapping[str, Any], make: Callable[[], HourLlavaConfig]
 ) -> HourLlavaConfig:
-    """The configuration with a recipe's changes; transformers' classes would take a misspelt field for a new one."""
+    """The configuration with a recipe's changes. transformers' classes accept misspelt fields, so names are checked."""
     for place, known, given in (
         ("start.model", fields, changes),
         ("start.model.text_config", fields["text_config"], changes.get("text_config", {})),
@@ -95,7 +99,7 @@ def _load_tokenizer(name: str) -> Any:
         return nano_tokenizer()
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:  # transformers' reasons take several lines
+    except (OSError, ValueError) as error:  # transformers' reasons have several lines
         raise CheckpointError(
             f"there is no tokenizer in {name!r}, neither as a folder nor on the hub ({type(error).__name__}); check "
             "start.tokenizer, or the network"
@@ -103,18 +107,23 @@ def _load_tokenizer(name: str) -> Any:
 
 
 def _check_tokenizer(processor: HourLlavaProcessor) -> None:
+    """Refuse a tokenizer without ChatML's tokens, or with a word for the id that stands for visual tokens.
+
+    A prompt with that word is refused, so each training record with it would be skipped. The id is never embedded: it
+    needs no row of the vocabulary, only a number that is not a word's.
+    """
     for token in (START, END):
         special_token_id(processor.tokenizer, token)
-    rows = processor.config.text_config.vocab_size
-    if len(processor.tokenizer) > rows - 1:  # the last row stands for visual tokens
+    visual_id = processor.config.visual_token_id
+    if visual_id in processor.tokenizer.get_vocab().values():
         raise ConfigError(
-            f"the tokenizer has {len(processor.tokenizer)} tokens but the decoder's vocabulary only {rows} rows, one "
-            "of them for visual tokens; they belong to different models"
+            f"the tokenizer has a word for id {visual_id}, which stands for visual tokens; set "
+            f"start.model.visual_token_id to the id of no word, such as {UNUSED_ID}"
         )
 
 
 def _load_part(model: HourLlavaForConditionalGeneration, name: str, prefixes: tuple[tuple[str, str], ...]) -> None:
-    """Put a part's own checkpoint into the model; what the part has beyond that, such as a text tower, is left out."""
+    """Load a part from its own checkpoint. Other weights of that checkpoint, such as a text tower's, are not used."""
     folder = find_checkpoint(name)
     tensors = read_tensors(folder)
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()

@@ -1,4 +1,4 @@
-"""What a run has drawn, left out and learnt from so far, over all processes: nothing learnt is no success."""
+"""How many samples a run has drawn, skipped and learnt from, over all processes. A run that learns nothing fails."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from hourllava.data.batches.loader import NO_TARGET, Allowance, merge_ledgers, r
 from hourllava.errors import DataError, TrainingError
 
 _JUDGED_DRAWS = 256
-"""After so many draws, or an epoch, without anything to learn from there will be nothing."""
+"""A run fails after this many draws, or an epoch, without a supervised token."""
 
 
 @dataclasses.dataclass
 class Tally:
-    """Counts of all processes since the run began, also before it was stopped.
+    """Counts of all processes since the run's first start.
 
     Attributes:
-        drawn: samples of the plan.
-        failed: of them, could not be read.
-        untaught: of them, have no supervised token.
-        empty_steps: steps of which nothing was left; they change no weight.
-        learnt: weight of all supervised tokens, their number unless they are weighted.
+        drawn: draws from the plan.
+        failed: draws that could not be read.
+        untaught: draws without a supervised token.
+        empty_steps: steps without any sample; they change no weight.
+        learnt: total weight of the supervised tokens; their number unless they are weighted.
     """
 
     drawn: int = 0
@@ -32,18 +32,18 @@ class Tally:
 
     @classmethod
     def restored(cls, stored: Any) -> "Tally":
-        """From what a checkpoint has kept; of one that older versions wrote only that something was learnt."""
+        """The tally in a checkpoint. An older version kept none; then only `learnt` is above 0."""
         if not isinstance(stored, Mapping):
             return cls(learnt=1.0)
         return cls(**{name: stored[name] for name in (field.name for field in dataclasses.fields(cls))})
 
     @property
     def skipped(self) -> int:
-        """Draws that were left out."""
+        """Number of skipped draws."""
         return self.failed + self.untaught
 
     def add(self, drawn: float, failed: float, untaught: float, learnt: float) -> bool:
-        """Count a step; whether it teaches anything."""
+        """Count a step, and return whether it has anything to learn from."""
         self.drawn += round(drawn)
         self.failed += round(failed)
         self.untaught += round(untaught)
@@ -52,12 +52,12 @@ class Tally:
         return learnt > 0
 
     def check(self, allowance: Allowance, ledger_folder: Path, *, is_last_step: bool) -> None:
-        """End a run that learns nothing, or too little of what it is given; before weights are touched or written.
+        """End a run that learns nothing or skips too much, before its weights are changed or written.
 
         Args:
             allowance: how many samples may fail.
-            ledger_folder: where they are noted.
-            is_last_step: whether nothing is to come.
+            ledger_folder: folder of the ledgers.
+            is_last_step: whether this is the last step.
 
         Raises:
             DataError: more samples failed than are allowed.
@@ -66,7 +66,7 @@ class Tally:
         if self.learnt == 0 and (is_last_step or self.drawn >= min(allowance.samples_per_epoch, _JUDGED_DRAWS)):
             raise TrainingError(
                 f"there is nothing to learn from: of {self.drawn} samples {self.failed} could not be read and "
-                f"{self.untaught} have no supervised token{_first_of(ledger_folder)}. The weights were not touched"
+                f"{self.untaught} have no supervised token{_first_of(ledger_folder)}. The weights were not changed"
             )
         if self.failed > allowance.most(self.drawn):
             raise DataError(
@@ -76,9 +76,9 @@ class Tally:
 
 
 def describe_skipped(ledger_folder: Path) -> str | None:
-    """A line about what a run has left out, of all processes together; None if that is nothing.
+    """A line about the skipped samples of all processes; None if there are none.
 
-    What the processes have noted is merged into one file for it.
+    Merges the ledgers of all processes into one file.
     """
     if not any(ledger_folder.glob("failures.rank*.jsonl")):
         return None

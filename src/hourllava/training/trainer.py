@@ -1,15 +1,25 @@
-"""The trainer: transformers' `Trainer` on packed batches of a plan.
+"""The trainer: transformers' `Trainer` on the micro-batches of a plan.
 
-Of transformers' Trainer we keep the loop, clipping, schedules, accelerate's DDP and FSDP2, and the loggers. Ours are
+transformers gives us the loop, clipping, schedules, DDP and FSDP2 (through accelerate), and the loggers. We replace
 
-- the batches: each process reads its share of the plan; to resume at step k is to begin reading there;
-- the loss: a mean over the supervised tokens of the whole step, on however many processes;
+- the batches: each process reads its share of the plan; a run resumes at step k by reading from there;
+- the loss: the mean over the supervised tokens of the whole step, on any number of processes;
 - checkpoints: see `hourllava.training.checkpoints`;
-- guards: a step whose gradient is not finite ends the run before it touches the weights, and names its samples; so
-  does a run that learns nothing, see `hourllava.training.tally`;
-- the optimizer's settings: always the recipe's, whatever a checkpoint has kept.
+- the optimizer's settings: always the recipe's, not the checkpoint's;
 
-Methods that start with an underscore override transformers' own of that name, versions 5.17 to 5.23.
+and we add two guards: a gradient that is not finite ends the run before the weights change, and names the samples; so
+does a run that learns nothing, see `hourllava.training.tally`.
+
+Some of the overridden methods are not part of transformers' public interface. They exist in versions 5.17 to 5.23:
+
+- `create_accelerator_and_postprocess`: shards on several CPU processes, too;
+- `get_batch_samples`: counts the step's supervised tokens over all processes;
+- `_prepare_inputs`: moves our layouts to the device together with the tensors;
+- `_get_grad_norm`: the guards; the only place between backward pass and optimizer step that knows the norm;
+- `_save_checkpoint`: writes our checkpoint in place of transformers';
+- `_load_from_checkpoint`: does nothing, because weights are loaded together with the optimizer's state;
+- `_load_optimizer_and_scheduler`: loads weights and optimizer once FSDP2 has sharded them;
+- `_load_rng_state`: does nothing, because every random choice follows from its draw's seed.
 """
 
 import dataclasses
@@ -48,7 +58,7 @@ TRAINER_STATE = "trainer_state.json"
 
 
 class _StepsOfRecipe(TrainerCallback):
-    """How often is logged, measured and saved: as the recipe says, not as a checkpoint's trainer state remembers."""
+    """Logs, measures and saves as often as the recipe says, not as a checkpoint's trainer state remembers."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -60,13 +70,13 @@ class HourLlavaTrainer(Trainer):
     """Trains a model by a recipe.
 
     Args:
-        model: with `requires_grad` set by `freeze_and_group`.
-        arguments: made from the recipe, see `hourllava.training.run`.
-        recipe: of the run.
-        corpus: what is trained on.
-        groups: of the parameters.
-        identity: of the run.
-        validation: what is held out, if anything.
+        model: the model, with `requires_grad` set by `freeze_and_group`.
+        arguments: the recipe as transformers' arguments, see `hourllava.training.run`.
+        recipe: the run's recipe.
+        corpus: the training data.
+        groups: the parameters by learning rate.
+        identity: the run's identity.
+        validation: the held-out data, if there is any.
     """
 
     control: TrainerControl
@@ -90,33 +100,33 @@ class HourLlavaTrainer(Trainer):
         self.add_callback(_StepsOfRecipe())
         self.add_callback(ConsoleCallback(corpus.plan))
         self.meter = Meter(self.args.device)
-        self._plan_fingerprint = corpus.plan.fingerprint()  # once: it builds the plan's first epoch
+        self._plan_fingerprint = corpus.plan.fingerprint()  # computed once, because it builds the plan's first epoch
         self._first_step = 0
         self._step_losses: list[Tensor] = []
-        self._step_counts = torch.zeros(4)  # draws, failed, untaught, weight of targets; of all processes
+        self._step_counts = torch.zeros(4)  # draws, failed, untaught, target weight; over all processes
 
     def begin_at(self, checkpoint: Path) -> None:
-        """Begin where a checkpoint stopped that was found to be of this run."""
+        """Set the first step and the tally from a checkpoint of this run."""
         try:
             self.tally = Tally.restored(checkpoints.read_json(checkpoint / checkpoints.PLAN).get("tally"))
         except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{checkpoint / checkpoints.PLAN} is damaged ({error!r}); remove that checkpoint to go on without it"
+                f"{checkpoint / checkpoints.PLAN} is damaged ({error!r}); remove that checkpoint to resume without it"
             ) from error
         self._first_step = checkpoints.step_of(checkpoint)
 
     def resume_or_start(self, checkpoint: Path | None) -> None:
-        """Train to the end, from the checkpoint that `begin_at` was told of, if there is one."""
+        """Train to the end, from the checkpoint that was given to `begin_at`, if any."""
         if self._first_step >= self.args.max_steps:  # only the final model is missing
             self.tally.check(self.corpus.allowance, self.recipe.out / "failures", is_last_step=True)
             return
         self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     def create_accelerator_and_postprocess(self) -> None:
-        """As transformers does, but with FSDP2 on CPUs too, where accelerate copies the model without a word.
+        """As transformers does, but with FSDP2 on several CPU processes, where accelerate silently uses DDP.
 
-        It shards on several GPUs (and other accelerators) only, so several CPUs pass for them until it has looked; from
-        then on its state says FSDP. Device and process group are there before.
+        accelerate shards only on several GPUs. So its state says MULTI_GPU while it decides, and FSDP afterwards. The
+        device and the process group exist already.
         """
         state = PartialState()
         if self.args.fsdp and state.distributed_type == DistributedType.MULTI_CPU:
@@ -126,7 +136,7 @@ class HourLlavaTrainer(Trainer):
     # ---- batches
 
     def get_train_dataloader(self) -> PlannedLoader:
-        """This process's micro-batches from the first step on; transformers skips nothing."""
+        """This process's micro-batches from the first step on; transformers skips none of them."""
         return self.corpus.loader(
             self.recipe.out / "failures",
             rank=self.args.process_index,
@@ -137,7 +147,7 @@ class HourLlavaTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """A step's micro-batches, and the supervised tokens, or their weights, of all processes together."""
+        """A step's micro-batches, and the number of its supervised tokens (or their weight) over all processes."""
         start = time.perf_counter()
         batches = [next(epoch_iterator) for _ in range(num_batches)]
         self.meter.waited(time.perf_counter() - start)
@@ -170,8 +180,8 @@ class HourLlavaTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This micro-batch's share of the step's mean over tokens, times the processes over which gradients average."""
-        # Copied to the device before it has anything to do: each copy waits until it has done all.
+        """The micro-batch's part of the step's mean loss, times the number of processes that gradients average over."""
+        # Copy before the forward pass: a copy waits for all queued work of the device.
         modality_S = inputs.pop(MODALITIES_KEY)
         targets_L = next_token_targets(inputs["labels"]).flatten()
         lengths_S = torch.tensor(inputs["segments"].lengths, device=modality_S.device)
@@ -207,18 +217,18 @@ class HourLlavaTrainer(Trainer):
         return norm
 
     def _count_step(self, model: nn.Module) -> None:
-        """What the step has drawn; here, where the processes wait for each other and the device in any case."""
+        """Count the step's draws. Reading them waits for the device, as clipping does anyway."""
         step = self.state.global_step
         drawn, failed, untaught, weight = self._step_counts.tolist()
         teaches = self.tally.add(drawn, failed, untaught, weight)
         is_last_step = step + 1 >= self.args.max_steps
         self.tally.check(self.corpus.allowance, self.recipe.out / "failures", is_last_step=is_last_step)
         if not teaches:
-            # Without gradients the optimizer leaves weights alone, which decay and momentum would change otherwise.
+            # Without gradients the optimizer skips the weights; otherwise decay and momentum would change them.
             model.zero_grad(set_to_none=True)
             if self.is_world_process_zero():
-                told = f"step {step + 1}: nothing to learn from, {failed + untaught:.0f} of {drawn:.0f} samples skipped"
-                print(told, file=sys.stderr, flush=True)
+                line = f"step {step + 1}: nothing to learn from, {failed + untaught:.0f} of {drawn:.0f} samples skipped"
+                print(line, file=sys.stderr, flush=True)
 
     def _describe_bad_step(self, norm: float) -> str:
         step = self.state.global_step
@@ -229,14 +239,14 @@ class HourLlavaTrainer(Trainer):
             if not math.isfinite(float(loss))
         ] or [self.corpus.describe(micro_batch) for micro_batch in draws]
         return (
-            f"the gradient of step {step} is {norm}; the weights were not touched. Samples: {'; '.join(suspects)}. "
-            "Look at them, or lower the learning rates; the same command goes on from the last checkpoint"
+            f"the gradient of step {step} is {norm}; the weights were not changed. Samples: {'; '.join(suspects)}. "
+            "Check them, or lower the learning rates; the same command resumes from the last checkpoint"
         )
 
     # ---- logs and validation
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log losses, learning rates by group, and what the meter read; not transformers' own idea of epochs."""
+        """Log losses, the share of the learning rates, and the meter's figures, without transformers' epochs."""
         if "loss" in logs:
             logs = {key: value for key, value in logs.items() if key != "learning_rate"}
             logs |= self.meter.read()
@@ -248,7 +258,7 @@ class HourLlavaTrainer(Trainer):
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss over the held-out streams, and answers to their first records."""
+        """Measure the loss over the held-out streams, and print answers to their first records."""
         assert self.validation is not None
         started = time.perf_counter()
         figures = self.validation.measure(self.model_wrapped, self.args.process_index, self.args.world_size)
@@ -279,7 +289,7 @@ class HourLlavaTrainer(Trainer):
         self.meter.skip(time.perf_counter() - started)
 
     def save_final(self) -> Path:
-        """The model of the newest checkpoint, which is that of the last step, without the state of its training."""
+        """Copy the newest checkpoint, which is that of the last step, to `OUT/final` without its state."""
         final = self.recipe.out / checkpoints.FINAL
         newest = checkpoints.checkpoints(self.recipe.out)[-1]
         with checkpoints.writing(final) as folder:
@@ -296,14 +306,14 @@ class HourLlavaTrainer(Trainer):
         write_model(model, self.corpus.encoder.processor, folder, self.recipe)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Nothing: weights come with the optimizer's state, once everything is in its place."""
+        """Nothing; see the module."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
         assert self.optimizer is not None
         checkpoints.load_state(Path(checkpoint) / checkpoints.STATE, self.model_wrapped, _bare(self.optimizer))
-        # The schedule is a function of the step alone; the optimizer's groups have the recipe's rates.
+        # The schedule depends on the step alone; the optimizer's groups have the recipe's rates.
         schedule: Any = self.lr_scheduler
         schedule.last_epoch = checkpoints.step_of(Path(checkpoint))
         for group, base_rate, share in zip(self.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas):
@@ -311,14 +321,14 @@ class HourLlavaTrainer(Trainer):
         schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: every random choice of a sample follows from its draw's seed."""
+        """Nothing; see the module."""
 
 
 def _weight_of_targets(inputs: ModelInputs) -> Tensor:
-    """How many tokens are predicted, or what they weigh together."""
+    """Number of supervised tokens, or their total weight."""
     return target_weights(next_token_targets(inputs["labels"]), inputs.get("label_weights")).sum()
 
 
 def _bare(optimizer: Any) -> torch.optim.Optimizer:
-    """The torch optimizer inside accelerate's."""
+    """The torch optimizer inside accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)

@@ -1,6 +1,6 @@
-"""Held-out data during training: the loss over it, and answers that a person can read.
+"""Held-out data during training: its loss, and printed answers.
 
-A held-out record that cannot be read is noted and left out: it is no reason to end training.
+A held-out record that cannot be read is noted in the ledger and skipped; it does not end training.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ _ANY_NUMBER_OF_TOKENS = 1 << 62
 
 
 class Validation:
-    """What a run is measured on while it trains.
+    """The held-out data of a run.
 
     Args:
-        recipe: of the validation.
-        corpus: of its streams.
-        ledger_folder: where samples that could not be read are noted.
+        recipe: the validation section of the recipe.
+        corpus: its data.
+        ledger_folder: folder for the ledgers of skipped samples.
     """
 
     def __init__(self, recipe: ValidationRecipe, corpus: Corpus, ledger_folder: Path) -> None:
@@ -42,11 +42,13 @@ class Validation:
 
     @torch.no_grad()
     def measure(self, model: nn.Module, rank: int, world_size: int) -> dict[str, float]:
-        """Mean loss over the supervised tokens of all processes' micro-batches; nothing if there is no such token.
+        """Mean loss over the supervised tokens of all processes; empty if there is no supervised token.
+
+        All processes must call this together.
 
         Args:
-            model: as it is trained; all processes call this together.
-            rank, world_size: of this process.
+            model: the wrapped model.
+            rank, world_size: this process's rank, and the number of processes.
         """
         model.eval()
         device = next(model.parameters()).device
@@ -66,14 +68,14 @@ class Validation:
         loss, targets, skipped = totals.tolist()
         if skipped and rank == 0:
             what = "" if targets else ", and nothing is left to measure"
-            told = f"validation: {skipped:.0f} samples skipped{what}; they are listed in {self.ledger_folder}"
-            print(told, file=sys.stderr, flush=True)
+            line = f"validation: {skipped:.0f} samples skipped{what}; they are listed in {self.ledger_folder}"
+            print(line, file=sys.stderr, flush=True)
         return {"validation_loss": loss / targets} if targets else {}
 
     def answer(self, model: Any, device: torch.device) -> Iterator[str]:
-        """Answers to the first records' first questions, a line each; all processes call this together.
+        """Lines with answers to the first questions of the first records. All processes must call this together.
 
-        Records that one of the processes cannot read are passed over.
+        A record that one of the processes cannot read is skipped.
         """
         encoder = self.corpus.encoder
         plain = RowEncoder(encoder.processor, encoder.media_root, encoder=encoder.encoder)
@@ -96,7 +98,7 @@ class Validation:
 
 
 def _everywhere(mine: bool, device: torch.device) -> bool:
-    """Whether something is so in all processes."""
+    """Whether it is true on all processes."""
     if not dist.is_initialized():
         return mine
     so = torch.tensor(int(mine), device=device)
@@ -108,14 +110,14 @@ def _everywhere(mine: bool, device: torch.device) -> bool:
 def generate(
     model: Any, processor: HourLlavaProcessor, sample: Sample, max_new_tokens: int, device: torch.device
 ) -> str:
-    """The model's own answer to a training sample's first question.
+    """The model's answer to the first question of a training sample.
 
     Args:
-        model: in evaluation mode.
-        processor: of the model.
-        sample: encoded with the `answers` label policy.
-        max_new_tokens: of the answer.
-        device: of the model.
+        model: the model, in evaluation mode.
+        processor: its processor.
+        sample: a sample encoded with the `answers` label policy.
+        max_new_tokens: longest answer in tokens.
+        device: the model's device.
     """
     first_answer = int((sample.labels != IGNORED_LABEL).argmax())
     prompt = dataclasses.replace(

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to nano: makes MarathonWorld's training data in data/world, then trains stages 0 to 3 in runs/.
+# Makes nano from nothing: training data of MarathonWorld in data/world, then stages 0 to 3 in runs/.
 #
 #     GPUS=4 PROCESSES=60 bash src/hourllava/recipes/hourllava-nano/chain.sh
 #
-# Stopped at any moment and started again, it goes on; arguments are given to every `hourllava train`. SHARE=100 makes
-# a hundredth of the data, to try it.
+# Resumes if interrupted. Arguments are passed to every `hourllava train`. SHARE=100 makes a hundredth of the data.
 set -euo pipefail
 gpus=${GPUS:-1} world=data/world
 source "$(dirname "$0")/data.sh"
@@ -32,9 +31,9 @@ videos acts 8 15000 0.33-1.25 3 0 hard 64 --needles 0 --tasks "$about_actions" &
 videos deeds 10 10000 1-6 3 0 hard 64 --needles 0 --tasks "$about_actions" --questions 30 & making+=($!)
 videos paint 9 10000 0.2-1 1 0 hard 64 --needles 0 --painted & making+=($!)
 videos short 2 20000 0.2-0.75 1 1 normal 64 & making+=($!)
-videos large 3 6000 0.2-0.75 1 0 normal 128 & making+=($!) # as real videos' pictures are: made smaller
+videos large 3 6000 0.2-0.75 1 0 normal 128 & making+=($!) # larger than nano's input, like real videos
 videos mid 4 12000 0.75-4 1 1 dense 64 & making+=($!)
-# The longer a video, the more is asked while it is there.
+# Longer videos get more questions.
 videos far 7 6000 4-15 2 0 normal 64 --questions 40 & making+=($!)
 videos long 5 2000 15-60 3 0 normal 64 --questions 80 & making+=($!)
 pictures

@@ -1,7 +1,7 @@
-# Sourced by scripts that make training data of MarathonWorld in the folder $world, with PROCESSES processes; SHARE=100 makes
-# a hundredth of it. What is there already is left alone.
+# Functions that make training data of MarathonWorld in the folder $world, with PROCESSES processes. Scripts source this
+# file. SHARE=100 makes a hundredth of the data. Existing data is kept.
 processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
-few=$((processes > 4 ? processes / 4 : 1)) # of each of several things made at once
+few=$((processes > 4 ? processes / 4 : 1)) # processes of each command, several of which run at once
 
 shards() { # NAME RECORDS KIND MEDIA
   hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
@@ -11,7 +11,7 @@ lengths() { # NAME [conversation]
   hourllava data lengths "$world/shards/$1" --model nano --questions "${2:-segments}" --media $world/videos --processes "$few"
 }
 
-all() { # PROCESS ...: each must have ended well
+all() { # PROCESS ...: wait for all, fail if one failed
   for process in "$@"; do wait "$process"; done
 }
 
@@ -20,7 +20,7 @@ videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION
   nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
     --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables --container reference \
     --processes "$few" "${@:9}"
-  mkdir -p "$world/videos/marathonworld" # two copies at once could both find it missing and then both make it
+  mkdir -p "$world/videos/marathonworld" # before copying: two copies at once would both try to make it
   cp -r "$world/$1/videos/." "$world/videos"
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
   lengths "$1"
