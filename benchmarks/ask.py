@@ -28,7 +28,7 @@ import torch
 from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
@@ -63,7 +63,7 @@ def random_memory(engine: HourLlava, hours: int) -> Memory:
         times,
         fps=1.0,
         duration_seconds=len(times),
-        source=Source("random"),
+        source=WatchedSource("random"),
         encoder=engine.encoder,
     )
 
@@ -81,7 +81,7 @@ def measure(engine: HourLlava, memory: Memory, watch_seconds: float) -> dict[str
         return answer.first_token_seconds, (answer.num_new_tokens - 1) / after_first
 
     cold = first_token_seconds(memory, "What is on the desk at the beginning?")
-    engine.forget()
+    engine.release()
     cold_again = first_token_seconds(memory, "What is on the desk at the beginning?")
     rates = [answer_rate(question) for question in QUESTIONS]
     return {

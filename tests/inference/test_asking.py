@@ -14,7 +14,7 @@ from hourllava.inference import ready
 from hourllava.inference.devices import usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
@@ -31,7 +31,12 @@ def random_memory(engine, num_frames=40, seed=0, start_seconds=0.0, **fields):
     generator = torch.Generator().manual_seed(seed)
     times = start_seconds + np.arange(num_frames, dtype=np.float64)
     features = torch.randn(num_frames, 16, 24, generator=generator).bfloat16()
-    given = {"fps": 1.0, "duration_seconds": float(num_frames), "source": Source("random"), "encoder": engine.encoder}
+    given = {
+        "fps": 1.0,
+        "duration_seconds": float(num_frames),
+        "source": WatchedSource("random"),
+        "encoder": engine.encoder,
+    }
     return Memory(features, times, times, **{**given, **fields})
 
 
@@ -254,7 +259,7 @@ def test_threads_get_the_answers_of_a_single_one(engine):
         for _ in range(3):
             answer = engine.ask(memory, question, max_new_tokens=12).text
             got[number] = (answer, engine.choose(memory, question, ["a", "b"]))
-            engine.forget()
+            engine.release()
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -274,7 +279,7 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
         for call in (
             lambda: engine.ask(memory, "And?", max_new_tokens=3),
             lambda: engine.choose(memory, "And?", ["a", "b"]),
-            engine.forget,
+            engine.release,
         ):
             with pytest.raises(InputError, match="inside on_text") as error:
                 call()
@@ -290,7 +295,7 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
 def test_forgetting_frees_the_decoder_too(engine):
     memory = random_memory(engine)
     text = engine.ask(memory, "What?", max_new_tokens=4).text
-    engine.forget()
+    engine.release()
     assert engine._ready is None
     assert engine._decoder._buffers is None
     assert engine.ask(memory, "What?", max_new_tokens=4).text == text

@@ -23,7 +23,7 @@ from hourllava.inference.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
 from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.video import identity
 from video.clips import write_clip
@@ -34,7 +34,7 @@ ENCODER = EncoderIdentity("a" * 64, feature_width=6, grid=2)
 def make_memory(fill: float = 0.0, num_frames: int = 100) -> Memory:
     times = np.arange(float(num_frames))
     features = torch.full((num_frames, 4, 6), fill)
-    source = Source("/videos/talk.mp4", "sha256:12")
+    source = WatchedSource("/videos/talk.mp4", "sha256:12")
     return Memory(features, times, times, fps=1, duration_seconds=num_frames, source=source, encoder=ENCODER)
 
 
@@ -396,7 +396,7 @@ USE_THE_CACHE = """
     import sys
     import numpy as np, torch
     from hourllava.inference.cache import MemoryCache
-    from hourllava.inference.memory import Memory, Source
+    from hourllava.inference.memory import Memory, WatchedSource
     folder, fill = sys.argv[1], float(sys.argv[2])
     cache = MemoryCache(folder, max_bytes=3 * 200_000)
     times = np.arange(100.0)
@@ -405,7 +405,7 @@ USE_THE_CACHE = """
     sys.stdin.readline()
     for turn in range(12):
         features = torch.full((100, 4, 100), fill)
-        memory = Memory(features, times, times, fps=1, duration_seconds=100, source=Source("x"))
+        memory = Memory(features, times, times, fps=1, duration_seconds=100, source=WatchedSource("x"))
         assert cache.put("shared", memory)
         assert cache.put(f"{fill}-{turn % 3}", memory)  # these push each other out
         for key in ("shared", "1.0-0", "2.0-0"):

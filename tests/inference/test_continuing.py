@@ -10,8 +10,9 @@ from conftest import tiny_config, tiny_model
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.video import Gap
 from video.clips import write_clip
 
 
@@ -76,7 +77,7 @@ def test_a_part_goes_on_and_one_that_watched_nothing_begins(engine, clips):
     watch(engine, clips["long"], memory=memory, end_seconds=6)
     np.testing.assert_array_equal(memory.sample_seconds, [2, 3, 4, 5])
     empty = Memory(
-        torch.zeros(0, 16, 24), [], [], fps=1, duration_seconds=0, source=Source("x"), encoder=engine.encoder
+        torch.zeros(0, 16, 24), [], [], fps=1, duration_seconds=0, source=WatchedSource("x"), encoder=engine.encoder
     )
     assert len(watch(engine, clips["short"], memory=empty)) == 4
 
@@ -85,10 +86,10 @@ def test_what_lies_in_gaps_is_not_compared(engine, clips):
     memory = watch(engine, clips["short"])
     with torch.inference_mode():
         memory.features[3] = 0.5
-    memory.gaps = ((2.5, 3.4, "the file was cut short"),)
+    memory.gaps = (Gap(2.5, 3.4, "the file was cut short"),)
     assert len(watch(engine, clips["long"], memory=memory)) == 8
     lost = watch(engine, clips["short"])
-    lost.gaps = ((0.0, 3.4, "damage"),)
+    lost.gaps = (Gap(0.0, 3.4, "damage"),)
     with pytest.raises(MemoryFileError, match="no frame of the memory is whole"):
         watch(engine, clips["long"], memory=lost)
 
@@ -115,7 +116,7 @@ def test_a_video_that_starts_after_its_sound(engine, clips, tmp_path):
     assert memory.duration_seconds == pytest.approx(6, abs=0.11)
     answer = engine.ask(memory, "What?", max_new_tokens=1)
     assert all(6.9 < span.start_seconds < span.end_seconds < 13.2 for span in answer.evidence)
-    memory.gaps = ((1.0, 2.0, "damage"),)
+    memory.gaps = (Gap(1.0, 2.0, "damage"),)
     described = json.loads(json.dumps(describe_memory(memory, "late.mkv")))
     assert described["start_seconds"] == pytest.approx(7, abs=0.05)
     assert described["gaps"][0]["start_seconds"] == pytest.approx(8, abs=0.05)

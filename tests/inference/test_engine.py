@@ -13,7 +13,7 @@ from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference import ready
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
@@ -34,7 +34,7 @@ def random_memory(engine, num_frames=40, seed=0, fps=1.0):
         times,
         fps=fps,
         duration_seconds=num_frames / fps,
-        source=Source("random"),
+        source=WatchedSource("random"),
         encoder=engine.encoder,
     )
 
@@ -156,7 +156,7 @@ def test_evidence_keeps_real_times(engine):
         np.arange(3.0, 7.0),
         fps=1.0,
         duration_seconds=7.0,
-        source=Source("clip"),
+        source=WatchedSource("clip"),
         encoder=engine.encoder,
     )
     for span in ask(engine, memory).evidence:

@@ -24,7 +24,7 @@ from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference import memory as memory_module
 from hourllava.inference import memory_file
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 
 ENCODER = EncoderIdentity("a" * 64, feature_width=6, grid=2)
 
@@ -37,7 +37,7 @@ def make_memory(num_frames: int = 5, dtype: torch.dtype = torch.bfloat16, **over
     fields: dict[str, Any] = {
         "fps": 1.0,
         "duration_seconds": num_frames + 0.25,
-        "source": Source("talk.mp4", "sha256:12"),
+        "source": WatchedSource("talk.mp4", "sha256:12"),
         "encoder": ENCODER,
         "gaps": [(1.5, 2.5, "damaged packets")],
         "player_offset_seconds": 7.25,
@@ -98,13 +98,13 @@ def test_numbers_that_cannot_be_are_refused(overrides: dict[str, Any], message: 
 )
 def test_times_that_cannot_be_are_refused(timestamps: list[float], samples: list[float], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Memory(torch.zeros(3, 4, 6), timestamps, samples, fps=1, duration_seconds=3, source=Source("x"))
+        Memory(torch.zeros(3, 4, 6), timestamps, samples, fps=1, duration_seconds=3, source=WatchedSource("x"))
 
 
 def test_features_must_be_floating_point_grids() -> None:
     for features in (torch.zeros(3, 4), torch.zeros(3, 4, 6, dtype=torch.int64)):
         with pytest.raises(InputError, match="features must be"):
-            Memory(features, [0, 1, 2], [0, 1, 2], fps=1, duration_seconds=3, source=Source("x"))
+            Memory(features, [0, 1, 2], [0, 1, 2], fps=1, duration_seconds=3, source=WatchedSource("x"))
 
 
 @given(lengths=st.lists(st.integers(0, 9), max_size=12), dtype=st.sampled_from([torch.float16, torch.float32]))
@@ -157,23 +157,27 @@ def test_a_refused_append_changes_nothing() -> None:
 @pytest.mark.parametrize("digest", ["sha256:12", None])
 def test_the_seed_follows_the_video_and_the_times_alone(digest: str | None) -> None:
     """Not the features: they are rounded otherwise on another device or in another dtype."""
-    memory = make_memory(source=Source("x", digest))
+    memory = make_memory(source=WatchedSource("x", digest))
     assert 0 <= memory.content_seed < 2**63
     same = [
-        make_memory(source=Source("other name", digest)),
-        make_memory(source=Source("x", digest), dtype=torch.float32),
-        make_memory(source=Source("x", digest), encoder=None, duration_seconds=9.0),
+        make_memory(source=WatchedSource("other name", digest)),
+        make_memory(source=WatchedSource("x", digest), dtype=torch.float32),
+        make_memory(source=WatchedSource("x", digest), encoder=None, duration_seconds=9.0),
     ]
     same[1].features.mul_(1.001)
     assert {each.content_seed for each in same} == {memory.content_seed}
     other_times = [
         Memory(
             memory.features, memory.timestamps_seconds + timestamps, memory.sample_seconds + samples,
-            fps=1, duration_seconds=5, source=Source("x", digest),
+            fps=1, duration_seconds=5, source=WatchedSource("x", digest),
         )
         for timestamps, samples in ((0.001, 0), (0, 0.001))
     ]  # fmt: skip
-    other = [*other_times, make_memory(6, source=Source("x", digest)), make_memory(source=Source("x", "sha256:13"))]
+    other = [
+        *other_times,
+        make_memory(6, source=WatchedSource("x", digest)),
+        make_memory(source=WatchedSource("x", "sha256:13")),
+    ]
     assert len({each.content_seed for each in (memory, *other)}) == 5
 
 
@@ -190,7 +194,14 @@ def test_features_that_are_not_finite_are_refused(
     spoilt = memory.features.clone()
     spoilt.flatten()[place] = number
     with pytest.raises(InputError, match="not finite"):
-        Memory(spoilt, memory.timestamps_seconds, memory.sample_seconds, fps=1, duration_seconds=5, source=Source("x"))
+        Memory(
+            spoilt,
+            memory.timestamps_seconds,
+            memory.sample_seconds,
+            fps=1,
+            duration_seconds=5,
+            source=WatchedSource("x"),
+        )
     with pytest.raises(InputError, match="not finite"):
         memory.append(spoilt[:], np.arange(5.0, 10), np.arange(5.0, 10))
     assert_same(memory, make_memory(dtype=dtype))
@@ -225,7 +236,7 @@ def test_a_saved_memory_comes_back_the_same(tmp_path: Path, dtype: torch.dtype) 
 
 @pytest.mark.parametrize("num_frames", [0, 1])
 def test_the_smallest_memories_can_be_saved(tmp_path: Path, num_frames: int) -> None:
-    memory = make_memory(num_frames, encoder=None, gaps=(), source=Source("frames"))
+    memory = make_memory(num_frames, encoder=None, gaps=(), source=WatchedSource("frames"))
     memory.save(tmp_path / "m")
     assert_same(Memory.load(tmp_path / "m"), memory)
 
@@ -241,7 +252,7 @@ def test_the_smallest_memories_can_be_saved(tmp_path: Path, num_frames: int) -> 
     ],
 )
 def test_files_hold_no_folders_and_no_secrets(tmp_path: Path, name: str, kept: str) -> None:
-    make_memory(source=Source(name)).save(tmp_path / "m")
+    make_memory(source=WatchedSource(name)).save(tmp_path / "m")
     content = (tmp_path / "m").read_bytes()
     assert Memory.load(tmp_path / "m").source.name == kept
     assert not any(word in content.lower() for word in (b"ann", b"secret", b"private", str(tmp_path).encode()))
@@ -368,7 +379,7 @@ def test_a_file_that_is_written_to_is_noticed(tmp_path: Path, mapped: bool, monk
     copied.check_file_unchanged()
     for change in ("cut", "other memory"):
         copied = loaded()
-        make_memory(source=Source("other.mp4")).save(tmp_path / "other")
+        make_memory(source=WatchedSource("other.mp4")).save(tmp_path / "other")
         content = (tmp_path / "other").read_bytes()
         path.write_bytes(content[:-48] if change == "cut" else content)
         if mapped:
@@ -464,14 +475,14 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 SAVE_FOR_EVER = """
     import sys, torch
-    from hourllava.inference.memory import Memory, Source
+    from hourllava.inference.memory import Memory, WatchedSource
     path = sys.argv[1]
     number = 0
     while True:
         number += 1
         times = torch.arange(500.0).numpy()
         features = torch.full((500, 4, 150), float(number % 100))
-        Memory(features, times, times, fps=1, duration_seconds=500, source=Source("x")).save(path)
+        Memory(features, times, times, fps=1, duration_seconds=500, source=WatchedSource("x")).save(path)
         if number == 1:
             print("saved", flush=True)
 """
@@ -524,7 +535,7 @@ def test_a_memory_that_does_not_fit_is_refused(encoder: EncoderIdentity, needs: 
 
 def test_frames_without_a_file_fit_no_file() -> None:
     with pytest.raises(MemoryFileError, match="names no video file"):
-        make_memory(source=Source("frames")).check_fits(ENCODER, digest="sha256:12")
+        make_memory(source=WatchedSource("frames")).check_fits(ENCODER, digest="sha256:12")
 
 
 def test_released_features_are_checked_by_their_shape() -> None:
@@ -585,7 +596,7 @@ def test_released_features_of_a_long_video(tmp_path: Path) -> None:
     assert torch.equal(memory.features, features)
     np.testing.assert_allclose(memory.timestamps_seconds, np.linspace(0, 300.4, 300))
     assert (memory.fps, memory.duration_seconds, memory.encoder) == (1.0, 300.4, None)
-    assert memory.source == Source("v.pt", None)
+    assert memory.source == WatchedSource("v.pt", None)
 
 
 def test_released_features_of_a_short_video_are_thinned_to_one_a_second(tmp_path: Path) -> None:

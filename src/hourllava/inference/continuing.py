@@ -62,7 +62,7 @@ def _compared(memory: Memory) -> tuple[int, list[int]]:
     whole = [
         n
         for n, seconds in enumerate(memory.sample_seconds)
-        if not any(start <= seconds <= end for start, end, _ in memory.gaps)
+        if not any(gap.start_seconds <= seconds <= gap.end_seconds for gap in memory.gaps)
     ]
     if not whole:
         raise _another(memory, "no frame of the memory is whole, so nothing can be compared")

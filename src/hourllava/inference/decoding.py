@@ -127,7 +127,7 @@ class StepBuffers:
             self._run()
 
 
-class Decoder:
+class TextDecoder:
     """Prefill and steps of one model.
 
     Args:
@@ -173,7 +173,7 @@ class Decoder:
             raise CheckpointError("the model gives no numbers (NaN): its weights are damaged, load another checkpoint")
         return logits
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Drop the buffers and the graph; the next prefill makes them anew."""
         self._buffers = None
 
@@ -225,7 +225,7 @@ class Sampler:
 
 
 def generate_tokens(
-    decoder: Decoder,
+    decoder: TextDecoder,
     embeds_BLD: Tensor,
     attention_mask: Tensor,
     *,
@@ -237,7 +237,7 @@ def generate_tokens(
 
     Args:
         decoder: of the model.
-        embeds_BLD, attention_mask: prompts, see `Decoder.prefill`.
+        embeds_BLD, attention_mask: prompts, see `TextDecoder.prefill`.
         stop_ids: tokens that end a row; they are not given out.
         max_new_tokens: most tokens of a row.
         sampler: chooses.

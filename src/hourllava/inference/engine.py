@@ -32,11 +32,11 @@ from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.chat import Chat
 from hourllava.inference.continuing import num_remembered, resume_seconds
-from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.inference.evidence import AttentionMass, Span, shown_from_seconds, spans_of
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.inference.ready import ReadyMemory, keep_for_question, make_ready
 from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.inference.text import whole_text
@@ -85,7 +85,7 @@ def _one_at_a_time(
 class HourLlava:
     """A model with everything needed to use it.
 
-    Threads may share it: `ask`, `choose` and `forget` go one after the other, so a thread waits for the answers of the
+    Threads may share it: `ask`, `choose` and `release` go one after the other, so a thread waits for the answers of the
     others. A memory must not be appended to by one thread while another asks about it.
 
     Args:
@@ -108,7 +108,7 @@ class HourLlava:
         self.model = model
         self.processor = processor
         self.memory_share = memory_share
-        self._decoder = Decoder(model)
+        self._decoder = TextDecoder(model)
         self._ready: ReadyMemory | None = None
         self._process = os.getpid()
         # The decoder's buffers and the ready memory serve one call at a time.
@@ -203,7 +203,7 @@ class HourLlava:
                 return cached
         elif cache is not None:
             logger.warning("the memory is not kept: nothing tells which content %s holds", state.source.location)
-        source = Source(shown_name(video), state.digest)
+        source = WatchedSource(shown_name(video), state.digest)
         may_open = {"allow_network": allow_network, "allow_playlists": allow_playlists}
         for longer in self._read(video, fps, start_seconds, end_seconds, memory, source, may_open, progress):
             memory = longer
@@ -214,7 +214,7 @@ class HourLlava:
                 f"{'its end' if end_seconds is None else f'{end_seconds:g} s'}; choose another part"
             )
         if state.digest is not None and not state.is_unchanged():
-            memory.source = Source(source.name, None)
+            memory.source = WatchedSource(source.name, None)
             if key is not None:
                 logger.warning("the memory is not kept: %s grew or changed while it was read", source.name)
             key = None
@@ -249,7 +249,7 @@ class HourLlava:
         Yields:
             the same memory, a little longer each time.
         """
-        source = Source(shown_name(video), None)
+        source = WatchedSource(shown_name(video), None)
         may_open = {"allow_network": allow_network, "allow_playlists": allow_playlists}
         yield from self._read(video, fps, 0.0, None, None, source, may_open, progress)
 
@@ -281,7 +281,7 @@ class HourLlava:
             sample_seconds=times,
             fps=1.0 / step if step > 0 else 1.0,
             duration_seconds=float(times[-1] - times[0] + step) if duration_seconds is None else duration_seconds,
-            source=Source("frames", None),
+            source=WatchedSource("frames", None),
             encoder=self.encoder,
         )
 
@@ -292,7 +292,7 @@ class HourLlava:
         start_seconds: float,
         end_seconds: float | None,
         memory: Memory | None,
-        source: Source,
+        source: WatchedSource,
         may_open: dict[str, bool],
         progress: bool,
     ) -> Iterator[Memory]:
@@ -336,8 +336,7 @@ class HourLlava:
             if old is not None:
                 num_remembered(old, torch.empty(0), None)
             if memory is not None:
-                gaps = ((gap.start_seconds, gap.end_seconds, gap.reason) for gap in reader.gaps)
-                memory.gaps = (*memory.gaps, *(gap for gap in gaps if gap not in memory.gaps))
+                memory.gaps = (*memory.gaps, *(gap for gap in reader.gaps if gap not in memory.gaps))
 
     def _open(
         self,
@@ -527,13 +526,13 @@ class HourLlava:
         return Chat(self, memory)
 
     @_one_at_a_time
-    def forget(self) -> None:
+    def release(self) -> None:
         """Drop keys and values of the last memory asked and the decoder's buffers, to make room on the device.
 
         Asking makes them anew.
         """
         self._ready = None
-        self._decoder.forget()
+        self._decoder.release()
 
     def _ready_memory(self, memory: Memory) -> ReadyMemory:
         """The memory with keys and values; those of the last memory asked are kept."""

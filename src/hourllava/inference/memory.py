@@ -40,10 +40,9 @@ from hourllava.inference.memory_file import (
     read_released_features,
     write_memory_file,
 )
+from hourllava.video.types import Gap
 
 Seconds = npt.NDArray[np.float64]
-Gap = tuple[float, float, str]
-"""(start_seconds, end_seconds, reason) of a stretch whose pictures are lost or damaged."""
 
 # Features up to this size are read when a file is loaded, larger ones mapped: an hour of nano's are 22 MB.
 MAX_READ_BYTES = 32 * 10**6
@@ -52,7 +51,7 @@ _FEATURE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Source:
+class WatchedSource:
     """What a memory was made of.
 
     Attributes:
@@ -107,7 +106,7 @@ class Memory:
         *,
         fps: float,
         duration_seconds: float,
-        source: Source,
+        source: WatchedSource,
         encoder: EncoderIdentity | None = None,
         gaps: Sequence[Gap] = (),
         player_offset_seconds: float = 0.0,
@@ -279,7 +278,7 @@ class Memory:
         stamp = file_stamp(path)
         tensors, fields = read_memory_file(path)
         try:
-            fields["source"] = Source(**fields["source"])
+            fields["source"] = WatchedSource(**fields["source"])
             if fields["encoder"] is not None:
                 fields["encoder"] = EncoderIdentity(**fields["encoder"])
             times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
@@ -319,7 +318,7 @@ class Memory:
         path = Path(path)
         features, times_seconds, duration_seconds = read_released_features(path)
         fps = len(features) / max(int(duration_seconds), 1)
-        source = Source(path.name)
+        source = WatchedSource(path.name)
         try:
             return cls(
                 features, times_seconds, times_seconds, fps=fps, duration_seconds=duration_seconds, source=source
@@ -368,7 +367,7 @@ def _checked_duration(seconds: float, name: str = "duration_seconds") -> float:
 
 
 def _checked_gaps(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
-    checked = tuple((float(start), float(end), str(reason)) for start, end, reason in gaps)
-    if not all(math.isfinite(start) and math.isfinite(end) for start, end, _ in checked):
+    checked = tuple(Gap(float(start), float(end), str(reason)) for start, end, reason in gaps)
+    if not all(math.isfinite(gap.start_seconds) and math.isfinite(gap.end_seconds) for gap in checked):
         raise InputError("gaps must have finite times")
     return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,7 @@ class FrameBatch:
         return len(self.sample_seconds)
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """A stretch in which damage cost pictures, to the next keyframe that is whole.
 
     Samples in it show the last picture before it, or what the decoder made of the damaged ones. A gap without length

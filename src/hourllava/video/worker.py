@@ -155,7 +155,7 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
         last_frame = None
         for item in samples.segment(segment):
             if isinstance(item, Gap):
-                outbox.send({"type": "gap", "gap": asdict(item)})
+                outbox.send({"type": "gap", "gap": item._asdict()})
                 continue
             picture = painter.paint(item.frame) if item.frame is not last_frame else None
             last_frame = item.frame
