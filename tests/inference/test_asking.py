@@ -11,6 +11,7 @@ import torch
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
 from hourllava.inference import ready
+from hourllava.inference.chat import Chat
 from hourllava.inference.devices import usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
@@ -58,7 +59,7 @@ def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
     """The first looks at 30 s, the second at 5 s, the third at both ends."""
     looks = [[Span(30.0, 31.0, 0.5)], [Span(5.0, 6.0, 0.5)], [Span(0.2, 0.8, 0.3), Span(39.2, 39.8, 0.2)]]
     spans = []
-    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: spans.pop(0))
+    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: spans.pop(0))
     questions = ["What happens?", "Who?", "Why, and where?"]
     memory, texts = random_memory(engine), spy(engine, monkeypatch)
 
@@ -82,7 +83,7 @@ def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, cap
     observed = []
     observe = "hourllava.inference.evidence.AttentionMass.observe"
     monkeypatch.setattr(observe, lambda self, *args: observed.append(self) or setattr(self, "num_blocks", 1))
-    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: [Span(30.0, 31.0, 0.5)])
+    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: [Span(30.0, 31.0, 0.5)])
     with caplog.at_level(logging.WARNING):
         many = [Cue(n / 10, n / 10 + 1, f"line number {n} of very many") for n in range(4000)]
         engine.ask(random_memory(engine), "What?", subtitles=many, subtitle_tokens=60, max_new_tokens=1)
@@ -107,7 +108,7 @@ def test_frames_are_kept_for_the_bare_question(tokenizer, way, monkeypatch):
     memory, descriptors = random_memory(engine), []
     keep = ready.keep_for_question
     monkeypatch.setattr(
-        "hourllava.inference.engine.keep_for_question",
+        "hourllava.inference.asking.keep_for_question",
         lambda ready, model, descriptor: descriptors.append(descriptor) or keep(ready, model, descriptor),
     )
     engine.ask(memory, "What is it?", max_new_tokens=1)
@@ -174,7 +175,7 @@ def test_an_empty_option(engine):
 
 
 def test_a_conversation_takes_one_question_at_a_time(engine, monkeypatch):
-    chat = engine.chat(random_memory(engine))
+    chat = Chat(engine, random_memory(engine))
     monkeypatch.setattr(engine, "ask", lambda *args, **options: pytest.fail("work was done for nothing"))
     for question in (["a?", "b?"], ("a?",), None):
         with pytest.raises(InputError, match="one question at a time"):
@@ -227,7 +228,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatc
     choice = engine.choose(memory, bad, [bad, "tea"])
     assert choice.question == "caf\ufffd \ufffd?"
     assert choice.option in ("caf\ufffd \ufffd?", "tea")
-    chat = engine.chat(memory)
+    chat = Chat(engine, memory)
     chat.ask(bad, max_new_tokens=2)
     assert chat.history[0][0] == "caf\ufffd \ufffd?"
     assert texts[0] == "caf\ufffd \ufffd?"

@@ -12,6 +12,7 @@ from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference import ready
 from hourllava.inference.cache import MemoryCache
+from hourllava.inference.chat import Chat
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.inference.subtitles import Cue
@@ -166,7 +167,7 @@ def test_evidence_keeps_real_times(engine):
 
 def test_chat_remembers_earlier_answers(engine):
     memory = random_memory(engine)
-    chat = engine.chat(memory)
+    chat = Chat(engine, memory)
     first = chat.ask("What happens?", max_new_tokens=8)
     second = chat.ask("And then?", max_new_tokens=8)
     assert chat.history == [("What happens?", first.text), ("And then?", second.text)]
@@ -250,7 +251,7 @@ def test_watch_uses_the_cache(engine, tmp_path, monkeypatch):
     cache = MemoryCache(tmp_path / "cache")
     first = engine.watch(clip, cache=cache, progress=False)
     reads = []
-    monkeypatch.setattr("hourllava.inference.engine.read_frames", lambda *a, **k: reads.append(a))
+    monkeypatch.setattr("hourllava.inference.watching.read_frames", lambda *a, **k: reads.append(a))
     again = engine.watch(clip, cache=cache, progress=False)
     assert torch.equal(again.features, first.features)
     assert not reads

@@ -10,6 +10,7 @@ not gone through it. A model trained without MemAug is one, see benchmarks/ablat
 out, being the same as `video`.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from hourllava.data.records.models import QuestionRow
@@ -19,6 +20,7 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
+from hourllava.inference.ready import check_share, make_ready
 
 OPEN_BATCH = 8  # open-ended questions that are answered together
 Said = tuple[str, Sequence[Span]]
@@ -32,14 +34,22 @@ def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> d
         engine: as loaded.
         memory_share: of the memory's frames that MemAug finds, for the condition `video`.
         baselines: whether to have the other two conditions.
+
+    Raises:
+        ConfigError: `memory_share` is outside what is allowed.
     """
-    model, processor = engine.model, engine.processor
-    engines: dict[Condition, HourLlava] = {"video": HourLlava(model, processor, memory_share=memory_share)}
+    model = engine.model
+    engines: dict[Condition, HourLlava] = {"video": _engine_with(engine, memory_share)}
     if baselines:
         if model.config.memaug.num_blocks and model.config.forgetting.temporal != "question":
-            engines["frames_only"] = HourLlava(model, processor, memory_share=0.0)
+            engines["frames_only"] = _engine_with(engine, 0.0)
         engines["blind"] = engine
     return engines
+
+
+def _engine_with(engine: HourLlava, memory_share: float) -> HourLlava:
+    check_share(memory_share, engine.model.config)
+    return HourLlava(engine.model, engine.processor, make_ready=functools.partial(make_ready, share=memory_share))
 
 
 def answer_case(

@@ -1,8 +1,11 @@
-"""What asking gives."""
+"""What asking gives: answers with their evidence, made from tokens as they are decided."""
 
 import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+from hourllava.inference.asking import OnText, Prompt
 from hourllava.inference.evidence import Span
 
 
@@ -56,3 +59,55 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the form of `hourllava ask --json` with `--option`."""
         return dataclasses.asdict(self)
+
+
+def collect_answers(
+    prompt: Prompt,
+    questions: Sequence[str],
+    steps: Iterable[Sequence[int | None]],
+    decode: Callable[[Sequence[int]], str],
+    max_new_tokens: int,
+    *,
+    on_text: OnText | None,
+    started: float,
+) -> list[Answer]:
+    """Run a decoding to its end and give the answers.
+
+    Args:
+        prompt: of the questions.
+        questions: [B].
+        steps: for each step the next token of each row, None for a row that has ended (`decoding.generate_tokens`).
+        decode: token ids to text.
+        max_new_tokens: of a row; an answer with so many was cut.
+        on_text: called with each new piece of the first answer's text.
+        started: when the call began, by `time.perf_counter`.
+    """
+    rows: list[list[int]] = [[] for _ in questions]
+    written = ""
+    first_token_seconds = 0.0
+    for step in steps:
+        first_token_seconds = first_token_seconds or time.perf_counter() - started
+        for row, token in zip(rows, step):
+            if token is not None:
+                row.append(token)
+        if on_text is not None:
+            text = decode(rows[0])
+            # An unfinished character shows as U+FFFD; wait for the rest of it.
+            if len(text) > len(written) and not text.endswith("\ufffd"):
+                on_text(text[len(written) :])
+                written = text
+    if on_text is not None and len(rest := decode(rows[0])[len(written) :]):
+        on_text(rest)
+    return [
+        Answer(
+            question=question,
+            text=decode(row),
+            evidence=evidence,
+            finish_reason="length" if len(row) == max_new_tokens else "stop",
+            num_prompt_tokens=int(mask.sum()),
+            num_new_tokens=len(row),
+            first_token_seconds=first_token_seconds or time.perf_counter() - started,
+            total_seconds=time.perf_counter() - started,
+        )
+        for question, row, evidence, mask in zip(questions, rows, prompt.evidence, prompt.attention_mask)
+    ]

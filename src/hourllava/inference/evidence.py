@@ -111,7 +111,7 @@ def _log_sum_exp(query_NHE: Tensor, keys: Sequence[Tensor]) -> Tensor:
 def shown_from_seconds(
     timestamps_seconds: npt.NDArray[np.float64], sample_seconds: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """[T] when each frame appears, for `spans_of`.
+    """[T] when each frame appears, for `evidence_spans`.
 
     A picture that stays, such as a slide, is sampled again and again and appears once. One that stays longer than a
     minute counts as another picture every minute, or evidence could not say where in it.
@@ -127,7 +127,7 @@ def shown_from_seconds(
     return starts[np.maximum.accumulate(np.where(is_new, np.arange(len(minute)), 0))]
 
 
-def spans_of(
+def evidence_spans(
     share_T: npt.NDArray[np.float64],
     start_seconds_T: npt.NDArray[np.float64],
     end_seconds: float,

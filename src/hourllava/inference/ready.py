@@ -13,8 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hourllava.errors import ConfigError
 from hourllava.inference.memory import Memory
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
+from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues
@@ -71,9 +73,13 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
     Args:
         memory: with features that fit the model's projector.
         model: in evaluation mode.
-        share: of the frames that MemAug finds in the memory, see `thinned`.
+        share: of the frames that MemAug finds in the memory; below 1 for experiments only, see `thinned`.
+
+    Raises:
+        ConfigError: the share is outside 0 to 1, or below 1 where forgetting depends on the question.
     """
     config = model.config
+    check_share(share, config)
     descriptors = None
     if config.forgetting.temporal in ("keyframe", "question"):
         descriptors = _frame_descriptors(memory.features, model)
@@ -120,6 +126,18 @@ def keep_for_question(
     )
     layout = dataclasses.replace(layout, memory_index=ready.layout.memory_index)
     return layout, model.kept_tokens([ready.memory.features], layout_batch(layout).to(model.device))
+
+
+def check_share(share: float, config: HourLlavaConfig) -> None:
+    """Check a share for `make_ready`.
+
+    Raises:
+        ConfigError: as `make_ready`.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"memory_share is {share:g}; use 0 (kept tokens only) to 1 (all of the memory)")
+    if share < 1 and config.forgetting.temporal == "question":
+        raise ConfigError("memory_share below 1 needs the same kept tokens for all questions; keep 1 with question")
 
 
 def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
