@@ -1,6 +1,6 @@
 """Asking: each question has its own subtitles, evidence and room; calls that would spoil each other are refused."""
 
-import dataclasses
+import gc
 import logging
 import threading
 
@@ -12,33 +12,23 @@ from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
 from hourllava.inference import ready
 from hourllava.inference.chat import Chat
-from hourllava.inference.devices import usable_dtype
+from hourllava.inference.decoding import StepBuffers
+from hourllava.inference.devices import fits_on_device, usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memory import Memory
+from hourllava.inference.ready import ReadyMemory
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
+from inference.memories import random_memory
 
 CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
 
 
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
-def random_memory(engine, num_frames=40, seed=0, start_seconds=0.0, **fields):
-    generator = torch.Generator().manual_seed(seed)
-    times = start_seconds + np.arange(num_frames, dtype=np.float64)
-    features = torch.randn(num_frames, 16, 24, generator=generator).bfloat16()
-    given = {
-        "fps": 1.0,
-        "duration_seconds": float(num_frames),
-        "source": WatchedSource("random"),
-        "encoder": engine.encoder,
-    }
-    return Memory(features, times, times, **{**given, **fields})
+def num_alive(kind):
+    gc.collect()
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
 
 
 def spy(engine, monkeypatch):
@@ -150,7 +140,7 @@ def test_both_dtypes_keep_the_same_tokens(tokenizer):
     for dtype in (torch.float32, torch.bfloat16):
         engine = HourLlava(tiny_model().float().to(dtype), HourLlavaProcessor(tokenizer, tiny_config()))
         memory = engine.remember_frames(frames, np.arange(40.0))
-        layouts.append(engine._ready_memory(memory).layout.kept_index)
+        layouts.append(ready.make_ready(memory, engine.model.model).layout.kept_index)
     np.testing.assert_array_equal(*layouts)
 
 
@@ -195,13 +185,9 @@ def test_an_answer_has_the_room_that_the_prompt_leaves(tokenizer, limits, monkey
     config = tiny_config(text_config=text) if "max_position_embeddings" in limits else tiny_config(**limits)
     engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
     monkeypatch.setattr(engine.processor.tokenizer, "convert_tokens_to_ids", lambda token: 1)  # hardly ever ends
-    rooms = []
-    prefill = engine._decoder.prefill
-    monkeypatch.setattr(engine._decoder, "prefill", lambda *args: rooms.append(args[2]) or prefill(*args))
     answer = engine.ask(None, "What?", max_new_tokens=10**9)
-    assert rooms == [130 - answer.num_prompt_tokens]
-    assert answer.num_new_tokens <= rooms[0]
-    assert (answer.finish_reason == "length") == (answer.num_new_tokens == rooms[0])
+    assert answer.num_new_tokens == 130 - answer.num_prompt_tokens
+    assert answer.finish_reason == "length"
     monkeypatch.undo()
     with pytest.raises(InputError, match="the model takes 130"):
         engine.ask(None, "why " * 200)
@@ -293,12 +279,14 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
     assert engine.ask(memory, "What happens?", max_new_tokens=12).text == expected  # an error frees the model
 
 
-def test_forgetting_frees_the_decoder_too(engine):
+def test_release_frees_keys_values_and_the_decoders_buffers(engine):
+    engine = HourLlava(engine.model, engine.processor)
     memory = random_memory(engine)
+    before = num_alive(ReadyMemory), num_alive(StepBuffers)
     text = engine.ask(memory, "What?", max_new_tokens=4).text
+    assert (num_alive(ReadyMemory), num_alive(StepBuffers)) == (before[0] + 1, before[1] + 1)
     engine.release()
-    assert engine._ready is None
-    assert engine._decoder._buffers is None
+    assert (num_alive(ReadyMemory), num_alive(StepBuffers)) == before
     assert engine.ask(memory, "What?", max_new_tokens=4).text == text
 
 
@@ -309,12 +297,11 @@ def test_memory_that_pytorch_keeps_for_reuse_is_free(monkeypatch, free, reserved
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 99))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
-    model = dataclasses.make_dataclass("Model", ["device"])(torch.device("cuda"))
-    assert ready._is_small(5, model) is fits
+    assert fits_on_device(5, torch.device("cuda")) is fits
 
 
 def test_a_memory_that_stays_on_the_host_is_told(engine, monkeypatch, caplog):
-    monkeypatch.setattr(ready, "_is_small", lambda *args: False)
+    monkeypatch.setattr(ready, "fits_on_device", lambda *args: False)
     with caplog.at_level(logging.INFO):
         engine.ask(random_memory(engine, seed=5), "What?", max_new_tokens=1)
     assert "stay on the host" in caplog.text

@@ -6,34 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_model
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
-from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory, WatchedSource
-from hourllava.model.processor import HourLlavaProcessor
+from hourllava.inference.watching import Watcher
 from hourllava.video import Gap
-from video.clips import write_clip
-
-
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Clips of 10 pictures a second; a picture carries its number, so the later ones of `other` are other pictures."""
-    folder = tmp_path_factory.mktemp("clips")
-    late = [7 + n / 10 for n in range(60)]
-    return {
-        "short": write_clip(folder / "short.mp4", num_frames=35, fps=10),
-        "long": write_clip(folder / "long.mp4", num_frames=78, fps=10),
-        "again": write_clip(folder / "again.mkv", num_frames=78, fps=10, codec="mpeg4", options={"qscale": "2"}),
-        "other": write_clip(folder / "other.mp4", num_frames=78, fps=20),
-        "single": write_clip(folder / "single.mp4", num_frames=10, fps=10),
-        "late": write_clip(folder / "late.mkv", num_frames=60, fps=10, times=late, audio=True),
-    }
 
 
 def watch(engine, clip, **options):
@@ -147,13 +124,14 @@ def test_a_part_is_given_in_the_players_time(engine, clips):
 
 def test_frames_are_encoded_in_batches(engine, monkeypatch):
     sizes = []
-    encode = engine._encode
-    monkeypatch.setattr(engine, "_encode", lambda frames: sizes.append(len(frames)) or encode(frames))
+    tower, encode = engine.model.model, engine.model.model.get_video_features
+    monkeypatch.setattr(tower, "get_video_features", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
     frames = np.random.default_rng(0).integers(0, 256, (100, 20, 30, 3), dtype=np.uint8)
     memory = engine.remember_frames(frames, np.arange(100) / 2)
     assert max(sizes) <= 32
     assert sum(sizes) == 100
-    np.testing.assert_allclose(memory.features.float(), encode(torch.as_tensor(frames)).float(), atol=0.02, rtol=0.02)
+    whole = Watcher(engine.model).encode(torch.as_tensor(frames))
+    np.testing.assert_allclose(memory.features.float(), whole.float(), atol=0.02, rtol=0.02)
 
 
 def test_the_length_of_ones_own_frames_counts_from_the_first(engine):

@@ -5,22 +5,16 @@ import functools
 import numpy as np
 import pytest
 
-from conftest import tiny_config, tiny_model
+from conftest import tiny_config
 from hourllava.errors import ConfigError
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.ready import check_share, make_ready, thinned
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.layout import NEWLINE, video_layout
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.video import probe, read_frames, source_digest
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference
-
-
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
 
 
 @pytest.fixture

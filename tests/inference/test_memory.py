@@ -4,10 +4,8 @@ import os
 import pickle
 import resource
 import signal
-import subprocess
-import sys
-import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from conftest import tiny_config, tiny_model
+from forking import start_python
 from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference import memory as memory_module
 from hourllava.inference import memory_file
@@ -491,16 +490,15 @@ SAVE_FOR_EVER = """
 def test_a_killed_save_leaves_a_whole_file(tmp_path: Path) -> None:
     """kill -9 between and amid the saves of 1.2 MB files: what is there is always one of them, whole."""
     path = tmp_path / "m"
-    command = [sys.executable, "-c", textwrap.dedent(SAVE_FOR_EVER), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"saved\n"
-            for _ in range(25):  # what a kill now would leave
-                features = Memory.load(path).features
-                assert torch.equal(features, features[:1, :1, :1].expand_as(features))
-        finally:
-            child.send_signal(signal.SIGKILL)
+    with start_python(textwrap.dedent(SAVE_FOR_EVER), path) as process:
+        while not process.stdout:  # until the first save is whole
+            assert process.poll() is None, process.stderr
+            time.sleep(0.01)
+        for _ in range(25):  # what a kill now would leave
+            features = Memory.load(path).features
+            assert torch.equal(features, features[:1, :1, :1].expand_as(features))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
     features = Memory.load(path).features
     assert torch.equal(features, features[:1, :1, :1].expand_as(features))
 
@@ -619,18 +617,26 @@ def test_released_features_with_fewer_frames_than_seconds(tmp_path: Path) -> Non
 
 
 class Harmful:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (Path(tempfile.gettempdir(), "pickle-was-run").as_posix(),)
+        return os.mkdir, (str(self.folder),)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"vid_feat": torch.zeros(2, 4, 6), "duration": Harmful()}, tmp_path / "v.pt")
+    harmful = Harmful(tmp_path / "pickle-was-run")
+    torch.save({"vid_feat": torch.zeros(2, 4, 6), "duration": harmful}, tmp_path / "v.pt")
     with pytest.raises(MemoryFileError, match="pickle of more than tensors"):
         Memory.load_released(tmp_path / "v.pt")
-    (tmp_path / "v.pt").write_bytes(pickle.dumps(Harmful(), protocol=2))
+    (tmp_path / "v.pt").write_bytes(pickle.dumps(harmful, protocol=2))
     with pytest.raises(MemoryFileError, match="is refused"):
         Memory.load_released(tmp_path / "v.pt")
-    assert not Path(tempfile.gettempdir(), "pickle-was-run").exists()
+    assert not harmful.folder.exists()
+    pickle.loads(pickle.dumps(harmful))
+    assert harmful.folder.exists()  # it would have been seen
 
 
 @pytest.mark.parametrize("tenths", range(10))

@@ -7,6 +7,9 @@ import torch
 
 from hourllava.errors import ConfigError, InputError
 
+# Share of the free device memory that features, or keys and values, may take; above it they stay on the host.
+MAX_SHARE_OF_FREE_MEMORY = 0.6
+
 _log = logging.getLogger(__name__)
 _checked_process = os.getpid()
 
@@ -73,3 +76,13 @@ def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
     if chosen is None:
         raise ConfigError(f"dtype is {str(dtype)!r}; choose {' or '.join(named)}")
     return chosen
+
+
+def fits_on_device(num_bytes: int, device: torch.device) -> bool:
+    """Whether features, or keys and values, of this size may be put beside the model on its device."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    # The driver counts what PyTorch keeps for reuse as taken, but PyTorch can use it.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free

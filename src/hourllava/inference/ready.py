@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import ConfigError
+from hourllava.inference.devices import fits_on_device
 from hourllava.inference.memory import Memory
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
@@ -24,9 +25,6 @@ from hourllava.model.modeling import HourLlavaModel
 
 # Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
 ENTRIES_PER_CHUNK = 2**18
-
-# Part of the free device memory that features, or keys and values, may take before they stay on the host.
-MAX_SHARE_OF_FREE_MEMORY = 0.6
 
 _log = logging.getLogger(__name__)
 
@@ -97,11 +95,11 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
     visuals = layout_batch(layout).to(model.device)
     num_entries = len(layout.memory_index)
     num_bytes = _num_key_value_bytes(num_entries, model)
-    storage = None if _is_small(num_bytes, model) else "cpu"
+    storage = None if fits_on_device(num_bytes, model.device) else "cpu"
     if storage is not None:
         _log.info("keys and values of %r (%.1f GB) stay on the host: each question is slower", memory, num_bytes / 1e9)
     features = memory.features
-    if _is_small(features.nbytes, model):
+    if fits_on_device(features.nbytes, model.device):
         features = features.to(model.device)
     projected = model.remember(
         [features],
@@ -186,13 +184,3 @@ def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
     blocks = model.memaug.blocks
     width = blocks[0].cross_attn.kv_proj.out_features if len(blocks) else 0
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
-
-
-def _is_small(num_bytes: int, model: HourLlavaModel) -> bool:
-    """Whether so many bytes may be put beside the model on its device."""
-    if model.device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(model.device)
-    # What PyTorch keeps for reuse is free to us, and taken for the driver.
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free
