@@ -1,9 +1,9 @@
-"""What asking gives: answers with their evidence, made from tokens as they are decided."""
+"""Results of asking: answers and choices with their evidence."""
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from hourllava.inference.asking import OnText, Prompt
 from hourllava.inference.evidence import Span
@@ -14,14 +14,15 @@ class Answer:
     """An answer and where it comes from.
 
     Attributes:
-        question: as asked; bytes that are no text became U+FFFD.
-        text: the answer. Times that the model writes itself count from the first picture, as it was trained.
-        evidence: the moments the prompt looked at, strongest first, on the player's clock.
-        finish_reason: `stop` if the model ended its answer, `length` if it was cut at `max_new_tokens`.
-        num_prompt_tokens: tokens of the prompt, visual ones included.
+        question: as asked, with U+FFFD for bytes that are no text.
+        text: the answer. Times that the model writes in it count from the first picture, because it was trained so.
+        evidence: the moments that the prompt looked at, strongest first, on the player's clock.
+        finish_reason: `stop` if the model ended its answer, `length` if the answer reached `max_new_tokens` or the end
+            of the model's context.
+        num_prompt_tokens: tokens of the prompt, kept tokens of the video included.
         num_new_tokens: tokens of the answer.
-        first_token_seconds: from the call to the first token, all questions of the call together.
-        total_seconds: from the call to the end of the answer.
+        first_token_seconds: from the call to its first token, which all questions of a call share.
+        total_seconds: from the call to the end of all its answers.
     """
 
     question: str
@@ -33,21 +34,21 @@ class Answer:
     first_token_seconds: float
     total_seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, the form of `hourllava ask --json`."""
+    def to_dict(self) -> dict[str, object]:
+        """The answer as plain data, as `hourllava ask --json` prints it."""
         return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The option the model finds most probable.
+    """The option that the model finds most probable.
 
     Attributes:
-        question: as asked; bytes that are no text became U+FFFD.
-        option: the text of the chosen option.
-        letter: its letter.
-        probabilities: of each option, in the order given; they add up to 1.
-        evidence: the moments the prompt looked at, strongest first, on the player's clock.
+        question: as asked, with U+FFFD for bytes that are no text.
+        option: text of the chosen option.
+        letter: of the chosen option, `A` to `Z`.
+        probabilities: of all options, in the order given; they add up to 1.
+        evidence: the moments that the prompt looked at, strongest first, on the player's clock.
     """
 
     question: str
@@ -56,8 +57,8 @@ class Choice:
     probabilities: list[float]
     evidence: list[Span]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, the form of `hourllava ask --json` with `--option`."""
+    def to_dict(self) -> dict[str, object]:
+        """The choice as plain data, as `hourllava ask --json --option` prints it."""
         return dataclasses.asdict(self)
 
 
