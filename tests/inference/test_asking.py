@@ -236,19 +236,19 @@ def test_features_in_a_file_that_was_written_to_are_not_asked(engine, tmp_path, 
 
 def test_threads_get_the_answers_of_a_single_one(engine):
     memories = [random_memory(engine, seed=seed) for seed in range(2)]
-    asked = [(memories[n % 2], f"What happens at {n}?") for n in range(8)]
-    alone = [engine.ask(memory, question, max_new_tokens=12).text for memory, question in asked]
+    asked = [(memories[n % 2], f"What happens at {n}?") for n in range(4)]
+    alone = [engine.ask(memory, question, max_new_tokens=6).text for memory, question in asked]
     chosen = [engine.choose(memory, question, ["a", "b"]) for memory, question in asked]
-    got = [None] * 8
+    got = [None] * 4
 
     def ask(number):
         memory, question = asked[number]
         for _ in range(3):
-            answer = engine.ask(memory, question, max_new_tokens=12).text
+            answer = engine.ask(memory, question, max_new_tokens=6).text
             got[number] = (answer, engine.choose(memory, question, ["a", "b"]))
             engine.release()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -106,6 +106,7 @@ def test_features_must_be_floating_point_grids() -> None:
             Memory(features, [0, 1, 2], [0, 1, 2], fps=1, duration_seconds=3, source=WatchedSource("x"))
 
 
+@settings(max_examples=40)
 @given(lengths=st.lists(st.integers(0, 9), max_size=12), dtype=st.sampled_from([torch.float16, torch.float32]))
 def test_appending_piece_by_piece_equals_making_it_at_once(lengths: list[int], dtype: torch.dtype) -> None:
     whole = make_memory(sum(lengths), dtype)
@@ -128,12 +129,12 @@ def test_growth_copies_seldom_and_leaves_earlier_views_alone() -> None:
     first = memory.features
     expected = first.clone()
     places = set()
-    for second in range(1, 1000):
+    for second in range(1, 256):
         memory.append(torch.full((1, 4, 6), float(second)), [second], [second])
         places.add(memory.features.data_ptr())
-    assert len(places) <= 11  # 2, 4, 8, ... 1024 rows
+    assert len(places) == 8  # of 2, 4, 8, ... 256 frames
     assert torch.equal(first, expected)
-    assert torch.equal(memory.features[1:, 0, 0], torch.arange(1.0, 1000.0))
+    assert torch.equal(memory.features[1:, 0, 0], torch.arange(1.0, 256.0))
 
 
 def test_a_refused_append_changes_nothing() -> None:
