@@ -1,8 +1,8 @@
 """A memory made ready for one model: layout, keys and values, kept tokens.
 
-Everything here is independent of the question (but for `question` forgetting, which chooses other kept tokens) and is
-made once per video: asking again costs no encoding, no projection and no key or value. A memory whose keys and values
-do not fit beside the model is kept on the host in chunks, which MemAug attends one by one.
+None of it depends on the question (except that `question` forgetting chooses other kept tokens), so it is made once per
+memory: a further question costs no encoding, no projection and no key or value. Keys and values that do not fit beside
+the model stay on the host in chunks, and MemAug attends one chunk after the other.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.modeling import HourLlavaModel
 
-# Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
+# Memory entries projected at a time. 262,144 are an hour and 8 minutes: 1.1 GB of tokens of width 2,048 in bf16.
 ENTRIES_PER_CHUNK = 2**18
 
 _log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ class ReadyMemory:
     """A memory that can be asked.
 
     Attributes:
-        memory: whose it is.
-        version: the memory's version when this was made.
-        layout: seeded by the video, see `Memory.content_seed`.
-        keys_values: for each MemAug block.
-        kept_tokens: [K, D] of `layout`.
-        frame_descriptors_TD: mean projected token of each frame, if forgetting looks at frames.
+        memory: that is ready.
+        version: of the memory when this was made.
+        layout: its kept tokens are seeded by the video, see `Memory.content_seed`.
+        keys_values: of the memory, for each MemAug block.
+        kept_tokens: [K, D] projected, in the order of `layout`.
+        frame_descriptors_TD: mean projected token of each frame; None if forgetting does not look at frames.
     """
 
     memory: Memory
@@ -56,22 +56,22 @@ class ReadyMemory:
 
     @property
     def frame_of_entry(self) -> npt.NDArray[np.int64]:
-        """[M] the frame each memory entry is part of (its newline included)."""
+        """[M] the frame that each memory entry belongs to; a newline belongs to the frame before it."""
         frame_tokens = self.layout.num_patch_tokens // self.memory.num_frames
         index = self.layout.memory_index
         frames = np.where(index == NEWLINE, 0, index // frame_tokens)
-        # A newline follows tokens of its frame, and frames follow each other.
+        # Frames come in order, and a newline follows the tokens of its frame.
         return np.maximum.accumulate(frames)
 
 
 @torch.inference_mode()
 def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> ReadyMemory:
-    """Project a memory and make MemAug's keys and values of it.
+    """Project a memory and compute MemAug's keys and values.
 
     Args:
-        memory: with features that fit the model's projector.
+        memory: of the same encoder.
         model: in evaluation mode.
-        share: of the frames that MemAug finds in the memory; below 1 for experiments only, see `thinned`.
+        share: of the frames that MemAug can look up; below 1 only for experiments, see `thinned`.
 
     Raises:
         ConfigError: the share is outside 0 to 1, or below 1 where forgetting depends on the question.
@@ -114,7 +114,7 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
 def keep_for_question(
     ready: ReadyMemory, model: HourLlavaModel, question_descriptor_D: npt.NDArray[np.floating]
 ) -> tuple[VisualLayout, Tensor]:
-    """Layout and kept tokens [K, D] of `question` forgetting; the memory is the same for every question."""
+    """Layout and kept tokens [K, D] for one question, with `question` forgetting. Keys and values stay the same."""
     layout = video_layout(
         ready.memory.num_frames,
         model.config,
@@ -139,15 +139,15 @@ def check_share(share: float, config: HourLlavaConfig) -> None:
 
 
 def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
-    """A video's layout whose memory holds a share of the frames, evenly spread, and the kept tokens.
+    """The layout with fewer frames in the memory: an even share of them, and the kept tokens.
 
-    What is left stays at its positions, so the decoder's prompt is the same: only what MemAug can look up is less (the
-    paper's ablation of the repository's size). With share 0 that is nothing but the kept tokens.
+    The remaining entries keep their positions, so the decoder's prompt is the same and MemAug has less to look up (the
+    paper's ablation of the repository's size). With share 0 only the kept tokens remain.
 
     Args:
-        layout: of a video, whole.
+        layout: of a whole video.
         frame_tokens: patch tokens of a frame.
-        share: 0 to 1.
+        share: of the frames, 0 to 1.
     """
     num_frames = len(layout.memory_index) // (frame_tokens + 1)
     is_frame_left = np.zeros(num_frames, bool)
@@ -164,7 +164,7 @@ def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayo
 
 
 def layout_batch(layout: VisualLayout) -> VisualBatch:
-    """A batch of this layout alone, without a prompt."""
+    """A batch with this layout only, without a prompt."""
     everything = np.ones(len(layout.kept_index), bool)
     batch = batch_visuals([VisualSample(layout, 0, everything, ~everything)])
     assert batch is not None
@@ -180,7 +180,7 @@ def _frame_descriptors(features_TPC: Tensor, model: HourLlavaModel) -> npt.NDArr
 
 
 def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
-    """Size of the keys and values of so many memory entries, all blocks together."""
+    """Size of the keys and values of this number of memory entries, in all blocks together."""
     blocks = model.memaug.blocks
     width = blocks[0].cross_attn.kv_proj.out_features if len(blocks) else 0
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
