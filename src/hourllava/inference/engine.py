@@ -180,7 +180,7 @@ class HourLlava:
     ) -> Iterator[Memory]:
         """Watch a live source or a long file, and yield the growing memory after every batch of frames.
 
-            for memory in model.follow("/dev/stdin"):
+            for memory in model.follow("-"):  # standard input
                 print(model.ask(memory, "What has just happened?").text)
 
         Ask about it between two batches, in the thread that iterates. The memory grows without bound, by 0.53 GB an
