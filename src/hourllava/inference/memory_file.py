@@ -30,6 +30,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hourllava.errors import MemoryFileError
+from hourllava.files import flush_to_disk
+from hourllava.locks import try_flock
 from hourllava.model.forgetting import evenly_spaced
 
 FORMAT_VERSION = 2
@@ -90,9 +92,9 @@ def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, 
             mode = unfinished.stat().st_mode  # from the user's umask; safetensors would allow only the owner
             save_file(tensors, unfinished, metadata)
             unfinished.chmod(mode)
-            _flush_to_disk(unfinished)
+            flush_to_disk(unfinished)
             unfinished.replace(path)
-        _flush_to_disk(path.parent)
+        flush_to_disk(path.parent)
     except (OSError, SafetensorError) as error:
         reason = str(error).removeprefix("Error while serializing: ")
         raise MemoryFileError(
@@ -122,8 +124,7 @@ def _locked(folder: str) -> Iterator[None]:
     """Show other processes that the folder is in use. If this process is killed, the kernel drops the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -133,12 +134,9 @@ def _is_abandoned(folder: Path) -> bool:
     """Whether no process holds the lock of a folder; False where the file system has no locks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        return try_flock(descriptor, fcntl.LOCK_EX) is True
     finally:
         os.close(descriptor)
-    return True
 
 
 def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -298,11 +296,3 @@ def _check_regular(path: Path) -> None:
 def _check_place(path: Path) -> None:
     if "\0" in str(path):
         raise MemoryFileError(f"{str(path)!r} is no file name; a name has no NUL")
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
