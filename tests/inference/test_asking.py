@@ -1,8 +1,8 @@
 """Asking: each question has its own subtitles, evidence and room; calls that would spoil each other are refused."""
 
-import gc
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,25 +10,18 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
-from hourllava.inference import ready
+from hourllava.inference import decoding, ready
 from hourllava.inference.chat import Chat
-from hourllava.inference.decoding import StepBuffers
 from hourllava.inference.devices import fits_on_device, usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
-from hourllava.inference.ready import ReadyMemory
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
 CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
-
-
-def num_alive(kind):
-    gc.collect()
-    return sum(isinstance(thing, kind) for thing in gc.get_objects())
 
 
 def spy(engine, monkeypatch):
@@ -279,15 +272,26 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
     assert engine.ask(memory, "What happens?", max_new_tokens=12).text == expected  # an error frees the model
 
 
-def test_release_frees_keys_values_and_the_decoders_buffers(engine):
-    engine = HourLlava(engine.model, engine.processor)
+def test_release_frees_keys_values_and_the_decoders_buffers(engine, monkeypatch):
+    made = []
+
+    def noted(make):
+        def make_and_note(*args):
+            thing = make(*args)
+            made.append(weakref.ref(thing))
+            return thing
+
+        return make_and_note
+
+    monkeypatch.setattr(decoding, "StepBuffers", noted(decoding.StepBuffers))
+    engine = HourLlava(engine.model, engine.processor, make_ready=noted(ready.make_ready))
     memory = random_memory(engine)
-    before = num_alive(ReadyMemory), num_alive(StepBuffers)
     text = engine.ask(memory, "What?", max_new_tokens=4).text
-    assert (num_alive(ReadyMemory), num_alive(StepBuffers)) == (before[0] + 1, before[1] + 1)
+    assert [type(thing()).__name__ for thing in made] == ["ReadyMemory", "StepBuffers"]
     engine.release()
-    assert (num_alive(ReadyMemory), num_alive(StepBuffers)) == before
+    assert [thing() for thing in made] == [None, None]
     assert engine.ask(memory, "What?", max_new_tokens=4).text == text
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize(
