@@ -28,7 +28,8 @@ import torch
 from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.watching import Watcher
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
@@ -44,10 +45,11 @@ def tower_frames_per_second(engine: HourLlava) -> float:
     """Median of five batches, frames already on the GPU."""
     size = engine.model.config.vision_config.image_size
     frames = torch.randint(0, 256, (TOWER_FRAMES, size, size, 3), dtype=torch.uint8, device=engine.model.device)
+    watcher = Watcher(engine.model)
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
-        engine._encode(frames)
+        watcher.encode(frames)
         seconds.append(time.perf_counter() - start)
     return TOWER_FRAMES / statistics.median(seconds[1:])
 
@@ -63,7 +65,7 @@ def random_memory(engine: HourLlava, hours: int) -> Memory:
         times,
         fps=1.0,
         duration_seconds=len(times),
-        source=Source("random"),
+        source=WatchedSource("random"),
         encoder=engine.encoder,
     )
 
@@ -81,7 +83,7 @@ def measure(engine: HourLlava, memory: Memory, watch_seconds: float) -> dict[str
         return answer.first_token_seconds, (answer.num_new_tokens - 1) / after_first
 
     cold = first_token_seconds(memory, "What is on the desk at the beginning?")
-    engine.forget()
+    engine.release()
     cold_again = first_token_seconds(memory, "What is on the desk at the beginning?")
     rates = [answer_rate(question) for question in QUESTIONS]
     return {

@@ -1,26 +1,62 @@
-"""hourllava: watch a video once, ask it anything, for as long as you like."""
+"""hourllava: watch a video once, ask it anything, for as long as you like.
+
+    from hourllava import HourLlava
+
+    model = HourLlava.from_pretrained("nano")
+    memory = model.watch("lecture.mp4")
+    answer = model.ask(memory, "When is the first graph shown?")
+
+`import hourllava` takes milliseconds: a name is imported when it is first used, and torch with it.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hourllava.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HourLlavaError,
+    InputError,
+    MemoryFileError,
+    PartlyDoneError,
+    TrainingError,
+    VideoError,
+)
 from hourllava.openers import register_opener
 
 if TYPE_CHECKING:
-    from hourllava.inference.cache import MemoryCache
+    from hourllava.inference.answers import Answer, Choice
+    from hourllava.inference.asking import AskOptions
+    from hourllava.inference.cache import CacheEntry, MemoryCache
+    from hourllava.inference.chat import Chat
+    from hourllava.inference.decoding import Sampler
+    from hourllava.inference.encoder import EncoderIdentity
     from hourllava.inference.engine import HourLlava
-    from hourllava.inference.memory import Memory
+    from hourllava.inference.evidence import Span
+    from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.subtitles import Cue, read_subtitles
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
     from hourllava.model.messages import Video
     from hourllava.model.modeling import HourLlavaForConditionalGeneration
     from hourllava.model.processor import HourLlavaProcessor
+    from hourllava.video.types import Gap
 
 __version__ = "0.1.0"
 
 register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")
 
-# Loaded when first asked for: the processes that decode video import this package too, and must not wait for torch.
+# Where each lazy name lives. Lazy, because the processes that decode video import this package too and need no torch.
 _HOMES = {
+    "Answer": "hourllava.inference.answers",
+    "AskOptions": "hourllava.inference.asking",
+    "CacheEntry": "hourllava.inference.cache",
+    "Chat": "hourllava.inference.chat",
+    "Choice": "hourllava.inference.answers",
+    "Cue": "hourllava.inference.subtitles",
+    "EncoderIdentity": "hourllava.inference.encoder",
+    "Gap": "hourllava.video.types",
     "HourLlava": "hourllava.inference.engine",
     "HourLlavaConfig": "hourllava.model.config",
     "HourLlavaForConditionalGeneration": "hourllava.model.modeling",
@@ -28,26 +64,57 @@ _HOMES = {
     "Memory": "hourllava.inference.memory",
     "MemoryCache": "hourllava.inference.cache",
     "Video": "hourllava.model.messages",
+    "Sampler": "hourllava.inference.decoding",
+    "Span": "hourllava.inference.evidence",
+    "WatchedSource": "hourllava.inference.memory",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
+    "read_subtitles": "hourllava.inference.subtitles",
 }
 
 __all__ = [
+    "Answer",
+    "AskOptions",
+    "CacheEntry",
+    "Chat",
+    "CheckpointError",
+    "Choice",
+    "ConfigError",
+    "Cue",
+    "DataError",
+    "EncoderIdentity",
+    "Gap",
     "HourLlava",
     "HourLlavaConfig",
+    "HourLlavaError",
     "HourLlavaForConditionalGeneration",
     "HourLlavaProcessor",
+    "InputError",
     "Memory",
     "MemoryCache",
+    "MemoryFileError",
+    "PartlyDoneError",
+    "Sampler",
+    "Span",
+    "TrainingError",
     "Video",
+    "VideoError",
+    "WatchedSource",
     "export_released",
     "load_model",
+    "read_subtitles",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hourllava' has no attribute {name!r}")
-    # Whichever comes first: with it transformers' Auto classes know the configuration, the models and the processor.
-    importlib.import_module("hourllava.model.processor")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = _HOMES[name]
+    if home.startswith("hourllava.model."):
+        importlib.import_module("hourllava.model.processor")  # registers all of them with transformers' Auto classes
+    globals()[name] = value = getattr(importlib.import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

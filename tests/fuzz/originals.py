@@ -73,7 +73,7 @@ def frames(folder: Path) -> Path:
 def memory(folder: Path) -> Path:
     """A memory of the nano model."""
     from hourllava.inference.engine import HourLlava
-    from hourllava.inference.memory import Memory, Source
+    from hourllava.inference.memory import Memory, WatchedSource
     from hourllava.model.nano import NANO
 
     engine = HourLlava.from_pretrained(NANO)
@@ -81,7 +81,7 @@ def memory(folder: Path) -> Path:
     features = torch.randn(6, engine.encoder.grid**2, engine.encoder.feature_width).bfloat16()
     path = folder / "a.memory.safetensors"
     Memory(
-        features, seconds, seconds, fps=1.0, duration_seconds=6.0, source=Source("a.mp4", "sha256:12"),
+        features, seconds, seconds, fps=1.0, duration_seconds=6.0, source=WatchedSource("a.mp4", "sha256:12"),
         encoder=engine.encoder,
     ).save(path)  # fmt: skip
     return path

@@ -1,8 +1,8 @@
 """Asking: each question has its own subtitles, evidence and room; calls that would spoil each other are refused."""
 
-import dataclasses
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -10,29 +10,18 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
-from hourllava.inference import ready
-from hourllava.inference.devices import usable_dtype
+from hourllava.inference import decoding, ready
+from hourllava.inference.chat import Chat
+from hourllava.inference.devices import fits_on_device, usable_dtype
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
+from inference.memories import random_memory
 
 CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
-
-
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
-def random_memory(engine, num_frames=40, seed=0, start_seconds=0.0, **fields):
-    generator = torch.Generator().manual_seed(seed)
-    times = start_seconds + np.arange(num_frames, dtype=np.float64)
-    features = torch.randn(num_frames, 16, 24, generator=generator).bfloat16()
-    given = {"fps": 1.0, "duration_seconds": float(num_frames), "source": Source("random"), "encoder": engine.encoder}
-    return Memory(features, times, times, **{**given, **fields})
 
 
 def spy(engine, monkeypatch):
@@ -53,7 +42,7 @@ def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
     """The first looks at 30 s, the second at 5 s, the third at both ends."""
     looks = [[Span(30.0, 31.0, 0.5)], [Span(5.0, 6.0, 0.5)], [Span(0.2, 0.8, 0.3), Span(39.2, 39.8, 0.2)]]
     spans = []
-    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: spans.pop(0))
+    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: spans.pop(0))
     questions = ["What happens?", "Who?", "Why, and where?"]
     memory, texts = random_memory(engine), spy(engine, monkeypatch)
 
@@ -77,7 +66,7 @@ def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, cap
     observed = []
     observe = "hourllava.inference.evidence.AttentionMass.observe"
     monkeypatch.setattr(observe, lambda self, *args: observed.append(self) or setattr(self, "num_blocks", 1))
-    monkeypatch.setattr("hourllava.inference.engine.spans_of", lambda *args: [Span(30.0, 31.0, 0.5)])
+    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: [Span(30.0, 31.0, 0.5)])
     with caplog.at_level(logging.WARNING):
         many = [Cue(n / 10, n / 10 + 1, f"line number {n} of very many") for n in range(4000)]
         engine.ask(random_memory(engine), "What?", subtitles=many, subtitle_tokens=60, max_new_tokens=1)
@@ -102,7 +91,7 @@ def test_frames_are_kept_for_the_bare_question(tokenizer, way, monkeypatch):
     memory, descriptors = random_memory(engine), []
     keep = ready.keep_for_question
     monkeypatch.setattr(
-        "hourllava.inference.engine.keep_for_question",
+        "hourllava.inference.asking.keep_for_question",
         lambda ready, model, descriptor: descriptors.append(descriptor) or keep(ready, model, descriptor),
     )
     engine.ask(memory, "What is it?", max_new_tokens=1)
@@ -144,7 +133,7 @@ def test_both_dtypes_keep_the_same_tokens(tokenizer):
     for dtype in (torch.float32, torch.bfloat16):
         engine = HourLlava(tiny_model().float().to(dtype), HourLlavaProcessor(tokenizer, tiny_config()))
         memory = engine.remember_frames(frames, np.arange(40.0))
-        layouts.append(engine._ready_memory(memory).layout.kept_index)
+        layouts.append(ready.make_ready(memory, engine.model.model).layout.kept_index)
     np.testing.assert_array_equal(*layouts)
 
 
@@ -169,7 +158,7 @@ def test_an_empty_option(engine):
 
 
 def test_a_conversation_takes_one_question_at_a_time(engine, monkeypatch):
-    chat = engine.chat(random_memory(engine))
+    chat = Chat(engine, random_memory(engine))
     monkeypatch.setattr(engine, "ask", lambda *args, **options: pytest.fail("work was done for nothing"))
     for question in (["a?", "b?"], ("a?",), None):
         with pytest.raises(InputError, match="one question at a time"):
@@ -189,13 +178,9 @@ def test_an_answer_has_the_room_that_the_prompt_leaves(tokenizer, limits, monkey
     config = tiny_config(text_config=text) if "max_position_embeddings" in limits else tiny_config(**limits)
     engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
     monkeypatch.setattr(engine.processor.tokenizer, "convert_tokens_to_ids", lambda token: 1)  # hardly ever ends
-    rooms = []
-    prefill = engine._decoder.prefill
-    monkeypatch.setattr(engine._decoder, "prefill", lambda *args: rooms.append(args[2]) or prefill(*args))
     answer = engine.ask(None, "What?", max_new_tokens=10**9)
-    assert rooms == [130 - answer.num_prompt_tokens]
-    assert answer.num_new_tokens <= rooms[0]
-    assert (answer.finish_reason == "length") == (answer.num_new_tokens == rooms[0])
+    assert answer.num_new_tokens == 130 - answer.num_prompt_tokens
+    assert answer.finish_reason == "length"
     monkeypatch.undo()
     with pytest.raises(InputError, match="the model takes 130"):
         engine.ask(None, "why " * 200)
@@ -222,7 +207,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatc
     choice = engine.choose(memory, bad, [bad, "tea"])
     assert choice.question == "caf\ufffd \ufffd?"
     assert choice.option in ("caf\ufffd \ufffd?", "tea")
-    chat = engine.chat(memory)
+    chat = Chat(engine, memory)
     chat.ask(bad, max_new_tokens=2)
     assert chat.history[0][0] == "caf\ufffd \ufffd?"
     assert texts[0] == "caf\ufffd \ufffd?"
@@ -244,19 +229,19 @@ def test_features_in_a_file_that_was_written_to_are_not_asked(engine, tmp_path, 
 
 def test_threads_get_the_answers_of_a_single_one(engine):
     memories = [random_memory(engine, seed=seed) for seed in range(2)]
-    asked = [(memories[n % 2], f"What happens at {n}?") for n in range(8)]
-    alone = [engine.ask(memory, question, max_new_tokens=12).text for memory, question in asked]
+    asked = [(memories[n % 2], f"What happens at {n}?") for n in range(4)]
+    alone = [engine.ask(memory, question, max_new_tokens=6).text for memory, question in asked]
     chosen = [engine.choose(memory, question, ["a", "b"]) for memory, question in asked]
-    got = [None] * 8
+    got = [None] * 4
 
     def ask(number):
         memory, question = asked[number]
         for _ in range(3):
-            answer = engine.ask(memory, question, max_new_tokens=12).text
+            answer = engine.ask(memory, question, max_new_tokens=6).text
             got[number] = (answer, engine.choose(memory, question, ["a", "b"]))
-            engine.forget()
+            engine.release()
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -274,7 +259,7 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
         for call in (
             lambda: engine.ask(memory, "And?", max_new_tokens=3),
             lambda: engine.choose(memory, "And?", ["a", "b"]),
-            engine.forget,
+            engine.release,
         ):
             with pytest.raises(InputError, match="inside on_text") as error:
                 call()
@@ -287,13 +272,26 @@ def test_a_call_inside_on_text_is_refused_and_spoils_nothing(engine):
     assert engine.ask(memory, "What happens?", max_new_tokens=12).text == expected  # an error frees the model
 
 
-def test_forgetting_frees_the_decoder_too(engine):
+def test_release_frees_keys_values_and_the_decoders_buffers(engine, monkeypatch):
+    made = []
+
+    def noted(make):
+        def make_and_note(*args):
+            thing = make(*args)
+            made.append(weakref.ref(thing))
+            return thing
+
+        return make_and_note
+
+    monkeypatch.setattr(decoding, "StepBuffers", noted(decoding.StepBuffers))
+    engine = HourLlava(engine.model, engine.processor, make_ready=noted(ready.make_ready))
     memory = random_memory(engine)
     text = engine.ask(memory, "What?", max_new_tokens=4).text
-    engine.forget()
-    assert engine._ready is None
-    assert engine._decoder._buffers is None
+    assert [type(thing()).__name__ for thing in made] == ["ReadyMemory", "StepBuffers"]
+    engine.release()
+    assert [thing() for thing in made] == [None, None]
     assert engine.ask(memory, "What?", max_new_tokens=4).text == text
+    assert len(made) == 4
 
 
 @pytest.mark.parametrize(
@@ -303,12 +301,11 @@ def test_memory_that_pytorch_keeps_for_reuse_is_free(monkeypatch, free, reserved
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 99))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
-    model = dataclasses.make_dataclass("Model", ["device"])(torch.device("cuda"))
-    assert ready._is_small(5, model) is fits
+    assert fits_on_device(5, torch.device("cuda")) is fits
 
 
 def test_a_memory_that_stays_on_the_host_is_told(engine, monkeypatch, caplog):
-    monkeypatch.setattr(ready, "_is_small", lambda *args: False)
+    monkeypatch.setattr(ready, "fits_on_device", lambda *args: False)
     with caplog.at_level(logging.INFO):
         engine.ask(random_memory(engine, seed=5), "What?", max_new_tokens=1)
     assert "stay on the host" in caplog.text

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_model
+from forking import start_python
 from hourllava.cli.session import describe_installation
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, InputError, MemoryFileError, PartlyDoneError, VideoError
@@ -23,8 +23,7 @@ from hourllava.inference.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
 from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
-from hourllava.model.processor import HourLlavaProcessor
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.video import identity
 from video.clips import write_clip
 
@@ -34,7 +33,7 @@ ENCODER = EncoderIdentity("a" * 64, feature_width=6, grid=2)
 def make_memory(fill: float = 0.0, num_frames: int = 100) -> Memory:
     times = np.arange(float(num_frames))
     features = torch.full((num_frames, 4, 6), fill)
-    source = Source("/videos/talk.mp4", "sha256:12")
+    source = WatchedSource("/videos/talk.mp4", "sha256:12")
     return Memory(features, times, times, fps=1, duration_seconds=num_frames, source=source, encoder=ENCODER)
 
 
@@ -256,14 +255,9 @@ def test_a_user_without_a_home_has_no_cache(
     assert len(MdsDataset([])) == 0
 
 
-@pytest.fixture
-def watching(tokenizer: Any) -> HourLlava:
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
 @pytest.mark.parametrize("change", ["replaced while hashed", "replaced before it is read", "grown"])
 def test_nothing_is_kept_of_a_file_that_changes_on_the_way(
-    watching: HourLlava, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: HourLlava, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = write_clip(tmp_path / "clip.ts", num_frames=30, fps=10)
     other = write_clip(tmp_path / "other.ts", num_frames=50, fps=10)
@@ -284,23 +278,23 @@ def test_nothing_is_kept_of_a_file_that_changes_on_the_way(
 
     monkeypatch.setattr(identity, "_hash_file", hash_and_change)
     if change == "grown":
-        memory = watching.watch(clip, cache=cache, progress=False)
+        memory = engine.watch(clip, cache=cache, progress=False)
         assert memory.source.digest is None
     else:
         with pytest.raises(VideoError, match="changed while it was read"):
-            watching.watch(clip, cache=cache, progress=False)
+            engine.watch(clip, cache=cache, progress=False)
     assert cache.entries() == []
 
 
-def test_watching_refuses_wrong_types_in_one_line(watching: HourLlava, tmp_path: Path) -> None:
+def test_watching_refuses_wrong_types_in_one_line(engine: HourLlava, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", num_frames=10, fps=10)
     wrong: list[dict[str, Any]] = [{"fps": "1"}, {"fps": None}, {"start_seconds": "0"}, {"end_seconds": []}]
     for arguments in wrong:
         with pytest.raises(ConfigError, match=next(iter(arguments))):
-            watching.watch(clip, cache=MemoryCache(tmp_path / "cache"), progress=False, **arguments)
+            engine.watch(clip, cache=MemoryCache(tmp_path / "cache"), progress=False, **arguments)
     for video in (None, 3, "", b""):
         with pytest.raises(VideoError):
-            watching.watch(video, progress=False)  # type: ignore[arg-type]
+            engine.watch(video, progress=False)  # type: ignore[arg-type]
 
 
 def test_a_forked_process_computes_with_one_thread_or_refuses(
@@ -347,6 +341,7 @@ FORK = """
 
 @pytest.mark.slow
 def test_a_forked_process_watches_and_asks(tmp_path: Path) -> None:
+    """In a real process with two threads of torch, which the tests' own processes do not have."""
     clip = write_clip(tmp_path / "clip.mp4", num_frames=30, fps=10)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(FORK), str(clip)], check=True, env=environment, timeout=300)
@@ -393,19 +388,20 @@ def test_the_size_is_an_argument_or_a_variable(monkeypatch: pytest.MonkeyPatch) 
 
 
 USE_THE_CACHE = """
-    import sys
+    import os, sys, time
     import numpy as np, torch
     from hourllava.inference.cache import MemoryCache
-    from hourllava.inference.memory import Memory, Source
+    from hourllava.inference.memory import Memory, WatchedSource
     folder, fill = sys.argv[1], float(sys.argv[2])
     cache = MemoryCache(folder, max_bytes=3 * 200_000)
     times = np.arange(100.0)
     hits = 0
     print("ready", flush=True)
-    sys.stdin.readline()
+    while not os.path.exists(sys.argv[3]):
+        time.sleep(0.001)
     for turn in range(12):
         features = torch.full((100, 4, 100), fill)
-        memory = Memory(features, times, times, fps=1, duration_seconds=100, source=Source("x"))
+        memory = Memory(features, times, times, fps=1, duration_seconds=100, source=WatchedSource("x"))
         assert cache.put("shared", memory)
         assert cache.put(f"{fill}-{turn % 3}", memory)  # these push each other out
         for key in ("shared", "1.0-0", "2.0-0"):
@@ -419,22 +415,17 @@ USE_THE_CACHE = """
 
 
 def test_two_processes_share_a_cache(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", textwrap.dedent(USE_THE_CACHE), str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # A failure here must not leave an open child behind: its ResourceWarning would fail a later test.
+    folder, go = tmp_path / "cache", tmp_path / "go"
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(subprocess.Popen([*command, fill], text=True, **pipes)) for fill in ("1", "2")]
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        for child in children:
-            output, errors = child.communicate(timeout=60)
-            assert child.returncode == 0, errors
-            assert errors == ""  # no entry was ever found damaged
-            assert int(output) > 0
-    assert not list(tmp_path.glob(".*"))
-    assert len(list(tmp_path.iterdir())) <= 3
+        started = [start_python(textwrap.dedent(USE_THE_CACHE), folder, fill, go) for fill in ("1", "2")]
+        processes = [stack.enter_context(process) for process in started]
+        while not all(process.stdout for process in processes):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.01)
+        go.touch()
+        for process in processes:
+            assert process.wait(60) == 0, process.stderr
+            assert process.stderr == ""  # no entry was ever found damaged
+            assert int(process.stdout.removeprefix("ready\n")) > 0
+    assert not list(folder.glob(".*"))
+    assert len(list(folder.iterdir())) <= 3

@@ -6,33 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_model
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
-from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
-from hourllava.model.processor import HourLlavaProcessor
-from video.clips import write_clip
-
-
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    """Clips of 10 pictures a second; a picture carries its number, so the later ones of `other` are other pictures."""
-    folder = tmp_path_factory.mktemp("clips")
-    late = [7 + n / 10 for n in range(60)]
-    return {
-        "short": write_clip(folder / "short.mp4", num_frames=35, fps=10),
-        "long": write_clip(folder / "long.mp4", num_frames=78, fps=10),
-        "again": write_clip(folder / "again.mkv", num_frames=78, fps=10, codec="mpeg4", options={"qscale": "2"}),
-        "other": write_clip(folder / "other.mp4", num_frames=78, fps=20),
-        "single": write_clip(folder / "single.mp4", num_frames=10, fps=10),
-        "late": write_clip(folder / "late.mkv", num_frames=60, fps=10, times=late, audio=True),
-    }
+from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.watching import Watcher
+from hourllava.video import Gap
 
 
 def watch(engine, clip, **options):
@@ -76,7 +54,7 @@ def test_a_part_goes_on_and_one_that_watched_nothing_begins(engine, clips):
     watch(engine, clips["long"], memory=memory, end_seconds=6)
     np.testing.assert_array_equal(memory.sample_seconds, [2, 3, 4, 5])
     empty = Memory(
-        torch.zeros(0, 16, 24), [], [], fps=1, duration_seconds=0, source=Source("x"), encoder=engine.encoder
+        torch.zeros(0, 16, 24), [], [], fps=1, duration_seconds=0, source=WatchedSource("x"), encoder=engine.encoder
     )
     assert len(watch(engine, clips["short"], memory=empty)) == 4
 
@@ -85,10 +63,10 @@ def test_what_lies_in_gaps_is_not_compared(engine, clips):
     memory = watch(engine, clips["short"])
     with torch.inference_mode():
         memory.features[3] = 0.5
-    memory.gaps = ((2.5, 3.4, "the file was cut short"),)
+    memory.gaps = (Gap(2.5, 3.4, "the file was cut short"),)
     assert len(watch(engine, clips["long"], memory=memory)) == 8
     lost = watch(engine, clips["short"])
-    lost.gaps = ((0.0, 3.4, "damage"),)
+    lost.gaps = (Gap(0.0, 3.4, "damage"),)
     with pytest.raises(MemoryFileError, match="no frame of the memory is whole"):
         watch(engine, clips["long"], memory=lost)
 
@@ -115,7 +93,7 @@ def test_a_video_that_starts_after_its_sound(engine, clips, tmp_path):
     assert memory.duration_seconds == pytest.approx(6, abs=0.11)
     answer = engine.ask(memory, "What?", max_new_tokens=1)
     assert all(6.9 < span.start_seconds < span.end_seconds < 13.2 for span in answer.evidence)
-    memory.gaps = ((1.0, 2.0, "damage"),)
+    memory.gaps = (Gap(1.0, 2.0, "damage"),)
     described = json.loads(json.dumps(describe_memory(memory, "late.mkv")))
     assert described["start_seconds"] == pytest.approx(7, abs=0.05)
     assert described["gaps"][0]["start_seconds"] == pytest.approx(8, abs=0.05)
@@ -146,13 +124,14 @@ def test_a_part_is_given_in_the_players_time(engine, clips):
 
 def test_frames_are_encoded_in_batches(engine, monkeypatch):
     sizes = []
-    encode = engine._encode
-    monkeypatch.setattr(engine, "_encode", lambda frames: sizes.append(len(frames)) or encode(frames))
+    tower, encode = engine.model.model, engine.model.model.get_video_features
+    monkeypatch.setattr(tower, "get_video_features", lambda pixels: sizes.append(len(pixels)) or encode(pixels))
     frames = np.random.default_rng(0).integers(0, 256, (100, 20, 30, 3), dtype=np.uint8)
     memory = engine.remember_frames(frames, np.arange(100) / 2)
     assert max(sizes) <= 32
     assert sum(sizes) == 100
-    np.testing.assert_allclose(memory.features.float(), encode(torch.as_tensor(frames)).float(), atol=0.02, rtol=0.02)
+    whole = Watcher(engine.model).encode(torch.as_tensor(frames))
+    np.testing.assert_allclose(memory.features.float(), whole.float(), atol=0.02, rtol=0.02)
 
 
 def test_the_length_of_ones_own_frames_counts_from_the_first(engine):

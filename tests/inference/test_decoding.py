@@ -5,7 +5,7 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import CheckpointError, ConfigError
-from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 
 STOP = 7
 
@@ -34,28 +34,28 @@ def test_greedy_tokens_are_transformers_own(model, lengths):
     expected = super(type(model), model).generate(
         inputs_embeds=embeds, attention_mask=mask, max_new_tokens=12, do_sample=False, pad_token_id=0
     )
-    assert run(Decoder(model), embeds, mask) == expected.tolist()
+    assert run(TextDecoder(model), embeds, mask) == expected.tolist()
 
 
 def test_buffers_serve_the_next_prompt(model):
-    decoder = Decoder(model)
+    decoder = TextDecoder(model)
     for lengths in [(30,), (5,), (17,), (4, 9), (11,)]:
         embeds, mask = prompts(model, lengths, seed=sum(lengths))
-        assert run(decoder, embeds, mask) == run(Decoder(model), embeds, mask)
+        assert run(decoder, embeds, mask) == run(TextDecoder(model), embeds, mask)
 
 
 def test_rows_end_one_by_one(model):
     embeds, mask = prompts(model, (20, 9, 14))
-    whole = run(Decoder(model), embeds, mask)
+    whole = run(TextDecoder(model), embeds, mask)
     stops = (whole[0][3], whole[1][8])
     cut = [row[: next((i for i, token in enumerate(row) if token in stops), 12)] for row in whole]
-    assert run(Decoder(model), embeds, mask, stop_ids=stops) == cut
+    assert run(TextDecoder(model), embeds, mask, stop_ids=stops) == cut
 
 
 def test_an_answer_can_be_empty(model):
     embeds, mask = prompts(model, (20,))
-    first = run(Decoder(model), embeds, mask, max_new_tokens=1)[0][0]
-    steps = generate_tokens(Decoder(model), embeds, mask, stop_ids=(first,), max_new_tokens=5, sampler=Sampler())
+    first = run(TextDecoder(model), embeds, mask, max_new_tokens=1)[0][0]
+    steps = generate_tokens(TextDecoder(model), embeds, mask, stop_ids=(first,), max_new_tokens=5, sampler=Sampler())
     assert list(steps) == []
 
 
@@ -92,11 +92,11 @@ def test_a_sampled_answer_is_the_same_alone_and_in_a_batch(model, temperature):
     """Also beside rows that have ended, which go on being drawn."""
     embeds, mask = prompts(model, (20, 9, 14))
     options = {"temperature": temperature, "top_p": 0.9, "seed": 3}
-    together = run(Decoder(model), embeds, mask, **options)
+    together = run(TextDecoder(model), embeds, mask, **options)
     stops = (together[0][1],)
-    cut = run(Decoder(model), embeds, mask, stop_ids=stops, **options)
+    cut = run(TextDecoder(model), embeds, mask, stop_ids=stops, **options)
     for row, length in enumerate((20, 9, 14)):
-        alone = run(Decoder(model), embeds[row : row + 1, -length:], mask[row : row + 1, -length:], **options)
+        alone = run(TextDecoder(model), embeds[row : row + 1, -length:], mask[row : row + 1, -length:], **options)
         assert together[row] == alone[0]
         ended = next((n for n, token in enumerate(alone[0]) if token in stops), 12)
         assert cut[row] == alone[0][:ended]
@@ -106,7 +106,7 @@ def test_a_sampled_answer_is_the_same_alone_and_in_a_batch(model, temperature):
 def test_weights_that_are_no_numbers_are_told(model):
     embeds, mask = prompts(model, (20,))
     with pytest.raises(CheckpointError, match="no numbers"):
-        run(Decoder(model), embeds * torch.nan, mask)
+        run(TextDecoder(model), embeds * torch.nan, mask)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_captured_graph_gives_the_same_tokens(lengths, window):
     base = tiny_config().text_config.to_dict()
     config = tiny_config(text_config={**base, **text} if window else base)
     model = tiny_model(config).float().cuda()
-    decoder = Decoder(model)
+    decoder = TextDecoder(model)
     for seed in range(3):
         embeds, mask = (part.cuda() for part in prompts(model, lengths, seed))
         expected = super(type(model), model).generate(

@@ -1,7 +1,9 @@
 """Watching and asking: repeatable, cached, streamed, in batches, incrementally; and what mistakes get."""
 
 import dataclasses
+import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,31 +14,19 @@ from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference import ready
 from hourllava.inference.cache import MemoryCache
+from hourllava.inference.chat import Chat
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.ready import make_ready
 from hourllava.inference.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
+from inference.memories import random_memory
 from video.clips import write_clip
 
 
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
-def random_memory(engine, num_frames=40, seed=0, fps=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    times = np.arange(num_frames) / fps
-    return Memory(
-        torch.randn(num_frames, 16, 24, generator=generator).bfloat16(),
-        times,
-        times,
-        fps=fps,
-        duration_seconds=num_frames / fps,
-        source=Source("random"),
-        encoder=engine.encoder,
-    )
+def child_processes():
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 def ask(engine, memory, question="What happens?", **options):
@@ -106,10 +96,14 @@ def test_text_is_streamed_as_it_comes(engine, monkeypatch):
         ask(engine, memory, ["a?", "b?"], on_text=pieces.append)
 
 
-def test_keys_and_values_are_made_once_per_memory(engine, monkeypatch):
+def test_keys_and_values_are_made_once_per_memory(engine):
     made = []
-    real = ready.make_ready
-    monkeypatch.setattr("hourllava.inference.engine.make_ready", lambda *args: (made.append(1), real(*args))[1])
+
+    def counted(memory, model):
+        made.append(memory)
+        return make_ready(memory, model)
+
+    engine = HourLlava(engine.model, engine.processor, make_ready=counted)
     memory = random_memory(engine, seed=1)
     for question in ("What?", "Who?", "When?"):
         ask(engine, memory, question)
@@ -129,24 +123,27 @@ def test_all_ways_of_forgetting_and_memories_in_chunks(tokenizer, temporal, entr
     expected = [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])]
     monkeypatch.setattr(ready, "ENTRIES_PER_CHUNK", entries)
     assert [answer.text for answer in ask(engine, random_memory(engine), ["What happens?", "Why?"])] == expected
-    monkeypatch.setattr(ready, "_is_small", lambda *args: False)
+    monkeypatch.setattr(ready, "fits_on_device", lambda *args: False)
     memory = random_memory(engine)
     assert [ask(engine, memory, question).text for question in ("What happens?", "Why?")] == expected
 
 
 def test_evidence_points_at_what_the_question_attends_to(engine):
     """Frames 20 to 22 get keys that every query of the question likes; nothing else changes."""
-    memory = random_memory(engine)
-    ready = engine._ready_memory(memory)
-    entries = np.flatnonzero(np.isin(ready.frame_of_entry, [20, 21, 22]))
-    for block in ready.keys_values:
-        keys = block.keys[0].clone()
-        keys[entries] *= 40  # large keys: some head's query fits each of them
-        block.keys = [keys]
-    span = ask(engine, memory).evidence[0]
+
+    def with_large_keys(memory, model):
+        ready = make_ready(memory, model)
+        entries = np.flatnonzero(np.isin(ready.frame_of_entry, [20, 21, 22]))
+        for block in ready.keys_values:
+            keys = block.keys[0].clone()
+            keys[entries] *= 40  # some head's query fits each of them
+            block.keys = [keys]
+        return ready
+
+    engine = HourLlava(engine.model, engine.processor, make_ready=with_large_keys)
+    span = ask(engine, random_memory(engine)).evidence[0]
     assert span.start_seconds >= 20
     assert span.end_seconds <= 23
-    engine._ready = None
 
 
 def test_evidence_keeps_real_times(engine):
@@ -157,17 +154,19 @@ def test_evidence_keeps_real_times(engine):
         np.arange(3.0, 7.0),
         fps=1.0,
         duration_seconds=7.0,
-        source=Source("clip"),
+        source=WatchedSource("clip"),
         encoder=engine.encoder,
     )
-    for span in ask(engine, memory).evidence:
+    spans = ask(engine, memory).evidence
+    assert spans
+    for span in spans:
         assert span.start_seconds in times
         assert span.end_seconds in (*times, 7.0, 10.0)
 
 
 def test_chat_remembers_earlier_answers(engine):
     memory = random_memory(engine)
-    chat = engine.chat(memory)
+    chat = Chat(engine, memory)
     first = chat.ask("What happens?", max_new_tokens=8)
     second = chat.ask("And then?", max_new_tokens=8)
     assert chat.history == [("What happens?", first.text), ("And then?", second.text)]
@@ -251,7 +250,7 @@ def test_watch_uses_the_cache(engine, tmp_path, monkeypatch):
     cache = MemoryCache(tmp_path / "cache")
     first = engine.watch(clip, cache=cache, progress=False)
     reads = []
-    monkeypatch.setattr("hourllava.inference.engine.read_frames", lambda *a, **k: reads.append(a))
+    monkeypatch.setattr("hourllava.inference.watching.read_frames", lambda *a, **k: reads.append(a))
     again = engine.watch(clip, cache=cache, progress=False)
     assert torch.equal(again.features, first.features)
     assert not reads
@@ -281,7 +280,10 @@ def test_a_growing_video_is_appended(engine, tmp_path):
     whole = engine.watch(clip, progress=False)
     np.testing.assert_array_equal(memory.sample_seconds, whole.sample_seconds)
     assert torch.equal(memory.features[4:], whole.features[4:])
-    assert ask(engine, memory).num_prompt_tokens >= before.num_prompt_tokens
+    after, of_whole = ask(engine, memory), ask(engine, whole)
+    assert after.num_prompt_tokens == of_whole.num_prompt_tokens
+    assert [span.start_seconds for span in after.evidence] == [span.start_seconds for span in of_whole.evidence]
+    assert after.evidence != before.evidence
     with pytest.raises(MemoryFileError, match="1 frames per second, asked for were 2"):
         engine.watch(clip, memory=memory, fps=2, progress=False)
     unchanged = engine.watch(clip, memory=memory, progress=False)
@@ -310,9 +312,10 @@ def test_frames_of_ones_own(engine):
 
 def test_a_part_that_shows_nothing(engine, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", num_frames=30, fps=10)
+    before = threading.active_count(), child_processes()
     with pytest.raises(VideoError, match="shows nothing from 100 s to its end"):
         engine.watch(clip, start_seconds=100, progress=False)
-    assert threading.active_count() < 5
+    assert (threading.active_count(), child_processes()) == before
 
 
 def test_damage_is_reported_in_the_memory(engine, tmp_path):

@@ -1,32 +1,30 @@
 """What experiments need: a memory with fewer frames, a question without a video, videos that are drawn when read."""
 
-import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
-from conftest import tiny_config, tiny_model
+from conftest import tiny_config
 from hourllava.errors import ConfigError
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.ready import make_ready, thinned
+from hourllava.inference.ready import check_share, make_ready, thinned
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.layout import NEWLINE, video_layout
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.video import probe, read_frames, source_digest
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference
 
 
-@pytest.fixture(scope="module")
-def engine(tokenizer):
-    return HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-
-
 @pytest.fixture
 def memory(engine):
     frames = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
     return engine.remember_frames(frames, np.arange(40.0))
+
+
+def with_share(engine, share):
+    return HourLlava(engine.model, engine.processor, make_ready=functools.partial(make_ready, share=share))
 
 
 @pytest.mark.parametrize(("share", "num_whole_frames"), [(1.0, 40), (0.5, 20), (0.25, 10), (0.0, 0)])
@@ -43,16 +41,10 @@ def test_a_thinned_memory_keeps_places_and_kept_tokens(share, num_whole_frames):
 
 
 def test_the_share_changes_what_is_looked_up_and_not_the_prompt(engine, memory):
-    choices = [
-        HourLlava(engine.model, engine.processor, memory_share=share).choose(memory, "Which?", ["a", "b"])
-        for share in (1.0, 0.5, 0.0)
-    ]
+    choices = [with_share(engine, share).choose(memory, "Which?", ["a", "b"]) for share in (1.0, 0.5, 0.0)]
     assert len({tuple(choice.probabilities) for choice in choices}) == 3
     assert choices[0].probabilities == engine.choose(memory, "Which?", ["a", "b"]).probabilities
-    answers = [
-        HourLlava(engine.model, engine.processor, memory_share=share).ask(memory, "Which?", max_new_tokens=2)
-        for share in (1.0, 0.0)
-    ]
+    answers = [with_share(engine, share).ask(memory, "Which?", max_new_tokens=2) for share in (1.0, 0.0)]
     assert answers[0].num_prompt_tokens == answers[1].num_prompt_tokens
 
 
@@ -66,14 +58,17 @@ def test_entries_know_their_frames(engine, num_frames):
     assert np.array_equal(np.unique(whole.frame_of_entry), np.arange(num_frames))
 
 
-def test_shares_that_make_no_sense(tokenizer):
-    config = tiny_config()
-    config.forgetting = dataclasses.replace(ForgettingConfig(), temporal="question")
-    model = tiny_model(config)
+@pytest.mark.parametrize("share", [-0.5, 1.5, float("nan")])
+def test_a_share_outside_0_to_1_is_refused(engine, memory, share):
+    with pytest.raises(ConfigError, match=f"memory_share is {share:g}"):
+        with_share(engine, share).ask(memory, "What?")
+
+
+def test_a_share_where_each_question_keeps_other_frames_is_refused():
+    config = tiny_config(forgetting=ForgettingConfig(temporal="question"))
     with pytest.raises(ConfigError, match="same kept tokens for all questions"):
-        HourLlava(model, HourLlavaProcessor(tokenizer, config), memory_share=0.5)
-    with pytest.raises(ConfigError, match="memory_share is -1"):
-        HourLlava(model, HourLlavaProcessor(tokenizer, config), memory_share=-1)
+        check_share(0.5, config)
+    check_share(1.0, config)
 
 
 def test_without_a_video_the_language_model_answers_alone(engine):

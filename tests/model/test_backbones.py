@@ -8,7 +8,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from conftest import tiny_config
 from hourllava.errors import ConfigError
-from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 from hourllava.model.attention import Segments
 from hourllava.model.backbones import DECODERS, VISION_FAMILIES, attention_window, text_rope_theta
 from hourllava.model.config import HourLlavaConfig
@@ -144,10 +144,10 @@ def test_logits_and_tokens_are_the_familys_own(family, fields):
     assert generated[:, ids.shape[1] :].tolist() == tokens
     embeds = ours.get_input_embeddings()(ids)
     steps = list(
-        generate_tokens(Decoder(ours), embeds, mask, stop_ids=(), max_new_tokens=NUM_NEW_TOKENS, sampler=Sampler())
+        generate_tokens(TextDecoder(ours), embeds, mask, stop_ids=(), max_new_tokens=NUM_NEW_TOKENS, sampler=Sampler())
     )
     assert [list(row) for row in zip(*steps)] == tokens
-    decoder = Decoder(ours)
+    decoder = TextDecoder(ours)
     torch.testing.assert_close(
         decoder.prefill(embeds, mask, 1), torch.stack([logits[-1] for logits in expected]), **NEARLY
     )

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import tiny_config
-from hourllava.inference.decoding import Decoder, Sampler, generate_tokens
+from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 from hourllava.inference.engine import HourLlava
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
@@ -81,6 +81,6 @@ def test_gemma3_sees_through_its_windows(tmp_path):
     expected = own.generate(ids, max_new_tokens=16, do_sample=False, eos_token_id=-1)[0, ids.shape[1] :].tolist()
     embeds = ours.get_input_embeddings()(ids)
     steps = generate_tokens(
-        Decoder(ours), embeds, torch.ones_like(ids), stop_ids=(), max_new_tokens=16, sampler=Sampler()
+        TextDecoder(ours), embeds, torch.ones_like(ids), stop_ids=(), max_new_tokens=16, sampler=Sampler()
     )
     assert [token for (token,) in steps] == expected

@@ -17,7 +17,7 @@ from PIL import Image
 from forking import ForkedProcess, start_python
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 FEATURE_WIDTH, GRID = 16, 2
@@ -78,7 +78,7 @@ def write_videos(folder: Path, media: Path, count: int = 12, turns: int = 1, evi
             num_frames, sign = int(rng.integers(5, 30)), 1 if k % 2 else -1
             features = torch.full((num_frames, GRID**2, FEATURE_WIDTH), float(sign)).bfloat16()
             times = np.arange(num_frames) + 0.0
-            Memory(features, times, times, fps=1.0, duration_seconds=float(num_frames), source=Source("v.mp4"),
+            Memory(features, times, times, fps=1.0, duration_seconds=float(num_frames), source=WatchedSource("v.mp4"),
                    encoder=EncoderIdentity("d", FEATURE_WIDTH, GRID)).save(media / f"{k}.safetensors")  # fmt: skip
             text = record(k, "<image>\nPlus or minus?", "plus" if k % 2 else "minus") | {"video": f"{k}.mp4"}
             more = [turn for _ in range(turns - 1) for turn in record(k, "And again?", "yes")["conversations"]]

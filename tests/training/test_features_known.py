@@ -11,7 +11,7 @@ from hourllava.data.features.files import FeatureSettings, check_folder, write_f
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.checkpoint import save_weights
 from hourllava.training.corpus import open_streams
 from hourllava.training.recipe import Recipe, Start
@@ -49,7 +49,7 @@ def write(root, form, made_by, *, told=True, count=6, others=()):
                 check_folder(media, settings)
             times = np.arange(8) + 0.0
             features = torch.full((8, GRID**2, FEATURE_WIDTH), 1.0 + k).bfloat16()
-            memory = Memory(features, times, times, fps=1.0, duration_seconds=8.0, source=Source("v.mp4"),
+            memory = Memory(features, times, times, fps=1.0, duration_seconds=8.0, source=WatchedSource("v.mp4"),
                             encoder=identity)  # fmt: skip
             write_features(media / "sub" / f"{k}{suffix}", memory, settings)
             text = record(k, "<image>\nPlus or minus?", "plus") | {"video": f"{k}.mp4"}
@@ -100,7 +100,9 @@ def test_a_file_that_was_replaced_after_it_was_measured(tmp_path, checkpoint):
     path = tmp_path / "media" / "sub" / "3.safetensors"
     times = np.arange(8) + 0.0
     features = torch.ones(8, GRID**2, FEATURE_WIDTH).bfloat16()
-    Memory(features, times, times, fps=1.0, duration_seconds=8.0, source=Source("v.mp4"), encoder=OTHER).save(path)
+    Memory(features, times, times, fps=1.0, duration_seconds=8.0, source=WatchedSource("v.mp4"), encoder=OTHER).save(
+        path
+    )
     encode = RowEncoder(corpus.encoder.processor, corpus.encoder.media_root, encoder=checkpoint[1])
     assert encode(corpus.datasets[0][2], 0)
     with pytest.raises(DataError, match=r"sub/3\.safetensors holds features of another vision encoder"):

@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_config, tiny_model
 from hourllava.data.batches.samples import RowEncoder
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
 
 NUM_FRAMES, NUM_TOKENS, WIDTH = 20, 16, 24  # of the tiny model
@@ -28,7 +28,7 @@ def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(tok
     torch.manual_seed(0)
     features = torch.randn(NUM_FRAMES, NUM_TOKENS, WIDTH).bfloat16()
     times = torch.arange(NUM_FRAMES).double().numpy()
-    Memory(features, times, times, fps=1.0, duration_seconds=float(NUM_FRAMES), source=Source("v.mp4"),
+    Memory(features, times, times, fps=1.0, duration_seconds=float(NUM_FRAMES), source=WatchedSource("v.mp4"),
            encoder=EncoderIdentity("d", WIDTH, 4)).save(tmp_path / "v.safetensors")  # fmt: skip
     turns = [{"from": speaker, "value": text} for pair in QUESTIONS for speaker, text in zip(("human", "gpt"), pair)]
     for answer, evidence in zip(turns[1::2], EVIDENCE):

@@ -36,6 +36,7 @@ def ask(
     Answers go to stdout.
     """
     from hourllava.cli.session import JSON_FORMAT, open_memory
+    from hourllava.inference.answers import Answer, Choice
     from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles
     from hourllava.video import shown_name
@@ -53,14 +54,17 @@ def ask(
         allow_network=allow_network,
         allow_playlists=allow_playlists,
     )
+    answers: list[Answer | Choice] = []
     if option:
-        answers = [engine.choose(memory, question, option, subtitles=cues) for question in questions]
-        texts = [f"{choice.letter}. {choice.option}" for choice in answers]
+        choices = [engine.choose(memory, question, option, subtitles=cues) for question in questions]
+        answers += choices
+        texts = [f"{choice.letter}. {choice.option}" for choice in choices]
     else:
-        answers = engine.ask(
+        written = engine.ask(
             memory, questions, subtitles=cues, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
-        texts = [answer.text for answer in answers]
+        answers += written
+        texts = [answer.text for answer in written]
     if as_json:
         described = [answer.to_dict() for answer in answers]
         typer.echo(json.dumps({"format": JSON_FORMAT, "file": shown_name(file), "model": model, "answers": described}))

@@ -33,6 +33,7 @@ def chat(
     """
     from hourllava.cli.session import open_memory, read_questions
     from hourllava.errors import InputError
+    from hourllava.inference.chat import Chat
     from hourllava.inference.evidence import describe_spans
     from hourllava.inference.subtitles import read_subtitles
 
@@ -53,7 +54,7 @@ def chat(
         allow_network=allow_network,
         allow_playlists=allow_playlists,
     )
-    conversation = engine.chat(memory)
+    conversation = Chat(engine, memory)
     prompt = "> " if sys.stdin.isatty() else ""
     num_failed = 0
     for question in read_questions(lambda: input(prompt)):

@@ -10,6 +10,7 @@ through MemAug. Compare with a model trained without MemAug instead (benchmarks/
 `frames_only` condition, because it would equal `video`.
 """
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
+from hourllava.inference.ready import check_share, make_ready
 
 OPEN_BATCH = 8  # open-ended questions decoded together
 Reply = tuple[str, Sequence[Span]]
@@ -41,14 +43,22 @@ def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> d
         engine: as loaded.
         memory_share: share of the memory's frames that MemAug reads in the condition `video`, 0 to 1.
         baselines: whether to add the conditions `frames_only` and `blind`.
+
+    Raises:
+        ConfigError: `memory_share` is outside what is allowed.
     """
-    model, processor = engine.model, engine.processor
-    engines: dict[Condition, HourLlava] = {"video": HourLlava(model, processor, memory_share=memory_share)}
+    model = engine.model
+    engines: dict[Condition, HourLlava] = {"video": _engine_with(engine, memory_share)}
     if baselines:
         if model.config.memaug.num_blocks and model.config.forgetting.temporal != "question":
-            engines["frames_only"] = HourLlava(model, processor, memory_share=0.0)
+            engines["frames_only"] = _engine_with(engine, 0.0)
         engines["blind"] = engine
     return engines
+
+
+def _engine_with(engine: HourLlava, memory_share: float) -> HourLlava:
+    check_share(memory_share, engine.model.config)
+    return HourLlava(engine.model, engine.processor, make_ready=functools.partial(make_ready, share=memory_share))
 
 
 def answer_case(

@@ -1,1 +1,1 @@
-"""Watch a video once, ask it anything: memories, their files and cache, subtitles as text of a prompt."""
+"""Watching and asking: the engine, memories with their files and cache, evidence, subtitles."""

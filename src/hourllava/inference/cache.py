@@ -1,15 +1,15 @@
 """A folder of memories, so that a video is watched once per machine and not once per question.
 
-A memory is found by what decides its content: the video's digest, the frame rate, the encoder and the part that was
-watched; never by the video's name. The folder is kept below a size by removing what was used longest ago. Several
-processes may use it at once without locks: entries appear whole by a rename, and an entry that is removed while another
-process has it open stays readable for that one.
+The key of a memory consists of what decides its content: the video's digest, the frame rate, the encoder and the
+watched part. The video's name plays no role. When the folder grows above its size, the least recently used memories are
+removed. Several processes may use the folder at once, without locks: an entry appears whole, by a rename, and an entry
+that is removed stays readable for a process that has it open.
 
     cache = MemoryCache()
     key = cache.key(source_digest("lecture.mp4"), 1.0, encoder_identity(model))
     memory = cache.get(key)  # None: watch the video, then cache.put(key, memory)
 
-A video without a digest (a pipe, a playlist, an address whose content the server does not identify) is not kept.
+The memory of a video without a digest is not kept: a pipe, a playlist, a URL whose server sends no date or tag.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ DEFAULT_MAX_BYTES = 20 * 10**9  # some 38 hours at 1 FPS
 _SIZE_VARIABLE = "HOURLLAVA_CACHE_BYTES"
 _SUFFIX = ".memory.safetensors"
 
-# Part of every key: grows when a video is read in another way than before, so that what was kept is watched again.
-# 2: playlists and addresses without a date or tag are not kept, and files are compared before and after.
+# Part of every key. It grows when the same video would be read differently, so that videos are watched again.
+# 2: playlists and URLs without a date or tag are not kept, and files are compared before and after.
 _READING_VERSION = 2
 
 _log = logging.getLogger(__name__)
@@ -39,7 +39,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """A memory in the cache. `last_used_seconds` counts since 1970, as `time.time()`."""
+    """A memory in the cache.
+
+    Attributes:
+        key: from `MemoryCache.key`.
+        source_name: file name of the video.
+        num_frames: of the memory.
+        duration_seconds: length of the watched part.
+        num_bytes: size of the file.
+        last_used_seconds: since 1970, as `time.time()`.
+    """
 
     key: str
     source_name: str
@@ -53,12 +62,16 @@ class MemoryCache:
     """Memories on the disk, least recently used ones removed first.
 
     Args:
-        folder: made when first written to; by default `hourllava/memories` in $XDG_CACHE_HOME or ~/.cache. A user who
-            has no home and names no folder has no cache: nothing is kept, and a warning says so.
-        max_bytes: the most the memories may take together; by default $HOURLLAVA_CACHE_BYTES or 20 GB.
+        folder: made at the first `put`; by default `hourllava/memories` in $XDG_CACHE_HOME or ~/.cache. Without a
+            folder and a home, nothing is kept, and a warning says so.
+        max_bytes: limit on the size of all memories together; by default $HOURLLAVA_CACHE_BYTES or 20 GB.
+
+    Attributes:
+        folder: of the memories; None if there is none.
+        max_bytes: as given.
 
     Raises:
-        ConfigError: the size is no whole number of bytes from 0 up.
+        ConfigError: the limit is no whole number, or below 0.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> None:
@@ -77,22 +90,22 @@ class MemoryCache:
         start_seconds: float = 0.0,
         end_seconds: float | None = None,
     ) -> str:
-        """Name of the memory of one part of one video, as seen by one encoder.
+        """The name under which the memory of one part of one video is kept.
 
         Args:
-            digest: identity of the video's content.
+            digest: identity of the video's content, from `hourllava.video.source_digest`.
             fps: frames sampled per second.
             encoder: of the model.
-            start_seconds, end_seconds: part that was watched; None stands for the video's own end.
+            start_seconds, end_seconds: the watched part; None stands for the video's end.
         """
         end = None if end_seconds is None else float(end_seconds)
         identity = [FORMAT_VERSION, _READING_VERSION, digest, float(fps), encoder.digest, float(start_seconds), end]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:40]
 
     def get(self, key: str) -> Memory | None:
-        """The memory of that name, now the most recently used; None if it is not here.
+        """The memory of a key, which becomes the most recently used; None if it is not in the cache.
 
-        A damaged entry is removed, with a warning in the log; one that cannot be opened now stays, with a warning.
+        A damaged entry is removed. An entry that cannot be opened at the moment stays. The log warns of both.
         """
         path = self._path(key)
         if path is None:
@@ -116,10 +129,10 @@ class MemoryCache:
         return memory
 
     def put(self, key: str, memory: Memory) -> bool:
-        """Store a memory, then remove the least recently used others until all fit.
+        """Keep a memory, then remove the least recently used others until all fit.
 
         Returns:
-            False if the memory alone is larger than the cache, or there is no cache; it is not stored then.
+            whether the memory was kept: False if it alone is larger than the cache, or there is no folder.
 
         Raises:
             MemoryFileError: the folder cannot be written to, or the disk is full.
@@ -140,14 +153,14 @@ class MemoryCache:
         return True
 
     def entries(self) -> list[CacheEntry]:
-        """All readable memories, the most recently used first; features are not loaded."""
+        """All readable memories, the most recently used first. Features are not loaded."""
         entries = []
         for last_used_seconds, num_bytes, path in reversed(self._files()):
             try:
                 num_frames, fields = read_fields(path)
                 name, duration_seconds = fields["source"]["name"], fields["duration_seconds"]
             except (MemoryFileError, KeyError, TypeError):
-                continue  # damaged, or removed since; `get` and `clear` deal with it
+                continue  # damaged, or removed meanwhile; `get` and `clear` deal with it
             key = path.name.removesuffix(_SUFFIX)
             entries.append(CacheEntry(key, name, num_frames, duration_seconds, num_bytes, last_used_seconds))
         return entries
@@ -156,11 +169,11 @@ class MemoryCache:
         """Remove all memories.
 
         Returns:
-            bytes freed
+            the number of freed bytes.
 
         Raises:
-            PartlyDoneError: some may not be removed; the others are.
-            MemoryFileError: none may.
+            PartlyDoneError: some memories cannot be removed; the others are.
+            MemoryFileError: no memory can be removed.
         """
         if self.folder is None:
             return 0
@@ -184,7 +197,7 @@ class MemoryCache:
         return None if self.folder is None else self.folder / f"{key}{_SUFFIX}"
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """(last used, bytes, path) of each memory, the least recently used first."""
+        """(last use in seconds, bytes, path) of each memory, the least recently used first."""
         files: list[tuple[float, int, Path]] = []
         for path in () if self.folder is None else self.folder.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):  # removed by another process meanwhile
@@ -206,7 +219,7 @@ class MemoryCache:
 
 
 def _set_back_from_future(files: list[tuple[float, int, Path]], now_seconds: float) -> None:
-    """Entries used in the future, by a clock that was ahead, were used just before now, in their order: they age on."""
+    """Date entries of the future (their clock was ahead) just before now, in the same order, so that they can age."""
     ahead = [path for last_used_seconds, _, path in files if last_used_seconds > now_seconds]
     for i, path in enumerate(ahead):
         seconds = now_seconds - 0.001 * (len(ahead) - i)
@@ -215,7 +228,7 @@ def _set_back_from_future(files: list[tuple[float, int, Path]], now_seconds: flo
 
 
 def _remove(path: Path) -> OSError | None:
-    """Remove a file; why it stays, if it does."""
+    """Remove a file; give the error if it stays."""
     try:
         path.unlink()
     except OSError as error:

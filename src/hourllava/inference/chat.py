@@ -1,34 +1,46 @@
-"""A conversation about a memory."""
+"""A conversation about a memory, in which earlier questions and answers are context."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Unpack
 
 from hourllava.errors import InputError
 from hourllava.inference.answers import Answer
+from hourllava.inference.asking import AskOptions
+from hourllava.inference.engine import HourLlava
 from hourllava.inference.memory import Memory
-
-if TYPE_CHECKING:
-    from hourllava.inference.engine import HourLlava
 
 
 class Chat:
     """A conversation about one memory.
 
+        chat = Chat(model, memory)
+        print(chat.ask("What is on the desk?").text)
+        print(chat.ask("And beside it?").text)
+
+    Args:
+        model: answers.
+        memory: from `HourLlava.watch`, or loaded.
+
     Attributes:
-        history: questions and answers so far.
+        history: (question, answer) pairs so far.
     """
 
-    def __init__(self, model: "HourLlava", memory: Memory) -> None:
+    def __init__(self, model: HourLlava, memory: Memory) -> None:
         self.history: list[tuple[str, str]] = []
         self._model, self._memory = model, memory
 
-    def ask(self, question: str, **options: Any) -> Answer:
-        """Ask on; takes the options of `HourLlava.ask`. A question that fails is not remembered.
+    def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
+        """Ask the next question. A question that fails does not become part of the history.
+
+        Args:
+            question: one question.
+            **options: as for `HourLlava.ask`.
 
         Raises:
-            InputError: several questions at once, or what `HourLlava.ask` refuses.
+            InputError: several questions at once, or a reason of `HourLlava.ask`.
+            ConfigError, MemoryFileError: as `HourLlava.ask`.
         """
         if not isinstance(question, str):
             raise InputError(f"a conversation takes one question at a time, as text, got {question!r:.80}")
-        answer: Answer = self._model.ask(self._memory, question, history=self.history, **options)
+        answer = self._model.ask(self._memory, question, history=self.history, **options)
         self.history.append((answer.question, answer.text))
         return answer

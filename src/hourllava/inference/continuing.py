@@ -1,6 +1,6 @@
-"""Whether a video goes on from what a memory holds: some of its last samples are read again and compared.
+"""Whether a video continues a memory: the last remembered samples are read again and compared.
 
-A file that grows has another digest every time, so only its pictures can tell.
+Pictures are compared, because the digest of a growing file changes all the time.
 """
 
 import numpy as np
@@ -12,33 +12,33 @@ from hourllava.inference.memory import Memory
 from hourllava.video import FrameBatch
 
 NUM_COMPARED = 4
-"""Samples that are read again."""
+"""Number of samples that are read again."""
 
-# Most difference of a token's features from those remembered, as a part of their length. Between float32 and bfloat16
-# nano's differ by 0.006; with noise of 6 levels in each pixel by 0.03 (median) to 0.16; the next second of a scene that
-# moves, or another video, by 0.7 and more in some token.
+# Largest allowed distance of a token's features from the remembered ones, relative to their length. With nano, float32
+# and bfloat16 differ by 0.006, noise of 6 levels in each pixel by 0.03 (median) to 0.16. The next second of a moving
+# scene, or another video, differs by 0.7 and more in some token.
 MAX_DIFFERENCE = 0.1
 
 
 def resume_seconds(memory: Memory) -> float:
-    """Where to read on, counted from the first picture, so that the samples to compare come again."""
+    """Where to start reading, counted from the first picture, so that the samples to compare are read again."""
     first, _ = _compared(memory)
     return float(memory.sample_seconds[first]) - 0.5 / memory.fps
 
 
 def num_remembered(memory: Memory, features_TPC: Tensor, batch: FrameBatch | None) -> int:
-    """How many samples of a batch the memory holds already.
+    """How many samples of a batch are in the memory already.
 
-    Samples in gaps are not compared. The last sample may show another picture than remembered if that has another time:
-    a file that is still being written may end before a picture that belongs in front of its last one.
+    Samples in gaps are not compared. The last remembered sample may differ if its picture now has another time: a file
+    that was still being written may have lacked a picture before its last one.
 
     Args:
         memory: with at least one frame.
         features_TPC: of the batch.
-        batch: the first one read from `resume_seconds`; None if there was nothing.
+        batch: the first one, read from `resume_seconds`; None if nothing could be read.
 
     Raises:
-        MemoryFileError: these are not the pictures the memory was made of.
+        MemoryFileError: the batch does not show the pictures of the memory.
     """
     first, compared = _compared(memory)
     num_again = len(memory) - first
@@ -54,15 +54,15 @@ def num_remembered(memory: Memory, features_TPC: Tensor, batch: FrameBatch | Non
 
 
 def _compared(memory: Memory) -> tuple[int, list[int]]:
-    """The first frame to read again, and those of the memory's last frames that lie in no gap.
+    """The first frame to read again, and the frames to compare: the last ones that lie in no gap.
 
     Raises:
-        MemoryFileError: all frames lie in gaps.
+        MemoryFileError: all frames of the memory lie in gaps.
     """
     whole = [
         n
         for n, seconds in enumerate(memory.sample_seconds)
-        if not any(start <= seconds <= end for start, end, _ in memory.gaps)
+        if not any(gap.start_seconds <= seconds <= gap.end_seconds for gap in memory.gaps)
     ]
     if not whole:
         raise _another(memory, "no frame of the memory is whole, so nothing can be compared")
@@ -71,7 +71,7 @@ def _compared(memory: Memory) -> tuple[int, list[int]]:
 
 
 def _difference(new_NPC: Tensor, old_NPC: Tensor) -> Tensor:
-    """[N] the largest difference of a frame's tokens, as a part of their length."""
+    """[N] the largest relative distance between a token of a frame and the same token of the other."""
     new_NPC, old_NPC = new_NPC.float(), old_NPC.float()
     length_NP = torch.maximum(new_NPC.norm(dim=-1), old_NPC.norm(dim=-1)).clamp_min(torch.finfo(torch.float32).tiny)
     return ((new_NPC - old_NPC).norm(dim=-1) / length_NP).amax(-1)

@@ -1,10 +1,9 @@
 """From an embedded prompt to tokens: one prefill, then one token at a time.
 
-The prefill runs like any other forward pass. Its keys and values then move into buffers of fixed size, so that every
-further step does exactly the same work on the same addresses: on CUDA the step is captured once as a graph and
-replayed, which takes the launches of some 1,300 kernels out of the loop, without a compiler. The graph and its buffers
-are kept for the next call with as many questions. transformers' `generate` remains for everything else (beams, other
-decoders).
+The prefill is an ordinary forward pass. Its keys and values then move into buffers of fixed size, so all steps do the
+same work on the same addresses. On CUDA the step is captured once as a graph and replayed, which saves the launches of
+some 1,300 kernels per token without a compiler. The graph and its buffers serve the next call with the same number of
+questions, if its prompt and answer fit. Use transformers' `generate` for everything else, such as beam search.
 
 Shapes: B rows, L prompt tokens, S slots of the buffers, D width, V vocabulary, G key/value heads, E head width.
 """
@@ -21,18 +20,18 @@ from hourllava.errors import CheckpointError, ConfigError
 from hourllava.model.backbones import attention_window
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
-# Buffers grow in steps of so many slots: few different graphs, and little attention to slots not yet used.
+# Buffers grow by this number of slots: large steps need few graphs, small ones spend little attention on unused slots.
 SLOTS_STEP = 1024
 
-# Runs before a graph is captured, so that libraries have chosen their kernels and allocated their workspaces.
+# Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
 WARM_UP_STEPS = 3
 
-# Below it a temperature is as good as 0, and float32 has no room for it.
+# Lower temperatures act like this one, which acts like 0; float32 cannot hold them.
 MIN_TEMPERATURE = 1e-30
 
 
 class FixedCache:
-    """Keys and values in buffers of fixed size; a step writes to `slot`. Stands in for transformers' Cache."""
+    """Keys and values in buffers of fixed size; a step writes to `slot`. Takes the place of transformers' Cache."""
 
     is_compileable = False
 
@@ -42,25 +41,25 @@ class FixedCache:
         self.slot = torch.zeros(1, dtype=torch.long, device=keys[0].device)
 
     def load(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        """Start with the prefill's [B, G, L, E] keys and values of each layer."""
+        """Begin with the prefill's keys and values, [B, G, L, E] of each layer."""
         for buffers, tensors in ((self.keys, keys), (self.values, values)):
             for buffer, tensor in zip(buffers, tensors):
                 buffer[:, :, : tensor.shape[2]] = tensor
         self.slot.fill_(keys[0].shape[2])
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write one token's [B, G, 1, E] and give all slots [B, G, S, E]."""
+        """Write the keys and values [B, G, 1, E] of one token; give those of all slots, [B, G, S, E]."""
         self.keys[layer_idx].index_copy_(2, self.slot, key)
         self.values[layer_idx].index_copy_(2, self.slot, value)
         return self.keys[layer_idx], self.values[layer_idx]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Slots; decoders ask for it only to make positions and masks, which they are given."""
+        """S. Decoders use it only to build positions and masks, which we pass in."""
         return int(self.keys[0].shape[2])
 
 
 class StepBuffers:
-    """Everything a step reads and writes, and on CUDA its captured graph."""
+    """All tensors that a step reads and writes, and on CUDA its captured graph."""
 
     def __init__(self, model: HourLlavaForConditionalGeneration, keys: list[Tensor], values: list[Tensor], slots: int):
         num_rows, device = keys[0].shape[0], keys[0].device
@@ -68,7 +67,7 @@ class StepBuffers:
         self.cache = FixedCache(keys, values, slots)
         self.tokens = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
         self.positions = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
-        # Added to the scores: 0 for slots that are seen, -inf for those that are not.
+        # Added to the scores: 0 for visible slots, -inf for others.
         self.bias = torch.full((num_rows, 1, 1, slots), -torch.inf, dtype=keys[0].dtype, device=device)
         self.window = attention_window(model.config.text_config)
         self.logits = torch.zeros(num_rows, model.config.text_config.vocab_size, dtype=keys[0].dtype, device=device)
@@ -82,14 +81,14 @@ class StepBuffers:
         return self.bias.shape[-1]
 
     def load(self, keys: list[Tensor], values: list[Tensor], attention_mask: Tensor) -> None:
-        """Start after a prefill of [B, L] tokens."""
+        """Begin after a prefill of [B, L] tokens."""
         self.cache.load(keys, values)
         self.bias.fill_(-torch.inf)
         self.bias[:, 0, 0, : attention_mask.shape[1]].masked_fill_(attention_mask.bool(), 0.0)
         self.positions.copy_(attention_mask.sum(1, keepdim=True))
 
     def step(self, tokens: Tensor) -> Tensor:
-        """[B] the tokens just chosen -> [B, V] logits of the next ones."""
+        """[B] chosen tokens -> [B, V] logits of the next ones."""
         self.tokens.copy_(tokens[:, None])
         if self.graph is not None:
             self.graph.replay()
@@ -100,7 +99,7 @@ class StepBuffers:
     def _run(self) -> None:
         self.bias.index_fill_(3, self.cache.slot, 0.0)
         windows = {}
-        if self.window is not None:  # layers with a window see the last slots only
+        if self.window is not None:  # layers with a window see only the last slots
             slots = torch.arange(self.num_slots, device=self.bias.device)
             windows["window_mask"] = self.bias.masked_fill(slots <= self.cache.slot - self.window, -torch.inf)
         hidden = self.model.model.language_model(
@@ -127,11 +126,11 @@ class StepBuffers:
             self._run()
 
 
-class Decoder:
-    """Prefill and steps of one model.
+class TextDecoder:
+    """Runs the language model of one model: prefill, then steps.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode, on its device.
     """
 
     def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
@@ -140,22 +139,22 @@ class Decoder:
 
     @torch.inference_mode()
     def prefill(self, embeds_BLD: Tensor, attention_mask: Tensor, max_new_tokens: int) -> Tensor:
-        """[B, L, D] prompt, padded on the left -> [B, V] logits of the first new token.
+        """Run prompts through the model: [B, L, D] -> [B, V] logits of the first new token.
 
         Args:
-            embeds_BLD: embedded prompt.
+            embeds_BLD: embedded prompts, padded on the left.
             attention_mask: [B, L], 0 where padded.
-            max_new_tokens: room to keep for steps.
+            max_new_tokens: slots to reserve for steps.
 
         Raises:
-            CheckpointError: logits are not numbers: the weights are damaged, or their dtype is too small.
+            CheckpointError: a logit is NaN, because the weights are damaged.
         """
         padded = bool((attention_mask == 0).any())
         output = self.model(
             inputs_embeds=embeds_BLD,
             attention_mask=attention_mask if padded else None,
             position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0) if padded else None,
-            past_key_values=DynamicCache(),  # of layers with a window, too, it keeps all keys
+            past_key_values=DynamicCache(),  # keeps all keys, also of layers with a window
             use_cache=True,
             logits_to_keep=1,
         )
@@ -170,28 +169,30 @@ class Decoder:
         buffers.load(keys, values, attention_mask)
         logits: Tensor = output.logits[:, -1]
         if logits.isnan().any():
-            raise CheckpointError("the model gives no numbers (NaN): its weights are damaged, load another checkpoint")
+            raise CheckpointError(
+                "the model gives no numbers (NaN), so its weights are damaged: load another checkpoint"
+            )
         return logits
 
-    def forget(self) -> None:
-        """Drop the buffers and the graph; the next prefill makes them anew."""
+    def release(self) -> None:
+        """Free the buffers and the graph; the next prefill makes new ones."""
         self._buffers = None
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        """[B] the tokens just chosen -> [B, V] logits of the next ones, overwritten by the next step."""
+        """[B] chosen tokens -> [B, V] logits of the next ones, which the next step overwrites."""
         assert self._buffers is not None, "prefill comes first"
         return self._buffers.step(tokens)
 
 
 class Sampler:
-    """Chooses tokens from logits: the likeliest, or seeded chance.
+    """Chooses tokens from logits: the likeliest token, or a seeded random one.
 
     Args:
-        temperature: 0 takes the likeliest token.
-        top_p: only the likeliest tokens that together have this probability are drawn from.
-        seed: of the draws; the same on every device. Each row has draws of its own from this seed, so an answer does
-            not depend on the questions beside it; a question that is asked twice in one batch is answered alike.
+        temperature: 0 takes the likeliest token; larger values flatten the probabilities.
+        top_p: tokens are drawn from the likeliest ones that together have this probability; above 0, at most 1.
+        seed: of the random numbers, the same on every device. Each question of a batch draws its own numbers from this
+            seed, so its answer does not depend on the other questions, and equal questions get equal answers.
 
     Raises:
         ConfigError: a number is outside what is allowed.
@@ -212,10 +213,10 @@ class Sampler:
         if self.temperature == 0:
             return logits_BV.argmax(-1)
         logits_BV, device = logits_BV.float().cpu(), logits_BV.device
-        # The largest becomes 0 first: divided by a tiny temperature, it would be infinite.
+        # The largest logit becomes 0 first, because a tiny temperature would make it infinite.
         scaled = (logits_BV - logits_BV.amax(-1, keepdim=True)) / max(self.temperature, MIN_TEMPERATURE)
         probabilities, order = scaled.softmax(-1).sort(-1, descending=True)
-        # A token is drawn from if those before it do not yet make up top_p; the first one always is.
+        # A token is a candidate if the likelier ones have less than top_p together; the likeliest always is.
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= self.top_p, 0.0)
         while len(self._generators) < len(probabilities):
@@ -225,7 +226,7 @@ class Sampler:
 
 
 def generate_tokens(
-    decoder: Decoder,
+    decoder: TextDecoder,
     embeds_BLD: Tensor,
     attention_mask: Tensor,
     *,
@@ -233,17 +234,17 @@ def generate_tokens(
     max_new_tokens: int,
     sampler: Sampler,
 ) -> Iterator[list[int | None]]:
-    """Tokens of all rows as they are decided.
+    """Decode prompts together, one token of each per step, until all have ended.
 
     Args:
         decoder: of the model.
-        embeds_BLD, attention_mask: prompts, see `Decoder.prefill`.
-        stop_ids: tokens that end a row; they are not given out.
-        max_new_tokens: most tokens of a row.
-        sampler: chooses.
+        embeds_BLD, attention_mask: prompts, see `TextDecoder.prefill`.
+        stop_ids: tokens that end an answer; they are not yielded.
+        max_new_tokens: limit for each answer.
+        sampler: chooses the tokens.
 
     Yields:
-        for each row its next token, None once it has ended. Ends when all rows have.
+        [B] the next token of each prompt, None for one whose answer has ended.
     """
     running = [True] * embeds_BLD.shape[0]
     logits = decoder.prefill(embeds_BLD, attention_mask, max_new_tokens)

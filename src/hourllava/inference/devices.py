@@ -1,4 +1,4 @@
-"""Where a model runs and in which dtype."""
+"""On which device a model runs, in which dtype, and what fits beside it."""
 
 import logging
 import os
@@ -7,14 +7,18 @@ import torch
 
 from hourllava.errors import ConfigError, InputError
 
+# Share of the free device memory that features, or keys and values, may take; above it they stay on the host.
+MAX_SHARE_OF_FREE_MEMORY = 0.6
+
 _log = logging.getLogger(__name__)
 _checked_process = os.getpid()
 
 
 def check_fork(made_in_process: int, device: torch.device) -> None:
-    """Call before torch computes: a forked process waits for ever for the threads that its parent's torch had.
+    """Make torch usable in a forked process; call it before torch computes.
 
-    On the CPU it therefore computes with one thread, and a warning says so once. A GPU does not survive a fork.
+    A forked process would wait for ever for the threads of its parent's torch. On the CPU it is therefore set to one
+    thread, with a warning. A GPU cannot be used after a fork.
 
     Args:
         made_in_process: id of the process that loaded the model.
@@ -42,10 +46,10 @@ def check_fork(made_in_process: int, device: torch.device) -> None:
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the best there is.
+    """The device asked for, or by default a GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: torch does not know it, or this machine does not have it.
+        ConfigError: torch does not know the device, or this machine does not have it.
     """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,12 +63,12 @@ def usable_device(device: torch.device | str | None) -> torch.device:
 
 
 def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The dtype asked for, or what suits the device.
+    """The dtype asked for, or by default float32 on the CPU and bfloat16 elsewhere.
 
-    float16 is refused: features of the vision tower can pass its range.
+    float16 is refused, because features of the vision tower can exceed its range.
 
     Raises:
-        ConfigError: it is neither float32 nor bfloat16.
+        ConfigError: the dtype is neither float32 nor bfloat16.
     """
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -73,3 +77,13 @@ def usable_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
     if chosen is None:
         raise ConfigError(f"dtype is {str(dtype)!r}; choose {' or '.join(named)}")
     return chosen
+
+
+def fits_on_device(num_bytes: int, device: torch.device) -> bool:
+    """Whether features, or keys and values, of this size may be put beside the model on its device."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    # The driver counts what PyTorch keeps for reuse as taken, but PyTorch can use it.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free

@@ -1,8 +1,8 @@
-"""Which vision encoder made a memory: an identity that is cheap to compute and follows the weights, not their name.
+"""The identity of a vision encoder: a digest of its weights that takes milliseconds.
 
-Checkpoints of one tower come under many names and dtypes, and fine-tuned towers under the old name, so the weights
-themselves are hashed. All of them would take seconds and a copy from the GPU; a few hundred numbers of every parameter
-take milliseconds, and no training step leaves all of those alone.
+Names do not identify a tower: one tower comes under many names and dtypes, and fine-tuned towers keep the old name.
+Hashing all weights would take seconds and a copy from the GPU. A few hundred numbers of every parameter are enough,
+because a training step changes some of them.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ from hourllava.errors import InputError
 if TYPE_CHECKING:
     from hourllava.model.trunk import HourLlavaModel
 
-# Up to twice as many numbers are taken of each parameter.
+# Of each parameter, up to twice this number of values is hashed.
 _SAMPLES_PER_PARAMETER = 256
 
-# What of a tower's configuration changes its output without changing the shape of a parameter.
+# Settings of a tower that change its output but no parameter's shape.
 _VISION_SETTINGS = ("model_type", "num_attention_heads", "image_size", "patch_size", "hidden_act", "layer_norm_eps")
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """What made the features of a memory: features of equal identity can be exchanged.
+    """Identity of the vision encoder that made features. Models of equal identity can share memories.
 
     Attributes:
         digest: hexadecimal, from `encoder_identity`.
@@ -34,7 +34,7 @@ class EncoderIdentity:
         grid: tokens along one side of a frame.
 
     Raises:
-        InputError: these are no text and no whole numbers above 0.
+        InputError: the digest is no text, or a number is no whole number above 0.
     """
 
     digest: str
@@ -53,11 +53,11 @@ class EncoderIdentity:
 
 
 def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
-    """The identity of a model's vision tower with all that is done to pixels before and to features after it.
+    """The identity of a model's vision tower, with normalisation of pixels and pooling of features.
 
-    The same for float32 and bfloat16 copies of a checkpoint, on every device, and for checkpoints that differ only in
-    what comes after the tower. Weights are compared as bfloat16 at evenly spaced places: single numbers changed in
-    between are not noticed, and a float16 copy of float32 weights may count as another encoder.
+    It is the same on every device, for float32 and bfloat16 copies of a checkpoint, and for checkpoints that differ
+    only behind the tower. Evenly spaced weights are compared in bfloat16: changes of single weights in between are not
+    noticed, and a float16 copy of float32 weights may count as another encoder.
     """
     config = model.config
     settings = {name: getattr(config.vision_config, name, None) for name in _VISION_SETTINGS}
@@ -70,13 +70,13 @@ def encoder_identity(model: "HourLlavaModel") -> EncoderIdentity:
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, parameter in sorted(model.vision_tower.named_parameters()):
         if name.startswith("post_layernorm."):
-            continue  # a BypassedLayerNorm
+            continue  # not used, see BypassedLayerNorm
         _add_sample(digest, name, parameter)
     return EncoderIdentity(digest.hexdigest(), config.vision_feature_width, config.video_grid)
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """Hexadecimal identity of all weights of a model, of samples and in bfloat16 as `encoder_identity` does."""
+    """Hexadecimal digest of a model's weights: evenly spaced values of all parameters, in bfloat16."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         _add_sample(digest, name, parameter)

@@ -1,8 +1,8 @@
-"""Where an answer comes from: which moments of the video its prompt looked at.
+"""Where an answer comes from: the moments of the video that its prompt looked at.
 
-MemAug lets the kept tokens and the question look into the memory, in every block and head. Only the kept tokens go on
-to the decoder, so their attention, which depends on the question, says how much each frame mattered: summed over
-tokens, heads and blocks. Frames that stand out are merged into a few spans of time.
+In every block and head of MemAug, the kept tokens and the question attend to the memory. Only the kept tokens reach the
+decoder, and their attention depends on the question. So the importance of a frame is the attention of the kept tokens
+to it, summed over tokens, heads and blocks. Frames that stand out are merged into a few evidence spans.
 
 Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
 T frames.
@@ -21,7 +21,7 @@ from hourllava.model.memaug import MemoryKeysValues
 
 MAX_SPAN_SECONDS = 60.0
 
-# A span grows from its peak as long as frames have at least this part of the peak's mass.
+# A span grows from its peak while pictures have at least this part of the peak's share.
 SPAN_FLOOR = 0.5
 
 # Kept tokens that are sampled (an hour of the 3B model has 8,704), because their scores are written out.
@@ -30,10 +30,12 @@ MAX_QUERIES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """A stretch of the video and the share of the prompt's attention it got (0 to 1).
+    """An evidence span: a stretch of the video that the prompt looked at.
 
-    Times are those that a player shows, like those of subtitles: if the sound begins 7 s before the first picture, that
-    picture is at 7.
+    Attributes:
+        start_seconds, end_seconds: on the player's clock, as subtitles. If the sound begins 7 s before the first
+            picture, that picture is at 7.
+        weight: share of the prompt's attention, 0 to 1.
     """
 
     start_seconds: float
@@ -76,14 +78,14 @@ class AttentionMass:
 def shown_from_seconds(
     timestamps_seconds: npt.NDArray[np.float64], sample_seconds: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """[T] when each frame appears, for `spans_of`.
+    """[T] when each frame appears, for `evidence_spans`.
 
-    A picture that stays, such as a slide, is sampled again and again and appears once. One that stays longer than a
-    minute counts as another picture every minute, or evidence could not say where in it.
+    A picture that stays, such as a slide, is in many samples but appears once. If it stays longer than a minute, it
+    counts as a new picture every minute, so that evidence can say which minute mattered.
 
     Args:
         timestamps_seconds: when each frame's picture appears.
-        sample_seconds: when each frame was taken.
+        sample_seconds: when each frame was sampled.
     """
     minute = (np.maximum(sample_seconds - timestamps_seconds, 0.0) // MAX_SPAN_SECONDS).astype(np.int64)
     is_new = np.ones(len(minute), bool)
@@ -92,23 +94,23 @@ def shown_from_seconds(
     return starts[np.maximum.accumulate(np.where(is_new, np.arange(len(minute)), 0))]
 
 
-def spans_of(
+def evidence_spans(
     share_T: npt.NDArray[np.float64],
     start_seconds_T: npt.NDArray[np.float64],
     end_seconds: float,
     max_spans: int = 3,
 ) -> list[Span]:
-    """The stretches of video that got most attention, strongest first.
+    """The stretches of a video that got the largest shares of attention, strongest first.
 
-    A span grows from the picture with the largest share among those not yet taken, to both sides, while pictures have
-    at least half of the peak's share and the span is not longer than a minute (a single picture may be).
+    The free picture with the largest share is the peak of the next span. The span grows to both sides while pictures
+    have at least half of the peak's share and the span has at most a minute. (A single picture may be longer.)
 
     Args:
         share_T: attention share of each frame.
-        start_seconds_T: when each frame appears, not decreasing. Frames of one time show one picture; it stays until
-            the next time.
-        end_seconds: when the last picture goes. One that would appear then or later counts with the one before it.
-        max_spans: most spans to give.
+        start_seconds_T: when each frame appears, not decreasing. Frames with equal times show one picture, which stays
+            until the next time.
+        end_seconds: when the last picture ends. A frame that appears then or later counts with the picture before it.
+        max_spans: limit on the number of spans.
     """
     is_new = np.append(True, (np.diff(start_seconds_T) > 0) & (start_seconds_T[1:] < end_seconds))
     share_T, start_seconds_T = np.add.reduceat(share_T, np.flatnonzero(is_new)), start_seconds_T[is_new]
@@ -132,12 +134,12 @@ def spans_of(
                 last = after
         weight = float(free[first : last + 1].sum())
         spans.append(Span(float(start_seconds_T[first]), float(ends[last]), weight))
-        free[first : last + 1] = -1.0  # below any floor: no other span may take them
+        free[first : last + 1] = -1.0  # taken: below any floor
     return sorted(spans, key=lambda span: -span.weight)
 
 
 def describe_spans(spans: list[Span]) -> str:
-    """One line for people: `0:12:30-0:12:45 (34 %), ...`."""
+    """One line for people: `0:12:30-0:12:45 (34%), ...`."""
     return ", ".join(
         f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)} ({span.weight:.0%})" for span in spans
     )

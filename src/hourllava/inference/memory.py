@@ -1,12 +1,12 @@
 """The memory of a watched video: pooled patch features and the time of every frame, asked any number of times.
 
-Features are kept as they come out of the pooling, before the projector: they fit every checkpoint that shares the
-vision tower (stage 3 of training freezes it), and an hour at 1 FPS takes 3600 x 64 x 1152 half-precision numbers, 0.53
-GB. What belongs together is checked, never guessed: the source by its digest, the encoder by its identity.
+A memory holds features after pooling and before the projector. They fit every checkpoint with the same vision tower
+(stage 3 of training freezes it). An hour at 1 FPS has 3600 x 64 x 1152 numbers of two bytes, 0.53 GB. A memory is used
+only where it fits: its video is compared by digest, its encoder by identity.
 
-A memory counts its times from the first picture, as the model was trained. A player counts from the first picture or
-sound, whichever comes first: it shows the first picture at `player_offset_seconds`. Times for people (evidence,
-subtitles, JSON) are on the player's clock.
+There are two clocks. A memory counts times from the first picture, because the model was trained so. A player counts
+from the first picture or sound, whichever is earlier, and shows the first picture at `player_offset_seconds`. All times
+for people (evidence, subtitles, JSON) are on the player's clock.
 
     memory = model.watch("lecture.mp4")
     memory.save("lecture.memory.safetensors")
@@ -40,28 +40,28 @@ from hourllava.inference.memory_file import (
     read_released_features,
     write_memory_file,
 )
+from hourllava.video.types import Gap
 
 Seconds = npt.NDArray[np.float64]
-Gap = tuple[float, float, str]
-"""(start_seconds, end_seconds, reason) of a stretch whose pictures are lost or damaged."""
 
-# Features up to this size are read when a file is loaded, larger ones mapped: an hour of nano's are 22 MB.
+# Loading a file reads features up to this size and maps larger ones. An hour of nano's features has 22 MB.
 MAX_READ_BYTES = 32 * 10**6
 
 _FEATURE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a memory was made of.
+class WatchedSource:
+    """The video that a memory was made of.
 
     Attributes:
-        name: path or address as the user gave it. Files keep its last part only: no folder of anybody's machine, no
-            password or token of an address.
-        digest: identity of the video's content (`hourllava.video.source_digest`); None for frames given as arrays.
+        name: path or URL as the user gave it. A saved memory holds only its last part, so that no folder, password or
+            token leaks.
+        digest: identity of the video's content, from `hourllava.video.source_digest`; None for frames given as arrays
+            and for videos without an identity.
 
     Raises:
-        InputError: these are no texts.
+        InputError: the name or the digest is no text.
     """
 
     name: str
@@ -79,24 +79,30 @@ class Source:
 
 
 class Memory:
-    """What a model remembers of a video.
+    """What a model remembers of a video: pooled features of all frames, with times.
 
-    Not safe for an `append` in one thread while another reads; tensors taken from `features` earlier stay valid.
+        memory = model.watch("lecture.mp4")
+        memory.save("lecture.memory.safetensors")
+        memory = Memory.load("lecture.memory.safetensors")
+        answer = model.ask(memory, "When is the first graph shown?")
+
+    No thread may read a memory while another appends to it. Tensors taken from `features` before an `append` stay
+    valid.
 
     Args:
-        features: [T, grid * grid, C] pooled features, finite, of a floating dtype, which the memory keeps; T may be 0
-            (to be appended to; it cannot be asked).
-        timestamps_seconds: [T] presentation time of each frame, from the first picture of the video, not decreasing.
-        sample_seconds: [T] the times that were asked for, on the same clock, increasing.
+        features: [T, grid * grid, C] pooled features, finite, of any floating dtype. T may be 0: such a memory can grow
+            but not be asked.
+        timestamps_seconds: [T] when each frame appears, counted from the first picture of the video, not decreasing.
+        sample_seconds: [T] the sampled times, on the same clock, increasing. At each, its frame was on screen.
         fps: frames sampled per second.
-        duration_seconds: length of what was watched.
-        source: what the frames are of.
-        encoder: what made the features; None if unknown (released feature files).
-        gaps: stretches that could not be read, on the same clock.
-        player_offset_seconds: when a player shows the first picture of the video: 7 if the sound begins 7 s before it.
+        duration_seconds: length of the watched part.
+        source: the video.
+        encoder: identity of the vision encoder; None if unknown (released feature files).
+        gaps: unreadable stretches, on the same clock.
+        player_offset_seconds: when a player shows the first picture; 7 if the sound begins 7 s before it.
 
     Raises:
-        InputError: shapes, times or numbers break the above.
+        InputError: a shape, a time or a number is not as described.
     """
 
     def __init__(
@@ -107,7 +113,7 @@ class Memory:
         *,
         fps: float,
         duration_seconds: float,
-        source: Source,
+        source: WatchedSource,
         encoder: EncoderIdentity | None = None,
         gaps: Sequence[Gap] = (),
         player_offset_seconds: float = 0.0,
@@ -132,10 +138,12 @@ class Memory:
         self.gaps = _checked_gaps(gaps)
         self.player_offset_seconds = _checked_duration(player_offset_seconds, "player_offset_seconds")
         self.version = 0
-        """Number of times that frames were appended: what was computed of an older version is out of date."""
-        # The first rows of `_rows` are the features; the rest is room to grow.
+        """How often frames were appended. Results computed from an older version are out of date."""
+        # The first T entries of `_rows` are the features, the others are room to grow.
         self._rows = _checked_finite(features.detach()).to("cpu").contiguous()
-        self._mapped: tuple[Path, Stamp] | None = None  # the file that `_rows` lie in, as it was
+        self._mapped: tuple[Path, Stamp] | None = (
+            None  # the file that `_rows` is mapped from, and its stamp when loaded
+        )
 
     def __len__(self) -> int:
         return len(self.timestamps_seconds)
@@ -147,20 +155,20 @@ class Memory:
 
     @property
     def features(self) -> Tensor:
-        """[T, grid * grid, C] on the CPU, not copied: do not write to it."""
+        """[T, grid * grid, C] on the CPU. It is not a copy: do not write to it."""
         return self._rows[: len(self)]
 
     @property
     def num_bytes(self) -> int:
-        """Size of the features and times, and about that of a saved file."""
+        """Size of features and times. A saved file is some hundred bytes larger."""
         return self.features.nbytes + self.timestamps_seconds.nbytes + self.sample_seconds.nbytes
 
     @property
     def content_seed(self) -> int:
-        """63-bit seed that follows from the source's digest, if it has one, and the times of the frames.
+        """63-bit seed of forgetting, computed from the source's digest (if it has one) and the times of the frames.
 
-        Not from features: they are rounded otherwise on another device or in another dtype, and the same video would be
-        answered with other kept tokens.
+        Features do not influence it: another device or dtype rounds them differently, and would then keep other tokens
+        of the same video.
         """
         digest = hashlib.sha256(f"{self.source.digest} {len(self)}".encode())
         digest.update(self.timestamps_seconds.tobytes())
@@ -176,16 +184,18 @@ class Memory:
         duration_seconds: float | None = None,
         gaps: Sequence[Gap] = (),
     ) -> None:
-        """Add frames that follow. Room for features doubles when it is full, so they may come one at a time.
+        """Add later frames. The buffer doubles when it is full, so frames may come one at a time.
 
         Args:
-            features: [new frames, grid * grid, C], on any device; rounded to the memory's dtype.
-            timestamps_seconds, sample_seconds: [new frames], going on from the memory's.
-            duration_seconds: length of the video now; by default up to the last frame at least.
-            gaps: unreadable stretches met on the way.
+            features: [N, grid * grid, C] of the new frames, on any device; rounded to the memory's dtype.
+            timestamps_seconds, sample_seconds: [N], later than the memory's own.
+            duration_seconds: new length of the watched part; by default the last timestamp, if that is later than the
+                old length.
+            gaps: further unreadable stretches.
 
         Raises:
-            InputError: the frames do not fit or do not follow, or are not finite. The memory is unchanged.
+            InputError: shapes differ, times do not continue the memory's, or a feature is not finite. The memory is
+                unchanged then.
         """
         if features.shape[1:] != self._rows.shape[1:]:
             raise InputError(
@@ -209,17 +219,17 @@ class Memory:
         self.duration_seconds, self.gaps = duration_seconds, self.gaps + gaps
 
     def check_fits(self, encoder: EncoderIdentity, *, fps: float | None = None, digest: str | None = None) -> None:
-        """Refuse a memory that was not made the way it is about to be used.
+        """Check that this memory was made by an encoder, and optionally at a frame rate and of a video.
 
-        Features of unknown encoder (released files) are checked by their shape only.
+        If the memory's encoder is unknown (released files), only the shape of its features is compared.
 
         Args:
             encoder: of the model that is asked.
-            fps: frames per second that are asked for; None takes the memory's.
-            digest: of the video as it is now; None does not look at the video.
+            fps: wanted frames per second; None accepts any.
+            digest: of the video as it is now; None accepts any.
 
         Raises:
-            MemoryFileError: it differs; the message says in what.
+            MemoryFileError: something differs; the message says what.
         """
         name, again = self.source.file_name, "watch the video again with this model"
         shape = self._rows.shape[1:]
@@ -243,7 +253,10 @@ class Memory:
             raise MemoryFileError(f"the memory of {name} {got}; watch the video again")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the memory to a file; whatever happens, the file is the old one or the whole new one.
+        """Write the memory to a file. Whatever happens, the file is the old one or the whole new one.
+
+        Args:
+            path: of the file; `hourllava ask` takes names that end in `.safetensors`. Its folder must exist.
 
         Raises:
             MemoryFileError: the disk is full, or the place cannot be written to.
@@ -267,10 +280,10 @@ class Memory:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Open a saved memory.
 
-        Features of more than 32 MB are mapped, not read: they lie in the file. Save another memory over it, or remove
-        it: the memory keeps the old one. But do not write into the file in place (`cp` does): asking finds that out and
-        refuses, but who cuts the file amid an answer ends the process (SIGBUS). Older files (version 1) say nothing of
-        `player_offset_seconds`; it is 0.
+        Features of more than 32 MB are mapped, not read, so they stay in the file. Another `save` to the same name and
+        removing the file are safe: this memory keeps the old content. Writing into the file in place (as `cp` does) is
+        not: the next question is refused, and if the file is cut during an answer the process ends (SIGBUS). Files of
+        version 1 lack `player_offset_seconds`; it is 0.
 
         Raises:
             MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
@@ -279,7 +292,7 @@ class Memory:
         stamp = file_stamp(path)
         tensors, fields = read_memory_file(path)
         try:
-            fields["source"] = Source(**fields["source"])
+            fields["source"] = WatchedSource(**fields["source"])
             if fields["encoder"] is not None:
                 fields["encoder"] = EncoderIdentity(**fields["encoder"])
             times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
@@ -293,16 +306,16 @@ class Memory:
         return memory
 
     def check_file_unchanged(self) -> None:
-        """Refuse a memory whose features lie in a file that was written to since it was loaded.
+        """Check that nobody has written into the file that features are mapped from.
 
         Raises:
-            MemoryFileError: so it is; the file must be loaded again.
+            MemoryFileError: somebody has; load the file again.
         """
         if self._mapped is None:
             return
         path, before = self._mapped
         now = file_stamp(path)
-        # Another file of that name does not matter: this memory has the old one.
+        # Another file of that name does not matter: this memory still maps the old one.
         if now is not None and now[0] == before[0] and now != before:
             raise MemoryFileError(f"{path} was written to since it was loaded; load it again")
 
@@ -310,8 +323,8 @@ class Memory:
     def load_released(cls, path: str | os.PathLike[str]) -> Self:
         """Read a feature file of the release: a pickle `{"vid_feat": [T, 64, 1152], "duration": seconds}`.
 
-        As the release does in training, `min(T, whole seconds)` of its frames are taken, evenly. Their times are not
-        in the file: the T frames are taken as even over the duration, both ends included. The encoder is unknown.
+        `min(T, whole seconds)` of its frames are kept, evenly spaced, as the release does in training. The file has no
+        times, so its T frames count as evenly spaced from 0 to the duration. The encoder is unknown.
 
         Raises:
             MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
@@ -319,7 +332,7 @@ class Memory:
         path = Path(path)
         features, times_seconds, duration_seconds = read_released_features(path)
         fps = len(features) / max(int(duration_seconds), 1)
-        source = Source(path.name)
+        source = WatchedSource(path.name)
         try:
             return cls(
                 features, times_seconds, times_seconds, fps=fps, duration_seconds=duration_seconds, source=source
@@ -337,7 +350,7 @@ class Memory:
 def _checked_times(
     num_frames: int, timestamps_seconds: npt.ArrayLike, sample_seconds: npt.ArrayLike, *before: Seconds
 ) -> tuple[Seconds, Seconds]:
-    """The times `before` with the new ones behind them, in order."""
+    """Timestamps and sample times: those of `before`, followed by the new ones."""
     new = [np.array(times, np.float64) for times in (timestamps_seconds, sample_seconds)]
     if any(times.shape != (num_frames,) for times in new):
         shapes = " and ".join(str(list(times.shape)) for times in new)
@@ -353,7 +366,7 @@ def _checked_times(
 
 
 def _checked_finite(features: Tensor) -> Tensor:
-    # aminmax passes NaN on; it takes 5 ms for 80 MB, isfinite 200.
+    # aminmax passes NaN on. For 80 MB it takes 5 ms, isfinite 200.
     if features.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(features)):
         raise InputError(
             "features hold numbers that are not finite; encode the video in float32 or bfloat16, with undamaged weights"
@@ -368,7 +381,7 @@ def _checked_duration(seconds: float, name: str = "duration_seconds") -> float:
 
 
 def _checked_gaps(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
-    checked = tuple((float(start), float(end), str(reason)) for start, end, reason in gaps)
-    if not all(math.isfinite(start) and math.isfinite(end) for start, end, _ in checked):
+    checked = tuple(Gap(float(start), float(end), str(reason)) for start, end, reason in gaps)
+    if not all(math.isfinite(gap.start_seconds) and math.isfinite(gap.end_seconds) for gap in checked):
         raise InputError("gaps must have finite times")
     return checked

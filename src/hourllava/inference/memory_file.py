@@ -1,11 +1,11 @@
-"""Memory files, ours and the release's. Ours are written so that a file is either whole or not there.
+"""Memory files, ours and the release's. A file of ours is always whole, or not there.
 
-A safetensors file holds `features` [T, tokens, C] in the dtype of the memory, and `timestamps_seconds` and
-`sample_seconds` float64 [T]; everything else is JSON under one metadata key. Reading maps the file: an hour (0.5 GB)
-opens in milliseconds, a day (12 GB) too, and pages come from the disk when they are looked at (`Memory.load` looks at
-all of them once, 35 ms for an hour that is in the page cache). Safetensors knows how
-long a file must be, so one that was cut short is refused unread; flipped bits in the features are not noticed, unless
-they make a number infinite.
+Ours are safetensors files: `features` [T, tokens, C] in the dtype of the memory, `timestamps_seconds` and
+`sample_seconds` float64 [T], and everything else as JSON under one metadata key. Reading maps the file, so an hour
+(0.5 GB) and a day (12 GB) open in milliseconds; the disk is read when the features are used. (`Memory.load` uses all of
+them once, to look for numbers that are not finite: 35 ms for an hour in the page cache.) A file that was cut short is
+refused, because safetensors knows its length. Flipped bits in the features are noticed only if they make a number
+infinite or NaN.
 """
 
 import contextlib
@@ -30,28 +30,31 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hourllava.errors import MemoryFileError
+from hourllava.files import flush_to_disk
+from hourllava.locks import try_flock
 from hourllava.model.forgetting import evenly_spaced
 
 FORMAT_VERSION = 2
-"""Grows when older versions of this library could not read the file, or would read it wrongly.
+"""Grows when older versions of this library cannot read the file, or would read it wrongly.
 
-Version 1 lacks `player_offset_seconds`: it is read as 0, a video whose first picture comes at 0 of the player's clock.
+Version 1 lacks `player_offset_seconds`; it is read as 0.
 """
 
 READ_VERSIONS = (1, FORMAT_VERSION)
 
 UNFINISHED_SUFFIX = ".unfinished"
-"""Ends the name of the folder in which a file is written; one is left behind only by a process that was killed."""
+"""Ends the name of the temporary folder in which a file is written. Only a killed process leaves one behind."""
 
-# A folder of this age that nobody has locked was left behind: a young one may not have been locked yet. On file systems
-# without locks a file being written still changes all the time, but for the last flush.
+# A temporary folder without a lock counts as left behind from this age on: its writer may not have locked a younger one
+# yet. File systems without locks need the second age: a file being written changes all the time, except in its last
+# flush.
 _UNLOCKED_FOR_SECONDS = 10.0
 _UNFINISHED_FOR_SECONDS = 900.0
 
 _METADATA_KEY = "hourllava_memory"
-_MAX_HEADER_BYTES = 2**20  # of a file's description, that two states of it are compared by
+_MAX_HEADER_BYTES = 2**20  # of the header in a stamp
 
-# What torch.load raises for bytes that are no pickle of tensors, besides its refusals (UnpicklingError).
+# torch.load raises these for bytes that are no pickle of tensors; UnpicklingError also for pickles it refuses.
 _PICKLE_ERRORS = (
     pickle.UnpicklingError,
     OSError,  # a seek beyond the end
@@ -65,33 +68,33 @@ _PICKLE_ERRORS = (
 
 
 def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, Any]) -> None:
-    """Write a memory file, replacing one that is there only when the new one is whole and on the disk.
+    """Write a memory file. An old file of that name is replaced when the new one is whole and on the disk.
 
     Args:
-        path: where to; its folder must exist.
-        tensors: contiguous, on the CPU; not copied.
+        path: of the file; its folder must exist.
+        tensors: contiguous, on the CPU; they are not copied.
         fields: plain data.
 
     Raises:
-        MemoryFileError: the file cannot be written; what was there is unchanged.
+        MemoryFileError: the file cannot be written; an old file is unchanged.
     """
     _check_place(path)
     metadata = {_METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **fields})}
     try:
         remove_unfinished(path.parent, path.name)
-        # In a folder of its own, because safetensors writes under further names that are its own choice.
+        # In a temporary folder, because safetensors makes further files under names of its own.
         with (
             tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED_SUFFIX) as folder,
             _locked(folder),
         ):
             unfinished = Path(folder, "memory")
             unfinished.touch()
-            mode = unfinished.stat().st_mode  # as the user's umask has it; safetensors would allow the owner only
+            mode = unfinished.stat().st_mode  # from the user's umask; safetensors would allow only the owner
             save_file(tensors, unfinished, metadata)
             unfinished.chmod(mode)
-            _flush_to_disk(unfinished)
+            flush_to_disk(unfinished)
             unfinished.replace(path)
-        _flush_to_disk(path.parent)
+        flush_to_disk(path.parent)
     except (OSError, SafetensorError) as error:
         reason = str(error).removeprefix("Error while serializing: ")
         raise MemoryFileError(
@@ -100,11 +103,11 @@ def write_memory_file(path: Path, tensors: dict[str, Tensor], fields: dict[str, 
 
 
 def remove_unfinished(folder: Path, name: str | None = None) -> None:
-    """Remove what processes that were killed while writing have left in a folder.
+    """Remove the temporary folders of processes that were killed while they wrote a memory.
 
     Args:
-        folder: where memories are kept.
-        name: of the memory file; None for all.
+        folder: of memory files.
+        name: of the memory file; None for all files.
     """
     for left in folder.glob(f".*{UNFINISHED_SUFFIX}"):
         if name is not None and not left.name.startswith(f".{name}."):
@@ -118,11 +121,10 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """While it lasts, other processes see that the folder is in use; the kernel ends it with this process."""
+    """Show other processes that the folder is in use. If this process is killed, the kernel drops the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -132,16 +134,13 @@ def _is_abandoned(folder: Path) -> bool:
     """Whether no process holds the lock of a folder; False where the file system has no locks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        return try_flock(descriptor, fcntl.LOCK_EX) is True
     finally:
         os.close(descriptor)
-    return True
 
 
 def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All of a memory file: tensors mapped into memory, and the fields given to `write_memory_file`.
+    """The tensors of a memory file, mapped, and the fields that `write_memory_file` was given.
 
     Raises:
         MemoryFileError: there is no such file, or it is cut short, damaged, no memory, or of another version.
@@ -157,7 +156,7 @@ def read_memory_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
-    """Number of frames and fields of a memory file; its features are not touched.
+    """Number of frames and fields of a memory file. Its features are not read.
 
     Raises:
         MemoryFileError: as `read_memory_file`.
@@ -173,7 +172,7 @@ def read_fields(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64], float]:
-    """A feature file of the release (a pickle): features [T, tokens, C], times [T] and duration, both in seconds.
+    """The frames of a released feature file that are used: features [T, tokens, C], times [T] and duration in seconds.
 
     Raises:
         MemoryFileError: as `open_released_features`.
@@ -185,19 +184,19 @@ def read_released_features(path: Path) -> tuple[Tensor, npt.NDArray[np.float64],
 
 
 def num_released_frames(num_stored_frames: int, duration_seconds: float) -> int:
-    """How many frames of a released feature file are used: one a second, if there are so many."""
+    """How many frames of a released feature file are used: one per second, or all if there are fewer."""
     return min(num_stored_frames, max(int(duration_seconds), 1))
 
 
 def open_released_features(path: Path) -> tuple[Tensor, float]:
-    """What a feature file of the release holds: features [frames, tokens, C], mapped and not read, and seconds.
+    """All features [frames, tokens, C] of a released feature file, mapped and not read, and its duration in seconds.
 
     Raises:
         MemoryFileError: the file is missing, damaged, of another shape, or holds anything but tensors and numbers.
     """
     try:
         _check_regular(path)
-        # Nothing but tensors and plain data is read; anything else in the pickle is an error.
+        # weights_only: the pickle may hold only tensors and plain data.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise MemoryFileError(f"there is no feature file {path}") from error
@@ -218,16 +217,16 @@ def open_released_features(path: Path) -> tuple[Tensor, float]:
 
 
 Stamp = tuple[int, int, bytes]
-"""Inode, length and description of a memory file."""
+"""Inode, length and header of a memory file."""
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """What tells whether a memory file is another one than before; None if there is none.
+    """A stamp that changes when a memory file is replaced or written to; None if there is no such file.
 
-    Files of the cache get a new date when they are used, so the date says nothing.
+    The date is not part of it, because the cache sets a new date at every use.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # opening a pipe would block
             return None
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -238,7 +237,7 @@ def file_stamp(path: Path) -> Stamp | None:
 
 
 def damaged(path: Path, reason: object) -> MemoryFileError:
-    """The error for a file that is, or was meant to be, a memory file but cannot be used."""
+    """The error for a damaged memory file."""
     return MemoryFileError(
         f"{path} is no memory file, or cut short or damaged ({reason}); give a file that "
         "Memory.save has written, or watch the video again"
@@ -263,7 +262,7 @@ def _fields(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _why_unreadable(path: Path, error: Exception) -> Exception:
-    """Safetensors calls every file missing that it cannot open; one removed meanwhile is an error of its mapping."""
+    """The true reason: safetensors says "missing" of every file that it cannot open."""
     try:
         path.open("rb").close()
     except OSError as reason:
@@ -282,26 +281,18 @@ def _unreadable(path: Path, error: Exception) -> MemoryFileError:
 
 
 def _check_regular(path: Path) -> None:
-    """Refuse what would be waited for or cannot be a name.
+    """Check that a path names a regular file, because reading a pipe or a device would block.
 
     Raises:
-        OSError: there is no such file, or it may not be looked at.
+        OSError: there is no such file, or its folder may not be searched.
         MemoryFileError: it is a pipe, device or socket, or the name holds a NUL.
     """
     _check_place(path)
     mode = path.stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # folders are refused by whoever opens them
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails
         raise MemoryFileError(f"{path} is no regular file; save the memory to a file and give that")
 
 
 def _check_place(path: Path) -> None:
     if "\0" in str(path):
         raise MemoryFileError(f"{str(path)!r} is no file name; a name has no NUL")
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

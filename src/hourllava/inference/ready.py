@@ -1,8 +1,8 @@
 """A memory made ready for one model: layout, keys and values, kept tokens.
 
-Everything here is independent of the question (but for `question` forgetting, which chooses other kept tokens) and is
-made once per video: asking again costs no encoding, no projection and no key or value. A memory whose keys and values
-do not fit beside the model is kept on the host in chunks, which MemAug attends one by one.
+None of it depends on the question (except that `question` forgetting chooses other kept tokens), so it is made once per
+memory: a further question costs no encoding, no projection and no key or value. Keys and values that do not fit beside
+the model stay on the host in chunks, and MemAug attends one chunk after the other.
 """
 
 import dataclasses
@@ -13,19 +13,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hourllava.errors import ConfigError
+from hourllava.inference.devices import fits_on_device
 from hourllava.inference.memory import Memory
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
+from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.layout import NEWLINE, VisualLayout, video_layout
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
 
-# Memory entries that are projected at a time: 262,144 are an hour and 8 minutes, 1.1 GB of tokens 2,048 wide in bf16.
+# Memory entries projected at a time. 262,144 are an hour and 8 minutes: 1.1 GB of tokens of width 2,048 in bf16.
 ENTRIES_PER_CHUNK = 2**18
-
-# Part of the free device memory that features, or keys and values, may take before they stay on the host.
-MAX_SHARE_OF_FREE_MEMORY = 0.6
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ class ReadyMemory:
     """A memory that can be asked.
 
     Attributes:
-        memory: whose it is.
-        version: the memory's version when this was made.
-        layout: seeded by the video, see `Memory.content_seed`.
-        keys_values: for each MemAug block.
-        kept_tokens: [K, D] of `layout`.
-        frame_descriptors_TD: mean projected token of each frame, if forgetting looks at frames.
+        memory: that is ready.
+        version: of the memory when this was made.
+        layout: its kept tokens are seeded by the video, see `Memory.content_seed`.
+        keys_values: of the memory, for each MemAug block.
+        kept_tokens: [K, D] projected, in the order of `layout`.
+        frame_descriptors_TD: mean projected token of each frame; None if forgetting does not look at frames.
     """
 
     memory: Memory
@@ -57,24 +57,28 @@ class ReadyMemory:
 
     @property
     def frame_of_entry(self) -> npt.NDArray[np.int64]:
-        """[M] the frame each memory entry is part of (its newline included)."""
+        """[M] the frame that each memory entry belongs to; a newline belongs to the frame before it."""
         frame_tokens = self.layout.num_patch_tokens // self.memory.num_frames
         index = self.layout.memory_index
         frames = np.where(index == NEWLINE, 0, index // frame_tokens)
-        # A newline follows tokens of its frame, and frames follow each other.
+        # Frames come in order, and a newline follows the tokens of its frame.
         return np.maximum.accumulate(frames)
 
 
 @torch.inference_mode()
 def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> ReadyMemory:
-    """Project a memory and make MemAug's keys and values of it.
+    """Project a memory and compute MemAug's keys and values.
 
     Args:
-        memory: with features that fit the model's projector.
+        memory: of the same encoder.
         model: in evaluation mode.
-        share: of the frames that MemAug finds in the memory, see `thinned`.
+        share: of the frames that MemAug can look up; below 1 only for experiments, see `thinned`.
+
+    Raises:
+        ConfigError: the share is outside 0 to 1, or below 1 where forgetting depends on the question.
     """
     config = model.config
+    check_share(share, config)
     descriptors = None
     if config.forgetting.temporal in ("keyframe", "question"):
         descriptors = _frame_descriptors(memory.features, model)
@@ -91,11 +95,11 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
         layout = thinned(layout, model.config.video_frame_tokens, share)
     num_entries = len(layout.memory_index)
     num_bytes = _num_key_value_bytes(num_entries, model)
-    storage = None if _is_small(num_bytes, model) else "cpu"
+    storage = None if fits_on_device(num_bytes, model.device) else "cpu"
     if storage is not None:
         _log.info("keys and values of %r (%.1f GB) stay on the host: each question is slower", memory, num_bytes / 1e9)
     features = memory.features
-    if _is_small(features.nbytes, model):
+    if fits_on_device(features.nbytes, model.device):
         features = features.to(model.device)
     visuals = Visuals(layout_batch(layout).to(model.device), features={"video": features})
     if num_entries <= ENTRIES_PER_CHUNK and storage is None:
@@ -109,7 +113,7 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
 def keep_for_question(
     ready: ReadyMemory, model: HourLlavaModel, question_descriptor_D: npt.NDArray[np.floating]
 ) -> tuple[VisualLayout, Tensor]:
-    """Layout and kept tokens [K, D] of `question` forgetting; the memory is the same for every question."""
+    """Layout and kept tokens [K, D] for one question, with `question` forgetting. Keys and values stay the same."""
     layout = video_layout(
         ready.memory.num_frames,
         model.config,
@@ -122,16 +126,28 @@ def keep_for_question(
     return layout, model.kept_tokens(visuals)
 
 
-def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
-    """A video's layout whose memory holds a share of the frames, evenly spread, and the kept tokens.
+def check_share(share: float, config: HourLlavaConfig) -> None:
+    """Check a share for `make_ready`.
 
-    What is left stays at its positions, so the decoder's prompt is the same: only what MemAug can look up is less (the
-    paper's ablation of the repository's size). With share 0 that is nothing but the kept tokens.
+    Raises:
+        ConfigError: as `make_ready`.
+    """
+    if not 0 <= share <= 1:
+        raise ConfigError(f"memory_share is {share:g}; use 0 (kept tokens only) to 1 (all of the memory)")
+    if share < 1 and config.forgetting.temporal == "question":
+        raise ConfigError("memory_share below 1 needs the same kept tokens for all questions; keep 1 with question")
+
+
+def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
+    """The layout with fewer frames in the memory: an even share of them, and the kept tokens.
+
+    The remaining entries keep their positions, so the decoder's prompt is the same and MemAug has less to look up (the
+    paper's ablation of the repository's size). With share 0 only the kept tokens remain.
 
     Args:
-        layout: of a video, whole.
+        layout: of a whole video.
         frame_tokens: patch tokens of a frame.
-        share: 0 to 1.
+        share: of the frames, 0 to 1.
     """
     num_frames = len(layout.memory_index) // (frame_tokens + 1)
     is_frame_left = np.zeros(num_frames, bool)
@@ -148,7 +164,7 @@ def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayo
 
 
 def layout_batch(layout: VisualLayout) -> VisualBatch:
-    """A batch of this layout alone, without a prompt."""
+    """A batch with this layout only, without a prompt."""
     everything = np.ones(len(layout.kept_index), bool)
     batch = batch_visuals([VisualSample(layout, 0, everything, ~everything)])
     assert batch is not None
@@ -164,17 +180,7 @@ def _frame_descriptors(features_TPC: Tensor, model: HourLlavaModel) -> npt.NDArr
 
 
 def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
-    """Size of the keys and values of so many memory entries, all blocks together."""
+    """Size of the keys and values of this number of memory entries, in all blocks together."""
     blocks = model.memaug.blocks
     width = blocks[0].cross_attn.kv_proj.out_features if len(blocks) else 0
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
-
-
-def _is_small(num_bytes: int, model: HourLlavaModel) -> bool:
-    """Whether so many bytes may be put beside the model on its device."""
-    if model.device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(model.device)
-    # What PyTorch keeps for reuse is free to us, and taken for the driver.
-    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free

@@ -1,6 +1,6 @@
-"""The bytes of a subtitle file as text: encodings by rule, one for the whole file.
+"""The text of a subtitle file, in one encoding, which rules detect if nobody names it.
 
-text = read_text(Path("lecture.srt"))
+text = read_text(Path("lecture.srt"), None)
 """
 
 import codecs
@@ -12,9 +12,9 @@ from pathlib import Path
 from hourllava.errors import ConfigError, DataError
 
 MAX_SUBTITLE_BYTES = 16 * 2**20
-"""Largest subtitle file that is read: a day of speech with word times takes about 5 MB."""
+"""Limit on the size of a subtitle file. A day of speech with a time for every word takes about 5 MB."""
 
-# UTF-32 first: its little-endian mark begins with that of UTF-16.
+# UTF-32 comes first, because its little-endian mark begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -23,15 +23,15 @@ _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
 )
 
-# UTF-16 is told by its zeros: at least this part of one half of the bytes (digits and spaces of the times alone make
-# up more), and four times as many as in the other half.
+# UTF-16 is recognised by zeros in every other byte: at least this share of them (digits and spaces of the times alone
+# make up more), and four times as many as in the other bytes.
 _MIN_ZEROS = 0.2
 
 _MULTIBYTE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
-# Marks of windows-1252 that stand beside each other: quotes, dashes, dots, signs.
+# Punctuation of windows-1252 that stands side by side: quotes, dashes, dots, signs.
 _PUNCTUATION = "€‚„…†‡‰‹‘’“”•–—›™\u00a0¡£§©«®°´·»¿".encode("cp1252")
-# Five bytes that windows-1252 leaves open stay control characters, as the WHATWG has it.
+# As in the WHATWG's decoder, the five bytes without a character in windows-1252 stay control characters.
 _WINDOWS_1252 = {byte: text for byte in range(0x80, 0xA0) if (text := bytes([byte]).decode("cp1252", "ignore"))}
 _HIGH_RUN = re.compile(rb"[\x80-\xff]{3,}")
 
@@ -39,11 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 def read_text(path: Path, encoding: str | None) -> str:
-    """The text of a regular file of at most `MAX_SUBTITLE_BYTES`.
+    """Read a regular file of at most `MAX_SUBTITLE_BYTES` as text.
 
     Args:
         path: of the file.
-        encoding: as Python names it; None: see `decode_text`.
+        encoding: by Python's name; None detects it, see `decode_text`.
 
     Raises:
         DataError: it is missing, unreadable, no regular file, too large, or of another encoding.
@@ -51,7 +51,7 @@ def read_text(path: Path, encoding: str | None) -> str:
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):  # reading a pipe would block
             raise DataError(f"{path} is no regular file; save the subtitles to a file")
         if status.st_size > MAX_SUBTITLE_BYTES:
             raise DataError(
@@ -69,26 +69,30 @@ def read_text(path: Path, encoding: str | None) -> str:
 
 
 def decode_text(path: Path, content: bytes) -> str:
-    """Text of a file whose encoding nobody has named.
+    """Detect the encoding of a file and decode it.
 
-    A byte order mark decides. Without one: UTF-16 if every other byte is zero often enough; UTF-8 if it is valid, or if
-    it has at least as many valid characters of several bytes as bad bytes; else windows-1252 (as the WHATWG decodes
-    it), unless the bytes above 127 mostly stand together in threes and more, as no Western language writes. A byte that
-    is bad in UTF-8 or UTF-16 costs one character, which becomes U+FFFD. All but valid text is told in the log.
+    A byte order mark decides. Without one, the rules are, in this order:
+    1. UTF-16, if enough of every other byte are zero.
+    2. UTF-8, if it is valid, or has at least as many valid characters of several bytes as bad bytes.
+    3. windows-1252 (as the WHATWG decodes it), unless most bytes above 127 stand in groups of three or more, which no
+       Western language writes.
+
+    A bad byte in UTF-8 or UTF-16 costs one character, which becomes U+FFFD. The log warns of bad bytes and of
+    windows-1252.
 
     Args:
         path: for messages.
         content: of the file.
 
     Raises:
-        DataError: it is of an encoding that cannot be told, or UTF-16 with a lost or added byte amid it.
+        DataError: the encoding cannot be detected, or a byte of UTF-16 text is missing or added.
     """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return _mostly(path, content[len(mark) :], encoding)
     if (utf_16 := _utf_16_by_zeros(content)) is not None:
         return _mostly(path, content, utf_16)
-    if b"\x1b$" in content:  # ISO-2022 switches alphabets with an escape; its bytes are valid UTF-8
+    if b"\x1b$" in content:  # ISO-2022 switches alphabets with this escape; its bytes are valid UTF-8
         raise _unknown(path)
     try:
         return content.decode()
@@ -113,7 +117,7 @@ def _utf_16_by_zeros(content: bytes) -> str | None:
 
 
 def _mostly(path: Path, content: bytes, encoding: str) -> str:
-    """Text with U+FFFD for what is no character; a warning counts them."""
+    """Text with U+FFFD for bad bytes; a warning counts them."""
     text = content.decode(encoding, "replace")
     if encoding.startswith("utf-16") and "-->" in content[1:].decode(encoding, "replace"):
         raise DataError(f"{path} is damaged: a byte is missing amid its UTF-16 text; get the file again")

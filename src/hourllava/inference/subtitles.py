@@ -1,9 +1,8 @@
 """Subtitles (.srt, .vtt) as text of a prompt, trimmed to a token budget around the moments that matter.
 
-Both formats are read by one tolerant pass over the lines: what files in the wild share is a line with two times, text
-below it, and blank lines or comments between. The libraries we looked at refuse files that players show (webvtt-py:
-.srt without numbers or hours) or take comments for speech (pysubs2: NOTE blocks of .vtt), and cleaning the text would
-still be ours.
+One tolerant pass over the lines reads both formats: a line with two times, text below it, blank lines or comments in
+between. Libraries are stricter or less exact: webvtt-py refuses .srt files without numbers or hours, which players
+show; pysubs2 takes NOTE blocks of .vtt files for speech; neither cleans the text as a prompt needs it.
 
     cues = read_subtitles("lecture.srt")
     text = subtitles_prompt(cues, [(610.0, 640.0)], 2000, lambda texts: [len(tokenizer.encode(t)) for t in texts])
@@ -23,17 +22,17 @@ from hourllava.clock import format_clock
 from hourllava.errors import DataError
 from hourllava.inference.subtitle_text import read_text
 
-_ARROW = re.compile(r"-{1,3} ?>|[\u2013\u2014] ?>|\u2192")  # "-->" as programs and people write it
+_ARROW = re.compile(r"-{1,3} ?>|[\u2013\u2014] ?>|\u2192")  # "-->" and its variants in real files
 _TIME = re.compile(r"\s*(-?)([0-9]{1,6}(?: ?: ?-?[0-9]{1,3}){1,3})(?: ?[.,;] ?([0-9]+))?(?![0-9:])")
 _LIKE_A_TIME = re.compile(r"[-+0-9:;.,\s]+")
 _COMMENT = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
 _MARKUP = re.compile(r"</?[A-Za-z0-9][^<>]*>|\{\\[^{}]*\}")  # <i>, </c>, <v Ann>, <00:01.500>, {\an8}
-_HUGE_ENTITY = re.compile(r"&#[0-9]{8,};?")  # Unicode ends at 7 digits, html.unescape fails above 4,300
+_HUGE_ENTITY = re.compile(r"&#[0-9]{8,};?")  # Unicode ends at 7 digits; html.unescape fails above 4,300 digits
 
-# Cues this close are one stretch of speech: rolling captions leave gaps of 10 ms.
+# Cues with a smaller gap are one stretch of speech: rolling captions leave gaps of 10 ms.
 _TOUCHING_SECONDS = 0.05
 
-# A line with more characters for each allowed token is left out uncounted: to count 20 MB takes a minute.
+# A cue with more characters per allowed token is dropped without counting: counting 20 MB takes a minute.
 _MAX_CHARACTERS_PER_TOKEN = 64
 
 _log = logging.getLogger(__name__)
@@ -41,7 +40,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cue:
-    """One subtitle: when a player shows it and what it says, on one line without markup."""
+    """One subtitle.
+
+    Attributes:
+        start_seconds, end_seconds: when a player shows it.
+        text: on one line, without markup.
+    """
 
     start_seconds: float
     end_seconds: float
@@ -49,25 +53,29 @@ class Cue:
 
 
 def read_subtitles(path: str | os.PathLike[str], encoding: str | None = None) -> list[Cue]:
-    """The cues of a .srt or .vtt file in time order.
+    """Read the cues of a .srt or .vtt file, in time order.
 
-    Captions that roll (each cue repeats the lines before it) or are doubled are merged, so that everything is said
-    once. A cue that starts before 0 is kept from 0. A cue of which only one time can be read starts and ends there.
-    Cues without any time, or over before 0, are left out; a warning in the log counts them.
+        cues = read_subtitles("lecture.srt")
+        answer = model.ask(memory, "What does she say about entropy?", subtitles=cues)
+
+    Rolling captions (each cue repeats the lines before it) and doubled cues are merged, so every line comes once. A cue
+    that starts before 0 starts at 0. A cue with one readable time starts and ends there. Cues without a readable time
+    and cues that end before 0 are dropped; a warning in the log counts them.
 
     Args:
-        path: up to `subtitle_text.MAX_SUBTITLE_BYTES`.
-        encoding: of the file, as Python names it; None finds it out, see `subtitle_text.decode_text`.
+        path: of a file of at most 16 MiB.
+        encoding: by Python's name, such as `windows-1251`; by default it is detected: UTF-8, UTF-16, UTF-32 or
+            windows-1252.
 
     Raises:
-        DataError: the file is missing, unreadable or too large, of another kind or encoding, or holds no subtitles.
+        DataError: the file is missing, unreadable, too large, of another kind or encoding, or holds no subtitles.
         ConfigError: there is no such encoding.
     """
     path = Path(path)
     if path.suffix.lower() not in (".srt", ".vtt"):
         raise DataError(f"{path} is no subtitle file; give a .srt or .vtt file")
     text = read_text(path, encoding)
-    # Only these end a line: str.splitlines also cuts at U+0085 and others. CR CR LF is a CR LF written as text again.
+    # Not str.splitlines, which also cuts at U+0085 and others. CR CR LF comes from writing CR LF in text mode.
     lines = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     blocks, num_unread = _timed_blocks(lines)
     if not blocks and not text.startswith("WEBVTT"):
@@ -88,20 +96,20 @@ def subtitles_prompt(
     """Subtitles as lines `[h:mm:ss] text` in time order: all of them if they fit, else those nearest to the spans.
 
     Args:
-        cues: as read.
-        spans: (start_seconds, end_seconds) of the moments that matter; without any, the earliest cues come first.
-        max_tokens: the most tokens the text may take.
-        count_tokens: of each of some texts.
+        cues: from `read_subtitles`.
+        spans: (start_seconds, end_seconds) of the moments that matter; without spans, the earliest cues are taken.
+        max_tokens: budget of the text.
+        count_tokens: gives the number of tokens of each text.
 
     Returns:
-        Lines without a newline at the end; "" if there are no cues or none fits.
+        lines without a newline at the end; "" if no cue fits.
     """
     short = [cue for cue in cues if len(cue.text) <= _MAX_CHARACTERS_PER_TOKEN * max_tokens]
     chosen = sorted(short, key=lambda cue: cue.start_seconds)
     if not chosen:
         return ""
     counts = count_tokens([_lines([cue]) + "\n" for cue in chosen])
-    # The last newline is not part of the text, and a tokenizer may join the others to what follows.
+    # Newlines do not count here: the last is not part of the text, and a tokenizer may join one to the next line.
     may_fit = len(chosen) == len(cues) and sum(counts) - len(counts) <= max_tokens
     if may_fit and count_tokens([_lines(chosen)])[0] <= max_tokens:
         return _lines(chosen)
@@ -111,7 +119,7 @@ def subtitles_prompt(
         if counts[n] <= tokens_left:
             near.append(chosen[n])
             tokens_left -= counts[n]
-    # A tokenizer may need more for the whole than for its lines: the budget holds for the whole.
+    # The budget holds for the whole text, which may have more tokens than its lines.
     while near and count_tokens([_lines(near)])[0] > max_tokens:
         near.pop()
     return _lines(near)
@@ -127,16 +135,16 @@ def _distance(cue: Cue, span: tuple[float, float]) -> float:
 
 
 def _timed_blocks(lines: Sequence[str]) -> tuple[list[tuple[float, float, list[str]]], int]:
-    """(start_seconds, end_seconds, lines of text) of each cue as they stand in the file, and how many had no time."""
+    """(start_seconds, end_seconds, lines) of each cue, in the order of the file, and how many cues have no time."""
     blocks: list[tuple[float, float, list[str]]] = []
     num_unread = 0
-    text: list[str] = []  # of the cue being read; before the first one, what is written there
+    text: list[str] = []  # of the current cue; at first, the lines before the first cue
     in_comment = False
-    before, before_that = "", ""
+    before, second_before = "", ""
     for line in lines:
         if (times := _timing(line)) is not None:
-            # The line above names the cue, if it stands alone or is a number.
-            if before and text and not in_comment and (not before_that or before.strip().isdigit()):
+            # The line above is the cue's name if it stands alone or is a number.
+            if before and text and not in_comment and (not second_before or before.strip().isdigit()):
                 text.pop()
             text, in_comment = [], False
             if times:
@@ -148,13 +156,13 @@ def _timed_blocks(lines: Sequence[str]) -> tuple[list[tuple[float, float, list[s
         elif not before and _COMMENT.match(line):
             in_comment = True
         elif not in_comment:
-            text.append(line)  # after a blank line too: some files have them amid the text
-        before, before_that = line, before
+            text.append(line)  # also after a blank line: some files have blank lines inside a cue
+        before, second_before = line, before
     return blocks, num_unread
 
 
 def _timing(line: str) -> list[float] | None:
-    """The times that can be read, two in a whole timing line; None for a line of another kind."""
+    """The readable times of a timing line, two if it is whole; None for any other line."""
     arrow = _ARROW.search(line)
     if arrow is None:
         return None
@@ -163,16 +171,16 @@ def _timing(line: str) -> list[float] | None:
         return None
     sides = (_TIME.fullmatch(left), _TIME.match(line, arrow.end()))  # settings may follow the second time
     times = [_seconds(*side.groups()) for side in sides if side is not None]
-    # "12:30 -> 13:00" may be speech: other arrows need two times, with hours or fractions.
+    # "12:30 -> 13:00" may be speech, so other arrows than --> need two times, with hours or fractions.
     is_exact = left.count(":") > 1 or "." in left or "," in left
     return times if arrow[0] == "-->" or (len(times) == 2 and is_exact) else None
 
 
 def _seconds(sign: str, clock: str, fraction: str | None) -> float:
-    """Seconds of `1:02:03` or `02:03`, with `:500` behind it instead of a fraction too.
+    """Seconds of `1:02:03` or `02:03`; `:500` may stand in place of a fraction.
 
-    A minus inside is a slip of the program that wrote it, and ignored. Two digits behind a third colon are frames of an
-    unknown rate, less than a second.
+    A minus inside is ignored as a slip of the writing program. Two digits after a third colon are frames of an unknown
+    rate, less than a second, and ignored too.
     """
     parts = [part.strip(" -") for part in clock.split(":")]
     if len(parts) > 2 and len(parts[-1]) == 3 and fraction is None:
@@ -184,7 +192,7 @@ def _seconds(sign: str, clock: str, fraction: str | None) -> float:
 
 
 def _said_once(blocks: Sequence[tuple[float, float, list[str]]]) -> list[Cue]:
-    """Cues of cleaned blocks in time order, without lines that the cue before still showed."""
+    """Cues with cleaned text. Lines that the cue before still showed are dropped."""
     cues: list[Cue] = []
     shown: list[str] = []
     shown_until_seconds = 0.0
@@ -194,8 +202,8 @@ def _said_once(blocks: Sequence[tuple[float, float, list[str]]]) -> list[Cue]:
             continue
         repeated = 0
         if start_seconds <= shown_until_seconds + _TOUCHING_SECONDS:
-            most = min(len(lines), len(shown))
-            repeated = next((n for n in range(most, 0, -1) if shown[-n:] == lines[:n]), 0)
+            longest = min(len(lines), len(shown))
+            repeated = next((n for n in range(longest, 0, -1) if shown[-n:] == lines[:n]), 0)
         if repeated < len(lines):
             cues.append(Cue(start_seconds, end_seconds, " ".join(lines[repeated:])))
         elif end_seconds > cues[-1].end_seconds:

@@ -1,4 +1,4 @@
-"""Text from outside, made fit for a tokenizer."""
+"""Text from callers, made valid for a tokenizer."""
 
 import re
 
@@ -6,5 +6,5 @@ _NO_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def whole_text(text: str) -> str:
-    """The text with U+FFFD for what is no character: Python has surrogates for bytes that are no UTF-8."""
+    """The text with U+FFFD in place of surrogates, by which Python represents bytes that are no UTF-8."""
     return _NO_CHARACTER.sub("\ufffd", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,8 +55,7 @@ class FrameBatch:
         return len(self.sample_seconds)
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """A stretch without sound pictures, from the damage to the next whole keyframe.
 
     Its samples show the last picture before it, or the damaged pictures as far as they can be decoded. A gap of length

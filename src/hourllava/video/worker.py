@@ -141,7 +141,7 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
     for index in range(part["first"], video.num_segments, part["step"]):
         for item in video.segment(index):
             if isinstance(item, Gap):
-                outbox.send({"type": "gap", "gap": asdict(item)})
+                outbox.send({"type": "gap", "gap": item._asdict()})
             else:
                 outbox.send_sample(item)
         # Frames lie in reference cycles. Without this, Python would let them grow to 480 MB at 1080p instead of 300.

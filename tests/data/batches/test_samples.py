@@ -19,7 +19,7 @@ from hourllava.data.features.files import FeatureSettings, write_features
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError, InputError, VideoError
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.vision import frame_pixels
 from hourllava.world.drawing.render import render_frames
@@ -34,7 +34,7 @@ def memory_of(num_frames, width=WIDTH):
     """A memory whose frame k holds the number k."""
     features = torch.arange(num_frames).bfloat16()[:, None, None].expand(-1, GRID**2, width).contiguous()
     times = np.arange(num_frames) + 0.0
-    return Memory(features, times, times, fps=1.0, duration_seconds=num_frames - 0.25, source=Source("v.mp4"),
+    return Memory(features, times, times, fps=1.0, duration_seconds=num_frames - 0.25, source=WatchedSource("v.mp4"),
                   encoder=EncoderIdentity("d", width, GRID))  # fmt: skip
 
 

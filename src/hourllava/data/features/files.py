@@ -21,7 +21,7 @@ from torch import Tensor
 from hourllava.errors import DataError, InputError, MemoryFileError
 from hourllava.files import replacing
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.inference.memory_file import (
     damaged,
     num_released_frames,
@@ -169,7 +169,7 @@ def load_features(path: Path) -> Memory:
     tensors, fields = read_memory_file(path)
     _check_shapes(path, tensors)
     try:
-        fields["source"] = Source(**fields["source"])
+        fields["source"] = WatchedSource(**fields["source"])
         fields["encoder"] = EncoderIdentity(**fields["encoder"])
         times = (tensors[name].numpy() for name in ("timestamps_seconds", "sample_seconds"))
         return Memory(tensors["features"].bfloat16() * tensors["scales"].bfloat16()[..., None], *times, **fields)

@@ -24,9 +24,9 @@ from hourllava.data.features.files import MIN_RELEASED_FRAMES, FeatureSettings, 
 from hourllava.data.features.items import Item, note_attempts, num_attempts
 from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import DataError, HourLlavaError, InputError, VideoError
-from hourllava.inference.memory import Memory, Source
+from hourllava.inference.memory import Memory, WatchedSource
 from hourllava.model.forgetting import evenly_spaced
-from hourllava.video import probe, read_frames, source_state
+from hourllava.video import Gap, probe, read_frames, source_state
 
 READ_FRAMES = 16
 MAX_UNWRITTEN = 2
@@ -69,7 +69,7 @@ class _Job:
     digest: str
     fps: float = 0.0
     duration_seconds: float = 0.0
-    gaps: tuple[tuple[float, float, str], ...] = ()
+    gaps: tuple[Gap, ...] = ()
     player_offset_seconds: float = 0.0
     sample_seconds: list[np.ndarray] = field(default_factory=list)
     timestamps_seconds: list[np.ndarray] = field(default_factory=list)
@@ -204,7 +204,7 @@ def _write(job: _Job, settings: FeatureSettings, tower: Tower) -> Finished:
             sample_seconds,
             fps=job.fps,
             duration_seconds=job.duration_seconds,
-            source=Source(str(job.video), job.digest),
+            source=WatchedSource(str(job.video), job.digest),
             encoder=settings.encoder,
             gaps=job.gaps,
             player_offset_seconds=job.player_offset_seconds,
@@ -288,7 +288,7 @@ def _decode(
         job.duration_seconds = shown_until if length is None else min(shown_until, length)
         if settings.form == "released" and length is not None:
             job.duration_seconds = length
-        job.gaps = tuple((gap.start_seconds, gap.end_seconds, gap.reason) for gap in reader.gaps)
+        job.gaps = tuple(reader.gaps)
     if not job.sample_seconds:
         raise VideoError(f"{job.video} shows nothing; copy or convert it again")
 

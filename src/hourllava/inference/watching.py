@@ -1,0 +1,245 @@
+"""Watching: decode a video, encode its frames, keep their features as a memory.
+
+    watcher = Watcher(model)
+    memory = watcher.watch(VideoPart("lecture.mp4", end_seconds=600.0))
+
+Child processes decode while this one encodes, a batch of frames at a time, so the length of the video does not matter
+for what is in use beside the memory.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from hourllava.errors import InputError, MemoryFileError, VideoError
+from hourllava.inference.cache import MemoryCache
+from hourllava.inference.continuing import num_remembered, resume_seconds
+from hourllava.inference.devices import check_fork
+from hourllava.inference.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.vision import frame_pixels
+from hourllava.video import FrameReader, SourceState, read_frames, shown_name, source_state
+from hourllava.video.reader import BATCH_FRAMES, check_sampling
+from hourllava.video.source import SourceKind
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """Which part of a video is watched, and how densely.
+
+    Attributes:
+        video: as for `HourLlava.watch`.
+        fps: frames sampled per second.
+        start_seconds, end_seconds: on the player's clock; None stands for the video's end.
+        allow_network: whether a URL may be opened.
+        allow_playlists: whether a playlist may be opened.
+
+    Raises:
+        ConfigError: a number is outside what is allowed.
+    """
+
+    video: str | Path
+    fps: float = 1.0
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
+    allow_network: bool = False
+    allow_playlists: bool = False
+
+    def __post_init__(self) -> None:
+        check_sampling(self.fps, self.start_seconds, self.end_seconds)
+
+
+class Watcher:
+    """Makes memories with the vision tower of one model.
+
+    Args:
+        model: in evaluation mode, on its device.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
+        self.model = model
+        self._process = os.getpid()
+
+    @functools.cached_property
+    def encoder(self) -> EncoderIdentity:
+        """Identity of the tower; it is computed once."""
+        check_fork(self._process, self.model.device)
+        return encoder_identity(self.model.model)
+
+    def watch(
+        self,
+        part: VideoPart,
+        *,
+        memory: Memory | None = None,
+        cache: MemoryCache | None = None,
+        progress: bool = False,
+    ) -> Memory:
+        """The memory of a part of a video; see `HourLlava.watch`."""
+        # The digest is taken before anything is read: the cache must keep a memory under the digest of its content.
+        state = source_state(
+            part.video,
+            allow_network=part.allow_network,
+            allow_playlists=part.allow_playlists,
+            ask_server=cache is not None and memory is None,
+        )
+        key = None
+        if memory is not None:
+            memory.check_fits(self.encoder, fps=part.fps)
+        elif cache is not None:
+            key = self._cache_key(part, state, cache)
+            if key is not None and (cached := cache.get(key)) is not None:
+                if state.source.kind is not SourceKind.URL:
+                    state.is_unchanged()  # raises if the file is another one by now
+                return cached
+        source = WatchedSource(shown_name(part.video), state.digest)
+        for longer in self._read(part, memory, source, progress):
+            memory = longer
+            memory.source = source
+        if memory is None:
+            end = "its end" if part.end_seconds is None else f"{part.end_seconds:g} s"
+            raise VideoError(f"{source.name} shows nothing from {part.start_seconds:g} s to {end}; choose another part")
+        if state.digest is not None and not state.is_unchanged():
+            memory.source = WatchedSource(source.name, None)
+            if key is not None:
+                _log.warning("the memory is not kept: %s grew or changed while it was read", source.name)
+            key = None
+        if cache is not None and key is not None:
+            try:
+                cache.put(key, memory)
+            except MemoryFileError as error:  # a full disk must not cost the answer
+                _log.warning("the memory is not kept for the next time: %s", error)
+        return memory
+
+    def follow(self, part: VideoPart, *, progress: bool = False) -> Iterator[Memory]:
+        """The growing memory of a part of a video, after every batch of frames; see `HourLlava.follow`."""
+        yield from self._read(part, None, WatchedSource(shown_name(part.video), None), progress)
+
+    def remember_frames(
+        self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], duration_seconds: float | None
+    ) -> Memory:
+        """The memory of given frames; see `HourLlava.remember_frames`."""
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype not in (torch.uint8, np.uint8):
+            raise InputError(f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+        times = np.asarray(timestamps_seconds, np.float64)
+        if len(times) != len(frames) or not len(times):
+            raise InputError(
+                f"got {len(frames)} frames and {len(times)} times; give one time for each frame, at least one"
+            )
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+        return Memory(
+            features=torch.cat([self.encode(batch) for batch in torch.as_tensor(frames).split(BATCH_FRAMES)]),
+            timestamps_seconds=times,
+            sample_seconds=times,
+            fps=1.0 / step if step > 0 else 1.0,
+            duration_seconds=float(times[-1] - times[0] + step) if duration_seconds is None else duration_seconds,
+            source=WatchedSource("frames", None),
+            encoder=self.encoder,
+        )
+
+    @torch.inference_mode()
+    def encode(self, frames_NHW3: Tensor) -> Tensor:
+        """uint8 frames -> [N, grid * grid, C] pooled features on the CPU, in bfloat16 as memories keep them."""
+        check_fork(self._process, self.model.device)
+        pixels = frame_pixels(frames_NHW3.to(self.model.device), self.model.config)
+        features: Tensor = self.model.model.get_video_features(pixels).pooler_output
+        return features.bfloat16().cpu()
+
+    def _cache_key(self, part: VideoPart, state: SourceState, cache: MemoryCache) -> str | None:
+        if state.digest is None:
+            _log.warning("the memory is not kept: nothing identifies the content of %s", state.source.location)
+            return None
+        return cache.key(state.digest, part.fps, self.encoder, part.start_seconds, part.end_seconds)
+
+    def _read(self, part: VideoPart, memory: Memory | None, source: WatchedSource, progress: bool) -> Iterator[Memory]:
+        """Encode the frames of a part and append them to `memory`, or to a new one; yield it after every batch."""
+        old = memory if memory is not None and len(memory) else None
+        reader, start_seconds, end_seconds = self._open(part, old)
+        with reader, _progress_bar(reader, part.fps, start_seconds, end_seconds, progress) as bar:
+            for batch in reader:
+                features = self.encode(torch.from_numpy(batch.frames))
+                bar.update(len(batch))
+                new = slice(0, None)
+                if old is not None:
+                    new, old = slice(num_remembered(old, features, batch), None), None
+                    if new.start == len(batch):
+                        continue
+                first_seconds = float((memory if memory else batch).sample_seconds[0])
+                shown_until = float(batch.sample_seconds[-1]) + 1.0 / part.fps
+                known_end = reader.info.duration_seconds
+                duration = (shown_until if known_end is None else min(shown_until, known_end)) - first_seconds
+                times = batch.timestamps_seconds[new], batch.sample_seconds[new]
+                if memory is None:
+                    memory = Memory(
+                        features,
+                        *times,
+                        fps=part.fps,
+                        duration_seconds=duration,
+                        source=source,
+                        encoder=self.encoder,
+                        player_offset_seconds=reader.info.player_offset_seconds,
+                    )
+                else:
+                    memory.player_offset_seconds = reader.info.player_offset_seconds
+                    memory.append(features[new], *times, duration_seconds=duration)
+                yield memory
+            if old is not None:
+                num_remembered(old, torch.empty(0), None)
+            if memory is not None:
+                memory.gaps = (*memory.gaps, *(gap for gap in reader.gaps if gap not in memory.gaps))
+
+    def _open(self, part: VideoPart, memory: Memory | None) -> tuple[FrameReader, float, float | None]:
+        """A reader of the part, and the part's start and end counted from the first picture, as the reader counts.
+
+        With a memory, the reader starts at the last remembered frames: they are read again and compared.
+        """
+        size = self.model.config.vision_config.image_size
+
+        def read(start: float, end: float | None) -> FrameReader:
+            return read_frames(
+                part.video,
+                fps=part.fps,
+                start_seconds=start,
+                end_seconds=end,
+                size_pixels=(size, size),
+                allow_network=part.allow_network,
+                allow_playlists=part.allow_playlists,
+            )
+
+        def bounds(offset_seconds: float) -> tuple[float, float | None]:
+            start = max(0.0, part.start_seconds - offset_seconds)
+            end = None if part.end_seconds is None else max(0.0, part.end_seconds - offset_seconds)
+            if memory is not None:
+                start = max(0.0, resume_seconds(memory))
+                end = None if end is None else max(end, float(memory.sample_seconds[-1]) + 0.5 / part.fps)
+            return start, end
+
+        reader = read(*bounds(0.0))
+        exact = bounds(reader.info.player_offset_seconds)
+        if exact != bounds(0.0):  # the reader has just found that sound comes before the first picture
+            reader.close()
+            if reader.info.is_live:
+                raise VideoError(
+                    f"{shown_name(part.video)} can be read only once, and its sound begins before its pictures, so "
+                    "no part of it can be found: save it to a file, or watch all of it"
+                )
+            reader = read(*exact)
+        return reader, *exact
+
+
+def _progress_bar(
+    reader: FrameReader, fps: float, start_seconds: float, end_seconds: float | None, progress: bool
+) -> tqdm:
+    end = reader.info.duration_seconds if end_seconds is None else end_seconds
+    total = None if end is None else max(1, round((end - start_seconds) * fps))
+    return tqdm(total=total, unit="frame", desc="watching", disable=not progress)
