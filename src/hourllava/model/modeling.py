@@ -23,6 +23,8 @@ from hourllava.model.head import HourLlavaOutput, LanguageModelHead, Targets
 from hourllava.model.trunk import HourLlavaModel, HourLlavaPreTrainedModel
 from hourllava.model.visuals import Visuals
 
+_TRUNK_OUTPUTS = ("past_key_values", "hidden_states", "attentions")
+
 
 class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixin):
     """Hour-LLaVA with its language-model head: loss, logits and `generate`."""
@@ -91,8 +93,7 @@ class HourLlavaForConditionalGeneration(HourLlavaPreTrainedModel, GenerationMixi
             **kwargs,
         )
         hidden_BLD = output.last_hidden_state
-        kept_outputs = ("past_key_values", "hidden_states", "attentions")
-        results: dict[str, Any] = {name: output[name] for name in kept_outputs if name in output}
+        results: dict[str, Any] = {name: output[name] for name in _TRUNK_OUTPUTS if name in output}
         if targets is None:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             results["logits"] = self.lm_head(hidden_BLD[:, kept])
