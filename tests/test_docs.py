@@ -63,7 +63,11 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
     # Answers of a few tokens do; there is no network and no GPU where this runs.
     monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
     monkeypatch.setitem(HourLlava.ask.__wrapped__.__kwdefaults__, "max_new_tokens", 3)
-    code = code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint)).replace('"cuda"', '"cpu"')
+    code = (
+        code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint))
+        .replace('"cuda"', '"cpu"')
+        .replace("bfloat16", "float32")
+    )
     exec(compile(code, "documentation", "exec"), {"__name__": "documentation"})
     assert capsys.readouterr().out or "print(" not in code
 
