@@ -20,9 +20,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ _IMPORTS = (
     "hourllava.world.making.pictures",
 )  # fmt: skip
 _MAX_REQUEST_BYTES = 2**17
+_one_start = threading.Lock()  # several threads may ask for the server first
 
 
 class ForkedProcess:
@@ -115,19 +117,37 @@ def start_python(
         cwd: folder to run in; by default that of this process.
         stdin: the text on its standard input.
     """
-    folder = Path(tempfile.mkdtemp(dir=_server().folder.name))
+    with _one_start:
+        folder = Path(tempfile.mkdtemp(dir=_server().folder.name))
     out, err, given = folder / "out", folder / "err", folder / "in"
     given.write_text(stdin, encoding="utf-8")
+    with given.open("rb") as stdin_file, out.open("wb") as out_file, err.open("wb") as err_file:
+        streams = [stdin_file.fileno(), out_file.fileno(), err_file.fileno()]
+        return ForkedProcess(fork_python(code, *arguments, streams=streams, env=env, cwd=cwd), out, err)
+
+
+def fork_python(
+    code: str,
+    *arguments: object,
+    streams: Sequence[int],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> int:
+    """As `start_python`, with open descriptors as standard input, output and error.
+
+    Returns:
+        The descriptor of a pipe: a line with the process id comes at once, one with the exit code at the end.
+    """
     request = {
         "code": code, "arguments": [str(argument) for argument in arguments],
         "env": dict(os.environ if env is None else env), "cwd": str(Path.cwd() if cwd is None else cwd),
     }  # fmt: skip
     status_read, status_write = os.pipe()
-    with given.open("rb") as stdin_file, out.open("wb") as out_file, err.open("wb") as err_file:
-        descriptors = [stdin_file.fileno(), out_file.fileno(), err_file.fileno(), status_write]
-        socket.send_fds(_server().channel, [json.dumps(request).encode()], descriptors)
-        os.close(status_write)
-        return ForkedProcess(status_read, out, err)
+    with _one_start:
+        channel = _server().channel
+    socket.send_fds(channel, [json.dumps(request).encode()], [*streams, status_write])
+    os.close(status_write)
+    return status_read
 
 
 def run_python(code: str, *arguments: object, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -62,7 +62,7 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
         write_clip(tmp_path / "lecture.mp4", num_frames=60, fps=10)
     # Answers of a few tokens do; there is no network and no GPU where this runs.
     monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
-    monkeypatch.setitem(HourLlava.ask.__wrapped__.__kwdefaults__, "max_new_tokens", 3)
+    monkeypatch.setitem(HourLlava.ask.__kwdefaults__, "max_new_tokens", 3)
     code = (
         code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint))
         .replace('"cuda"', '"cpu"')

@@ -1,19 +1,15 @@
 """A tiny model for all tests of this folder, clips that several read, and decoding processes that start at once."""
 
-import gc
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from conftest import tiny_config, tiny_model
+from forked_decoding import forked_decoding
 from hourllava.inference.engine import HourLlava
 from hourllava.model.processor import HourLlavaProcessor
-from hourllava.video import child, worker
-from hourllava.video.source import Source
 from video.clips import write_clip
 
 
@@ -37,42 +33,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-class ForkedDecoder:
-    """A decoding process, forked from the tests' instead of started: 20 ms instead of 500. As a `subprocess.Popen`."""
-
-    def __init__(self, stderr: IO[bytes]) -> None:
-        requests_read, requests_write = os.pipe()
-        frames_read, frames_write = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.setsid()
-            for number, descriptor in enumerate((requests_read, frames_write, stderr.fileno())):
-                os.dup2(descriptor, number)
-            os.closerange(3, 1024)  # so that the ends of pipes are noticed
-            sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - lasts as long as the process
-            gc.freeze()  # the collector leaves the tests' objects alone
-            worker.main()
-        os.close(requests_read)
-        os.close(frames_write)
-        self.stdin, self.stdout = os.fdopen(requests_write, "wb", 0), os.fdopen(frames_read, "rb", 0)
-        self.returncode: int | None = None
-
-    def wait(self) -> int:
-        if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, 9)
-
-
-@pytest.fixture(autouse=True)
-def forked_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are decoded in forked processes; a pipe that must be passed on is read by a started one."""
-    start = child._start_process
-
-    def fork(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[bytes] | ForkedDecoder, Source]:
-        return start(source, stderr) if source.descriptor is not None else (ForkedDecoder(stderr), source)
-
-    monkeypatch.setattr(child, "_start_process", fork)
+@pytest.fixture(autouse=True, scope="session")
+def forked_decoders() -> Iterator[None]:
+    """Files are decoded in forked processes."""
+    with forked_decoding():
+        yield
