@@ -140,7 +140,7 @@ OPTIONS = {
     ("changes", "words"),
     [
         ({"forgetting": "all"}, "--forgetting is 'all'; use one of: uniform, random, keyframe, question"),
-        ({"needles": True, "minutes": "3-60"}, "--minutes is '3-60'; with --needles use lengths"),
+        ({"needles": True, "minutes": "3-60"}, "--minutes is '3-60'; with --needles use one or more lengths"),
         ({"needles": True, "minutes": "0.5"}, "needle video of 30 seconds"),
         ({"needles": True, "formats": "all"}, "--formats is 'all'"),
         ({"container": "avi"}, "--container is 'avi'"),
