@@ -1,6 +1,9 @@
 """Tiny models and inputs that every test may use."""
 
+import atexit
+import functools
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import torch
 from hypothesis import settings
 from transformers import AutoTokenizer
 
+from hourllava.model.checkpoint import save_weights
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
 GOLDEN = Path(__file__).parent / "parity" / "golden"
@@ -58,6 +63,26 @@ def tiny_model(config: HourLlavaConfig | None = None, seed: int = 0) -> HourLlav
     for parameter in model.parameters():  # biases and norms too, so that nothing hides behind zeros and ones
         torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+@functools.cache
+def tiny_checkpoint() -> Path:
+    """A random checkpoint with nano's tokenizer, for tests in which any model will do: a hundredth of nano's work."""
+    config = tiny_config(visual_token_id=2047)
+    config.text_config.vocab_size = 2048
+    config.vision_config.num_hidden_layers = 1
+    model = tiny_model(config).float()
+    folder = Path(_temporary_folder())
+    save_weights(config, model.state_dict(), folder)
+    nano_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@functools.cache
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="hourllava-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

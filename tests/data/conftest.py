@@ -5,7 +5,7 @@ import pytest
 from forked_decoding import forked_decoding
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def decoding_is_forked():
     with forked_decoding():
         yield

@@ -33,7 +33,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def forked_decoders() -> Iterator[None]:
     """Files are decoded in forked processes."""
     with forked_decoding():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import GOLDEN, tiny_model
+from conftest import GOLDEN, tiny_checkpoint, tiny_model
 from forking import run_python
 from hourllava.data.features.extract import make_features, run_features
 from hourllava.data.features.files import feature_size, load_features, quantize
@@ -44,7 +44,9 @@ def videos(tmp_path_factory):
 
 
 def make(videos, out, **options):
-    return make_features([videos], out, **{"model": "nano", "progress": False, "devices": [CPU], **options})
+    return make_features(
+        [videos], out, **{"model": str(tiny_checkpoint()), "progress": False, "devices": [CPU], **options}
+    )
 
 
 def content(folder):
@@ -60,7 +62,7 @@ def made(videos, tmp_path_factory):
 def test_features_are_what_watching_remembers(videos, made):
     out, report = made
     assert (report.num_made, report.num_kept, len(report.failures)) == (5, 0, 2)
-    engine = HourLlava.from_pretrained("nano", device="cpu")
+    engine = HourLlava.from_pretrained(tiny_checkpoint(), device="cpu")
     for k in (0, 3):
         watched = engine.watch(videos / f"s/{k}.mp4", progress=False)
         memory = Memory.load(out / f"s/{k}.safetensors")
@@ -79,7 +81,9 @@ def test_failures_are_in_the_ledger_and_not_fatal(videos, made, tmp_path):
     assert "no video" in lines[0]["reason"]
     assert "0 bytes" in lines[1]["reason"]
     assert report.ledger == out / "failures-0-of-1.jsonl"
-    said = run_features([videos / "gone.mp4"], "nano", tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1, "local")
+    said = run_features(
+        [videos / "gone.mp4"], str(tiny_checkpoint()), tmp_path, 1.0, "0/1", "cpu", "bfloat16", "memory", 1, "local"
+    )
     assert next(said).startswith("0 videos made (0 frames, 0.0 frames/s), 0 kept, 1 failed")
     with pytest.raises(DataError, match="1 of 1 videos failed; see"):
         list(said)
@@ -178,7 +182,7 @@ def test_released_files_hold_even_frames_with_the_last(tmp_path):
     write_clip(tmp_path / "v/long.mp4", num_frames=301, fps=2)
     report = make(tmp_path / "v", tmp_path / "out", form="released")
     assert report.num_made == 2
-    engine = HourLlava.from_pretrained("nano", device="cpu")
+    engine = HourLlava.from_pretrained(tiny_checkpoint(), device="cpu")
     for name, num_frames, seconds in (("short", 128, 10.0), ("long", 150, 150.5)):
         raw = torch.load(tmp_path / f"out/{name}.pt", weights_only=True)
         assert list(raw["vid_feat"].shape) == [num_frames, 16, 192]
@@ -234,7 +238,7 @@ def rows_agree(tower):
 
 
 def test_a_frame_does_not_depend_on_its_batch():
-    rows_agree(load_tower("nano", CPU, torch.float32, batch_frames=16))
+    rows_agree(load_tower(tiny_checkpoint(), CPU, torch.float32, batch_frames=16))
 
 
 @pytest.mark.gpu
@@ -266,7 +270,7 @@ def test_names_that_collide_and_bad_options_are_refused(videos, tmp_path):
         (("int8", "memory", None, "spark"), "--engine"),
     ):
         with pytest.raises(ConfigError, match=words):
-            list(run_features([videos], "nano", tmp_path, 1.0, "0/1", None, *options))
+            list(run_features([videos], str(tiny_checkpoint()), tmp_path, 1.0, "0/1", None, *options))
     with pytest.raises(ConfigError, match="--devices is for this machine"):
         make(videos, tmp_path / "out", engine="ray")
 
@@ -325,7 +329,7 @@ from pathlib import Path
 from hourllava.data.features.extract import make_features
 import hourllava.model.nano, transformers.models.siglip.modeling_siglip
 torch.set_num_threads(1)
-videos, out, form, whole_seconds, num_kills = sys.argv[1:]
+model, videos, out, form, whole_seconds, num_kills = sys.argv[1:]
 chance, finished = random.Random(form), 0
 for number in range(int(num_kills)):
     if number % 4 == 3:  # more kills would be held against the video that was read then; these are ours
@@ -333,7 +337,7 @@ for number in range(int(num_kills)):
             note.unlink()
     child = os.fork()  # after the imports, which take longer than the work
     if child == 0:
-        make_features([Path(videos)], Path(out), model="nano", form=form, devices=[torch.device("cpu")], progress=False)
+        make_features([Path(videos)], Path(out), model=model, form=form, devices=[torch.device("cpu")], progress=False)
         os._exit(0)
     time.sleep(chance.uniform(0, float(whole_seconds)))
     os.kill(child, signal.SIGKILL)
@@ -344,7 +348,7 @@ print(finished)
 
 def check_kills(videos, tmp_path, form, num_kills):
     report = make(videos, tmp_path / "whole", form=form)
-    arguments = [videos, tmp_path / "killed", form, 0.8 * report.seconds, num_kills]
+    arguments = [tiny_checkpoint(), videos, tmp_path / "killed", form, 0.8 * report.seconds, num_kills]
     done = run_python(KILLED, *arguments, timeout=3600)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < num_kills
