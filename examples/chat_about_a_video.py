@@ -5,11 +5,11 @@ Run it: python examples/chat_about_a_video.py lecture.mp4
 
 import sys
 
-from hourllava import HourLlava
+from hourllava import Chat, HourLlava
 
 video = sys.argv[1]
 model = HourLlava.from_pretrained("nano")
-chat = model.chat(model.watch(video))
+chat = Chat(model, model.watch(video))
 print("Ask; an empty line ends the conversation.")
 for line in sys.stdin:
     if not line.strip():

@@ -70,7 +70,7 @@ def tiny_checkpoint() -> Path:
     """A random checkpoint with nano's tokenizer, for tests in which any model will do: a hundredth of nano's work."""
     config = tiny_config(visual_token_id=2047)
     config.text_config.vocab_size = 2048
-    config.vision_config.num_hidden_layers = 1
+    config.vision_config.num_hidden_layers = 2
     model = tiny_model(config).float()
     folder = Path(_temporary_folder())
     save_weights(config, model.state_dict(), folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cli.in_process import error_line, run_here
+from conftest import tiny_checkpoint
 from hourllava import errors
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.cache import MemoryCache
@@ -55,8 +56,8 @@ STATES = {"whole": ["sound0", "sound1"], "partly": ["sound0", "bad"], "nothing":
 
 
 def features(names):
-    return run("data", "features", *(f"media/{name}.mp4" for name in names), "--model", "nano", "--out", "out",
-               "--devices", "cpu", "--decoders", 1)  # fmt: skip
+    options = ("--model", tiny_checkpoint(), "--out", "out", "--devices", "cpu", "--decoders", 1)
+    return run("data", "features", *(f"media/{name}.mp4" for name in names), *options)
 
 
 def shard(names):
@@ -110,7 +111,7 @@ def lengths(names):
     with ShardWriter(Path("shards"), {"video": "str", "text": "json"}) as writer:
         for name in names:
             writer.write({"video": f"{name}.mp4", "text": {"conversations": turns()}})
-    return run("data", "lengths", "shards", "--model", "nano", "--media", "media", "--processes", 1)
+    return run("data", "lengths", "shards", "--model", tiny_checkpoint(), "--media", "media", "--processes", 1)
 
 
 def verify(names):

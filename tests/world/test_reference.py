@@ -9,7 +9,7 @@ from hourllava.data.records.loading import LoadReport, iterate_questions
 from hourllava.errors import ConfigError, DataError, VideoError
 from hourllava.locks import lock_folder
 from hourllava.video import read_frames
-from hourllava.video.drawn import draw_all, open_drawn
+from hourllava.video.drawn import draw_all, open_registered
 from hourllava.video.timeline import SampleGrid
 from hourllava.world import generate_script, render_frames
 from hourllava.world.generate import DIFFICULTIES
@@ -33,7 +33,7 @@ def test_frames_are_those_of_the_script(tmp_path):
     script = generate_script(5, 40, split="test", density=DIFFICULTIES["hard"], needles=3)
     assert load_reference(path) == REFERENCE
     assert load_reference(path).script() == script
-    video = open_drawn(path, fps=0.5)
+    video = open_registered(path, fps=0.5)
     assert np.array_equal(draw_all(video, SampleGrid.of(0.5)), render_frames(script, range(0, 40, 2), 64))
     assert np.array_equal(draw_all(video, SampleGrid.of(0.5, 1.0, 7.0)), render_frames(script, (2, 4, 6), 64))
     assert video.read(0, (24, 32)).shape == (24, 32, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import tiny_checkpoint
 from data.mixed_world import NUM_CLIPS, NUM_PAIRS, NUM_PICTURES, NUM_TEXTS, save, turns
 from data.shard_rows import contents
 from forking import run_python
@@ -26,12 +27,13 @@ from hourllava.data.prepare.mixtures import read_mixture
 from hourllava.data.prepare.stage import PrepareSettings, prepare_stage
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 
+MODEL = str(tiny_checkpoint())
 SHARDS = Path("VideoMarathon/sharding")
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return load_processor("nano")
+    return load_processor(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def prepared(raw, tmp_path_factory):
 
 def run(root, stage, *options, is_whole=True):
     arguments = ["data", "prepare", "--stage", stage, "--root", root, "--mixture", root / "mixture.json"]
-    arguments += ["--model", "nano", "--devices", "cpu", "--decoders", 2, "--processes", 1, *options]
+    arguments += ["--model", MODEL, "--devices", "cpu", "--decoders", 2, "--processes", 1, *options]
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert is_whole == (result.exit_code == 0), (result.output, result.exception)
     assert is_whole or isinstance(result.exception, PartlyDoneError)
@@ -105,7 +107,7 @@ def test_every_sample_arrives(prepared, processor, stage, questions, tmp_path):
     if questions == "segments":  # the lengths beside the streams are of the other kind
         shutil.copytree(root / SHARDS, tmp_path / "sharding")
         folder = tmp_path / "sharding" / f"hourllava_{stage}"
-        arguments = [folder, "--model", "nano", "--media", root, "--questions", questions, "--processes", 1]
+        arguments = [folder, "--model", MODEL, "--media", root, "--questions", questions, "--processes", 1]
         result = CliRunner().invoke(app, ["data", "lengths", *map(str, arguments)])
         assert result.exit_code == 0, result.output
     encode = RowEncoder(processor, root, questions=questions)
@@ -390,7 +392,7 @@ def start(folder):
         root = Path("data")
         mixture = read_mixture(root / "mixture.json")
         out = root / "VideoMarathon" / "sharding"
-        settings = prepare.PrepareSettings(stage, root, out, mixture, "nano", devices="cpu", decoders=1)
+        settings = prepare.PrepareSettings(stage, root, out, mixture, sys.argv[3], devices="cpu", decoders=1)
         list(prepare.prepare_stage(settings))
         os._exit(0)
     return child
@@ -416,7 +418,7 @@ def check_kills(raw, tmp_path, stage, num_kills):
     """Kill `data prepare` at random moments, each time going on; the end is that of a run left alone."""
     for name in ("raw", "whole", "killed"):
         shutil.copytree(raw, tmp_path / name / "data")
-    done = run_python(KILLED, stage, num_kills, cwd=tmp_path, timeout=3600)
+    done = run_python(KILLED, stage, num_kills, MODEL, cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr
     whole, killed = (contents(tmp_path / name) for name in ("whole", "killed"))
     assert killed.keys() == whole.keys()

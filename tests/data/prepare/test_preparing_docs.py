@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from conftest import tiny_checkpoint
 from data.mixed_world import MIXTURE, NUM_VIDEOS, save, turns
 from hourllava.cli.main import app
 from hourllava.data.mds.reader import MdsDataset
@@ -28,7 +29,7 @@ def blocks(name, language):
 
 def commands(name):
     lines = [line for block in blocks(name, "sh") for line in block.splitlines()]
-    return [shlex.split(line.replace("jylins/hourllava-qwen25-3b-s2", "nano"))[1:] for line in lines]
+    return [shlex.split(line.replace("jylins/hourllava-qwen25-3b-s2", str(tiny_checkpoint())))[1:] for line in lines]
 
 
 def invoke(arguments):

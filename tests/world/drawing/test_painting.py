@@ -11,7 +11,7 @@ from PIL import Image
 from data.question_files import split_options
 from hourllava.choices import LETTERS
 from hourllava.data.records.loading import LoadReport, iterate_questions
-from hourllava.video.drawn import open_drawn
+from hourllava.video.drawn import open_registered
 from hourllava.world import generate_script
 from hourllava.world.captions import generate_captions
 from hourllava.world.drawing.backdrops import backdrop
@@ -220,7 +220,7 @@ def test_a_painted_reference_shows_its_script(tmp_path):
     script = generate_script(
         reference.seed, reference.duration_seconds, density=DIFFICULTIES["hard"], needles=0, painted=True
     )
-    video = open_drawn(path, fps=1.0)
+    video = open_registered(path, fps=1.0)
     assert all((video.read(time, None) == Renderer(script, 64).frame(time)).all() for time in (0, 29))
     asked = iterate_questions(tmp_path / "jsons/questions.parquet", LoadReport())
     expected = question_rows(script, "v", 1, tasks=settings.tasks)
