@@ -62,7 +62,8 @@ with worker_pool(2) as pool:
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # imports no PyTorch: nothing to fork
+    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    variables = {**os.environ, "PYTHONPATH": folders}  # imports no PyTorch, so there is nothing to fork
     with subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], env=variables) as process:
         deadline = time.monotonic() + 60
         while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:

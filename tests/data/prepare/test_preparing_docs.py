@@ -69,7 +69,7 @@ def test_the_steps_of_preparing(data):
 
 
 def test_all_of_it_in_one_command(data):
-    (shown,) = blocks("preparing-data.md", "json")
+    (shown,) = [block for block in blocks("preparing-data.md", "json") if "stages" in json.loads(block)]
     Path("mixture.json").write_text(shown)
     ours = [line for line in commands("preparing-data.md") if line[1] in ("prepare", "lengths", "verify")]
     assert [line[1] for line in ours] == ["prepare", "prepare", "prepare", "prepare", "verify", "lengths"]

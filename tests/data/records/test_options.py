@@ -155,6 +155,7 @@ FORMS = st.sampled_from([None, "open", "choice"])
 
 @given(st.lists(st.sampled_from(PIECES)), FORMS, st.sampled_from(["A", "b", "B. red", "red", "A man", "C"]))
 @example(["A.", "red", "\n", "B.", "blue", "\n", "Which?"], "choice", "A")
+@example(["A", "(A)", CHOICE_INSTRUCTION, "(B)", "A", "A"], None, "A")
 @example(["Steps:", "\n", "A.", "red", "\n", "B.", "blue", "\n", "Which?"], None, "A red one")
 @settings(max_examples=300)
 def test_no_word_of_a_question_is_lost(pieces, form, answer):
@@ -169,7 +170,7 @@ def test_no_word_of_a_question_is_lost(pieces, form, answer):
     assert form != "open"
     marks = Counter(LETTERS[: len(told.options)])
     before = words(question.replace(CHOICE_INSTRUCTION, ""))
-    after = words(told.question.replace(CHOICE_INSTRUCTION, ""), *told.options)
+    after = words(*(text.replace(CHOICE_INSTRUCTION, "") for text in (told.question, *told.options)))
     lost, new = before - after, after - before
     assert not new
     assert Counter(word.upper() for word in lost.elements()) == marks  # only the letters, which are written anew
