@@ -60,7 +60,7 @@ def test_the_commands_run_in_order(folder, monkeypatch):
     ours = [words(command)[1:] for command in commands() if "--gpus" not in command and "torchrun" not in command]
     assert {arguments[0] for arguments in ours} == {"data", "train", "ask", "export"}
     for arguments in ours:
-        short = ["--max-new-tokens", "8"] if arguments[0] == "ask" else []
+        short = {"ask": ["--max-new-tokens", "8"], "train": ["--set", "schedule.max_steps=1"]}.get(arguments[0], [])
         with forked_decoding():
             result = CliRunner().invoke(app, [*arguments, *short])
         assert result.exit_code == 0, (arguments, result.output, result.exception)
