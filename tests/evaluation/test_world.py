@@ -1,9 +1,10 @@
-"""`hourllava eval world` with nano: files, resuming, baselines, errors."""
+"""`hourllava eval world` with a small model: files, resuming, baselines, errors."""
 
 import json
 
 import pytest
 
+from conftest import tiny_checkpoint
 from hourllava import HourLlava
 from hourllava.cli.main import run
 from hourllava.data.records.taxonomy import TASKS
@@ -15,12 +16,12 @@ from hourllava.evaluation.world import evaluate_world
 from hourllava.world.making.make import make_settings
 
 TASKS_ASKED = ("Object Attribute", "Scene Recognition", "Temporal Order", "Event Sequence", "Object Existence")
-WORLD = make_settings(2, "0.5", 0, "test", "normal", None, 1, "choice", 64, "reference", tasks=",".join(TASKS_ASKED))
+WORLD = make_settings(2, "0.2", 0, "test", "normal", None, 1, "choice", 64, "reference", tasks=",".join(TASKS_ASKED))
 
 
 @pytest.fixture(scope="module")
 def engine():
-    return HourLlava.from_pretrained("nano")
+    return HourLlava.from_pretrained(str(tiny_checkpoint()))
 
 
 def lines(out):
@@ -49,7 +50,7 @@ def test_what_is_left(whole):
     assert (whole / "table.md").read_text().count("\n## ") >= 5
 
 
-def test_a_killed_run_goes_on(engine, whole, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on(engine, whole, tmp_path, monkeypatch, no_figures):
     watched = []
     watch = HourLlava.watch
     monkeypatch.setattr(
@@ -79,14 +80,14 @@ def test_a_killed_run_goes_on(engine, whole, tmp_path, monkeypatch):
     assert len(watched) == 3  # nothing is left to ask
 
 
-def test_memories_are_shared_by_models_with_the_same_tower(engine, whole, tmp_path, monkeypatch):
+def test_memories_are_shared_by_models_with_the_same_tower(engine, whole, tmp_path, monkeypatch, no_figures):
     memories = tmp_path / "memories"
     list(evaluate_world(engine, "nano", WORLD, tmp_path / "one", memories=memories))
     assert (tmp_path / "one" / "answers.jsonl").read_bytes() == (whole / "answers.jsonl").read_bytes()
     assert len(list(memories.iterdir())) == WORLD.videos
 
     monkeypatch.setattr("hourllava.inference.watching.read_frames", None)  # nothing is watched any more
-    other = HourLlava.from_pretrained("nano")
+    other = HourLlava.from_pretrained(str(tiny_checkpoint()))
     weight = other.model.lm_head.weight
     weight.data = weight.data.roll(1, 0)
     list(evaluate_world(other, "nano", WORLD, tmp_path / "other", memories=memories))

@@ -19,6 +19,8 @@ from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory, WatchedSource
 
+# The most expensive part of a short run is its checkpoints; this leaves the one that every run ends with.
+LAST_ONLY = {"every_steps": 1000}
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 FEATURE_WIDTH, GRID = 16, 2
 

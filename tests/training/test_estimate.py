@@ -61,7 +61,7 @@ class TestDescription:
                 "batch.samples asks for 1 a step, but a step holds",
             ),
             ({"token_budget": 256, "samples": 12, "multiple_of": 1}, None),
-            ({"token_budget": 256, "samples": 1000, "multiple_of": 1}, None),
+            pytest.param({"token_budget": 256, "samples": 1000, "multiple_of": 1}, None, marks=pytest.mark.slow),
             ({"token_budget": 256, "tokens": 1024, "multiple_of": 2}, None),
         ],
     )

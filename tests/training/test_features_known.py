@@ -17,7 +17,7 @@ from hourllava.training.corpus import open_streams
 from hourllava.training.recipe import Recipe, Start
 from hourllava.training.run import prepare, train
 from hourllava.training.start import load_start
-from training.runs import FEATURE_WIDTH, GRID, TINY, recipe_of, record
+from training.runs import FEATURE_WIDTH, GRID, LAST_ONLY, TINY, recipe_of, record
 
 FROZEN = {"*": 1e-3, "model.vision_tower.*": 0}
 OTHER = EncoderIdentity("0123456789ab" * 5, FEATURE_WIDTH, GRID)
@@ -89,7 +89,7 @@ def test_every_file_is_looked_at(tmp_path, checkpoint):
     """One bad file in the middle of a stream, which the check of a few files misses."""
     stream = write(tmp_path, "bfloat16", checkpoint[1], told=False, count=40, others=[7])
     recipe = recipe_for(tmp_path, stream, checkpoint[0], max_failed_share=0.5)
-    train(Recipe.model_validate(recipe | {"schedule": {"epochs": 1}}))
+    train(Recipe.model_validate(recipe | {"schedule": {"epochs": 1}, "checkpoints": LAST_ONLY}))
     (line,) = (tmp_path / "run" / "failures" / "failures.jsonl").read_text().splitlines()
     assert json.loads(line)["sample"] == 7
 

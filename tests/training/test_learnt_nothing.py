@@ -18,7 +18,8 @@ from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
 from hourllava.training.start import load_start
-from training.runs import TINY, recipe_of, run, start, write_images, write_recipe, write_texts, write_videos
+from training import runs
+from training.runs import LAST_ONLY, TINY, run, start, write_images, write_recipe, write_texts, write_videos
 
 LIMIT = 60
 LONG = "What is said here? " * 40
@@ -36,6 +37,10 @@ def texts(root: Path, lengths: str) -> Path:
             turns = [{"from": "human", "value": question}, {"from": "gpt", "value": str(k)}]
             writer.write({"image": Image.new("RGB", (1, 1)), "text": {"id": f"r{k}", "conversations": turns}})
     return root / "texts"
+
+
+def recipe_of(root: Path, streams: list[dict], **changes) -> dict:
+    return runs.recipe_of(root, streams, **{"checkpoints": LAST_ONLY, **changes})
 
 
 def recipe_for(root: Path, folder: Path, **changes) -> dict:
@@ -136,7 +141,7 @@ class TestNoTarget:
 
     def test_it_is_never_saved_as_trained(self, tmp_path):
         batch = {"token_budget": LIMIT, "samples": 1, "multiple_of": 1}
-        recipe = recipe_for(tmp_path, texts(tmp_path, "l" * 6), batch=batch, checkpoints={"every_steps": 1})
+        recipe = recipe_for(tmp_path, texts(tmp_path, "l" * 6), batch=batch, checkpoints={"every_steps": 3})
         fail(recipe, "nothing to learn from: of 6 samples 0 could not be read and 6 have no supervised", TrainingError)
         fail(recipe, "nothing to learn from", TrainingError)
 
@@ -258,7 +263,7 @@ class TestAllowance:
 
 @pytest.mark.slow
 def test_two_starts_at_once_do_not_share_a_folder(tmp_path):
-    recipe = recipe_of(tmp_path, [{"folder": str(write_texts(tmp_path / "texts"))}], schedule={"epochs": 2000})
+    recipe = runs.recipe_of(tmp_path, [{"folder": str(write_texts(tmp_path / "texts"))}], schedule={"epochs": 2000})
     path = write_recipe(tmp_path / "recipe.yaml", recipe)
     with start(path) as first:
         while not checkpoint_files.checkpoints(tmp_path / "run"):

@@ -230,7 +230,8 @@ def test_lengths_are_those_of_the_first_start(tmp_path, where):
     write_videos(tmp_path / "videos", tmp_path / "media")
     late = tmp_path / "media" / "3.safetensors"
     late.rename(tmp_path / "late")
-    recipe = recipe_of(tmp_path, [{"folder": str(tmp_path / "videos")}], checkpoints={"every_steps": 2, "keep": 9})
+    recipe = recipe_of(tmp_path, [{"folder": str(tmp_path / "videos")}], checkpoints={"every_steps": 1, "keep": 9},
+                       schedule={"epochs": 4, "max_steps": 2})  # fmt: skip
     recipe = Recipe.model_validate(recipe)
     order = prepare(recipe).corpus.plan.fingerprint()
     train(recipe)

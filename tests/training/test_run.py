@@ -21,7 +21,7 @@ from hourllava.model.head import LanguageModelHead
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe, load_recipe
 from hourllava.training.run import prepare, train
-from training.runs import kill_after, recipe_of, run, start, write_recipe, write_videos
+from training.runs import LAST_ONLY, kill_after, recipe_of, run, start, write_recipe, write_videos
 
 WEIGHTS = "model.safetensors"
 
@@ -93,7 +93,7 @@ class TestRun:
         write_videos(tmp_path / "videos", tmp_path / "media", turns=3, evidence=True)
         for questions in ("conversation", "segments"):
             recipe = recipe_of(tmp_path, [{"folder": str(tmp_path / "videos")}], out=str(tmp_path / questions))
-            recipe |= {"schedule": {"kind": "constant", "warmup": 0.0, "max_steps": 3}}
+            recipe |= {"schedule": {"kind": "constant", "warmup": 0.0, "max_steps": 3}, "checkpoints": LAST_ONLY}
             recipe["data"] |= {"questions": questions, "grounding_weight": float(questions == "segments")}
             train(Recipe.model_validate(recipe))
             assert losses(tmp_path / questions)[-1] < losses(tmp_path / questions)[0]

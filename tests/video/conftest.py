@@ -1,11 +1,12 @@
-"""Clips that several tests read."""
+"""Clips that several tests read, and decoding processes that start at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forked_decoding import forked_decoding
 from video.clips import write_clip
 
 
@@ -22,3 +23,13 @@ def shared_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return made[key]
 
     return clip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forked_decoders(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files are decoded in forked processes, except where it matters what a new process imports."""
+    if request.module.__name__.rpartition(".")[2] in ("test_drawn", "test_processes", "test_worker"):
+        yield
+        return
+    with forked_decoding():
+        yield

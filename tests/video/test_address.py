@@ -66,7 +66,7 @@ def clip(tmp_path_factory):
 def server(clip):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.content, server.requests = clip, []
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
     server.shutdown()

@@ -37,7 +37,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 def address(tmp_path):
     """Address of a web server for the test's folder."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
