@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.shard_rows import contents
-from forking import run_hourllava, start_hourllava, start_python
+from forked_workers import in_forked_command
+from forking import COMMAND, environment, run_hourllava, run_python, start_python
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare import shard as shard_module
@@ -289,16 +290,17 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
     records = video_records(tmp_path / "media", 3000, missing=range(5, 3000, 97), text="x" * 3000)
     save(tmp_path / "records.json", records)
     arguments = ["data", "shard", tmp_path / "records.json", "--media", tmp_path / "media", "--kind", "video"]
-    arguments += ["--workers", 2, "--size-limit-mib", 1, "--part", "1/2"]
+    arguments += ["--workers", 2, "--size-limit-mib", 1, "--part", "1/2", "--out"]
+    command, env = in_forked_command(COMMAND), environment(tmp_path / "cache")
     start = time.monotonic()
-    result = run_hourllava(*arguments, "--out", tmp_path / "alone", cache=tmp_path / "cache")
+    result = run_python(command, *arguments, tmp_path / "alone", env=env)
     whole_seconds = time.monotonic() - start
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert "records were skipped" in result.stderr
     rng = random.Random(seed)
     kills = 0
     while kills < num_kills:
-        with start_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache") as process:
+        with start_python(command, *arguments, tmp_path / "killed", env=env) as process:
             time.sleep(rng.uniform(0, whole_seconds))
             process.kill()
             code = process.wait()
@@ -306,7 +308,7 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
             shutil.rmtree(tmp_path / "killed")
         else:
             kills += 1
-    result = run_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache")
+    result = run_python(command, *arguments, tmp_path / "killed", env=env)
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
 
