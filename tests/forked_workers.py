@@ -1,31 +1,22 @@
-"""Workers of pools are forked from a server that has imported everything: 10 ms instead of the 2 s of a spawned one.
+"""Workers of pools without the 2 s in which a spawned one imports what it needs; tests/test_processes.py has those."""
 
-The server is that of `multiprocessing`. It starts with the first pool, and keeps the environment of that moment. That
-spawned workers do the same is seen in tests/test_processes.py.
-"""
-
-import functools
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 from types import SimpleNamespace
 
 import pytest
 
 from hourllava import processes
-
-_IMPORTS = [
-    "hourllava.data.batches.lengths", "hourllava.data.prepare.stage", "hourllava.data.prepare.shard",
-    "hourllava.world.making.make", "hourllava.world.making.pictures", "torch", "transformers", "av", "pytest",
-]  # fmt: skip
+from hourllava.data.prepare import shard
 
 
-@functools.cache
-def _server_context() -> BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTS)
-    return context
+@contextmanager
+def sharding_here() -> Iterator[None]:
+    """Within the block, the jobs of all workers that write shards are done in this process, one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard, "worker_pool", lambda _, *shared: processes.worker_pool(1, *shared))
+        yield
 
 
 def in_forked_command(command: str) -> str:
@@ -35,17 +26,6 @@ def in_forked_command(command: str) -> str:
 
 def fork_from_here() -> None:
     """From now on, the workers of pools are forks of this process."""
-    processes.multiprocessing = _with_context(multiprocessing.get_context("fork"))
-
-
-def _with_context(context: BaseContext) -> SimpleNamespace:
-    """What `hourllava.processes` uses of `multiprocessing`, with this way to start processes."""
-    return SimpleNamespace(get_context=lambda _: context, parent_process=multiprocessing.parent_process)
-
-
-@contextmanager
-def forked_workers() -> Iterator[None]:
-    """Within the block, the workers of pools are forked."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "multiprocessing", _with_context(_server_context()))
-        yield
+    processes.multiprocessing = SimpleNamespace(
+        get_context=lambda _: multiprocessing.get_context("fork"), parent_process=multiprocessing.parent_process
+    )

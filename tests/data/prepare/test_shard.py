@@ -25,6 +25,7 @@ from hourllava.data.prepare.shard import ShardSettings, shard_records
 from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.locks import lock_folder
+from hourllava.processes import worker_pool
 
 ALL = Sampling("all")
 
@@ -57,7 +58,8 @@ def shard(tmp_path, records, kind, **options):
     return shard_records(chosen, tmp_path / "out")
 
 
-def test_videos_in_parallel_keep_their_order(tmp_path):
+def test_videos_in_parallel_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_module, "worker_pool", worker_pool)
     records = video_records(tmp_path / "media", 50, missing=(7, 20))
     summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert (summary.num_samples, summary.num_skipped) == (48, 2)
