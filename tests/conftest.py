@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from transformers import AutoTokenizer
 
+from forking import flush_nothing
 from hourllava.model.checkpoint import save_weights
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -21,6 +22,7 @@ from hourllava.model.processor import HourLlavaProcessor
 GOLDEN = Path(__file__).parent / "parity" / "golden"
 
 torch.set_num_threads(1)
+flush_nothing()  # a test of flushing puts its own in this place
 
 # A machine that does other work besides is no failure.
 settings.register_profile("patient", deadline=None)

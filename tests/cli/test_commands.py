@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.in_process import run_here
+from conftest import tiny_checkpoint
 from forking import environment, run_hourllava, start_hourllava
 from hourllava import errors
 from video.clips import write_clip
@@ -55,6 +56,8 @@ def test_the_documented_commands_run(command):
         arguments = shlex.split(line)[1:]
         if arguments[0] in ("ask", "chat"):
             arguments += ["--max-new-tokens", "4"]
+        if arguments[0] == "demo":  # two minutes to watch: any model will do
+            arguments += ["--model", tiny_checkpoint()]
         code, output, complaint = command(*arguments, stdin=b"Why?\n")
         assert code == 0, f"{line}: {complaint}"
         assert output, line
@@ -97,7 +100,7 @@ def test_json_is_as_documented(command):
 
 def test_answers_on_stdout_progress_on_stderr(folder, tmp_path):
     """The installed command, started as a user does; further ones find what it has left in the cache."""
-    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", "3")
+    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", "3", "--model", tiny_checkpoint())
     script = Path(sys.executable).with_name("hourllava")
     started = subprocess.run(
         [script, *command], capture_output=True, text=True, check=True, env=environment(tmp_path), cwd=folder

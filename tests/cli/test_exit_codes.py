@@ -162,7 +162,7 @@ def evaluate(names):
     for path, name in zip(sorted(Path("world").rglob("*.mp4")), names, strict=True):
         if name == "bad":
             path.write_bytes(b"no video" * 99)
-    return run("eval", "world", "--out", "out", "--world", "world", "--no-baselines")
+    return run("eval", "world", "--out", "out", "--world", "world", "--no-baselines", "--model", tiny_checkpoint())
 
 
 def clear(names):

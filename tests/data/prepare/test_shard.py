@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.shard_rows import contents
-from forking import run_hourllava, start_hourllava, start_python
+from forked_workers import in_forked_command
+from forking import COMMAND, environment, run_hourllava, run_python, start_python
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare import shard as shard_module
@@ -24,6 +25,7 @@ from hourllava.data.prepare.shard import ShardSettings, shard_records
 from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.locks import lock_folder
+from hourllava.processes import worker_pool
 
 ALL = Sampling("all")
 
@@ -56,7 +58,8 @@ def shard(tmp_path, records, kind, **options):
     return shard_records(chosen, tmp_path / "out")
 
 
-def test_videos_in_parallel_keep_their_order(tmp_path):
+def test_videos_in_parallel_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_module, "worker_pool", worker_pool)
     records = video_records(tmp_path / "media", 50, missing=(7, 20))
     summary = shard(tmp_path, records, "video", num_workers=3, size_limit_bytes=1500)
     assert (summary.num_samples, summary.num_skipped) == (48, 2)
@@ -289,16 +292,17 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
     records = video_records(tmp_path / "media", 3000, missing=range(5, 3000, 97), text="x" * 3000)
     save(tmp_path / "records.json", records)
     arguments = ["data", "shard", tmp_path / "records.json", "--media", tmp_path / "media", "--kind", "video"]
-    arguments += ["--workers", 2, "--size-limit-mib", 1, "--part", "1/2"]
+    arguments += ["--workers", 2, "--size-limit-mib", 1, "--part", "1/2", "--out"]
+    command, env = in_forked_command(COMMAND), environment(tmp_path / "cache")
     start = time.monotonic()
-    result = run_hourllava(*arguments, "--out", tmp_path / "alone", cache=tmp_path / "cache")
+    result = run_python(command, *arguments, tmp_path / "alone", env=env)
     whole_seconds = time.monotonic() - start
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert "records were skipped" in result.stderr
     rng = random.Random(seed)
     kills = 0
     while kills < num_kills:
-        with start_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache") as process:
+        with start_python(command, *arguments, tmp_path / "killed", env=env) as process:
             time.sleep(rng.uniform(0, whole_seconds))
             process.kill()
             code = process.wait()
@@ -306,7 +310,7 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
             shutil.rmtree(tmp_path / "killed")
         else:
             kills += 1
-    result = run_hourllava(*arguments, "--out", tmp_path / "killed", cache=tmp_path / "cache")
+    result = run_python(command, *arguments, tmp_path / "killed", env=env)
     assert result.returncode == PartlyDoneError.exit_code, result.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
 
