@@ -48,6 +48,7 @@ def documented_commands():
     return [line for line in block.splitlines() if line.startswith("hourllava ")]
 
 
+@pytest.mark.slow
 def test_the_documented_commands_run(command):
     """In their order: later ones use what earlier ones leave."""
     lines = documented_commands()
@@ -203,7 +204,7 @@ def test_ctrl_c_at_the_start(tmp_path):
 
 
 @in_proc
-@pytest.mark.parametrize("when", ["while watching", "while asking"])
+@pytest.mark.parametrize("when", ["while watching", pytest.param("while asking", marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_nothing_behind(tmp_path, when, local_checkpoint):
     clip = write_clip(tmp_path / "long.mp4", num_frames=100 if when == "while asking" else 6000, fps=10)
     # A model that never ends its answer by itself.

@@ -55,6 +55,7 @@ def in_process(ablations, monkeypatch):
     return ran
 
 
+@pytest.mark.slow
 def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process, no_figures):
     plan = ablations.load_plan(plan_path)
     assert not ablations.run_plan(plan, seconds=-1)

@@ -44,6 +44,7 @@ def test_ask_a_video(run, video):
     assert 0 < sum(int(span[3]) for span in spans) <= 100
 
 
+@pytest.mark.slow
 def test_chat_about_a_video(run, video):
     first, *answers, last = run(
         "chat_about_a_video.py", video, stdin="What is shown?\nAnd then?\n\nWhy?\n"
@@ -64,6 +65,7 @@ def test_many_questions(run, video):
     assert choice == f"The model chooses {'A' if likelier == 'day' else 'B'}: {likelier}."
 
 
+@pytest.mark.slow
 def test_save_and_load_a_memory(run, video, tmp_path):
     watched = run("save_and_load_a_memory.py", video, "minute.safetensors")
     assert watched.startswith("60 frames, 60 s, ")

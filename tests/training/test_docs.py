@@ -54,6 +54,7 @@ def words(command):
     return shlex.split(command.replace(RELEASED, "checkpoint"))
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_order(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))

@@ -94,6 +94,7 @@ class TestUnreadable:
             (tmp_path / "media" / f"{k}.safetensors").write_bytes(b"x" * 100)
         fail(recipe, r"\d+ of \d+ samples (failed|could not be read), more than", DataError)
 
+    @pytest.mark.slow
     def test_an_accident_is_said_and_passed_over(self, tmp_path, capsys):
         recipe = recipe_of(tmp_path, [{"folder": str(videos(tmp_path, 12))}], schedule={"epochs": 3})
         (tmp_path / "media" / "3.safetensors").unlink()
@@ -139,12 +140,14 @@ class TestNoTarget:
         fail(recipe, r"^there is nothing to learn from: .* have no supervised token; .*cut off", TrainingError)
         fail(recipe, r"^there is nothing to learn from", TrainingError)  # started again it does not pass for finished
 
+    @pytest.mark.slow
     def test_it_is_never_saved_as_trained(self, tmp_path):
         batch = {"token_budget": LIMIT, "samples": 1, "multiple_of": 1}
         recipe = recipe_for(tmp_path, texts(tmp_path, "l" * 6), batch=batch, checkpoints={"every_steps": 3})
         fail(recipe, "nothing to learn from: of 6 samples 0 could not be read and 6 have no supervised", TrainingError)
         fail(recipe, "nothing to learn from", TrainingError)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("lengths", ["lsssss", "lllsss", "llllls"])
     def test_part_of_them_are_counted_and_said(self, tmp_path, lengths, capsys):
         batch = {"token_budget": LIMIT, "samples": 1, "multiple_of": 1}

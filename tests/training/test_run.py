@@ -71,6 +71,7 @@ class TestRun:
         assert "step" not in capsys.readouterr().err
         assert (tmp_path / "final" / WEIGHTS).read_bytes() == (finished.out / "final" / WEIGHTS).read_bytes()
 
+    @pytest.mark.slow
     def test_activation_checkpointing_changes_nothing(self, finished, tmp_path):
         shutil.copytree(finished.out / "checkpoint-4", tmp_path / "out" / "checkpoint-4")
         train(finished.model_copy(update={"out": tmp_path / "out", "activations": "selective"}))
@@ -114,6 +115,7 @@ class TestRun:
         assert 0.3 < shares[0] < 1
         assert shares[1] == 1
 
+    @pytest.mark.slow
     def test_long_answers_count_no_more_than_short_ones(self, mixture, tmp_path):
         """The first logged loss is that of the start: the mean over answers, or over tokens."""
         for weights in ("tokens", "answers"):
@@ -140,6 +142,7 @@ class TestRun:
 
 
 class TestProcesses:
+    @pytest.mark.slow
     def test_two_processes_with_ddp_train_as_one(self, finished, mixture, tmp_path):
         """Two processes resume where one stopped, and one where two stopped."""
         shutil.copytree(finished.out / "checkpoint-4", tmp_path / "out" / "checkpoint-4")

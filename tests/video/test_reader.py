@@ -70,7 +70,7 @@ def test_containers_and_codecs(tmp_path, suffix, codec, pixel_format):
     np.testing.assert_allclose(video.timestamps, np.arange(12) / 5, atol=2e-3)
 
 
-@pytest.mark.parametrize("gop", [7, 250])
+@pytest.mark.parametrize("gop", [7, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_open", [0, 1])
 @pytest.mark.parametrize("suffix", ["mp4", "ts"])
 def test_any_number_of_readers_gives_the_same(tmp_path, gop, is_open, suffix):

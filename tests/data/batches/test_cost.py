@@ -45,13 +45,19 @@ STAGES = {
 
 
 KINDS = ("frames", "features", "tiles", "pictures", "text")
+QUICK = ("tiles", "stage 3", False)  # beside all runs of frames, in the fast tier
 RUNS = [("stage 1", False), ("stage 2", False), ("stage 3", False), ("stage 3", True)]
 
 
 @pytest.mark.parametrize(
     ("kind", "stage", "checkpointing"),
     # Text trains nothing in stage 1: there is no backward pass to count.
-    [(kind, *run) for kind in KINDS for run in RUNS if (kind, run[0]) != ("text", "stage 1")],
+    [
+        pytest.param(kind, *run, marks=() if kind == "frames" or (kind, *run) == QUICK else pytest.mark.slow)
+        for kind in KINDS
+        for run in RUNS
+        if (kind, run[0]) != ("text", "stage 1")
+    ],
 )
 def test_matches_counted_operations(kind, stage, checkpointing, processor):
     trained = STAGES[stage]
@@ -90,7 +96,7 @@ def test_matches_counted_operations(kind, stage, checkpointing, processor):
     assert costs.decoder_attention[0] > 0.05 * expected
 
 
-@pytest.mark.parametrize("kind", ["frames", "pictures"])
+@pytest.mark.parametrize("kind", ["frames", pytest.param("pictures", marks=pytest.mark.slow)])
 def test_questions_apart_see_the_video_but_not_each_other(kind, processor):
     model, config = tiny_model().train(), processor.config
     given = visuals(kind, config)

@@ -206,6 +206,7 @@ def test_64_ranks_are_balanced(published):
     assert balance.lockstep_efficiency >= 0.98
 
 
+@pytest.mark.slow
 def test_steps_are_no_choice_of_lengths(published):
     """Mean lengths of steps vary no more than those of as many samples drawn at random."""
     plan = BatchPlan(published, PlanSettings(32768, 8))

@@ -88,6 +88,7 @@ def test_failures_are_in_the_ledger_and_not_fatal(videos, made, tmp_path):
     assert "no such file" in (tmp_path / "failures-0-of-1.jsonl").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoders", [1, 4])
 def test_bytes_do_not_depend_on_what_is_decoded_together(videos, made, tmp_path, decoders):
     make(videos, tmp_path / "again", decoders=decoders)
@@ -279,7 +280,7 @@ def test_ray_that_is_not_installed_is_said(videos, tmp_path, monkeypatch):
         make(videos, tmp_path / "out", engine="ray", devices=[])
 
 
-@pytest.mark.parametrize("form", ["memory", "released"])
+@pytest.mark.parametrize("form", ["memory", pytest.param("released", marks=pytest.mark.slow)])
 def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_path, form):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
@@ -423,7 +424,9 @@ def test_a_video_that_kills_the_run_comes_last_and_then_not_at_all(videos, tmp_p
     assert not list(tmp_path.rglob("*.attempt"))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryFileError("the disk is full")])
+@pytest.mark.parametrize(
+    "error", [pytest.param(KeyboardInterrupt, marks=pytest.mark.slow), MemoryFileError("the disk is full")]
+)
 def test_a_run_that_ends_in_order_suspects_no_video(error, videos, tmp_path, monkeypatch):
     from hourllava.data.features import worker
 

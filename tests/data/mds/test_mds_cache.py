@@ -45,6 +45,7 @@ def shard_sizes(folder):
     return sorted(path.stat().st_size for path in folder.glob("*.mds"))
 
 
+@pytest.mark.slow
 def test_several_processes_fetch_each_shard_once(store, tmp_path):
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(read_all, ["counted://a"] * 4, [tmp_path / "cache"] * 4))

@@ -222,6 +222,7 @@ def kill_the_merge(tmp_path, num_kills):
     assert len(contents(tmp_path / "whole")) == 2 * 3 + 1
 
 
+@pytest.mark.slow
 def test_merge_killed_and_started_again(tmp_path):
     kill_the_merge(tmp_path, 5)
 

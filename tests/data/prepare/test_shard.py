@@ -58,6 +58,7 @@ def shard(tmp_path, records, kind, **options):
     return shard_records(chosen, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_videos_in_parallel_keep_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_module, "worker_pool", worker_pool)
     records = video_records(tmp_path / "media", 50, missing=(7, 20))
@@ -315,6 +316,7 @@ def kill_at_random_moments(tmp_path, num_kills, seed):
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     kill_at_random_moments(tmp_path, 2, seed=0)
 

@@ -203,6 +203,7 @@ def test_lists_are_read_as_json_reads_them(tmp_path_factory, values, window, ind
     assert [json.loads(entry.text) for entry in entries] == json.loads(text)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "WINDOW_CHARACTERS", 1 << 14)
     path = tmp_path / "a.json"

@@ -91,6 +91,7 @@ def test_the_bars_are_the_counts(data_set):
     assert [bar.get_height() for bar in events.patches] == [0, 0, 0, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_pictures_are_reproducible(data_set, written, tmp_path):
     list(write_statistics(data_set, tmp_path / "again", "Ours"))
     for path in (tmp_path / "again").iterdir():
