@@ -10,6 +10,8 @@ DOCS_READY := .venv-docs/.ready
 # Tests run in as many processes as there are cores; one thread is enough for each of them.
 test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Compiled modules are kept: tests start many processes that import the library.
+test test-slow test-fuzz: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-slow test-fuzz test-gpu check wheel format docs clean
 

@@ -4,6 +4,7 @@ Shares nothing with the generator but the file of phrasings (to read questions) 
 not how a question was made. Every rule is written anew from the meaning of the question.
 """
 
+import functools
 import json
 import re
 from importlib.resources import files
@@ -47,6 +48,7 @@ _SLOTS = {
 }
 
 
+@functools.cache  # the patterns of all phrasings take 10 s to compile, and a test reads some of them
 def _pattern(phrasing: str) -> re.Pattern[str]:
     parts = re.split(r"\{(\w+)\}", phrasing)
     regex = "".join(
@@ -55,8 +57,8 @@ def _pattern(phrasing: str) -> re.Pattern[str]:
     return re.compile(regex, re.IGNORECASE)
 
 
-PATTERNS = [
-    (template, split, _pattern(phrasing))
+_ENTRIES = [
+    (template, split, phrasing)
     for template, both in PHRASINGS.items()
     if template != "event_by_letter"
     for split, phrasings in both.items()
@@ -64,9 +66,18 @@ PATTERNS = [
 ]
 
 
+def _may_be(text: str, phrasing: str) -> bool:
+    """Whether a text begins and ends as a phrasing does."""
+    return text.startswith(phrasing.partition("{")[0]) and text.endswith(phrasing.rpartition("}")[2])
+
+
 def read(text: str) -> tuple[str, str, dict[str, str]]:
     """The template, split and slots of a question; it must match exactly one phrasing."""
-    found = [(template, split, match.groupdict()) for template, split, p in PATTERNS if (match := p.fullmatch(text))]
+    found = [
+        (template, split, match.groupdict())
+        for template, split, phrasing in _ENTRIES
+        if _may_be(text.lower(), phrasing.lower()) and (match := _pattern(phrasing).fullmatch(text))
+    ]
     assert len(found) == 1, (text, [f[0] for f in found])
     return found[0]
 
