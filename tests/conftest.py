@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import shutil
 import tempfile
 from pathlib import Path
@@ -65,6 +66,12 @@ def tiny_model(config: HourLlavaConfig | None = None, seed: int = 0) -> HourLlav
     for parameter in model.parameters():  # biases and norms too, so that nothing hides behind zeros and ones
         torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def pytest_collection_finish() -> None:
+    """Keep the million objects of the imported libraries out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @functools.cache

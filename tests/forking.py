@@ -13,6 +13,7 @@ that are read at import time (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`) keep the serv
 
 import atexit
 import functools
+import gc
 import json
 import os
 import signal
@@ -208,6 +209,7 @@ def serve(channel_fd: int) -> None:
     for name in _IMPORTS:
         __import__(name)
     flush_nothing()
+    gc.freeze()  # so that collections in the children neither look at the libraries nor copy their pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for monitors
     channel = socket.socket(fileno=channel_fd)
     while True:

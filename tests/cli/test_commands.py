@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import hourllava
 from cli.in_process import run_here
 from conftest import tiny_checkpoint
 from forking import environment, run_hourllava, start_hourllava
@@ -46,6 +47,16 @@ def command(folder, cache, monkeypatch):
 def documented_commands():
     block = re.search(r"```sh\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL).group(1)
     return [line for line in block.splitlines() if line.startswith("hourllava ")]
+
+
+def test_what_people_read(command):
+    """The same commands as in docs/commands.md, without `--json`, on a memory that the first of them saves."""
+    assert "6 frames" in command("watch", "lecture.mp4", "--save", "lecture.safetensors")[1]
+    assert "seen at" in command("ask", "lecture.safetensors", "What?", "--max-new-tokens", 3)[1]
+    assert "seen at" in command("chat", "lecture.safetensors", "--max-new-tokens", 3, stdin=b"What?\n")[1]
+    assert "lecture.mp4" in command("cache", "list")[1]
+    assert "nano" in command("info")[1]
+    assert command("version")[1].split()[-1] == hourllava.__version__
 
 
 @pytest.mark.slow

@@ -225,7 +225,6 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_says_what_it_cannot_compar
         assert torch.equal(weights(tmp_path)[name], tensor)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["beside the shards", "measured"])
 def test_lengths_are_those_of_the_first_start(tmp_path, where):
     """A video that arrives later, or new lengths, do not change the order."""

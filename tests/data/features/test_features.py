@@ -280,7 +280,7 @@ def test_ray_that_is_not_installed_is_said(videos, tmp_path, monkeypatch):
         make(videos, tmp_path / "out", engine="ray", devices=[])
 
 
-@pytest.mark.parametrize("form", ["memory", pytest.param("released", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["memory", "released"])
 def test_a_place_that_cannot_be_written_ends_the_run_with_one_line(videos, tmp_path, form):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
