@@ -115,7 +115,6 @@ class TestRun:
         assert 0.3 < shares[0] < 1
         assert shares[1] == 1
 
-    @pytest.mark.slow
     def test_long_answers_count_no_more_than_short_ones(self, mixture, tmp_path):
         """The first logged loss is that of the start: the mean over answers, or over tokens."""
         for weights in ("tokens", "answers"):
