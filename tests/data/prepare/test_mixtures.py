@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from data.kill_loop import KILL_LOOP
 from data.shard_rows import contents
 from forking import run_python
 from hourllava.data.mds.reader import MdsDataset
@@ -192,20 +193,8 @@ def start(folder):
         merge_stage(published_mixture(), "s3", Path("parts"), Path(folder))
         os._exit(0)
     return child
-def succeeded(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-begin = time.monotonic()
-assert succeeded(start("whole"))
-whole_seconds = time.monotonic() - begin
-while kills < num_kills:
-    child = start("killed")
-    time.sleep(chance.uniform(0, whole_seconds))
-    os.kill(child, signal.SIGKILL)
-    if succeeded(child):  # it was faster: once more from the beginning
-        shutil.rmtree("killed")
-    else:
-        kills += 1
-assert succeeded(start("killed"))
+def restart():
+    shutil.rmtree("killed")
 """
 
 
@@ -216,7 +205,7 @@ def kill_the_merge(tmp_path, num_kills):
             for k in range(60):
                 writer.write({"a": f"{part.folder} {k}"}, (1, 1, 1))
         (folder / "lengths.json").write_text('{"questions": "conversation"}')
-    done = run_python(KILLED, num_kills, cwd=tmp_path)
+    done = run_python(KILLED + KILL_LOOP, num_kills, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "whole")) == 2 * 3 + 1

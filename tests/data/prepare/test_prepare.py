@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import tiny_checkpoint
+from data.kill_loop import KILL_LOOP
 from data.mixed_world import NUM_CLIPS, NUM_PAIRS, NUM_PICTURES, NUM_TEXTS, save, turns
 from data.shard_rows import contents
 from forking import run_python
@@ -396,21 +397,9 @@ def start(folder):
         list(prepare.prepare_stage(settings))
         os._exit(0)
     return child
-def succeeded(child):
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-begin = time.monotonic()
-assert succeeded(start("whole"))
-whole_seconds = time.monotonic() - begin
-while kills < num_kills:
-    child = start("killed")
-    time.sleep(chance.uniform(0, whole_seconds))
-    os.kill(child, signal.SIGKILL)
-    if succeeded(child):  # it was faster: once more from the beginning
-        shutil.rmtree("killed")
-        shutil.copytree("raw", "killed")
-    else:
-        kills += 1
-assert succeeded(start("killed"))
+def restart():
+    shutil.rmtree("killed")
+    shutil.copytree("raw", "killed")
 """
 
 
@@ -418,7 +407,7 @@ def check_kills(raw, tmp_path, stage, num_kills):
     """Kill `data prepare` at random moments, each time going on; the end is that of a run left alone."""
     for name in ("raw", "whole", "killed"):
         shutil.copytree(raw, tmp_path / name / "data")
-    done = run_python(KILLED, stage, num_kills, MODEL, cwd=tmp_path, timeout=3600)
+    done = run_python(KILLED + KILL_LOOP, stage, num_kills, MODEL, cwd=tmp_path, timeout=3600)
     assert done.returncode == 0, done.stderr
     whole, killed = (contents(tmp_path / name) for name in ("whole", "killed"))
     assert killed.keys() == whole.keys()
