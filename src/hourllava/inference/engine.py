@@ -5,17 +5,21 @@
     answer = model.ask(memory, "When is the first graph shown?")
     print(answer.text, answer.evidence)
 
-The library, the command and the server all go this way. Greedy decoding, and forgetting that is seeded by the video,
-make answers repeatable: the same question about the same memory gets the same answer if it is asked alone, on the same
-device and in the same dtype. All times that a caller gives or gets (`start_seconds`, evidence, subtitles) are on the
+The library, the command and the server all go this way. One thread of the engine owns the
+device (`scheduler`); this class turns calls into requests to it, so threads, asyncio tasks and callbacks may share a
+model. Greedy decoding, and forgetting that is seeded by the video, make answers repeatable: the same question about the
+same memory gets the same answer, whatever else is asked, on the same device and in the same dtype. All times that a caller gives or gets (`start_seconds`, evidence, subtitles) are on the
 player's clock, see `Memory`.
 """
 
+import contextlib
+import copy
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Self, Unpack, overload
+from types import TracebackType
+from typing import Self, Unpack
 
 import numpy as np
 import torch
@@ -23,41 +27,32 @@ from torch import Tensor
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.errors import InputError
-from hourllava.inference.answers import Answer, Choice, collect_answers
-from hourllava.inference.asking import (
-    DEFAULT_SUBTITLE_TOKENS,
-    AskOptions,
-    Context,
-    History,
-    OnText,
-    PromptMaker,
-    checked_questions,
-    room_after,
-)
+from hourllava.inference.answers import Answer, Choice
+from hourllava.inference.asking import Context, Prompt, PromptMaker, checked_question, room_after
 from hourllava.inference.cache import MemoryCache
-from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
-from hourllava.inference.one_at_a_time import OneAtATime
-from hourllava.inference.ready import ReadyMemory, make_ready
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
+from hourllava.inference.ready import MakeReady, ReadyMemories, make_ready
+from hourllava.inference.rows import prefill
+from hourllava.inference.scheduler import Question, Scheduler
+from hourllava.inference.streams import AnswerState, AnswerStream
 from hourllava.inference.text import whole_text
 from hourllava.inference.watching import VideoPart, Watcher
 from hourllava.model.checkpoint import load_model
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor
-from hourllava.model.trunk import HourLlavaModel
 
-DEFAULT_MAX_NEW_TOKENS = 512
+OnText = Callable[[str], None]
 
 
 class HourLlava:
     """A model with everything needed to watch videos and to ask about them.
 
-    Threads may share it: `ask`, `choose` and `release` run one at a time, and a thread waits for the calls of the
-    others. While one thread asks about a memory, no other may append to that memory.
+    Any number of threads and asyncio tasks may use it at once, also inside callbacks.
 
         model = HourLlava.from_pretrained("nano")
         memory = model.watch("lecture.mp4")
@@ -66,32 +61,35 @@ class HourLlava:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same model.
-        make_ready: projects a memory before its first question. Experiments give another one, for example
-            `functools.partial(make_ready, share=0.25)` with `hourllava.inference.ready.make_ready`, which leaves MemAug
-            a quarter of the frames.
 
     Attributes:
         model: as given.
         processor: as given.
     """
 
-    def __init__(
-        self,
-        model: HourLlavaForConditionalGeneration,
-        processor: HourLlavaProcessor,
-        *,
-        make_ready: Callable[[Memory, HourLlavaModel], ReadyMemory] = make_ready,
-    ) -> None:
+    def __init__(self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor) -> None:
         self.model = model
         self.processor = processor
-        self._watcher = Watcher(model)
         self._prompts = PromptMaker(model, processor)
-        self._decoder = TextDecoder(model)
-        self._make_ready = make_ready
-        self._ready: ReadyMemory | None = None
-        self._process = os.getpid()
-        # The decoder's buffers and the ready memory serve one call at a time.
-        self._calls = OneAtATime()
+        self._ready = ReadyMemories(model.model)
+        self._scheduler = Scheduler(model, processor.stop_ids)
+        self._watcher = Watcher(model, self._scheduler.encode)
+        self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
+        # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
+        weakref.finalize(self, self._scheduler.close)
+
+    def with_ready(self, make_ready: MakeReady) -> "HourLlava":
+        """The same model and thread, with another way to make memories ready: for experiments.
+
+            quarter = model.with_ready(functools.partial(make_ready, share=0.25))  # MemAug sees a quarter of the frames
+
+        Args:
+            make_ready: in place of `hourllava.inference.ready.make_ready`.
+        """
+        other = copy.copy(self)
+        other._owner = self._owner or self
+        other._ready = ReadyMemories(self.model.model, make_ready)
+        return other
 
     @classmethod
     def from_pretrained(
@@ -221,78 +219,110 @@ class HourLlava:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    @overload
     def ask(
-        self, memory: Memory | None, question: str, *, history: History = (), **options: Unpack[AskOptions]
-    ) -> Answer: ...
-
-    @overload
-    def ask(
-        self,
-        memory: Memory | None,
-        question: list[str] | tuple[str, ...],
-        *,
-        history: History = (),
-        **options: Unpack[AskOptions],
-    ) -> list[Answer]: ...
-
-    def ask(
-        self,
-        memory: Memory | None,
-        question: str | Sequence[str],
-        *,
-        history: History = (),
-        subtitles: Sequence[Cue] = (),
-        subtitle_tokens: int = DEFAULT_SUBTITLE_TOKENS,
-        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        on_text: OnText | None = None,
-    ) -> Answer | list[Answer]:
-        """Answer one question about a memory, or several as one batch.
-
-            answer = model.ask(memory, "When is the first graph shown?")
-            first, second = model.ask(memory, ["Who speaks?", "What is on the desk?"])
-
-        Args:
-            memory: from `watch`, or loaded. None asks the language model alone, without video and evidence.
-            question: one question, or a list of them.
-            history: (question, answer) pairs of the conversation so far.
-            subtitles: what is said in the video. Those around the question's evidence become part of its prompt;
-                without a memory, the earliest.
-            subtitle_tokens: tokens that subtitles may take.
-            max_new_tokens: tokens that an answer may have. The model's context limits them too; an answer that is cut
-                by either has `finish_reason` "length".
-            temperature, top_p, seed: see `Sampler`; temperature 0 always takes the likeliest token.
-            on_text: called with each new piece of the answer's text (one question only). It must not call the same
-                model.
-
-        Returns:
-            an `Answer`; a list of answers if a list of questions was given.
-
-        Raises:
-            InputError: a question is empty, the prompt is longer than the model's context, the memory has no frames, or
-                `max_new_tokens` is below 1.
-            ConfigError: temperature, top_p or seed is outside what is allowed.
-            MemoryFileError: the memory was made by another encoder, or its file was written to.
-        """
-        with self._calls.alone():
-            questions = checked_questions(question)
-            context = Context(history, subtitles, subtitle_tokens)
-            sampler = Sampler(temperature, top_p, seed)
-            answers = self._answer(memory, questions, context, max_new_tokens, sampler, on_text)
-        return answers[0] if isinstance(question, str) else answers
-
-    @torch.inference_mode()
-    def choose(
         self,
         memory: Memory | None,
         question: str,
-        options: Sequence[str],
         *,
-        subtitles: Sequence[Cue] = (),
-        subtitle_tokens: int = DEFAULT_SUBTITLE_TOKENS,
+        on_text: OnText | None = None,
+        history: History = (),
+        **options: Unpack[AskOptions],
+    ) -> Answer:
+        """Answer a question about a memory.
+
+            answer = model.ask(memory, "When is the first graph shown?")
+
+        Args:
+            memory: from `watch`, or loaded. None asks the language model alone, without video and evidence. It may
+                grow meanwhile: the answer is about what it held at the call.
+            question: one question.
+            on_text: called with each new piece of the answer's text, in this thread. If it raises, the answer is
+                cancelled. It may ask.
+            history: (question, answer) pairs of the conversation so far.
+            **options: see `AskOptions`.
+
+        Raises:
+            InputError: the question is empty, the prompt is longer than the model's context, the memory has no frames,
+                or `max_new_tokens` is below 1.
+            ConfigError: temperature, top_p or seed is outside what is allowed.
+            MemoryFileError: the memory was made by another encoder, or its file was written to.
+            Cancelled: the model was closed meanwhile.
+        """
+        with self._submitted(memory, question, history, options, waits=True) as stream:
+            if on_text is not None:
+                for piece in stream:
+                    on_text(piece)
+            return stream.answer
+
+    def ask_all(
+        self,
+        memory: Memory | None,
+        questions: Sequence[str],
+        *,
+        on_answer: Callable[[Answer], None] | None = None,
+        history: History = (),
+        **options: Unpack[AskOptions],
+    ) -> list[Answer]:
+        """Answer many questions about a memory: they are decoded together, each with the answer that it gets alone.
+
+            first, second = model.ask_all(memory, ["Who speaks?", "What is on the desk?"])
+
+        Args:
+            memory: as for `ask`.
+            questions: any number.
+            on_answer: called with each answer, in the order of the questions, in this thread.
+            history, **options: as for `ask`, for each question.
+
+        Returns:
+            an answer for each question, in their order.
+
+        Raises:
+            HourLlavaError: as `ask`; the other questions are then cancelled.
+        """
+        if isinstance(questions, str):
+            raise InputError("ask_all takes a list of questions; use ask for one")
+        for question in questions:
+            checked_question(question)
+        caller, answers = object(), []
+        with contextlib.ExitStack() as stack:
+            streams = [
+                stack.enter_context(self._submitted(memory, question, history, options, waits=True, caller=caller))
+                for question in questions
+            ]
+            for stream in streams:
+                answers.append(stream.answer)
+                if on_answer is not None:
+                    on_answer(answers[-1])
+        return answers
+
+    def stream(
+        self,
+        memory: Memory | None,
+        question: str,
+        *,
+        history: History = (),
+        caller: Hashable = None,
+        **options: Unpack[AskOptions],
+    ) -> AnswerStream:
+        """Begin an answer, to be read piece by piece in a loop or an asynchronous one; this call does not wait.
+
+            with model.stream(memory, "What is on the desk?") as stream:
+                for piece in stream:
+                    print(piece, end="", flush=True)
+
+        Args:
+            memory, question, history, **options: as for `ask`.
+            caller: questions of one caller wait for one another, and callers take turns; by default each question has
+                a turn.
+
+        Raises:
+            EngineBusy: too many questions wait.
+            InputError, ConfigError, MemoryFileError: as `ask`; those that need the model are raised by the stream.
+        """
+        return self._submitted(memory, question, history, options, waits=False, caller=caller)
+
+    def choose(
+        self, memory: Memory | None, question: str, options: Sequence[str], **subtitles: Unpack[SubtitleOptions]
     ) -> Choice:
         """Multiple choice: the option whose letter the model finds most probable as the answer.
 
@@ -303,80 +333,122 @@ class HourLlava:
             memory: from `watch`, or loaded; None as for `ask`.
             question: without the options.
             options: 2 to 26 texts.
-            subtitles, subtitle_tokens: as for `ask`.
+            **subtitles: as for `ask`.
 
         Raises:
             InputError: there are fewer than 2 or more than 26 options, one is empty, or a reason of `ask`.
-            MemoryFileError: as `ask`.
+            MemoryFileError, Cancelled: as `ask`.
         """
-        with self._calls.alone():
-            (question,) = checked_questions(question, max_questions=1)
-            if not 2 <= len(options) <= len(LETTERS):
-                raise InputError(f"a choice needs 2 to {len(LETTERS)} options, got {len(options)}")
-            options = [whole_text(option) for option in options]
-            if not all(option.strip() for option in options):
-                raise InputError("an option is empty; give each a text")
-            text = choice_prompt(question, options)
-            context = Context((), subtitles, subtitle_tokens)
-            prompt = self._prompts.prompt(self._ready_memory(memory), [question], [text], context)
-            logits_V = self._decoder.prefill(prompt.embeds, prompt.attention_mask, 0)[0]
+        question = checked_question(question)
+        if not 2 <= len(options) <= len(LETTERS):
+            raise InputError(f"a choice needs 2 to {len(LETTERS)} options, got {len(options)}")
+        options = [whole_text(option) for option in options]
+        if not all(option.strip() for option in options):
+            raise InputError("an option is empty; give each a text")
         letters = LETTERS[: len(options)]
         letter_ids = [self.processor.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
-        probabilities = logits_V[letter_ids].float().softmax(-1).tolist()
+        make_prompt = self._prompt_maker(memory, question, choice_prompt(question, options), Context(**subtitles))
+
+        def work() -> tuple[list[float], list[Span]]:
+            prompt = make_prompt()
+            room_after(prompt, self.model.config)
+            logits_V = prefill(self.model, prompt.embeds_LD).logits_V
+            return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
+
+        probabilities, evidence = self._scheduler.run(work)
         best = int(np.argmax(probabilities))
-        return Choice(question, options[best], letters[best], probabilities, prompt.evidence[0])
+        return Choice(question, options[best], letters[best], probabilities, evidence)
 
-    def release(self) -> None:
-        """Free the device memory that asking took: keys and values of the last memory, and the decoder's buffers.
+    def find(self, memory: Memory, text: str) -> list[Span]:
+        """The moments of a video that a question or description is about; no answer is written.
 
-        The next question makes them again.
+            for span in model.find(memory, "a graph on the whiteboard"):
+                print(span.start_seconds, span.end_seconds, span.weight)
+
+        Args:
+            memory: from `watch`, or loaded.
+            text: a question, or what to look for.
+
+        Returns:
+            evidence spans, strongest first.
 
         Raises:
-            InputError: called inside `on_text`.
+            InputError, MemoryFileError, Cancelled: as `ask`.
         """
-        with self._calls.alone():
-            self._ready = None
-            self._decoder.release()
+        text = checked_question(text)
+        make_prompt = self._prompt_maker(memory, text, text, Context())
+        return self._scheduler.run(lambda: make_prompt().evidence())
 
-    def _ready_memory(self, memory: Memory | None) -> ReadyMemory | None:
-        """The memory with keys and values; those of the last memory asked are kept."""
-        check_fork(self._process, self.model.device)
-        if memory is None:
-            return None
-        if not len(memory):
-            raise InputError(f"the memory of {memory.source.file_name} holds no frames yet; watch something first")
-        memory.check_file_unchanged()
-        ready = self._ready
-        if ready is None or ready.memory is not memory or not ready.is_current:
-            memory.check_fits(self.encoder)
-            self._ready = None  # free the old one first
-            ready = self._ready = self._make_ready(memory, self.model.model)
-        return ready
+    # ------------------------------------------------------------------------------------------------ the device
 
-    def _answer(
+    def release(self) -> None:
+        """Free the device memory that asking took: keys and values of memories, and the decoder's buffers.
+
+        Answers that are being written keep what they need. The next question makes everything again.
+        """
+        self._scheduler.run(self._release)
+
+    def close(self) -> None:
+        """`release`, and end the engine's thread. Whatever has not ended raises `Cancelled`.
+
+        A later call starts the thread again. A model that nobody holds any more is closed by itself.
+        """
+        self._scheduler.close()
+        self._ready.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _release(self) -> None:
+        self._ready.release()
+        self._scheduler.release_rows()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _submitted(
         self,
         memory: Memory | None,
-        questions: Sequence[str],
-        context: Context,
-        max_new_tokens: int,
-        sampler: Sampler,
-        on_text: OnText | None,
-    ) -> list[Answer]:
-        started = time.perf_counter()
-        if on_text is not None and len(questions) != 1:
-            raise InputError(f"text can be streamed for one question at a time, got {len(questions)}")
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {max_new_tokens}; an answer needs 1 or more")
-        prompt = self._prompts.prompt(self._ready_memory(memory), questions, questions, context)
-        max_new_tokens = min(max_new_tokens, room_after(prompt, self.model.config))
-        steps = generate_tokens(
-            self._decoder,
-            prompt.embeds,
-            prompt.attention_mask,
-            stop_ids=self.processor.stop_ids,
-            max_new_tokens=max_new_tokens,
-            sampler=sampler,
+        question: str,
+        history: History,
+        options: AskOptions,
+        *,
+        waits: bool,
+        caller: Hashable = None,
+    ) -> AnswerStream:
+        question = checked_question(question)
+        given = {**_ASK_DEFAULTS, **options}
+        if given["max_new_tokens"] < 1:
+            raise InputError(f"max_new_tokens is {given['max_new_tokens']}; an answer needs 1 or more")
+        context = Context(history, given["subtitles"], given["subtitle_tokens"])
+        state = AnswerState(question, self.processor.decode, given["stop"])
+        waiting = Question(
+            self._prompt_maker(memory, question, question, context),
+            state,
+            given["max_new_tokens"],
+            Sampling(given["temperature"], given["top_p"], given["seed"]),
         )
-        return collect_answers(
-            prompt, questions, steps, self.processor.decode, max_new_tokens, on_text=on_text, started=started
-        )
+        self._scheduler.ask(waiting, caller, waits=waits)
+        return AnswerStream(state, self._scheduler.wake, keeps=self)
+
+    def _prompt_maker(self, memory: Memory | None, question: str, text: str, context: Context) -> Callable[[], Prompt]:
+        """Work for the engine's thread: the prompt, about the memory as it is now."""
+        snapshot = None
+        if memory is not None:
+            snapshot = memory.snapshot()
+            if not len(snapshot):
+                raise InputError(f"the memory of {memory.source.file_name} holds no frames yet; watch something first")
+            snapshot.check_fits(self.encoder)
+
+        def make() -> Prompt:
+            ready = None
+            if memory is not None and snapshot is not None:
+                snapshot.check_file_unchanged()
+                ready = self._ready.get(memory, snapshot)
+            return self._prompts.prompt(ready, question, text, context)
+
+        return make

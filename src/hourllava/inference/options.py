@@ -1,0 +1,75 @@
+"""What may be given with a question: subtitles, limits, and how tokens are chosen."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TypedDict
+
+from hourllava.errors import InputError
+from hourllava.inference.sampling import Sampling
+from hourllava.inference.subtitles import Cue
+
+DEFAULT_SUBTITLE_TOKENS = 2048
+DEFAULT_MAX_NEW_TOKENS = 512
+
+History = Sequence[tuple[str, str]]
+"""(question, answer) pairs of a conversation."""
+
+
+class SubtitleOptions(TypedDict, total=False):
+    """Subtitles that come with a question.
+
+    Attributes:
+        subtitles: what is said in the video. Those around the question's evidence become part of its prompt; without a
+            memory, the earliest.
+        subtitle_tokens: tokens that subtitles may take, by default 2,048.
+    """
+
+    subtitles: Sequence[Cue]
+    subtitle_tokens: int
+
+
+class AskOptions(SubtitleOptions, total=False):
+    """Options of `HourLlava.ask`, `ask_all`, `stream` and `Chat.ask`, with those of `SubtitleOptions`.
+
+    Attributes:
+        max_new_tokens: tokens that an answer may have, by default 512. The model's context limits them too; an answer
+            that is cut by either has `finish_reason` "length".
+        temperature, top_p, seed: see `Sampling`; temperature 0, the default, always takes the likeliest token.
+        stop: texts that end an answer; they are not part of it.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class AskSettings:
+    """Options of one question with their defaults; the fields are those of `AskOptions`.
+
+    Raises:
+        InputError: `max_new_tokens` is below 1, or a stop text is empty.
+        ConfigError: temperature, top_p or seed is outside what is allowed.
+    """
+
+    subtitles: Sequence[Cue] = ()
+    subtitle_tokens: int = DEFAULT_SUBTITLE_TOKENS
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; an answer needs 1 or more")
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            raise InputError(f"stop is {self.stop!r}; give a list of texts, none of them empty")
+        _ = self.sampling
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen."""
+        return Sampling(self.temperature, self.top_p, self.seed)

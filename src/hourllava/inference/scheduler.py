@@ -1,0 +1,365 @@
+"""The scheduler: one thread owns the device, and everybody else talks to it through queues.
+
+    scheduler = Scheduler(model, stop_ids)
+    scheduler.ask(Question(make_prompt, state, max_new_tokens=64, sampling=Sampling()))
+    features = scheduler.encode(lambda: tower(frames)).result()
+
+A turn of the thread: rows that are no longer wanted leave; one waiting question is prefilled into a row, or one other
+job of the first queue is done; the rows take a few steps; one batch of frames is encoded. So a question waits for at
+most one batch of frames, a watched video for a few tokens, and a cancelled answer for one step.
+
+Calls take turns: of two calls with many questions each, every other question is from the other one.
+"""
+
+import collections
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from hourllava.errors import Cancelled, CheckpointError, EngineBusy
+from hourllava.inference.answers import FinishReason
+from hourllava.inference.asking import Prompt, room_after
+from hourllava.inference.devices import check_fork
+from hourllava.inference.rows import DAMAGED, Row, RowDecoder, prefill
+from hourllava.inference.sampling import Sampling
+from hourllava.inference.streams import AnswerState
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+
+# Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
+# prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
+STEPS_PER_TURN = 4
+
+# Questions that wait, of all calls together. Each holds its text and a reference to its memory.
+MAX_WAITING = 4096
+
+_DAMAGED_WEIGHTS = "the model gives no numbers (NaN), so its weights are damaged: load another checkpoint"
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question in the queue.
+
+    Attributes:
+        make_prompt: embeds its prompt; runs in the scheduler's thread.
+        state: takes the answer.
+        max_new_tokens: limit of the answer; the model's context is another.
+        sampling: how tokens are chosen.
+    """
+
+    make_prompt: Callable[[], Prompt]
+    state: AnswerState
+    max_new_tokens: int
+    sampling: Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Work on the device that is no row; `future` takes its result."""
+
+    run: Callable[[], object]
+    future: Future[Any]
+
+    def __call__(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.run())
+        except BaseException as error:  # the caller's to handle
+            self.future.set_exception(error)
+
+
+class RoundRobin(Generic[Item]):
+    """A queue in which callers take turns."""
+
+    def __init__(self) -> None:
+        self._queues: collections.OrderedDict[Hashable, collections.deque[Item]] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def put(self, caller: Hashable, item: Item) -> None:
+        """Add an item to a caller's own queue."""
+        self._queues.setdefault(caller, collections.deque()).append(item)
+
+    def take(self) -> Item | None:
+        """The first item of the caller whose turn it is; None if the queue is empty."""
+        if not self._queues:
+            return None
+        caller, queue = self._queues.popitem(last=False)
+        item = queue.popleft()
+        if queue:
+            self._queues[caller] = queue  # behind all others
+        return item
+
+    def drop(self, is_unwanted: Callable[[Item], bool] = lambda item: True) -> list[Item]:
+        """Remove items, by default all, and give them."""
+        dropped = [item for queue in self._queues.values() for item in queue if is_unwanted(item)]
+        for caller, queue in list(self._queues.items()):
+            left = collections.deque(item for item in queue if not is_unwanted(item))
+            if left:
+                self._queues[caller] = left
+            else:
+                del self._queues[caller]
+        return dropped
+
+
+@dataclasses.dataclass(frozen=True)
+class _Started:
+    """A question with its prompt; `max_new_tokens` fit into the model's context."""
+
+    question: Question
+    prompt: Prompt
+    max_new_tokens: int
+
+
+class Scheduler:
+    """Runs a model for many callers. All public methods may be called from any thread.
+
+    The thread starts with the first request and ends with `close`.
+
+    Args:
+        model: in evaluation mode, on its device.
+        stop_ids: tokens that end an answer.
+        max_waiting: questions that may wait.
+    """
+
+    def __init__(
+        self, model: HourLlavaForConditionalGeneration, stop_ids: Sequence[int], *, max_waiting: int = MAX_WAITING
+    ) -> None:
+        self.model, self._stop_ids, self._max_waiting = model, frozenset(stop_ids), max_waiting
+        self._made_in_process = os.getpid()
+        self._begin()
+
+    def _begin(self) -> None:
+        """No request, no thread."""
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._questions: RoundRobin[Question] = RoundRobin()
+        self._tasks: RoundRobin[Task] = RoundRobin()
+        self._frames: RoundRobin[Task] = RoundRobin()
+        self._is_closing = self._has_cancelled = False
+        self._thread: threading.Thread | None = None
+        # The thread's own from here on.
+        self._rows = RowDecoder(self.model)
+        self._running: dict[Row, _Started] = {}
+        self._next: _Started | None = None  # waits for room
+
+    # ------------------------------------------------------------------------------------------------ for callers
+
+    def ask(self, question: Question, caller: Hashable = None, *, waits: bool = False) -> None:
+        """Put a question into the queue.
+
+        Args:
+            question: its state takes the answer, or the error.
+            caller: callers take turns; by default each question is a caller of its own.
+            waits: whether to wait while the queue is full.
+
+        Raises:
+            EngineBusy: the queue is full, and the call does not wait.
+            InputError: the model is on a GPU and was loaded before a fork.
+        """
+        self._check_process()
+        with self._changed:
+            while len(self._questions) >= self._max_waiting:
+                if not waits:
+                    raise EngineBusy(f"{self._max_waiting} questions wait already; ask again later")
+                self._changed.wait()
+            self._questions.put(caller or question.state, question)
+            self._tell()
+
+    def run(self, work: Callable[[], Result], caller: Hashable = None) -> Result:
+        """Do something on the device, in turn with questions, and give its result; an interrupt takes it back.
+
+        Raises:
+            InputError: as `ask`.
+            Exception: whatever `work` raises.
+        """
+        self._check_process()
+        future = self._submitted(self._tasks, work, caller)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def encode(self, work: Callable[[], Result], caller: Hashable = None) -> Future[Result]:
+        """Encode a batch of frames: questions go before it, batches of several callers take turns.
+
+        Returns:
+            the future result of `work`; one that is cancelled before it runs is not run.
+
+        Raises:
+            InputError: as `ask`.
+        """
+        self._check_process()
+        return self._submitted(self._frames, work, caller)
+
+    def _submitted(self, queue: RoundRobin[Task], work: Callable[[], Result], caller: Hashable) -> Future[Result]:
+        future: Future[Result] = Future()
+        with self._changed:
+            queue.put(caller or future, Task(work, future))
+            self._tell()
+        return future
+
+    def wake(self) -> None:
+        """Tell the thread that something was cancelled."""
+        with self._changed:
+            self._has_cancelled = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End the thread. Requests that have not ended fail with `Cancelled`; a later request starts a new thread."""
+        if self._process != os.getpid():
+            return
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _check_process(self) -> None:
+        check_fork(self._made_in_process, self.model.device)
+        if self._process != os.getpid():  # the thread and its locks are the parent's
+            self._begin()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        if self._thread is None:
+            self._is_closing = False
+            self._thread = threading.Thread(target=self._work, name="hourllava-engine", daemon=True)
+            self._thread.start()
+
+    # ------------------------------------------------------------------------------------------------ the thread
+
+    @torch.inference_mode()
+    def _work(self) -> None:
+        while self._wait():
+            self._turn()
+
+    def _wait(self) -> bool:
+        """Wait for work; False if the thread shall end, after all requests were told."""
+        with self._changed:
+            while not (self._is_closing or self._running or self._next or self._num_waiting()):
+                self._changed.wait()
+            if not self._is_closing:
+                return True
+            states = [question.state for question in self._questions.drop()]
+            states += [started.question.state for started in (*self._running.values(), self._next) if started]
+            for state in states:
+                state.fail(Cancelled("the model was closed before the answer ended"))
+            for task in [*self._tasks.drop(), *self._frames.drop()]:
+                task.future.cancel()
+            self._running.clear()
+            self._next = None
+            self._rows.release()
+            self._thread = None
+            return False
+
+    def _num_waiting(self) -> int:
+        return len(self._questions) + len(self._tasks) + len(self._frames)
+
+    def _turn(self) -> None:
+        self._drop_unwanted()
+        with self._changed:
+            task, frames = self._tasks.take(), self._frames.take()
+            question = self._questions.take() if self._next is None else None
+            self._changed.notify_all()  # to callers that wait for room in the queue
+        if task is not None:
+            task()
+        if question is not None:
+            self._next = self._embedded(question)
+        if self._next is not None and self._has_room(self._next):
+            started, self._next = self._next, None
+            self._prefill(started)
+        for _ in range(STEPS_PER_TURN):
+            if not self._running:
+                break
+            self._step()
+            self._drop_unwanted()
+        if frames is not None:
+            frames()
+
+    def _drop_unwanted(self) -> None:
+        """End cancelled answers: those in rows, and those that wait."""
+        with self._changed:
+            if not self._has_cancelled:
+                return
+            self._has_cancelled = False
+            waiting = self._questions.drop(lambda question: question.state.is_cancelled)
+            self._changed.notify_all()  # to callers that wait for room in the queue
+        states = [question.state for question in waiting]
+        if self._next is not None and self._next.question.state.is_cancelled:
+            states.append(self._next.question.state)
+            self._next = None
+        for row, started in list(self._running.items()):
+            if started.question.state.is_cancelled:
+                self._leave(row)
+                states.append(started.question.state)
+        for state in states:
+            state.finish("cancelled", [])
+
+    def _embedded(self, question: Question) -> _Started | None:
+        """The question with its prompt; None if that fails, which its callers are told."""
+        try:
+            prompt = question.make_prompt()
+            room = room_after(prompt, self.model.config)
+        except Exception as error:  # the caller's to handle
+            question.state.fail(error)
+            return None
+        question.state.num_prompt_tokens = prompt.num_tokens
+        return _Started(question, prompt, min(question.max_new_tokens, room))
+
+    def _has_room(self, started: _Started) -> bool:
+        return self._rows.has_room(started.prompt.num_tokens + started.max_new_tokens)
+
+    def _prefill(self, started: _Started) -> None:
+        try:
+            prefilled = prefill(self.model, started.prompt.embeds_LD)
+            sampling = started.question.sampling
+            row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
+        except Exception as error:  # the caller's to handle
+            started.question.state.fail(error)
+        else:
+            self._running[row] = started
+
+    def _step(self) -> None:
+        try:
+            tokens = self._rows.step()
+        except Exception as error:  # no row can go on
+            for started in self._running.values():
+                started.question.state.fail(error)
+            self._running.clear()
+            self._rows.release()
+            return
+        for row, token in tokens:
+            started = self._running[row]
+            state = started.question.state
+            if token == DAMAGED:
+                self._leave(row)
+                state.fail(CheckpointError(_DAMAGED_WEIGHTS))
+            elif token in self._stop_ids or state.put(token):
+                self._end(row, "stop")
+            elif state.num_tokens == started.max_new_tokens:
+                self._end(row, "length")
+
+    def _end(self, row: Row, reason: FinishReason) -> None:
+        started = self._leave(row)
+        try:
+            evidence = started.prompt.evidence()
+        except Exception as error:  # the caller's to handle
+            started.question.state.fail(error)
+        else:
+            started.question.state.finish(reason, evidence)
+
+    def _leave(self, row: Row) -> _Started:
+        self._rows.leave(row)
+        return self._running.pop(row)

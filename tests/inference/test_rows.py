@@ -1,0 +1,177 @@
+"""Rows against transformers' own `generate`: alone, beside others, joining and leaving at any step."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import tiny_config, tiny_model
+from hourllava.inference import rows as rows_module
+from hourllava.inference.rows import DAMAGED, RowDecoder, prefill
+from hourllava.inference.sampling import Sampling
+
+GREEDY = Sampling()
+
+
+def prompts(model, lengths, seed=0):
+    """Embedded random prompts [L, D]."""
+    generator = torch.Generator().manual_seed(seed)
+    width = model.config.text_config.hidden_size
+    return [torch.randn(n, width, generator=generator, dtype=model.dtype).to(model.device) for n in lengths]
+
+
+def generated(model, embeds_LD, num_tokens):
+    output = super(type(model), model).generate(
+        inputs_embeds=embeds_LD[None],
+        attention_mask=torch.ones(1, len(embeds_LD), dtype=torch.long, device=model.device),
+        max_new_tokens=num_tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return output[0].tolist()
+
+
+def run(decoder, plan):
+    """The tokens of each row: (step at which it joins, prompt, number of tokens, sampling, step at which it leaves)."""
+    tokens: dict[int, list[int]] = {number: [] for number in range(len(plan))}
+    row_of: dict[int, object] = {}
+    for step in itertools.count():
+        for number, (joins, embeds, num_tokens, sampling, leaves) in enumerate(plan):
+            if step == joins:
+                row_of[number] = decoder.join(
+                    prefill(decoder.model, embeds), max_new_tokens=num_tokens, sampling=sampling
+                )
+            if step == leaves and number in row_of:
+                decoder.leave(row_of[number])
+        if step >= max(joins for joins, *_ in plan) and not len(decoder):
+            return list(tokens.values())
+        for row, token in decoder.step():
+            tokens[next(number for number, own in row_of.items() if own is row)].append(token)
+
+
+def alone(model, embeds, num_tokens, sampling=GREEDY):
+    return run(RowDecoder(model), [(0, embeds, num_tokens, sampling, None)])[0]
+
+
+def test_tokens_are_transformers_own(model):
+    for embeds in prompts(model, (20, 9, 1, 130)):
+        assert alone(model, embeds, 12) == generated(model, embeds, 12)
+
+
+row_plans = st.lists(
+    st.tuples(
+        st.integers(0, 8),  # joins
+        st.integers(1, 30),  # prompt tokens
+        st.integers(1, 9),  # new tokens
+        st.sampled_from([GREEDY, GREEDY, Sampling(0.8, 0.9, 3), Sampling(1.5, 1.0, 4)]),
+        st.one_of(st.none(), st.integers(0, 12)),  # leaves
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(row_plans)
+def test_rows_that_join_and_leave_give_the_tokens_that_they_give_alone(plan):
+    model = tiny_model()
+    plan = [
+        (joins, *prompts(model, [length], seed=number), num_tokens, sampling, leaves)
+        for number, (joins, length, num_tokens, sampling, leaves) in enumerate(plan)
+    ]
+    decoder = RowDecoder(model)
+    got = run(decoder, plan)
+    for (joins, embeds, num_tokens, sampling, leaves), tokens in zip(plan, got):
+        expected = alone(model, embeds, num_tokens, sampling)
+        if leaves is None or leaves < joins:
+            assert tokens == expected
+        else:
+            assert tokens == expected[: len(tokens)]
+            assert len(tokens) <= max(0, leaves - joins)
+    assert not decoder._own
+
+
+@pytest.mark.parametrize("max_bytes", [0, 10_000, 100_000])
+def test_rows_in_flight_are_bounded_by_bytes(model, max_bytes):
+    decoder, num_joined = RowDecoder(model, max_bytes=max_bytes, max_rows=8), 0
+    (embeds,) = prompts(model, (20,))
+    while decoder.has_room(25):
+        decoder.join(prefill(model, embeds), max_new_tokens=5, sampling=GREEDY)
+        num_joined += 1
+    assert num_joined == min(8, max(1, max_bytes // (25 * decoder.bytes_per_slot)))
+    layer = decoder._own[decoder.running()[0]].cache
+    assert 25 * decoder.bytes_per_slot == sum(part.nbytes for part in [*layer.keys, *layer.values])
+
+
+def test_weights_that_are_no_numbers_are_told(model):
+    (embeds,) = prompts(model, (20,))
+    assert alone(model, embeds * torch.nan, 1) == [DAMAGED]
+
+
+def test_release_drops_everything(model):
+    decoder = RowDecoder(model)
+    for embeds in prompts(model, (20, 9)):
+        decoder.join(prefill(model, embeds), max_new_tokens=5, sampling=GREEDY)
+    decoder.step()
+    decoder.release()
+    assert len(decoder) == 0
+    assert decoder.step() == []
+    assert not decoder._own
+
+
+# ------------------------------------------------------------------------- shared buffers, which the CPU can also use
+
+
+@pytest.fixture
+def shares(monkeypatch):
+    """A decoder with shared buffers on the CPU, without graphs: otherwise what CUDA does."""
+    monkeypatch.setattr(rows_module, "SLOTS_STEP", 16)
+
+    def make(model, **limits):
+        decoder = RowDecoder(model, **limits)
+        decoder._shares_buffers, decoder._max_waiting = True, 1
+        return decoder
+
+    return make
+
+
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("max_rows", [1, 3, 4, 8])
+def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
+    """Rows grow the buffers, move when another row leaves, and fill buckets of other sizes."""
+    model = tiny_model(windowed(window)).double()
+    decoder = shares(model, max_rows=max_rows)
+    lengths = (9, 20, 40, 5, 33, 12, 7, 26)
+    waiting = [(embeds, 3 + n % 5 * 2) for n, embeds in enumerate(prompts(model, lengths))]
+    expected = [generated(model, embeds, num_tokens) for embeds, num_tokens in waiting]
+    row_of, tokens = {}, [[] for _ in waiting]
+    while len(row_of) < len(waiting) or len(decoder):
+        while len(row_of) < len(waiting) and decoder.has_room(len(waiting[len(row_of)][0]) + waiting[len(row_of)][1]):
+            embeds, num_tokens = waiting[len(row_of)]
+            row = decoder.join(prefill(model, embeds), max_new_tokens=num_tokens, sampling=GREEDY)
+            row_of[row] = len(row_of)
+        for row, token in decoder.step():
+            tokens[row_of[row]].append(token)
+    assert tokens == expected
+
+
+def windowed(window):
+    base = tiny_config().text_config.to_dict()
+    text = {"layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": True, "sliding_window": window}
+    return tiny_config(text_config={**base, **text} if window else base)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.parametrize("max_rows", [1, 3, 8])
+def test_graphs_give_the_same_tokens(window, max_rows):
+    model = tiny_model(windowed(window)).float().cuda()
+    decoder = RowDecoder(model, max_rows=max_rows)
+    for seed in range(3):
+        plan, lengths = [], (9, 20, 40, 5, 33, 12, 7, 26)[:max_rows]
+        for number, embeds in enumerate(prompts(model, lengths, seed)):
+            plan.append((number, embeds, 4 + number, GREEDY, None))
+        expected = [generated(model, embeds, num_tokens) for _, embeds, num_tokens, *_ in plan]
+        assert run(decoder, plan) == expected
+    assert decoder._shared._graphs
