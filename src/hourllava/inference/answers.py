@@ -103,12 +103,12 @@ def collect_answers(
         Answer(
             question=question,
             text=decode(row),
-            evidence=evidence,
+            evidence=prompt.evidence(),
             finish_reason="length" if len(row) == max_new_tokens else "stop",
-            num_prompt_tokens=int(mask.sum()),
+            num_prompt_tokens=len(prompt.embeds_LD),
             num_new_tokens=len(row),
             first_token_seconds=first_token_seconds or time.perf_counter() - started,
             total_seconds=time.perf_counter() - started,
         )
-        for question, row, evidence, mask in zip(questions, rows, prompt.evidence, prompt.attention_mask)
+        for question, row in zip(questions, rows)
     ]

@@ -250,7 +250,7 @@ class HourLlava:
         seed: int = 0,
         on_text: OnText | None = None,
     ) -> Answer | list[Answer]:
-        """Answer one question about a memory, or several as one batch.
+        """Answer one question about a memory, or several, one after the other.
 
             answer = model.ask(memory, "When is the first graph shown?")
             first, second = model.ask(memory, ["Who speaks?", "What is on the desk?"])
@@ -280,8 +280,12 @@ class HourLlava:
         with self._calls.alone():
             questions = checked_questions(question)
             context = Context(history, subtitles, subtitle_tokens)
-            sampler = Sampler(temperature, top_p, seed)
-            answers = self._answer(memory, questions, context, max_new_tokens, sampler, on_text)
+            if on_text is not None and len(questions) != 1:
+                raise InputError(f"text can be streamed for one question at a time, got {len(questions)}")
+            answers = [
+                self._answer(memory, one, context, max_new_tokens, Sampler(temperature, top_p, seed), on_text)
+                for one in questions
+            ]
         return answers[0] if isinstance(question, str) else answers
 
     @torch.inference_mode()
@@ -318,13 +322,17 @@ class HourLlava:
                 raise InputError("an option is empty; give each a text")
             text = choice_prompt(question, options)
             context = Context((), subtitles, subtitle_tokens)
-            prompt = self._prompts.prompt(self._ready_memory(memory), [question], [text], context)
-            logits_V = self._decoder.prefill(prompt.embeds, prompt.attention_mask, 0)[0]
+            prompt = self._prompts.prompt(self._ready_memory(memory), question, text, context)
+            embeds_1LD = prompt.embeds_LD[None]
+            logits_V = self._decoder.prefill(
+                embeds_1LD, torch.ones(embeds_1LD.shape[:2], dtype=torch.long, device=embeds_1LD.device), 0
+            )[0]
+            evidence = prompt.evidence()
         letters = LETTERS[: len(options)]
         letter_ids = [self.processor.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
         probabilities = logits_V[letter_ids].float().softmax(-1).tolist()
         best = int(np.argmax(probabilities))
-        return Choice(question, options[best], letters[best], probabilities, prompt.evidence[0])
+        return Choice(question, options[best], letters[best], probabilities, evidence)
 
     def release(self) -> None:
         """Free the device memory that asking took: keys and values of the last memory, and the decoder's buffers.
@@ -356,27 +364,27 @@ class HourLlava:
     def _answer(
         self,
         memory: Memory | None,
-        questions: Sequence[str],
+        question: str,
         context: Context,
         max_new_tokens: int,
         sampler: Sampler,
         on_text: OnText | None,
-    ) -> list[Answer]:
+    ) -> Answer:
         started = time.perf_counter()
-        if on_text is not None and len(questions) != 1:
-            raise InputError(f"text can be streamed for one question at a time, got {len(questions)}")
         if max_new_tokens < 1:
             raise InputError(f"max_new_tokens is {max_new_tokens}; an answer needs 1 or more")
-        prompt = self._prompts.prompt(self._ready_memory(memory), questions, questions, context)
+        prompt = self._prompts.prompt(self._ready_memory(memory), question, question, context)
         max_new_tokens = min(max_new_tokens, room_after(prompt, self.model.config))
+        embeds_1LD = prompt.embeds_LD[None]
         steps = generate_tokens(
             self._decoder,
-            prompt.embeds,
-            prompt.attention_mask,
+            embeds_1LD,
+            torch.ones(embeds_1LD.shape[:2], dtype=torch.long, device=embeds_1LD.device),
             stop_ids=self.processor.stop_ids,
             max_new_tokens=max_new_tokens,
             sampler=sampler,
         )
-        return collect_answers(
-            prompt, questions, steps, self.processor.decode, max_new_tokens, on_text=on_text, started=started
+        (answer,) = collect_answers(
+            prompt, [question], steps, self.processor.decode, max_new_tokens, on_text=on_text, started=started
         )
+        return answer
