@@ -10,7 +10,8 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
-from hourllava.inference import decoding, ready
+from hourllava.inference import decoding, evidence, ready
+from hourllava.inference.asking import Context, PromptMaker
 from hourllava.inference.chat import Chat
 from hourllava.inference.devices import fits_on_device, usable_dtype
 from hourllava.inference.engine import HourLlava
@@ -21,6 +22,7 @@ from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
+NO_CONTEXT = Context((), (), 0)
 CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
 
 
@@ -50,7 +52,7 @@ def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
         spans[:] = [looks[n] for n in numbers]
         texts.clear()
         engine.ask(memory, [questions[n] for n in numbers], subtitles=CUES, subtitle_tokens=60, max_new_tokens=2)
-        return texts[len(numbers) :]  # the second time, with subtitles
+        return texts[1::2]  # the second time, with subtitles
 
     together = asked(0, 1, 2)
     assert together == [asked(n)[0] for n in range(3)]
@@ -62,15 +64,52 @@ def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
     assert "line number 39\n" in together[2]
 
 
+def count_evidence(monkeypatch):
+    """Counts in a dictionary: `kept` blocks whose queries are kept, `measured` blocks whose attention is measured."""
+    counts = dict.fromkeys(("kept", "measured"), 0)
+
+    def counted(function, name):
+        def count(*args):
+            counts[name] += 1
+            return function(*args)
+
+        return count
+
+    observe, measure = evidence.WatchedQueries.observe, evidence.share_of_each_key
+    monkeypatch.setattr(evidence.WatchedQueries, "observe", counted(observe, "kept"))
+    monkeypatch.setattr(evidence, "share_of_each_key", counted(measure, "measured"))
+    return counts
+
+
+def test_evidence_is_measured_when_it_is_asked_for(engine, monkeypatch):
+    memory, counts = random_memory(engine), count_evidence(monkeypatch)
+    prompts = PromptMaker(engine.model, engine.processor)
+    num_blocks = engine.model.config.memaug.num_blocks
+    prompt = prompts.prompt(ready.make_ready(memory, engine.model.model), "What?", "What?", NO_CONTEXT)
+    assert counts == {"kept": num_blocks, "measured": 0}
+    spans = prompt.evidence()
+    assert prompt.evidence() == spans
+    assert counts == {"kept": num_blocks, "measured": num_blocks}
+    assert spans == engine.ask(memory, "What?", max_new_tokens=1).evidence
+    assert prompts.prompt(None, "What?", "What?", NO_CONTEXT).evidence() == []
+
+
+def test_a_measured_prompt_lets_go_of_the_memory(engine):
+    made = ready.make_ready(random_memory(engine), engine.model.model)
+    prompt = PromptMaker(engine.model, engine.processor).prompt(made, "What?", "What?", NO_CONTEXT)
+    keys = weakref.ref(made.keys_values[0])
+    del made
+    assert keys() is not None
+    assert prompt.evidence()
+    assert keys() is None
+
+
 def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, caplog):
-    observed = []
-    observe = "hourllava.inference.evidence.AttentionMass.observe"
-    monkeypatch.setattr(observe, lambda self, *args: observed.append(self) or setattr(self, "num_blocks", 1))
-    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: [Span(30.0, 31.0, 0.5)])
+    counts = count_evidence(monkeypatch)
     with caplog.at_level(logging.WARNING):
         many = [Cue(n / 10, n / 10 + 1, f"line number {n} of very many") for n in range(4000)]
         engine.ask(random_memory(engine), "What?", subtitles=many, subtitle_tokens=60, max_new_tokens=1)
-    assert len(observed) == engine.model.config.memaug.num_blocks
+    assert set(counts.values()) == {engine.model.config.memaug.num_blocks}
     assert not caplog.records  # transformers warns of texts longer than the context
     assert not recwarn.list
 

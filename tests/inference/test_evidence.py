@@ -9,27 +9,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hourllava.inference import evidence
-from hourllava.inference.evidence import AttentionMass, evidence_spans, shown_from_seconds
+from hourllava.inference.evidence import WatchedQueries, evidence_spans, shown_from_seconds
 from hourllava.model import attention_share
 from hourllava.model.memaug import MemoryKeysValues
 
 
 @pytest.mark.parametrize("num_chunks", [1, 3])
-@pytest.mark.parametrize("max_scores", [2**25, 100])
-def test_mass_is_the_mean_attention_of_the_kept_tokens(num_chunks, max_scores, monkeypatch):
-    monkeypatch.setattr(attention_share, "MAX_SCORES", max_scores)
+def test_shares_of_frames_are_the_mean_attention_of_the_kept_tokens(num_chunks):
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(9, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
+    query, key = torch.randn(2, 9, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
     rows = torch.tensor([2, 3, 7])
-    mass = AttentionMass(rows, 30)
+    watched = WatchedQueries(rows)
     chunks = list(key.tensor_split(num_chunks))
-    for _ in range(2):  # two blocks alike
-        mass.observe(query, MemoryKeysValues(chunks, chunks))
-    scores = torch.einsum("qhe,khe->hqk", query[rows], key.repeat_interleave(2, 1)) / 8**0.5
-    torch.testing.assert_close(mass.mass_M / 2, scores.softmax(-1).mean((0, 1)))
-    shares = mass.per_frame(10, np.arange(30) // 3)
+    for block in query:
+        watched.observe(block, MemoryKeysValues(chunks, chunks))
+    scores = torch.einsum("bqhe,khe->bhqk", query[:, rows], key.repeat_interleave(2, 1)).double() / 8**0.5
+    expected = scores.softmax(-1).mean((0, 1, 2)).unflatten(0, (10, 3)).sum(1)
+    shares = watched.share_of_frames(np.arange(30) // 3, 12)  # the last two frames have no entry
+    np.testing.assert_allclose(shares, [*expected, 0, 0], atol=1e-6)
     assert shares.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(shares[4], scores.softmax(-1).mean((0, 1))[12:15].sum(), rtol=1e-4)
 
 
 def test_of_many_kept_tokens_some_are_watched(monkeypatch):
@@ -37,12 +35,18 @@ def test_of_many_kept_tokens_some_are_watched(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(40, 4, 8, generator=generator), torch.randn(30, 2, 8, generator=generator)
     rows = torch.arange(3, 37)
-    few, again = AttentionMass(rows, 30), AttentionMass(rows, 30)
-    assert few.queries.tolist() == again.queries.tolist()
-    assert len(set(few.queries.tolist()) & set(rows.tolist())) == 5
+    few, again = WatchedQueries(rows), WatchedQueries(rows)
+    assert few.rows.tolist() == again.rows.tolist()
+    assert len(set(few.rows.tolist()) & set(rows.tolist())) == 5
     few.observe(query, MemoryKeysValues([key], [key]))
-    scores = torch.einsum("qhe,khe->hqk", query[few.queries], key.repeat_interleave(2, 1)) / 8**0.5
-    torch.testing.assert_close(few.mass_M, scores.softmax(-1).mean((0, 1)))
+    assert [kept.shape for kept, _ in few.blocks] == [(5, 4, 8)]  # the others are not kept in memory
+    assert few.blocks[0][0].untyped_storage().nbytes() == 5 * 4 * 8 * 4
+    scores = torch.einsum("qhe,khe->hqk", query[few.rows], key.repeat_interleave(2, 1)) / 8**0.5
+    np.testing.assert_allclose(few.share_of_frames(np.arange(30)), scores.softmax(-1).mean((0, 1)), rtol=1e-4)
+
+
+def test_a_model_without_memaug_looks_at_nothing():
+    assert WatchedQueries(torch.arange(3)).share_of_frames(np.arange(8) // 2).tolist() == [0, 0, 0, 0]
 
 
 class CountedKeys(torch.Tensor):
@@ -63,10 +67,11 @@ def test_keys_on_the_host_are_copied_twice_however_many_queries(num_chunks, monk
     generator = torch.Generator().manual_seed(0)
     query, key = torch.randn(50, 4, 8, generator=generator), torch.randn(70, 2, 8, generator=generator)
     chunks = [part.as_subclass(CountedKeys) for part in key.tensor_split(num_chunks)]
-    mass = AttentionMass(torch.arange(50), 70)
-    mass.observe(query, MemoryKeysValues(chunks, chunks))
+    watched = WatchedQueries(torch.arange(50))
+    watched.observe(query, MemoryKeysValues(chunks, chunks))
+    shares = watched.share_of_frames(np.arange(70))
     scores = torch.einsum("qhe,khe->hqk", query, key.repeat_interleave(2, 1)) / 8**0.5
-    torch.testing.assert_close(mass.mass_M, scores.softmax(-1).mean((0, 1)))
+    np.testing.assert_allclose(shares, scores.softmax(-1).mean((0, 1)), rtol=1e-4)
     assert CountedKeys.copies <= 2 * num_chunks
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from hourllava.inference.evidence import AttentionMass
+from hourllava.inference.evidence import WatchedQueries
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
@@ -98,11 +98,11 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
         # Alone, and with the memory it shares.
         owner = samples[3] if sample is samples[3] else samples[0]
         alone = processor.collate_packed([dataclasses.replace(sample, features=owner.features)])
-        mass = AttentionMass(alone["visuals"].visual_query_index, len(sample.layout.memory_index))
+        watched = WatchedQueries(alone["visuals"].visual_query_index)
         with torch.no_grad():
-            model.model.embed(alone["input_ids"], Visuals.take_from(alone), mass.observe)
-        expected = float(mass.mass_M[torch.from_numpy(sample.evidence)].sum()) / mass.num_blocks
-        assert share == pytest.approx(expected, rel=1e-5)
+            model.model.embed(alone["input_ids"], Visuals.take_from(alone), watched.observe)
+        share_of_entries = watched.share_of_frames(np.arange(len(sample.layout.memory_index)))
+        assert share == pytest.approx(share_of_entries[sample.evidence].sum(), rel=1e-5)
 
 
 def test_the_loss_teaches_to_look_there(processor, samples):

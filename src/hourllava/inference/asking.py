@@ -1,20 +1,24 @@
-"""Asking: questions become prompts that hold the video's kept tokens, and a prompt knows which moments it looked at.
+"""Asking: a question becomes a prompt that holds the video's kept tokens and knows which moments it looked at.
 
-    question -> chat text with the video -> embeddings, augmented from the memory -> Prompt: embeddings and evidence
+    question -> chat text with the video -> embeddings, augmented from the memory -> Prompt
 
-Subtitles are chosen by the evidence of the bare question. The prompt is then embedded a second time, with them; the
-evidence stays that of the first pass.
+A prompt keeps a sample of the queries with which it looked into the memory. So its evidence can be measured later, when
+the first token is out. Subtitles are chosen by the evidence of the bare question, which is measured first then. The
+prompt is embedded a second time, with them; its evidence stays that of the bare question.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from hourllava.errors import InputError
-from hourllava.inference.evidence import AttentionMass, Span, evidence_spans, shown_from_seconds
+from hourllava.inference.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
 from hourllava.inference.ready import ReadyMemory, keep_for_question
 from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.inference.text import whole_text
@@ -60,19 +64,30 @@ class Context:
     subtitle_tokens: int
 
 
-@dataclasses.dataclass(frozen=True)
 class Prompt:
-    """The prompts of one call, ready to be decoded.
+    """The prompt of one question, ready to be decoded.
+
+    Args:
+        embeds_LD: [L, D], augmented from the memory.
+        measure: gives the evidence.
 
     Attributes:
-        embeds: [B, L, D], padded on the left.
-        attention_mask: [B, L], 0 where padded.
-        evidence: of each prompt.
+        embeds_LD: as given.
     """
 
-    embeds: Tensor
-    attention_mask: Tensor
-    evidence: list[list[Span]]
+    def __init__(self, embeds_LD: Tensor, measure: Callable[[], list[Span]] = list) -> None:
+        self.embeds_LD = embeds_LD
+        self._measure: Callable[[], list[Span]] | None = measure
+        self._evidence: list[Span] = []
+
+    def evidence(self) -> list[Span]:
+        """The moments that the question looked at, strongest first; none without a memory.
+
+        The first call measures them on the device. Until then, the prompt keeps the memory's keys alive.
+        """
+        if self._measure is not None:
+            self._evidence, self._measure = self._measure(), None
+        return self._evidence
 
 
 class PromptMaker:
@@ -87,26 +102,24 @@ class PromptMaker:
         self.model = model
         self.processor = processor
 
-    @torch.inference_mode()
-    def prompt(
-        self, ready: ReadyMemory | None, questions: Sequence[str], texts: Sequence[str], context: Context
-    ) -> Prompt:
-        """Embedded prompts, augmented from the memory, and their evidence.
+    def prompt(self, ready: ReadyMemory | None, question: str, text: str, context: Context) -> Prompt:
+        """The embedded prompt of one question, augmented from the memory.
 
         Args:
             ready: the memory that is asked; None asks the language model alone.
-            questions: without options and subtitles.
-            texts: what the model reads in place of each question.
-            context: of all questions.
+            question: without options and subtitles.
+            text: what the model reads in place of the question.
+            context: of the question.
         """
         if ready is None:
-            return self._embed_text([self._with_subtitles(text, (), context) for text in texts], context.history)
-        prompt = self._embed(ready, questions, texts, context.history)
-        longer = [self._with_subtitles(text, evidence, context) for text, evidence in zip(texts, prompt.evidence)]
-        if longer == list(texts):
-            return prompt
-        again = self._embed(ready, questions, longer, context.history, with_evidence=False)
-        return dataclasses.replace(again, evidence=prompt.evidence)
+            return Prompt(self._embed_text(self._with_subtitles(text, (), context), context.history))
+        bare = self._embed(ready, question, text, context.history)
+        if not context.subtitles:
+            return bare
+        longer = self._with_subtitles(text, bare.evidence(), context)
+        if longer == text:
+            return bare
+        return Prompt(self._embed(ready, question, longer, context.history, observes=False).embeds_LD, bare.evidence)
 
     def _with_subtitles(self, text: str, evidence: Sequence[Span], context: Context) -> str:
         """The text below the subtitles around its evidence; the text alone if there are no subtitles."""
@@ -120,55 +133,49 @@ class PromptMaker:
         ids = self.processor.tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
         return [len(tokens) for tokens in ids]
 
+    @torch.inference_mode()
     def _embed(
-        self,
-        ready: ReadyMemory,
-        questions: Sequence[str],
-        texts: Sequence[str],
-        history: History,
-        with_evidence: bool = True,
+        self, ready: ReadyMemory, question: str, text: str, history: History, *, observes: bool = True
     ) -> Prompt:
         memory, device, model = ready.memory, self.model.device, self.model.model
-        samples, kept = [], []
-        for question, text in zip(questions, texts):
-            layout, kept_tokens = ready.layout, ready.kept_tokens
-            if model.config.forgetting.temporal == "question":
-                ids = self.processor.tokenizer(question, add_special_tokens=False, return_tensors="pt").input_ids
-                mean = model.get_input_embeddings()(ids.to(device)).float().mean((0, 1))
-                layout, kept_tokens = keep_for_question(ready, model, mean.cpu().numpy())
-            video = Video(memory.duration_seconds, layout=layout, num_frames=memory.num_frames)
-            messages = _messages(text, history)
-            first = [{"type": "video", "video": video}, {"type": "text", "text": messages[0]["content"]}]
-            messages[0] = {"role": "user", "content": first}
-            samples.append(self.processor.encode(messages, add_generation_prompt=True))
-            kept.append(kept_tokens)
-        inputs = self.processor.collate(samples, for_generation=True)
+        layout, kept_tokens = ready.layout, ready.kept_tokens
+        if model.config.forgetting.temporal == "question":
+            layout, kept_tokens = keep_for_question(ready, model, self._descriptor(question))
+        video = Video(memory.duration_seconds, layout=layout, num_frames=memory.num_frames)
+        messages = _messages(text, history)
+        first = [{"type": "video", "video": video}, {"type": "text", "text": messages[0]["content"]}]
+        messages[0] = {"role": "user", "content": first}
+        sample = self.processor.encode(messages, add_generation_prompt=True)
+        inputs = self.processor.collate([sample], for_generation=True)
         layouts = inputs["visuals"].to(device)
-        kept_queries = layouts.visual_query_index.split([len(tokens) for tokens in kept])
-        masses = [AttentionMass(queries, len(ready.layout.memory_index)) for queries in kept_queries]
-
-        def observe(query_QHE: Tensor, keys_values: Any) -> None:
-            for mass in masses:
-                mass.observe(query_QHE, keys_values)
-
-        embeds = model.embed(
+        queries = WatchedQueries(layouts.visual_query_index)
+        embeds_1LD = model.embed(
             inputs["input_ids"].to(device),
-            Visuals(layouts, memory=ProjectedMemory(ready.keys_values, torch.cat(kept))),
-            observe if with_evidence else None,
+            Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
+            queries.observe if observes else None,
         )
-        mask = inputs["attention_mask"].to(device)
-        if not with_evidence:
-            return Prompt(embeds, mask, [])
-        starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
-        end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
-        shares = [mass.per_frame(memory.num_frames, ready.frame_of_entry) for mass in masses]
-        return Prompt(embeds, mask, [evidence_spans(share, starts, end) for share in shares])
+        return Prompt(embeds_1LD[0], functools.partial(_evidence, ready, queries))
 
-    def _embed_text(self, texts: Sequence[str], history: History) -> Prompt:
-        samples = [self.processor.encode(_messages(one, history), add_generation_prompt=True) for one in texts]
-        inputs = self.processor.collate(samples, for_generation=True).to(self.model.device)
-        embeds = self.model.model.embed(inputs["input_ids"])
-        return Prompt(embeds, inputs["attention_mask"], [[] for _ in texts])
+    def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
+        """[D] mean embedding of the question, for forgetting that depends on it."""
+        ids = self.processor.tokenizer(question, add_special_tokens=False, return_tensors="pt").input_ids
+        embeddings = self.model.get_input_embeddings()(ids.to(self.model.device))
+        mean: npt.NDArray[np.float32] = embeddings.float().mean((0, 1)).cpu().numpy()
+        return mean
+
+    @torch.inference_mode()
+    def _embed_text(self, text: str, history: History) -> Tensor:
+        sample = self.processor.encode(_messages(text, history), add_generation_prompt=True)
+        inputs = self.processor.collate([sample], for_generation=True).to(self.model.device)
+        return self.model.model.embed(inputs["input_ids"])[0]
+
+
+@torch.inference_mode()
+def _evidence(ready: ReadyMemory, queries: WatchedQueries) -> list[Span]:
+    memory = ready.memory
+    starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
+    end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
+    return evidence_spans(queries.share_of_frames(ready.frame_of_entry, memory.num_frames), starts, end)
 
 
 def checked_questions(question: str | Sequence[str], max_questions: int | None = None) -> list[str]:
@@ -195,7 +202,7 @@ def room_after(prompt: Prompt, config: HourLlavaConfig) -> int:
     """
     positions = getattr(config.text_config, "max_position_embeddings", None) or config.max_sequence_tokens
     limit = min(config.max_sequence_tokens, positions)
-    num_tokens = prompt.embeds.shape[1]
+    num_tokens = len(prompt.embeds_LD)
     if num_tokens >= limit:
         raise InputError(f"the prompt has {num_tokens} tokens, the model takes {limit} with the answer; shorten it")
     return int(limit - num_tokens)

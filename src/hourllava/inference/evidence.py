@@ -4,6 +4,9 @@ In every block and head of MemAug, the kept tokens and the question attend to th
 decoder, and their attention depends on the question. So the importance of a frame is the attention of the kept tokens
 to it, summed over tokens, heads and blocks. Frames that stand out are merged into a few evidence spans.
 
+While a prompt is embedded, only queries of some kept tokens are kept. What they look at is measured when somebody asks,
+so a question's first token does not wait for it.
+
 Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
 T frames.
 """
@@ -43,36 +46,41 @@ class Span:
     weight: float
 
 
-class AttentionMass:
-    """Collects how much the kept tokens of a prompt attend to each memory entry; pass `observe` to MemAug.
+class WatchedQueries:
+    """Keeps queries of a prompt's kept tokens, to measure later what they look at; pass `observe` to MemAug.
 
     Args:
         kept_queries: [N] rows of MemAug's queries that are the prompt's kept tokens; of many, some are watched, drawn
             at random but always the same.
-        num_entries: M.
+
+    Attributes:
+        rows: of the watched queries.
+        blocks: of each MemAug block, its watched queries, rotated, and the memory they look into.
     """
 
-    def __init__(self, kept_queries: Tensor, num_entries: int) -> None:
+    def __init__(self, kept_queries: Tensor) -> None:
         # Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
         drawn = np.random.default_rng(0).permutation(len(kept_queries))[:MAX_QUERIES]
-        self.queries = kept_queries[torch.from_numpy(drawn).to(kept_queries.device)]
-        self.mass_M = torch.zeros(num_entries)
-        self.num_blocks = 0
+        self.rows = kept_queries[torch.from_numpy(drawn).to(kept_queries.device)]
+        self.blocks: list[tuple[Tensor, MemoryKeysValues]] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
-        """Add one block's attention. Keys that come in chunks, from the host, are copied twice each."""
-        self.mass_M += share_of_each_key(query_QHE[self.queries], memory.keys)
-        self.num_blocks += 1
+        """Keep one block's queries: 1 MB for the 3B model."""
+        self.blocks.append((query_QHE[self.rows], memory))
 
-    def per_frame(self, num_frames: int, frame_of_entry: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """[T] share of each frame; they add up to 1.
+    def share_of_frames(
+        self, frame_of_entry: npt.NDArray[np.int64], num_frames: int | None = None
+    ) -> npt.NDArray[np.float64]:
+        """[T] share of each frame in the attention, a mean over queries, heads and blocks; they add up to 1.
 
         Args:
-            num_frames: T.
-            frame_of_entry: [M] the frame each memory entry is part of.
+            frame_of_entry: [M] the frame that each memory entry is part of.
+            num_frames: T; by default up to the last frame that has an entry.
         """
-        mass = self.mass_M.double().numpy() / max(self.num_blocks, 1)
-        return np.bincount(frame_of_entry, weights=mass, minlength=num_frames).astype(np.float64)
+        share_M = torch.zeros(len(frame_of_entry), dtype=torch.float64)
+        for query_NHE, memory in self.blocks:
+            share_M += share_of_each_key(query_NHE, memory.keys) / len(self.blocks)
+        return np.bincount(frame_of_entry, weights=share_M.numpy(), minlength=num_frames or 0).astype(np.float64)
 
 
 def shown_from_seconds(
