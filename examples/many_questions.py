@@ -11,7 +11,7 @@ video = sys.argv[1]
 model = HourLlava.from_pretrained("nano")
 memory = model.watch(video)
 
-for answer in model.ask(memory, ["What is shown first?", "What is shown last?"], max_new_tokens=32):
+for answer in model.ask_all(memory, ["What is shown first?", "What is shown last?"], max_new_tokens=32):
     print(f"{answer.question} {answer.text}")
 
 choice = model.choose(memory, "Is it day or night?", ["day", "night"])

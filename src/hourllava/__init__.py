@@ -27,14 +27,13 @@ from hourllava.openers import register_opener
 
 if TYPE_CHECKING:
     from hourllava.inference.answers import Answer, Choice
-    from hourllava.inference.asking import AskOptions
     from hourllava.inference.cache import CacheEntry, MemoryCache
     from hourllava.inference.chat import Chat
-    from hourllava.inference.decoding import Sampler
     from hourllava.inference.encoder import EncoderIdentity
     from hourllava.inference.engine import HourLlava
     from hourllava.inference.evidence import Span
     from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.options import AskOptions
     from hourllava.inference.subtitles import Cue, read_subtitles
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
@@ -50,7 +49,7 @@ register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")
 # Where each lazy name lives. Lazy, because the processes that decode video import this package too and need no torch.
 _HOMES = {
     "Answer": "hourllava.inference.answers",
-    "AskOptions": "hourllava.inference.asking",
+    "AskOptions": "hourllava.inference.options",
     "CacheEntry": "hourllava.inference.cache",
     "Chat": "hourllava.inference.chat",
     "Choice": "hourllava.inference.answers",
@@ -64,7 +63,6 @@ _HOMES = {
     "Memory": "hourllava.inference.memory",
     "MemoryCache": "hourllava.inference.cache",
     "Video": "hourllava.model.messages",
-    "Sampler": "hourllava.inference.decoding",
     "Span": "hourllava.inference.evidence",
     "WatchedSource": "hourllava.inference.memory",
     "export_released": "hourllava.model.checkpoint",
@@ -94,7 +92,6 @@ __all__ = [
     "MemoryCache",
     "MemoryFileError",
     "PartlyDoneError",
-    "Sampler",
     "Span",
     "TrainingError",
     "Video",

@@ -73,3 +73,15 @@ class PartlyDoneError(HourLlavaError):
     """Some items failed or have problems, and are listed; all others are done."""
 
     exit_code = 9
+
+
+class Cancelled(HourLlavaError):
+    """Somebody cancelled the work, or closed the model, before it ended."""
+
+    exit_code = 10
+
+
+class EngineBusy(HourLlavaError):
+    """Too many requests wait; try again later."""
+
+    exit_code = 11

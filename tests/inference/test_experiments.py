@@ -24,7 +24,7 @@ def memory(engine):
 
 
 def with_share(engine, share):
-    return HourLlava(engine.model, engine.processor, make_ready=functools.partial(make_ready, share=share))
+    return engine.with_ready(functools.partial(make_ready, share=share))
 
 
 @pytest.mark.parametrize(("share", "num_whole_frames"), [(1.0, 40), (0.5, 20), (0.25, 10), (0.0, 0)])
@@ -77,7 +77,7 @@ def test_without_a_video_the_language_model_answers_alone(engine):
     output = engine.model.generate(**inputs, max_new_tokens=8, do_sample=False)
     assert answer.text == engine.processor.decode(output[0, inputs["input_ids"].shape[1] :])
     assert answer.evidence == []
-    several = engine.ask(None, ["What?", "And a longer one?"], max_new_tokens=8)
+    several = engine.ask_all(None, ["What?", "And a longer one?"], max_new_tokens=8)
     assert several[0].text == answer.text
     assert len(engine.choose(None, "What?", ["a", "b"]).probabilities) == 2
 

@@ -1,5 +1,6 @@
 """Rows against transformers' own `generate`: alone, beside others, joining and leaving at any step."""
 
+import functools
 import itertools
 
 import pytest
@@ -60,6 +61,8 @@ def test_tokens_are_transformers_own(model):
         assert alone(model, embeds, 12) == generated(model, embeds, 12)
 
 
+cached_model = functools.cache(tiny_model)
+
 row_plans = st.lists(
     st.tuples(
         st.integers(0, 8),  # joins
@@ -75,7 +78,7 @@ row_plans = st.lists(
 
 @given(row_plans)
 def test_rows_that_join_and_leave_give_the_tokens_that_they_give_alone(plan):
-    model = tiny_model()
+    model = cached_model()
     plan = [
         (joins, *prompts(model, [length], seed=number), num_tokens, sampling, leaves)
         for number, (joins, length, num_tokens, sampling, leaves) in enumerate(plan)

@@ -8,7 +8,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from conftest import tiny_config
 from hourllava.errors import ConfigError
-from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
+from hourllava.inference.rows import Row, RowDecoder, prefill
+from hourllava.inference.sampling import Sampling
 from hourllava.model.attention import Segments
 from hourllava.model.backbones import DECODERS, VISION_FAMILIES, attention_window, text_rope_theta
 from hourllava.model.config import HourLlavaConfig
@@ -142,18 +143,19 @@ def test_logits_and_tokens_are_the_familys_own(family, fields):
     ids, mask = padded(rows, on_the_left=True)
     generated = ours.generate(ids, attention_mask=mask, max_new_tokens=NUM_NEW_TOKENS, do_sample=False, pad_token_id=0)
     assert generated[:, ids.shape[1] :].tolist() == tokens
-    embeds = ours.get_input_embeddings()(ids)
-    steps = list(
-        generate_tokens(TextDecoder(ours), embeds, mask, stop_ids=(), max_new_tokens=NUM_NEW_TOKENS, sampler=Sampler())
-    )
-    assert [list(row) for row in zip(*steps)] == tokens
-    decoder = TextDecoder(ours)
-    torch.testing.assert_close(
-        decoder.prefill(embeds, mask, 1), torch.stack([logits[-1] for logits in expected]), **NEARLY
-    )
-    following = [own(torch.cat([row, torch.tensor(new[:1])])[None]).logits[0, -1] for row, new in zip(rows, tokens)]
-    step = decoder.step(torch.tensor([new[0] for new in tokens]))
-    torch.testing.assert_close(step, torch.stack(following), **NEARLY)
+    # In rows of our own buffers, alone and shared.
+    for shares_buffers in (False, True):
+        decoder = RowDecoder(ours)
+        decoder._shares_buffers = shares_buffers
+        decoded: dict[Row, list[int]] = {}
+        for row, logits in zip(rows, expected):
+            prompt = prefill(ours, ours.get_input_embeddings()(row))
+            torch.testing.assert_close(prompt.logits_V, logits[-1], **NEARLY)
+            decoded[decoder.join(prompt, max_new_tokens=NUM_NEW_TOKENS, sampling=Sampling())] = []
+        while len(decoder):
+            for row, token in decoder.step():
+                decoded[row].append(token)
+        assert list(decoded.values()) == tokens
 
 
 def test_every_family_with_windows_is_tested_with_one_shorter_than_the_prompts():

@@ -15,7 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import tiny_config
-from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
+from hourllava.inference.rows import RowDecoder, prefill
+from hourllava.inference.sampling import Sampling
 from hourllava.inference.engine import HourLlava
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
@@ -63,7 +64,7 @@ def test_smollm2_answers_through_our_engine():
         expected.append(tokenizer.decode(ids[0, inputs.input_ids.shape[1] :], skip_special_tokens=True).strip())
     assert "Paris" in expected[0]
     assert [engine.ask(None, question, max_new_tokens=40).text for question in QUESTIONS] == expected
-    assert [answer.text for answer in engine.ask(None, QUESTIONS, max_new_tokens=40)] == expected
+    assert [answer.text for answer in engine.ask_all(None, QUESTIONS, max_new_tokens=40)] == expected
 
 
 @pytest.mark.slow
@@ -79,8 +80,8 @@ def test_gemma3_sees_through_its_windows(tmp_path):
     ids = tokenizer(text, return_tensors="pt").input_ids
     assert window < ids.shape[1]
     expected = own.generate(ids, max_new_tokens=16, do_sample=False, eos_token_id=-1)[0, ids.shape[1] :].tolist()
-    embeds = ours.get_input_embeddings()(ids)
-    steps = generate_tokens(
-        TextDecoder(ours), embeds, torch.ones_like(ids), stop_ids=(), max_new_tokens=16, sampler=Sampler()
-    )
-    assert [token for (token,) in steps] == expected
+    decoder, tokens = RowDecoder(ours), []
+    decoder.join(prefill(ours, ours.get_input_embeddings()(ids[0])), max_new_tokens=16, sampling=Sampling())
+    while len(decoder):
+        tokens += [token for _, token in decoder.step()]
+    assert tokens == expected

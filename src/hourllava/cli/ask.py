@@ -60,7 +60,7 @@ def ask(
         answers += choices
         texts = [f"{choice.letter}. {choice.option}" for choice in choices]
     else:
-        written = engine.ask(
+        written = engine.ask_all(
             memory, questions, subtitles=cues, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
         )
         answers += written

@@ -23,7 +23,7 @@ from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.inference.ready import check_share, make_ready
 
-OPEN_BATCH = 8  # open-ended questions decoded together
+OPEN_BATCH = 8  # open-ended questions asked together
 Reply = tuple[str, Sequence[Span]]
 """The text of an answer, and its evidence spans."""
 
@@ -58,7 +58,7 @@ def engines_for(engine: HourLlava, *, memory_share: float, baselines: bool) -> d
 
 def _engine_with(engine: HourLlava, memory_share: float) -> HourLlava:
     check_share(memory_share, engine.model.config)
-    return HourLlava(engine.model, engine.processor, make_ready=functools.partial(make_ready, share=memory_share))
+    return engine.with_ready(functools.partial(make_ready, share=memory_share))
 
 
 def answer_case(
@@ -89,7 +89,7 @@ def _ask(engine: HourLlava, memory: Memory | None, rows: Sequence[QuestionRow], 
     if rows[0].format == "choice":
         choices = [engine.choose(memory, row.question, row.options) for row in rows]
         return [(choice.option, choice.evidence) for choice in choices]
-    answers = engine.ask(memory, [row.question for row in rows], max_new_tokens=max_new_tokens)
+    answers = engine.ask_all(memory, [row.question for row in rows], max_new_tokens=max_new_tokens)
     return [(answer.text, answer.evidence) for answer in answers]
 
 

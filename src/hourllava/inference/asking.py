@@ -10,7 +10,7 @@ prompt is embedded a second time, with them; its evidence stays that of the bare
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hourllava.errors import InputError
 from hourllava.inference.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
+from hourllava.inference.options import DEFAULT_SUBTITLE_TOKENS, History
 from hourllava.inference.ready import ReadyMemory, keep_for_question
 from hourllava.inference.subtitles import Cue, subtitles_prompt
 from hourllava.inference.text import whole_text
@@ -29,39 +30,14 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.visuals import Visuals
 
-DEFAULT_SUBTITLE_TOKENS = 2048
-
-OnText = Callable[[str], None]
-History = Sequence[tuple[str, str]]
-
-
-class AskOptions(TypedDict, total=False):
-    """Options that `HourLlava.ask` and `Chat.ask` share; `HourLlava.ask` describes each.
-
-    Attributes:
-        subtitles: what is said in the video.
-        subtitle_tokens: tokens that subtitles may take.
-        max_new_tokens: tokens that an answer may have.
-        temperature, top_p, seed: see `Sampler`.
-        on_text: called with each new piece of the answer.
-    """
-
-    subtitles: Sequence[Cue]
-    subtitle_tokens: int
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    on_text: OnText | None
-
 
 @dataclasses.dataclass(frozen=True)
 class Context:
     """What comes with a question; the attributes are as for `HourLlava.ask`."""
 
-    history: History
-    subtitles: Sequence[Cue]
-    subtitle_tokens: int
+    history: History = ()
+    subtitles: Sequence[Cue] = ()
+    subtitle_tokens: int = DEFAULT_SUBTITLE_TOKENS
 
 
 class Prompt:
@@ -79,6 +55,11 @@ class Prompt:
         self.embeds_LD = embeds_LD
         self._measure: Callable[[], list[Span]] | None = measure
         self._evidence: list[Span] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        return len(self.embeds_LD)
 
     def evidence(self) -> list[Span]:
         """The moments that the question looked at, strongest first; none without a memory.
@@ -178,20 +159,17 @@ def _evidence(ready: ReadyMemory, queries: WatchedQueries) -> list[Span]:
     return evidence_spans(queries.share_of_frames(ready.frame_of_entry, memory.num_frames), starts, end)
 
 
-def checked_questions(question: str | Sequence[str], max_questions: int | None = None) -> list[str]:
-    """One or several questions as a list.
+def checked_question(question: str) -> str:
+    """The question as valid text.
 
     Raises:
-        InputError: there is no question, one is empty or no text, or there are more than `max_questions`.
+        InputError: it is empty, or no text.
     """
-    questions = [question] if isinstance(question, str) else question
-    if not isinstance(questions, Sequence) or not all(isinstance(one, str) for one in questions):
-        raise InputError(f"a question must be text, got {question!r:.80}")
-    if not questions or not all(one.strip() for one in questions):
+    if not isinstance(question, str):
+        raise InputError(f"a question must be text, got {question!r:.80}; use ask_all for several")
+    if not question.strip():
         raise InputError("the question is empty; ask something")
-    if max_questions is not None and len(questions) > max_questions:
-        raise InputError(f"only {max_questions} question can be asked here, got {len(questions)}")
-    return [whole_text(one) for one in questions]
+    return whole_text(question)
 
 
 def room_after(prompt: Prompt, config: HourLlavaConfig) -> int:
@@ -202,7 +180,7 @@ def room_after(prompt: Prompt, config: HourLlavaConfig) -> int:
     """
     positions = getattr(config.text_config, "max_position_embeddings", None) or config.max_sequence_tokens
     limit = min(config.max_sequence_tokens, positions)
-    num_tokens = len(prompt.embeds_LD)
+    num_tokens = prompt.num_tokens
     if num_tokens >= limit:
         raise InputError(f"the prompt has {num_tokens} tokens, the model takes {limit} with the answer; shorten it")
     return int(limit - num_tokens)

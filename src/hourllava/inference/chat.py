@@ -4,9 +4,9 @@ from typing import Unpack
 
 from hourllava.errors import InputError
 from hourllava.inference.answers import Answer
-from hourllava.inference.asking import AskOptions
-from hourllava.inference.engine import HourLlava
+from hourllava.inference.engine import HourLlava, OnText
 from hourllava.inference.memory import Memory
+from hourllava.inference.options import AskOptions
 
 
 class Chat:
@@ -28,12 +28,12 @@ class Chat:
         self.history: list[tuple[str, str]] = []
         self._model, self._memory = model, memory
 
-    def ask(self, question: str, **options: Unpack[AskOptions]) -> Answer:
+    def ask(self, question: str, *, on_text: OnText | None = None, **options: Unpack[AskOptions]) -> Answer:
         """Ask the next question. A question that fails does not become part of the history.
 
         Args:
             question: one question.
-            **options: as for `HourLlava.ask`.
+            on_text, **options: as for `HourLlava.ask`.
 
         Raises:
             InputError: several questions at once, or a reason of `HourLlava.ask`.
@@ -41,6 +41,6 @@ class Chat:
         """
         if not isinstance(question, str):
             raise InputError(f"a conversation takes one question at a time, as text, got {question!r:.80}")
-        answer = self._model.ask(self._memory, question, history=self.history, **options)
+        answer = self._model.ask(self._memory, question, on_text=on_text, history=self.history, **options)
         self.history.append((answer.question, answer.text))
         return answer

@@ -35,7 +35,7 @@ from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
-from hourllava.inference.ready import MakeReady, ReadyMemories, make_ready
+from hourllava.inference.ready import MakeReady, ReadyMemories
 from hourllava.inference.rows import prefill
 from hourllava.inference.scheduler import Question, Scheduler
 from hourllava.inference.streams import AnswerState, AnswerStream
@@ -73,7 +73,7 @@ class HourLlava:
         self._prompts = PromptMaker(model, processor)
         self._ready = ReadyMemories(model.model)
         self._scheduler = Scheduler(model, processor.stop_ids)
-        self._watcher = Watcher(model, self._scheduler.encode)
+        self._watcher = Watcher(model)
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
         weakref.finalize(self, self._scheduler.close)
@@ -347,7 +347,7 @@ class HourLlava:
             raise InputError("an option is empty; give each a text")
         letters = LETTERS[: len(options)]
         letter_ids = [self.processor.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
-        make_prompt = self._prompt_maker(memory, question, choice_prompt(question, options), Context(**subtitles))
+        make_prompt = self._prompt_maker(memory, question, choice_prompt(question, options), Context((), **subtitles))
 
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
@@ -421,16 +421,14 @@ class HourLlava:
         caller: Hashable = None,
     ) -> AnswerStream:
         question = checked_question(question)
-        given = {**_ASK_DEFAULTS, **options}
-        if given["max_new_tokens"] < 1:
-            raise InputError(f"max_new_tokens is {given['max_new_tokens']}; an answer needs 1 or more")
-        context = Context(history, given["subtitles"], given["subtitle_tokens"])
-        state = AnswerState(question, self.processor.decode, given["stop"])
+        settings = AskSettings(**options)
+        context = Context(history, settings.subtitles, settings.subtitle_tokens)
+        state = AnswerState(question, self.processor.decode, settings.stop)
         waiting = Question(
             self._prompt_maker(memory, question, question, context),
             state,
-            given["max_new_tokens"],
-            Sampling(given["temperature"], given["top_p"], given["seed"]),
+            settings.max_new_tokens,
+            settings.sampling,
         )
         self._scheduler.ask(waiting, caller, waits=waits)
         return AnswerStream(state, self._scheduler.wake, keeps=self)

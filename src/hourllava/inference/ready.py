@@ -7,6 +7,7 @@ the model stay on the host in chunks, and MemAug attends one chunk after the oth
 
 import dataclasses
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -184,3 +185,23 @@ def _num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
     blocks = model.memaug.blocks
     width = blocks[0].cross_attn.kv_proj.out_features if len(blocks) else 0
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
+
+
+MakeReady = Callable[..., ReadyMemory]
+
+
+class ReadyMemories:
+    """STAND-IN"""
+
+    def __init__(self, model, make_ready=make_ready):
+        self.model, self.make_ready = model, make_ready
+        self.kept = {}
+
+    def get(self, memory, snapshot):
+        ready = self.kept.get(id(memory))
+        if ready is None or ready.version != snapshot.version:
+            ready = self.kept[id(memory)] = self.make_ready(snapshot, self.model)
+        return ready
+
+    def release(self):
+        self.kept.clear()

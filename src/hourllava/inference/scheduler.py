@@ -183,6 +183,8 @@ class Scheduler:
             Exception: whatever `work` raises.
         """
         self._check_process()
+        if threading.current_thread() is self._thread:  # work that needs more work
+            return work()
         future = self._submitted(self._tasks, work, caller)
         try:
             return future.result()
@@ -214,6 +216,11 @@ class Scheduler:
         with self._changed:
             self._has_cancelled = True
             self._changed.notify_all()
+
+    def release_rows(self) -> None:
+        """Free the buffers of rows, if none is in use. Only for work of `run`."""
+        if not self._running:
+            self._rows.release()
 
     def close(self) -> None:
         """End the thread. Requests that have not ended fail with `Cancelled`; a later request starts a new thread."""

@@ -48,14 +48,12 @@ class TextPieces:
             is_whole: whether it will not grow.
         """
         text, is_cut = self.cut(text)
-        end = len(text)
         if not (is_whole or is_cut):
-            end = len(text.rstrip(UNFINISHED))
-            for stop in self.stop:
-                begun = range(1, min(len(stop), len(text) + 1))
-                end = min(end, len(text) - max((n for n in begun if text.endswith(stop[:n])), default=0))
-        piece = text[self._num_given : end]
-        self._num_given = max(self._num_given, end)
+            text = text.rstrip(UNFINISHED)
+            begun = [n for stop in self.stop for n in range(1, len(stop)) if text.endswith(stop[:n])]
+            text = text[: len(text) - max(begun, default=0)]
+        piece = text[self._num_given :]
+        self._num_given = max(self._num_given, len(text))
         return piece
 
 
