@@ -74,9 +74,9 @@ def count_evidence(monkeypatch):
 
         return count
 
-    observe, measure = evidence.WatchedQueries.observe, evidence.share_of_each_key
+    observe, measure = evidence.WatchedQueries.observe, evidence.share_of_each_run
     monkeypatch.setattr(evidence.WatchedQueries, "observe", counted(observe, "kept"))
-    monkeypatch.setattr(evidence, "share_of_each_key", counted(measure, "measured"))
+    monkeypatch.setattr(evidence, "share_of_each_run", counted(measure, "measured"))
     return counts
 
 

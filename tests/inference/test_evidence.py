@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from hourllava.inference import evidence
 from hourllava.inference.evidence import WatchedQueries, evidence_spans, shown_from_seconds
-from hourllava.model import attention_share
 from hourllava.model.memaug import MemoryKeysValues
 
 
@@ -47,32 +46,6 @@ def test_of_many_kept_tokens_some_are_watched(monkeypatch):
 
 def test_a_model_without_memaug_looks_at_nothing():
     assert WatchedQueries(torch.arange(3)).share_of_frames(np.arange(8) // 2).tolist() == [0, 0, 0, 0]
-
-
-class CountedKeys(torch.Tensor):
-    """Keys that count how often they are copied."""
-
-    copies = 0
-
-    def to(self, *args, **kwargs):
-        CountedKeys.copies += 1
-        return super().to(*args, **kwargs).as_subclass(torch.Tensor)
-
-
-@pytest.mark.parametrize("num_chunks", [2, 7])
-def test_keys_on_the_host_are_copied_twice_however_many_queries(num_chunks, monkeypatch):
-    """A memory of a day has 90 chunks of the host's memory: they must not be copied for each few queries."""
-    monkeypatch.setattr(attention_share, "MAX_SCORES", 1)  # one query at a time
-    CountedKeys.copies = 0
-    generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(50, 4, 8, generator=generator), torch.randn(70, 2, 8, generator=generator)
-    chunks = [part.as_subclass(CountedKeys) for part in key.tensor_split(num_chunks)]
-    watched = WatchedQueries(torch.arange(50))
-    watched.observe(query, MemoryKeysValues(chunks, chunks))
-    shares = watched.share_of_frames(np.arange(70))
-    scores = torch.einsum("qhe,khe->hqk", query, key.repeat_interleave(2, 1)) / 8**0.5
-    np.testing.assert_allclose(shares, scores.softmax(-1).mean((0, 1)), rtol=1e-4)
-    assert CountedKeys.copies <= 2 * num_chunks
 
 
 def test_a_picture_that_stays_is_one_picture():

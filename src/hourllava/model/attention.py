@@ -1,7 +1,7 @@
 """The one attention function: packed segments, grouped-query heads, full or causal, with or without a window.
 
-MemAug and the decoder both use it. Large segments get an SDPA call each, the fastest kernel for them: on an H100 with
-8,900 queries x 234,000 keys it reaches 575 TFLOP/s, `varlen_attn` 326. Small neighbouring segments, on CUDA in half
+MemAug and the decoder both use it. Large segments get a call each of the fastest kernel for them: on an H100 with 8,900
+queries x 234,000 keys cuDNN reaches 575 TFLOP/s, `varlen_attn` 326. Small neighbouring segments, on CUDA in half
 precision, share a call of `varlen_attn`, because launches would dominate: 64 segments of 300 tokens take 0.66 ms
 together, 4.7 ms separately. Keys and values too large for one pass are attended in chunks, and the partial results are
 merged by their log-sum-exp.
@@ -10,12 +10,12 @@ Shapes: Q queries and K keys of all segments together, H query heads, G key/valu
 width.
 """
 
-import contextlib
 import dataclasses
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -24,22 +24,23 @@ from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
+from hourllava.model import attention_kernels as kernels
+
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
-# Segments with more scores (queries x keys x heads) than this get their own SDPA call. H100, 16 heads: eight of
+# Segments with more scores (queries x keys x heads) than this get their own call. H100, 16 heads: eight of
 # 2,000 x 2,000 take 0.47 ms separately, 0.79 ms through varlen_attn; sixteen of 1,000 x 1,000 take 0.98 and 0.61 ms.
-MIN_SCORES_FOR_SDPA = 2**25
+MIN_SCORES_ALONE = 2**25
 
-# cuDNN's kernels, SDPA's default on an H100, are the fastest. But cuDNN plans every new shape first: 60 to 90 ms of CPU
-# time, and 75 to 145 ms for the backward pass. Packed samples all differ in length, so cuDNN serves only segments that
-# gain more than the plan costs: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each
-# MemAug block.
+# cuDNN's kernels are the fastest. But cuDNN plans every new shape first: 60 to 90 ms of CPU time, and 75 to 145 ms for
+# the backward pass. Packed samples all differ in length, so cuDNN serves only segments that gain more than the plan
+# costs: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each MemAug block.
 MIN_SCORES_FOR_CUDNN = 2**32
-QUERIES_OF_A_PLAN = 512
-
-# The reference partial attention makes at most this many scores (query, head, key) at a time: 256 MiB.
-MAX_REFERENCE_SCORES = 64 * 2**20
+# The same for a causal segment without a gradient, the prefill of a prompt.
+MIN_PREFILL_SCORES_FOR_CUDNN = 2**32
+# Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.
+TOKENS_OF_A_PLAN = 512
 
 # Queries that share one pass through a sliding window: their mask has this many rows, and as many columns more than the
 # window has.
@@ -112,15 +113,17 @@ def packed_attention(
     # Tokens outside every segment would give silent NaN gradients (pytorch#176793).
     assert query_segments.num_tokens == query_QHE.shape[0]
     assert key_segments.num_tokens == key_KGE.shape[0] == value_KGE.shape[0]
-    min_scores = MIN_SCORES_FOR_SDPA if _fits_varlen(query_QHE) else 0
+    min_scores: float = 0
+    if kernels.can_flash(query_QHE):  # varlen_attn knows windows, the kernels for a segment alone do not
+        min_scores = MIN_SCORES_ALONE if window is None else math.inf
     runs = _runs(query_segments.lengths, key_segments.lengths, min_scores, query_QHE.shape[1])
     sizes = [(queries.num_tokens, keys.num_tokens) for queries, keys in runs]
     query_sizes, key_sizes = ([size[role] for size in sizes] for role in range(2))
     parts = zip(query_QHE.split(query_sizes), key_KGE.split(key_sizes), value_KGE.split(key_sizes))
     outputs = [
-        _one_segment(*part, causal, window, scale)
-        if len(run[0].lengths) == 1
-        else _varlen(*part, *run, causal=causal, window=window, scale=scale)
+        _varlen(*part, *run, causal=causal, window=window, scale=scale)
+        if len(run[0].lengths) > 1 or min_scores == math.inf
+        else _one_segment(*part, causal, window, scale)
         for part, run in zip(parts, runs)
     ]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -128,7 +131,7 @@ def packed_attention(
 
 @functools.lru_cache(maxsize=8)  # every layer needs the same runs, whose offsets lie on the device already
 def _runs(
-    query_lengths: tuple[int, ...], key_lengths: tuple[int, ...], min_scores: int, num_heads: int
+    query_lengths: tuple[int, ...], key_lengths: tuple[int, ...], min_scores: float, num_heads: int
 ) -> list[tuple[Segments, Segments]]:
     """Runs of segments for one kernel call each: neighbouring small segments together, large ones alone."""
     runs: list[list[tuple[int, int]]] = []
@@ -142,10 +145,6 @@ def _runs(
     return [(Segments(tuple(queries for queries, _ in run)), Segments(tuple(keys for _, keys in run))) for run in runs]
 
 
-def _fits_varlen(query_QHE: Tensor) -> bool:
-    return query_QHE.is_cuda and query_QHE.dtype in (torch.float16, torch.bfloat16)
-
-
 def _one_segment(
     query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, causal: bool, window: int | None, scale: float | None
 ) -> Tensor:
@@ -154,23 +153,40 @@ def _one_segment(
         return torch.empty_like(query_QHE)
     if window is not None and window < num_keys:
         return _windowed_segment(query_QHE, key_KGE, value_KGE, window, scale)
-    worth_planning = num_queries * num_keys * query_QHE.shape[1] >= MIN_SCORES_FOR_CUDNN
-    if (
-        worth_planning and not causal and not torch.is_grad_enabled()
-    ):  # one plan for one memory and questions of all lengths
-        query_QHE = F.pad(query_QHE, (0, 0, 0, 0, 0, -num_queries % QUERIES_OF_A_PLAN))
-    lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
-    with _cudnn(worth_planning) if query_QHE.is_cuda else contextlib.nullcontext():
+    is_cudnn = _goes_to_cudnn(query_QHE, num_keys, causal)
+    if is_cudnn and not torch.is_grad_enabled():
+        query_QHE = _round_up(query_QHE)
+        if causal:  # no query sees the keys after it; without causality, further keys would count
+            key_KGE, value_KGE = _round_up(key_KGE), _round_up(value_KGE)
+    query_1HQE, key_1GKE, value_1GKE = (part.transpose(0, 1)[None] for part in (query_QHE, key_KGE, value_KGE))
+    if is_cudnn:
+        output_1HQE = kernels.cudnn(query_1HQE, key_1GKE, value_1GKE, causal, scale)
+    elif kernels.can_flash(query_QHE):
+        output_1HQE = kernels.flash(query_1HQE, key_1GKE, value_1GKE, causal, scale)
+    else:
+        lower_right = causal_lower_right(num_queries, num_keys) if causal and num_queries != num_keys else None
         output_1HQE = F.scaled_dot_product_attention(
-            query_QHE.transpose(0, 1)[None],
-            key_KGE.transpose(0, 1)[None],
-            value_KGE.transpose(0, 1)[None],
+            query_1HQE,
+            key_1GKE,
+            value_1GKE,
             attn_mask=lower_right,
             is_causal=causal and lower_right is None,
             scale=scale,
             enable_gqa=True,
         )
     return output_1HQE[0].transpose(0, 1)[:num_queries]
+
+
+def _goes_to_cudnn(query_QHE: Tensor, num_keys: int, causal: bool) -> bool:
+    if not kernels.can_cudnn(query_QHE) or (causal and query_QHE.shape[0] != num_keys):
+        return False
+    is_prefill = causal and not torch.is_grad_enabled()
+    least = MIN_PREFILL_SCORES_FOR_CUDNN if is_prefill else MIN_SCORES_FOR_CUDNN
+    return query_QHE.shape[0] * num_keys * query_QHE.shape[1] >= least
+
+
+def _round_up(heads_NHE: Tensor) -> Tensor:
+    return F.pad(heads_NHE, (0, 0, 0, 0, 0, -heads_NHE.shape[0] % TOKENS_OF_A_PLAN))
 
 
 def _windowed_segment(
@@ -193,17 +209,6 @@ def _windowed_segment(
         )
         outputs.append(output_1HQE[0].transpose(0, 1))
     return torch.cat(outputs)
-
-
-@contextlib.contextmanager
-def _cudnn(allowed: bool) -> Iterator[None]:
-    """Allow or forbid SDPA cuDNN's kernels; its other kernels stay as the caller set them."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(allowed)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def _varlen(
@@ -252,45 +257,24 @@ def chunked_attention(
     Returns:
         [Q, H, E]
     """
-    total_QHE: Tensor | None = None
-    total_lse_HQ = query_QHE.new_empty(0)
+    num_queries = query_QHE.shape[0]
+    total_1GXE: Tensor | None = None
+    total_lse_1GX = query_QHE.new_empty(0)
     for key_KGE, value_KGE in key_value_chunks:
-        key_KGE, value_KGE = (part.to(query_QHE.device, non_blocking=True) for part in (key_KGE, value_KGE))
-        output_QHE, lse_HQ = _attention_with_lse(query_QHE, key_KGE, value_KGE, scale)
-        if total_QHE is None:
-            total_QHE, total_lse_HQ = output_QHE.float(), lse_HQ
-            continue
-        merged_lse_HQ = torch.logaddexp(total_lse_HQ, lse_HQ)
-        old_weight, new_weight = (
-            torch.exp(part - merged_lse_HQ).transpose(0, 1)[..., None] for part in (total_lse_HQ, lse_HQ)
+        key_1GKE, value_1GKE = (
+            part.to(query_QHE.device, non_blocking=True).transpose(0, 1)[None] for part in (key_KGE, value_KGE)
         )
-        total_QHE = total_QHE * old_weight + output_QHE * new_weight
-        total_lse_HQ = merged_lse_HQ
-    assert total_QHE is not None, "at least one chunk is needed"
-    return total_QHE.to(query_QHE.dtype)
-
-
-def _attention_with_lse(
-    query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, scale: float | None
-) -> tuple[Tensor, Tensor]:
-    """Full attention of one segment and the log-sum-exp [H, Q] (float32) of its scores."""
-    if _fits_varlen(query_QHE):
-        segments = (Segments((query_QHE.shape[0],)), Segments((key_KGE.shape[0],)))
-        output, lse_HQ = _varlen(query_QHE, key_KGE, value_KGE, *segments, scale=scale, return_lse=True)
-        return output, lse_HQ
-    scale = query_QHE.shape[-1] ** -0.5 if scale is None else scale
-    num_heads, num_groups = query_QHE.shape[1], key_KGE.shape[1]
-    block = max(1, MAX_REFERENCE_SCORES // (num_heads * key_KGE.shape[0]))
-    key_GEK, value_GKE = key_KGE.float().permute(1, 2, 0)[:, None], value_KGE.float().transpose(0, 1)[:, None]
-    outputs, lses = [], []
-    for query in query_QHE.float().split(block):
-        query_GNQE = query.transpose(0, 1).unflatten(0, (num_groups, num_heads // num_groups))
-        scores_GNQK = query_GNQE @ key_GEK * scale
-        lse_GNQ = scores_GNQK.logsumexp(-1)
-        output_GNQE = torch.exp(scores_GNQK - lse_GNQ[..., None]) @ value_GKE
-        outputs.append(output_GNQE.flatten(0, 1).transpose(0, 1))
-        lses.append(lse_GNQ.flatten(0, 1))
-    return torch.cat(outputs).to(query_QHE.dtype), torch.cat(lses, 1)
+        query_1GXE = kernels.fold_heads(query_QHE, key_1GKE.shape[1])
+        output_1GXE, lse_1GX = kernels.with_lse(query_1GXE, key_1GKE, value_1GKE, scale)
+        output_1GXE = output_1GXE.to(lse_1GX.dtype)
+        if total_1GXE is None:
+            total_1GXE, total_lse_1GX = output_1GXE, lse_1GX
+            continue
+        merged_lse_1GX = torch.logaddexp(total_lse_1GX, lse_1GX)
+        old, new = (torch.exp(part - merged_lse_1GX)[..., None] for part in (total_lse_1GX, lse_1GX))
+        total_1GXE, total_lse_1GX = total_1GXE * old + output_1GXE * new, merged_lse_1GX
+    assert total_1GXE is not None, "at least one chunk is needed"
+    return kernels.unfold_heads(total_1GXE, num_queries).to(query_QHE.dtype)
 
 
 def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, key_segments: Segments) -> Tensor:
@@ -304,7 +288,7 @@ def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, ke
         query_segments, key_segments: their lengths, pair by pair.
     """
     scale = query_QHE.shape[-1] ** -0.5
-    if not _fits_varlen(query_QHE):
+    if not kernels.can_flash(query_QHE):
         group = query_QHE.shape[1] // key_KGE.shape[1]
         keys_KHE = key_KGE.repeat_interleave(group, 1)
         parts = zip(query_QHE.split(query_segments.lengths), keys_KHE.split(key_segments.lengths))

@@ -1,46 +1,102 @@
 """The share of attention that falls on keys: measured for the evidence of an answer, and taught by grounding.
 
-Both ask for the same number, the softmax weights of some keys added up. Evidence needs it for every key and without a
-gradient, so scores are written out, a few queries at a time. Grounding needs it with a gradient and for few keys, so it
-is the ratio of two softmax denominators, which the kernels give.
+Both ask for the same number, the softmax weights of some keys added up. Evidence needs it for all frames of a memory
+and without a gradient, so the attention kernel adds the weights up. Grounding needs it with a gradient and for few
+keys, so it is the ratio of two softmax denominators, which the kernels give.
 
-Shapes: Q queries, K keys, H query heads, G key/value heads (H a multiple of G), N = H / G, E head width.
+Shapes: Q queries, K keys, H query heads, G key/value heads (H a multiple of G), X queries of a group's heads, E head
+width, S segments of keys.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hourllava.model.attention import Segments, cut_into_chunks, log_sum_exp
+from hourllava.model import attention_kernels as kernels
+from hourllava.model.attention import Segments, log_sum_exp
 
-# Scores are made for at most this many (query, head, key) triples at a time: 128 MiB.
-MAX_SCORES = 2**25
+# Attention gives at most this many bytes at a time: for the 3B model and 256 queries, those of nine hours.
+MAX_OUTPUT_BYTES = 2**28
 
 
-def share_of_each_key(query_QHE: Tensor, keys: Sequence[Tensor]) -> Tensor:
-    """[K] share of each key in the attention of one segment, a mean over queries and heads; on the CPU, no gradient.
+def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], run_of_key: npt.NDArray[np.int64]) -> Tensor:
+    """[R] share of each run of keys in the attention of one segment, a mean over queries and heads, no gradient.
+
+    Attention sums the weights itself: keys are cut into segments of at most E runs, and the value of a key is 1 in the
+    place of its run. So the output of a segment holds the share of each of its runs, and the log-sum-exp of its scores
+    tells the share of the segment. Scores are never written out. On the device this takes 30 MB for an hour of the 3B
+    model, at most `MAX_OUTPUT_BYTES`; and a copy of the keys of one head if runs differ in length.
 
     Args:
         query_QHE: queries.
-        keys: one [K, G, E] tensor, or several that follow one another. Several are copied twice each to the device of
-            the queries.
+        keys: one [K, G, E] tensor, or several that follow one another. One that needs no more than `MAX_OUTPUT_BYTES`
+            is read once. Otherwise each is copied to the device of the queries twice.
+        run_of_key: [K] number of the run that each key belongs to: from 0 on, each as the one before it or one more.
+
+    Returns:
+        [R], float64, on the CPU.
     """
-    normalizer_GQN = None
-    if len(keys) > 1:
-        parts = [torch.cat([scores.logsumexp(-1) for _, scores in _scores(query_QHE, key)], 1) for key in keys]
-        normalizer_GQN = torch.stack(parts).logsumexp(0)
-    totals = []
-    for key_KGE in keys:
-        total_K = torch.zeros(len(key_KGE), device=query_QHE.device)
-        for queries, scores_GQNK in _scores(query_QHE, key_KGE):
-            if normalizer_GQN is None:
-                weights_GQNK = scores_GQNK.softmax(-1)
-            else:
-                weights_GQNK = torch.exp(scores_GQNK - normalizer_GQN[:, queries, :, None])
-            total_K += weights_GQNK.sum((0, 1, 2))
-        totals.append(total_K.cpu())
-    return torch.cat(totals) / (query_QHE.shape[0] * query_QHE.shape[1])
+    num_queries, num_heads, width = query_QHE.shape
+    query_1GXE = kernels.fold_heads(query_QHE, keys[0].shape[1])
+    length = _segment_length(run_of_key, width)
+    num_bytes = query_QHE.numel() * query_QHE.itemsize
+    pieces, start = [], 0
+    for chunk in keys:
+        for piece in chunk.split(length * max(1, MAX_OUTPUT_BYTES // num_bytes)):
+            pieces.append((piece, run_of_key[start : start + len(piece)]))
+            start += len(piece)
+    total_GX = None
+    if len(pieces) > 1:
+        totals = [_log_sum_exp(_attend(query_1GXE, piece, runs, length)) for piece, runs in pieces]
+        total_GX = torch.stack(totals).logsumexp(0)
+    weights_R = torch.zeros(int(run_of_key[-1]) + width, dtype=torch.float64)
+    for piece, runs in pieces:
+        parts = _attend(query_1GXE, piece, runs, length)
+        of_all_GX = _log_sum_exp(parts) if total_GX is None else total_GX
+        for first_run_S, output_SGXE, lse_SGX in parts:
+            weights_SGX = (lse_SGX - of_all_GX).exp().to(output_SGXE.dtype)
+            sums_SE = (weights_SGX.flatten(1)[:, None] @ output_SGXE.flatten(1, 2))[:, 0]
+            runs_SE = torch.from_numpy(first_run_S)[:, None] + torch.arange(width)
+            weights_R.index_add_(0, runs_SE.flatten(), sums_SE.flatten().double().cpu())
+    return weights_R[: int(run_of_key[-1]) + 1] / (num_queries * num_heads)
+
+
+_Part = tuple[npt.NDArray[np.int64], Tensor, Tensor]
+"""First run of each segment [S]; sums of the weights of its runs [S, G, X, E]; log-sum-exp of its scores [S, G, X]."""
+
+
+def _attend(query_1GXE: Tensor, key_KGE: Tensor, run_of_key: npt.NDArray[np.int64], length: int) -> list[_Part]:
+    """Attention to segments of this length, and to the rest of the keys."""
+    key_KGE = key_KGE.to(query_1GXE.device)
+    num_segments, num_whole = len(key_KGE) // length, len(key_KGE) // length * length
+    parts = []
+    for keys, shape in ((slice(num_whole), (num_segments, length)), (slice(num_whole, None), (1, -1))):
+        run_SK = run_of_key[keys].reshape(shape)
+        if not run_SK.size:
+            continue
+        place_SK = run_SK - run_SK[:, :1]
+        if (place_SK == place_SK[0]).all():  # runs of one length: one set of values serves all segments
+            place_SK = place_SK[:1]
+        place_S1K1 = torch.from_numpy(place_SK).to(key_KGE.device)[:, None, :, None]
+        key_SGKE = key_KGE[keys].unflatten(0, shape).transpose(1, 2)
+        value_S1KE = key_SGKE.new_zeros(*place_S1K1.shape[:3], key_SGKE.shape[-1]).scatter_(3, place_S1K1, 1)
+        query_SGXE = query_1GXE.expand(len(run_SK), -1, -1, -1)
+        parts.append((run_SK[:, 0], *kernels.with_lse(query_SGXE, key_SGKE, value_S1KE.expand_as(key_SGKE))))
+    return parts
+
+
+def _log_sum_exp(parts: Sequence[_Part]) -> Tensor:
+    """[G, X] log-sum-exp of the scores of all segments."""
+    return torch.cat([lse_SGX for _, _, lse_SGX in parts]).logsumexp(0)
+
+
+def _segment_length(run_of_key: npt.NDArray[np.int64], num_places: int) -> int:
+    """Keys of a segment, so that none touches more than this number of runs, wherever it begins."""
+    # The first and the last run of a segment may be cut, those between are whole.
+    return max(1, int(np.bincount(run_of_key).min()) * (num_places - 1))
 
 
 def share_of_marked_keys(
@@ -65,14 +121,3 @@ def share_of_marked_keys(
     all_QH = log_sum_exp(query_QHE, key_KGE, of_all, key_segments)
     marked_QH = log_sum_exp(query_QHE, key_KGE.index_select(0, marked_index), of_marked, marked_segments)
     return (marked_QH - all_QH).exp()
-
-
-def _scores(query_QHE: Tensor, key_KGE: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Scores [G, some of Q, N, K] (float32) of some queries at a time, with the slice of these queries."""
-    num_keys, num_groups, width = key_KGE.shape
-    heads_per_group = query_QHE.shape[1] // num_groups
-    key_GEK = key_KGE.to(query_QHE.device).permute(1, 2, 0)
-    for queries in cut_into_chunks(len(query_QHE), max(1, MAX_SCORES // (query_QHE.shape[1] * num_keys))):
-        query_GQNE = query_QHE[queries].unflatten(1, (num_groups, heads_per_group)).transpose(0, 1)
-        scores_GXK = query_GQNE.flatten(1, 2) @ key_GEK
-        yield queries, scores_GXK.float().unflatten(1, (-1, heads_per_group)) * width**-0.5
