@@ -41,6 +41,7 @@ from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory
 from hourllava.inference.one_at_a_time import OneAtATime
 from hourllava.inference.ready import ReadyMemory, make_ready
+from hourllava.inference.snapshot import MemorySnapshot
 from hourllava.inference.subtitles import Cue
 from hourllava.inference.text import whole_text
 from hourllava.inference.watching import VideoPart, Watcher
@@ -57,7 +58,7 @@ class HourLlava:
     """A model with everything needed to watch videos and to ask about them.
 
     Threads may share it: `ask`, `choose` and `release` run one at a time, and a thread waits for the calls of the
-    others. While one thread asks about a memory, no other may append to that memory.
+    others. A memory may grow meanwhile: an answer is about the frames that it had when the call began.
 
         model = HourLlava.from_pretrained("nano")
         memory = model.watch("lecture.mp4")
@@ -80,7 +81,7 @@ class HourLlava:
         model: HourLlavaForConditionalGeneration,
         processor: HourLlavaProcessor,
         *,
-        make_ready: Callable[[Memory, HourLlavaModel], ReadyMemory] = make_ready,
+        make_ready: Callable[[MemorySnapshot, HourLlavaModel], ReadyMemory] = make_ready,
     ) -> None:
         self.model = model
         self.processor = processor
@@ -343,14 +344,15 @@ class HourLlava:
         check_fork(self._process, self.model.device)
         if memory is None:
             return None
-        if not len(memory):
-            raise InputError(f"the memory of {memory.source.file_name} holds no frames yet; watch something first")
-        memory.check_file_unchanged()
+        snapshot = memory.snapshot()
+        if not len(snapshot):
+            raise InputError(f"the memory of {snapshot.source.file_name} holds no frames yet; watch something first")
+        snapshot.check_file_unchanged()
         ready = self._ready
-        if ready is None or ready.memory is not memory or not ready.is_current:
-            memory.check_fits(self.encoder)
+        if ready is None or ready.memory is not snapshot:
+            snapshot.check_fits(self.encoder)
             self._ready = None  # free the old one first
-            ready = self._ready = self._make_ready(memory, self.model.model)
+            ready = self._ready = self._make_ready(snapshot, self.model.model)
         return ready
 
     def _answer(

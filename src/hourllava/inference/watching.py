@@ -24,10 +24,11 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.continuing import num_remembered, resume_seconds
 from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.vision import frame_pixels
-from hourllava.video import FrameReader, SourceState, read_frames, shown_name, source_state
+from hourllava.video import FrameReader, Gap, SourceState, read_frames, shown_name, source_state
 from hourllava.video.reader import BATCH_FRAMES, check_sampling
 from hourllava.video.source import SourceKind
 
@@ -105,12 +106,11 @@ class Watcher:
         source = WatchedSource(shown_name(part.video), state.digest)
         for longer in self._read(part, memory, source, progress):
             memory = longer
-            memory.source = source
         if memory is None:
             end = "its end" if part.end_seconds is None else f"{part.end_seconds:g} s"
             raise VideoError(f"{source.name} shows nothing from {part.start_seconds:g} s to {end}; choose another part")
         if state.digest is not None and not state.is_unchanged():
-            memory.source = WatchedSource(source.name, None)
+            _note(memory, source=WatchedSource(source.name, None))
             if key is not None:
                 _log.warning("the memory is not kept: %s grew or changed while it was read", source.name)
             key = None
@@ -163,7 +163,7 @@ class Watcher:
 
     def _read(self, part: VideoPart, memory: Memory | None, source: WatchedSource, progress: bool) -> Iterator[Memory]:
         """Encode the frames of a part and append them to `memory`, or to a new one; yield it after every batch."""
-        old = memory if memory is not None and len(memory) else None
+        old = memory.snapshot() if memory is not None and len(memory) else None
         reader, start_seconds, end_seconds = self._open(part, old)
         with reader, _progress_bar(reader, part.fps, start_seconds, end_seconds, progress) as bar:
             for batch in reader:
@@ -190,15 +190,20 @@ class Watcher:
                         player_offset_seconds=reader.info.player_offset_seconds,
                     )
                 else:
-                    memory.player_offset_seconds = reader.info.player_offset_seconds
-                    memory.append(features[new], *times, duration_seconds=duration)
+                    memory.append(
+                        features[new],
+                        *times,
+                        duration_seconds=duration,
+                        source=source,
+                        player_offset_seconds=reader.info.player_offset_seconds,
+                    )
                 yield memory
             if old is not None:
                 num_remembered(old, torch.empty(0), None)
             if memory is not None:
-                memory.gaps = (*memory.gaps, *(gap for gap in reader.gaps if gap not in memory.gaps))
+                _note(memory, gaps=[gap for gap in reader.gaps if gap not in memory.gaps])
 
-    def _open(self, part: VideoPart, memory: Memory | None) -> tuple[FrameReader, float, float | None]:
+    def _open(self, part: VideoPart, memory: MemorySnapshot | None) -> tuple[FrameReader, float, float | None]:
         """A reader of the part, and the part's start and end counted from the first picture, as the reader counts.
 
         With a memory, the reader starts at the last remembered frames: they are read again and compared.
@@ -235,6 +240,11 @@ class Watcher:
                 )
             reader = read(*exact)
         return reader, *exact
+
+
+def _note(memory: Memory, gaps: Sequence[Gap] = (), source: WatchedSource | None = None) -> None:
+    """Tell a memory what is known of its video, without frames."""
+    memory.append(memory.features[:0], [], [], duration_seconds=memory.duration_seconds, gaps=gaps, source=source)
 
 
 def _progress_bar(
