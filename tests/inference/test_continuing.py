@@ -8,9 +8,9 @@ import torch
 
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
+from hourllava.inference.frame_encoder import FrameEncoder
 from hourllava.inference.memory import Memory
 from hourllava.inference.snapshot import WatchedSource
-from hourllava.inference.watching import Watcher
 from hourllava.video import Gap
 from inference.memories import changed
 
@@ -131,7 +131,7 @@ def test_frames_are_encoded_in_batches(engine, monkeypatch):
     memory = engine.remember_frames(frames, np.arange(100) / 2)
     assert max(sizes) <= 32
     assert sum(sizes) == 100
-    whole = Watcher(engine.model).encode(torch.as_tensor(frames))
+    whole = FrameEncoder(engine.model).launch(torch.as_tensor(frames)).wait()
     np.testing.assert_allclose(memory.features.float(), whole.float(), atol=0.02, rtol=0.02)
 
 
