@@ -28,8 +28,9 @@ import torch
 from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, WatchedSource
-from hourllava.inference.watching import Watcher
+from hourllava.inference.frame_encoder import FrameEncoder
+from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import WatchedSource
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 
@@ -45,11 +46,11 @@ def tower_frames_per_second(engine: HourLlava) -> float:
     """Median of five batches, frames already on the GPU."""
     size = engine.model.config.vision_config.image_size
     frames = torch.randint(0, 256, (TOWER_FRAMES, size, size, 3), dtype=torch.uint8, device=engine.model.device)
-    watcher = Watcher(engine.model)
+    encoder = FrameEncoder(engine.model)
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
-        watcher.encode(frames)
+        encoder.launch(frames).wait()
         seconds.append(time.perf_counter() - start)
     return TOWER_FRAMES / statistics.median(seconds[1:])
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from hourllava.inference.encoder import EncoderIdentity
     from hourllava.inference.engine import HourLlava
     from hourllava.inference.evidence import Span
-    from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.memory import Memory
     from hourllava.inference.options import AskOptions
+    from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
     from hourllava.inference.subtitles import Cue, read_subtitles
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
@@ -62,9 +63,10 @@ _HOMES = {
     "HourLlavaProcessor": "hourllava.model.processor",
     "Memory": "hourllava.inference.memory",
     "MemoryCache": "hourllava.inference.cache",
+    "MemorySnapshot": "hourllava.inference.snapshot",
     "Video": "hourllava.model.messages",
     "Span": "hourllava.inference.evidence",
-    "WatchedSource": "hourllava.inference.memory",
+    "WatchedSource": "hourllava.inference.snapshot",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
     "read_subtitles": "hourllava.inference.subtitles",
@@ -91,6 +93,7 @@ __all__ = [
     "Memory",
     "MemoryCache",
     "MemoryFileError",
+    "MemorySnapshot",
     "PartlyDoneError",
     "Span",
     "TrainingError",

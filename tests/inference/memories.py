@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import WatchedSource
 
 
 def random_memory(
@@ -23,3 +24,11 @@ def random_memory(
         "encoder": engine.encoder,
     }
     return Memory(features, times, times, **{**given, **fields})
+
+
+def changed(memory: Memory, **fields: Any) -> Memory:
+    """A memory of the same frames with other fields."""
+    snapshot = memory.snapshot()
+    names = ("features", "timestamps_seconds", "sample_seconds", "fps", "duration_seconds", "source", "encoder", "gaps")
+    given = {name: getattr(snapshot, name) for name in (*names, "player_offset_seconds")}
+    return Memory(**{**given, **fields})

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,9 @@ def test_a_forked_process_computes_with_one_thread_or_refuses(
     check_fork(os.getpid(), cpu)
     assert threads == [4]  # not forked
     parent = os.getpid() - 1
-    monkeypatch.setattr(devices, "_checked_process", parent)
+    monkeypatch.setattr(devices, "_first_process", parent)
+    monkeypatch.setattr(devices, "_checked", threading.local())
+    monkeypatch.setattr(devices, "_warned_process", parent)
     with pytest.raises(InputError, match="spawn"):
         check_fork(parent, gpu)
     check_fork(parent, cpu)
@@ -315,6 +318,11 @@ def test_a_forked_process_computes_with_one_thread_or_refuses(
     assert "spawn" in caplog.text
     caplog.clear()
     check_fork(parent, cpu)
+    threads[0] = 4  # as the thread that forked sees it, after another thread was checked first
+    thread = threading.Thread(target=check_fork, args=(parent, cpu))
+    thread.start()
+    thread.join()
+    assert threads == [1]
     assert caplog.text == ""  # said once
 
 
@@ -327,8 +335,9 @@ FORK = """
     first = model.ask(memory, "What?", max_new_tokens=4).text
 
     def again():
-        assert model.ask(memory, "What?", max_new_tokens=4).text == first
         assert model.watch(sys.argv[1], progress=False).num_frames == memory.num_frames
+        assert model.ask(memory, "What?", max_new_tokens=4).text == first
+        assert torch.get_num_threads() == 1
 
     process = multiprocessing.get_context("fork").Process(target=again)
     process.start()

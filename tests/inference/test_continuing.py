@@ -8,9 +8,11 @@ import torch
 
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
-from hourllava.inference.memory import Memory, WatchedSource
-from hourllava.inference.watching import Watcher
+from hourllava.inference.frame_encoder import FrameEncoder
+from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import WatchedSource
 from hourllava.video import Gap
+from inference.memories import changed
 
 
 def watch(engine, clip, **options):
@@ -63,10 +65,9 @@ def test_what_lies_in_gaps_is_not_compared(engine, clips):
     memory = watch(engine, clips["short"])
     with torch.inference_mode():
         memory.features[3] = 0.5
-    memory.gaps = (Gap(2.5, 3.4, "the file was cut short"),)
+    memory = changed(memory, gaps=[Gap(2.5, 3.4, "the file was cut short")])
     assert len(watch(engine, clips["long"], memory=memory)) == 8
-    lost = watch(engine, clips["short"])
-    lost.gaps = (Gap(0.0, 3.4, "damage"),)
+    lost = changed(watch(engine, clips["short"]), gaps=[Gap(0.0, 3.4, "damage")])
     with pytest.raises(MemoryFileError, match="no frame of the memory is whole"):
         watch(engine, clips["long"], memory=lost)
 
@@ -78,7 +79,7 @@ def test_a_last_picture_of_another_time_may_differ(engine, clips):
         memory.features[3] = 0.5
     with pytest.raises(MemoryFileError, match="something else at 3 s"):
         watch(engine, clips["long"], memory=memory)
-    memory.timestamps_seconds[3] -= 0.1
+    memory = changed(memory, timestamps_seconds=memory.timestamps_seconds - [0, 0, 0, 0.1])
     assert len(watch(engine, clips["long"], memory=memory)) == 8
 
 
@@ -93,7 +94,7 @@ def test_a_video_that_starts_after_its_sound(engine, clips, tmp_path):
     assert memory.duration_seconds == pytest.approx(6, abs=0.11)
     answer = engine.ask(memory, "What?", max_new_tokens=1)
     assert all(6.9 < span.start_seconds < span.end_seconds < 13.2 for span in answer.evidence)
-    memory.gaps = (Gap(1.0, 2.0, "damage"),)
+    memory = changed(memory, gaps=[Gap(1.0, 2.0, "damage")])
     described = json.loads(json.dumps(describe_memory(memory, "late.mkv")))
     assert described["start_seconds"] == pytest.approx(7, abs=0.05)
     assert described["gaps"][0]["start_seconds"] == pytest.approx(8, abs=0.05)
@@ -130,7 +131,7 @@ def test_frames_are_encoded_in_batches(engine, monkeypatch):
     memory = engine.remember_frames(frames, np.arange(100) / 2)
     assert max(sizes) <= 32
     assert sum(sizes) == 100
-    whole = Watcher(engine.model).encode(torch.as_tensor(frames))
+    whole = FrameEncoder(engine.model).launch(torch.as_tensor(frames)).wait()
     np.testing.assert_allclose(memory.features.float(), whole.float(), atol=0.02, rtol=0.02)
 
 

@@ -92,7 +92,7 @@ def test_rows_that_join_and_leave_give_the_tokens_that_they_give_alone(plan):
         else:
             assert tokens == expected[: len(tokens)]
             assert len(tokens) <= max(0, leaves - joins)
-    assert not decoder._own
+    assert decoder._buffers is None or decoder._buffers.num_slots == 0
 
 
 @pytest.mark.parametrize("max_bytes", [0, 10_000, 100_000])
@@ -103,8 +103,9 @@ def test_rows_in_flight_are_bounded_by_bytes(model, max_bytes):
         decoder.join(prefill(model, embeds), max_new_tokens=5, sampling=GREEDY)
         num_joined += 1
     assert num_joined == min(8, max(1, max_bytes // (25 * decoder.bytes_per_slot)))
-    layer = decoder._own[decoder.running()[0]].cache
-    assert 25 * decoder.bytes_per_slot == sum(part.nbytes for part in [*layer.keys, *layer.values])
+    buffers = decoder._buffers
+    tensors = [tensor for layer in (*buffers.keys, *buffers.values) for tensor in layer]
+    assert num_joined * 25 * decoder.bytes_per_slot == sum(tensor.nbytes for tensor in tensors)
 
 
 def test_weights_that_are_no_numbers_are_told(model):
@@ -120,7 +121,7 @@ def test_release_drops_everything(model):
     decoder.release()
     assert len(decoder) == 0
     assert decoder.step() == []
-    assert not decoder._own
+    assert decoder._buffers is None
 
 
 # ------------------------------------------------------------------------- shared buffers, which the CPU can also use
@@ -161,7 +162,11 @@ def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
 
 def windowed(window):
     base = tiny_config().text_config.to_dict()
-    text = {"layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": True, "sliding_window": window}
+    text = {
+        "layer_types": ["full_attention", "sliding_attention"],
+        "use_sliding_window": True,
+        "sliding_window": window,
+    }
     return tiny_config(text_config={**base, **text} if window else base)
 
 
@@ -177,4 +182,4 @@ def test_graphs_give_the_same_tokens(window, max_rows):
             plan.append((number, embeds, 4 + number, GREEDY, None))
         expected = [generated(model, embeds, num_tokens) for _, embeds, num_tokens, *_ in plan]
         assert run(decoder, plan) == expected
-    assert decoder._shared._graphs
+    assert decoder._buffers._graphs

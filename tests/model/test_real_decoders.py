@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import tiny_config
+from hourllava.inference.engine import HourLlava
 from hourllava.inference.rows import RowDecoder, prefill
 from hourllava.inference.sampling import Sampling
-from hourllava.inference.engine import HourLlava
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration

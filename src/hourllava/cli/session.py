@@ -73,19 +73,20 @@ def open_memory(
 
 def describe_memory(memory: Memory, file: str) -> dict[str, Any]:
     """Describe a memory that holds frames, as `hourllava watch --json` prints it; times are the player's."""
-    offset = memory.player_offset_seconds
+    snapshot = memory.snapshot()
+    offset = snapshot.player_offset_seconds
     return {
         "format": JSON_FORMAT,
         "file": shown_name(file),
-        "num_frames": memory.num_frames,
-        "fps": memory.fps,
-        "start_seconds": float(memory.timestamps_seconds[0]) + offset,
-        "duration_seconds": memory.duration_seconds,
+        "num_frames": snapshot.num_frames,
+        "fps": snapshot.fps,
+        "start_seconds": float(snapshot.timestamps_seconds[0]) + offset,
+        "duration_seconds": snapshot.duration_seconds,
         "gaps": [
             {"start_seconds": start + offset, "end_seconds": end + offset, "reason": reason}
-            for start, end, reason in memory.gaps
+            for start, end, reason in snapshot.gaps
         ],
-        "num_bytes": memory.features.nbytes,
+        "num_bytes": snapshot.features.nbytes,
     }
 
 

@@ -48,18 +48,20 @@ class Prompt:
         measure: gives the evidence.
 
     Attributes:
-        embeds_LD: as given.
+        num_tokens: L.
     """
 
     def __init__(self, embeds_LD: Tensor, measure: Callable[[], list[Span]] = list) -> None:
-        self.embeds_LD = embeds_LD
+        self.num_tokens = len(embeds_LD)
+        self._embeds_LD: Tensor | None = embeds_LD
         self._measure: Callable[[], list[Span]] | None = measure
         self._evidence: list[Span] = []
 
-    @property
-    def num_tokens(self) -> int:
-        """L."""
-        return len(self.embeds_LD)
+    def take_embeds(self) -> Tensor:
+        """[L, D] the embeddings, which are then forgotten: an hour's take 37 MB with the 3B model. Once only."""
+        embeds_LD, self._embeds_LD = self._embeds_LD, None
+        assert embeds_LD is not None, "the embeddings are taken already"
+        return embeds_LD
 
     def evidence(self) -> list[Span]:
         """The moments that the question looked at, strongest first; none without a memory.
@@ -97,10 +99,13 @@ class PromptMaker:
         bare = self._embed(ready, question, text, context.history)
         if not context.subtitles:
             return bare
-        longer = self._with_subtitles(text, bare.evidence(), context)
+        evidence = bare.evidence()
+        longer = self._with_subtitles(text, evidence, context)
         if longer == text:
             return bare
-        return Prompt(self._embed(ready, question, longer, context.history, observes=False).embeds_LD, bare.evidence)
+        return Prompt(
+            self._embed(ready, question, longer, context.history, observes=False).take_embeds(), lambda: evidence
+        )
 
     def _with_subtitles(self, text: str, evidence: Sequence[Span], context: Context) -> str:
         """The text below the subtitles around its evidence; the text alone if there are no subtitles."""

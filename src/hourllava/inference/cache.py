@@ -137,8 +137,8 @@ class MemoryCache:
         Raises:
             MemoryFileError: the folder cannot be written to, or the disk is full.
         """
-        path = self._path(key)
-        if self.folder is None or path is None or memory.num_bytes > self.max_bytes:
+        path, snapshot = self._path(key), memory.snapshot()
+        if self.folder is None or path is None or snapshot.num_bytes > self.max_bytes:
             return False
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class MemoryCache:
                 "folder you may write to"
             ) from error
         remove_unfinished(self.folder)
-        memory.save(path)
+        snapshot.save(path)
         self._evict(keep=path)
         return True
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import MemoryFileError
-from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import MemorySnapshot
 from hourllava.video import FrameBatch
 
 NUM_COMPARED = 4
@@ -20,13 +20,13 @@ NUM_COMPARED = 4
 MAX_DIFFERENCE = 0.1
 
 
-def resume_seconds(memory: Memory) -> float:
+def resume_seconds(memory: MemorySnapshot) -> float:
     """Where to start reading, counted from the first picture, so that the samples to compare are read again."""
     first, _ = _compared(memory)
     return float(memory.sample_seconds[first]) - 0.5 / memory.fps
 
 
-def num_remembered(memory: Memory, features_TPC: Tensor, batch: FrameBatch | None) -> int:
+def num_remembered(memory: MemorySnapshot, features_TPC: Tensor, batch: FrameBatch | None) -> int:
     """How many samples of a batch are in the memory already.
 
     Samples in gaps are not compared. The last remembered sample may differ if its picture now has another time: a file
@@ -53,7 +53,7 @@ def num_remembered(memory: Memory, features_TPC: Tensor, batch: FrameBatch | Non
     return num_again
 
 
-def _compared(memory: Memory) -> tuple[int, list[int]]:
+def _compared(memory: MemorySnapshot) -> tuple[int, list[int]]:
     """The first frame to read again, and the frames to compare: the last ones that lie in no gap.
 
     Raises:
@@ -77,7 +77,7 @@ def _difference(new_NPC: Tensor, old_NPC: Tensor) -> Tensor:
     return ((new_NPC - old_NPC).norm(dim=-1) / length_NP).amax(-1)
 
 
-def _another(memory: Memory, reason: str) -> MemoryFileError:
+def _another(memory: MemorySnapshot, reason: str) -> MemoryFileError:
     return MemoryFileError(
         f"the memory of {memory.source.file_name} does not go on with this video ({reason}); watch it anew"
     )

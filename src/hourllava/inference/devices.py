@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 
 import torch
 
@@ -11,14 +12,17 @@ from hourllava.errors import ConfigError, InputError
 MAX_SHARE_OF_FREE_MEMORY = 0.6
 
 _log = logging.getLogger(__name__)
-_checked_process = os.getpid()
+_first_process = os.getpid()
+_checked = threading.local()  # of each thread: the process in which it was checked
+_warned_process = os.getpid()
 
 
 def check_fork(made_in_process: int, device: torch.device) -> None:
     """Make torch usable in a forked process; call it before torch computes.
 
     A forked process would wait for ever for the threads of its parent's torch. On the CPU it is therefore set to one
-    thread, with a warning. A GPU cannot be used after a fork.
+    thread, with a warning. Every thread that computes must call this: torch counts threads for each of them. A GPU
+    cannot be used after a fork.
 
     Args:
         made_in_process: id of the process that loaded the model.
@@ -27,18 +31,21 @@ def check_fork(made_in_process: int, device: torch.device) -> None:
     Raises:
         InputError: the model is on a GPU and was loaded before the fork.
     """
-    global _checked_process
+    global _warned_process
     process = os.getpid()
     if process != made_in_process and device.type != "cpu":
         raise InputError(
             f"this process was forked after the model was loaded onto {device}, which does not survive a fork: start"
             " processes with multiprocessing's 'spawn', and load the model in each"
         )
-    if process == _checked_process:
+    if process in (_first_process, getattr(_checked, "process", None)):
         return
-    _checked_process = process
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
+    _checked.process = process
+    if torch.get_num_threads() == 1:
+        return
+    torch.set_num_threads(1)
+    if _warned_process != process:
+        _warned_process = process
         _log.warning(
             "this process was forked, and torch's threads do not survive a fork: it computes with one thread; start"
             " processes with multiprocessing's 'spawn' to use more"

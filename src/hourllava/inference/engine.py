@@ -5,15 +5,16 @@
     answer = model.ask(memory, "When is the first graph shown?")
     print(answer.text, answer.evidence)
 
-The library, the command and the server all go this way. One thread of the engine owns the
-device (`scheduler`); this class turns calls into requests to it, so threads, asyncio tasks and callbacks may share a
-model. Greedy decoding, and forgetting that is seeded by the video, make answers repeatable: the same question about the
-same memory gets the same answer, whatever else is asked, on the same device and in the same dtype. All times that a caller gives or gets (`start_seconds`, evidence, subtitles) are on the
-player's clock, see `Memory`.
+The library, the command and the server all go this way. One thread of the engine owns the device (`scheduler`); this
+class turns calls into requests to it, so threads, asyncio tasks and callbacks may share a model. Greedy decoding, and
+forgetting that is seeded by the video, make answers repeatable: the same question about the same memory gets the same
+answer on the same device and in the same dtype, whatever else is asked meanwhile. All times that a caller gives or gets
+(`start_seconds`, evidence, subtitles) are on the player's clock, see `Memory`.
 """
 
 import contextlib
 import copy
+import functools
 import os
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -72,8 +73,10 @@ class HourLlava:
         self.processor = processor
         self._prompts = PromptMaker(model, processor)
         self._ready = ReadyMemories(model.model)
-        self._scheduler = Scheduler(model, processor.stop_ids)
-        self._watcher = Watcher(model)
+        self._scheduler = scheduler = Scheduler(model, processor.stop_ids)
+        self._watcher = watcher = Watcher(
+            model, lambda frames: scheduler.encode(functools.partial(watcher.frame_encoder.launch, frames))
+        )
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
         weakref.finalize(self, self._scheduler.close)
@@ -352,7 +355,7 @@ class HourLlava:
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
             room_after(prompt, self.model.config)
-            logits_V = prefill(self.model, prompt.embeds_LD).logits_V
+            logits_V = prefill(self.model, prompt.take_embeds()).logits_V
             return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
 
         probabilities, evidence = self._scheduler.run(work)

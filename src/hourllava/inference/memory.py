@@ -8,6 +8,9 @@ There are two clocks. A memory counts times from the first picture, because the 
 from the first picture or sound, whichever is earlier, and shows the first picture at `player_offset_seconds`. All times
 for people (evidence, subtitles, JSON) are on the player's clock.
 
+A memory can grow while other threads read it and ask about it: they see the state before an `append` or the state after
+it, never a mixture (snapshot.py).
+
     memory = model.watch("lecture.mp4")
     memory.save("lecture.memory.safetensors")
     memory = Memory.load("lecture.memory.safetensors")
@@ -15,67 +18,38 @@ for people (evidence, subtitles, JSON) are on the player's clock.
 Shapes: T frames, C tower width.
 """
 
-import hashlib
 import math
 import os
+import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PureWindowsPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hourllava.clock import format_clock
 from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory_file import (
-    Stamp,
-    damaged,
-    file_stamp,
-    read_memory_file,
-    read_released_features,
-    write_memory_file,
+from hourllava.inference.memory_file import damaged, file_stamp, read_memory_file, read_released_features
+from hourllava.inference.snapshot import (
+    MemorySnapshot,
+    Seconds,
+    WatchedSource,
+    checked_duration,
+    checked_features,
+    checked_finite,
+    checked_gaps,
+    checked_times,
 )
 from hourllava.video.types import Gap
-
-Seconds = npt.NDArray[np.float64]
 
 # Loading a file reads features up to this size and maps larger ones. An hour of nano's features has 22 MB.
 MAX_READ_BYTES = 32 * 10**6
 
-_FEATURE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class WatchedSource:
-    """The video that a memory was made of.
-
-    Attributes:
-        name: path or URL as the user gave it. A saved memory holds only its last part, so that no folder, password or
-            token leaks.
-        digest: identity of the video's content, from `hourllava.video.source_digest`; None for frames given as arrays
-            and for videos without an identity.
-
-    Raises:
-        InputError: the name or the digest is no text.
-    """
-
-    name: str
-    digest: str | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not isinstance(self.digest, str | None):
-            raise InputError(f"a source has a name and a digest, both text, got {self.name!r} and {self.digest!r}")
-
-    @property
-    def file_name(self) -> str:
-        """The last part of the name."""
-        path = urlsplit(self.name).path if "://" in self.name else self.name
-        return PureWindowsPath(path).name  # splits at both kinds of slashes
+_appending = threading.Lock()  # held while rows are appended to any memory
 
 
 class Memory:
@@ -86,8 +60,9 @@ class Memory:
         memory = Memory.load("lecture.memory.safetensors")
         answer = model.ask(memory, "When is the first graph shown?")
 
-    No thread may read a memory while another appends to it. Tensors taken from `features` before an `append` stay
-    valid.
+    Threads may read a memory, save it and ask about it while another thread appends to it. Each attribute is that of
+    the present `snapshot()`. Take one snapshot to read several attributes of one moment. Snapshots, and tensors and
+    arrays taken from a memory, never change.
 
     Args:
         features: [T, grid * grid, C] pooled features, finite, of any floating dtype. T may be 0: such a memory can grow
@@ -118,65 +93,25 @@ class Memory:
         gaps: Sequence[Gap] = (),
         player_offset_seconds: float = 0.0,
     ) -> None:
-        if features.ndim != 3 or features.dtype not in _FEATURE_DTYPES:
-            raise InputError(
-                f"features must be floating-point [frames, tokens, width], got {features.dtype} {list(features.shape)}"
-            )
         if not (math.isfinite(fps) and fps > 0):
             raise InputError(f"fps is {fps}; it must be above 0")
-        if encoder is not None and features.shape[1:] != encoder.frame_shape:
-            raise InputError(
-                f"features are {list(features.shape[1:])} a frame; their encoder makes {list(encoder.frame_shape)}"
-            )
-        self.fps = float(fps)
-        self.source = source
-        self.encoder = encoder
-        self.timestamps_seconds, self.sample_seconds = _checked_times(
-            len(features), timestamps_seconds, sample_seconds, np.empty(0), np.empty(0)
+        no_times = np.empty(0)
+        self._snapshot = MemorySnapshot(
+            checked_features(features, encoder),
+            *checked_times(len(features), timestamps_seconds, sample_seconds, no_times, no_times),
+            fps=float(fps),
+            duration_seconds=checked_duration(duration_seconds),
+            source=source,
+            encoder=encoder,
+            gaps=checked_gaps(gaps),
+            player_offset_seconds=checked_duration(player_offset_seconds, "player_offset_seconds"),
         )
-        self.duration_seconds = _checked_duration(duration_seconds)
-        self.gaps = _checked_gaps(gaps)
-        self.player_offset_seconds = _checked_duration(player_offset_seconds, "player_offset_seconds")
-        self.version = 0
-        """How often frames were appended. Results computed from an older version are out of date."""
-        # The first T entries of `_rows` are the features, the others are room to grow.
-        self._rows = _checked_finite(features.detach()).to("cpu").contiguous()
-        self._mapped: tuple[Path, Stamp] | None = (
-            None  # the file that `_rows` is mapped from, and its stamp when loaded
-        )
+        # The first T entries are the features of the snapshot, the others are room to grow.
+        self._rows = self._snapshot.features
 
-    def snapshot(self):
-        return self
-
-    def __len__(self) -> int:
-        return len(self.timestamps_seconds)
-
-    @property
-    def num_frames(self) -> int:
-        """T."""
-        return len(self)
-
-    @property
-    def features(self) -> Tensor:
-        """[T, grid * grid, C] on the CPU. It is not a copy: do not write to it."""
-        return self._rows[: len(self)]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of features and times. A saved file is some hundred bytes larger."""
-        return self.features.nbytes + self.timestamps_seconds.nbytes + self.sample_seconds.nbytes
-
-    @property
-    def content_seed(self) -> int:
-        """63-bit seed of forgetting, computed from the source's digest (if it has one) and the times of the frames.
-
-        Features do not influence it: another device or dtype rounds them differently, and would then keep other tokens
-        of the same video.
-        """
-        digest = hashlib.sha256(f"{self.source.digest} {len(self)}".encode())
-        digest.update(self.timestamps_seconds.tobytes())
-        digest.update(self.sample_seconds.tobytes())
-        return int.from_bytes(digest.digest()[:8], "little") >> 1
+    def snapshot(self) -> MemorySnapshot:
+        """All attributes at this moment. Later appends do not change them."""
+        return self._snapshot
 
     def append(
         self,
@@ -186,40 +121,62 @@ class Memory:
         *,
         duration_seconds: float | None = None,
         gaps: Sequence[Gap] = (),
+        source: WatchedSource | None = None,
+        player_offset_seconds: float | None = None,
     ) -> None:
         """Add later frames. The buffer doubles when it is full, so frames may come one at a time.
 
         Args:
-            features: [N, grid * grid, C] of the new frames, on any device; rounded to the memory's dtype.
+            features: [N, grid * grid, C] of the new frames, on any device; rounded to the memory's dtype. N may be 0.
             timestamps_seconds, sample_seconds: [N], later than the memory's own.
             duration_seconds: new length of the watched part; by default the last timestamp, if that is later than the
                 old length.
             gaps: further unreadable stretches.
+            source: the video as it is now, if it has changed.
+            player_offset_seconds: when a player shows the first picture, if that was not known before.
 
         Raises:
             InputError: shapes differ, times do not continue the memory's, or a feature is not finite. The memory is
                 unchanged then.
         """
-        if features.shape[1:] != self._rows.shape[1:]:
-            raise InputError(
-                f"appended features are {list(features.shape[1:])} a frame, the memory's {list(self._rows.shape[1:])}; "
-                "encode them with the same encoder"
+        with _appending:
+            now = self._snapshot
+            if features.shape[1:] != now.features.shape[1:]:
+                raise InputError(
+                    f"appended features are {list(features.shape[1:])} a frame, the memory's "
+                    f"{list(now.features.shape[1:])}; encode them with the same encoder"
+                )
+            timestamps, samples = checked_times(
+                len(features), timestamps_seconds, sample_seconds, now.timestamps_seconds, now.sample_seconds
             )
-        timestamps, samples = _checked_times(
-            len(features), timestamps_seconds, sample_seconds, self.timestamps_seconds, self.sample_seconds
-        )
-        if duration_seconds is None:
-            duration_seconds = max([self.duration_seconds, *timestamps[-1:].tolist()])
-        duration_seconds, gaps = _checked_duration(duration_seconds), _checked_gaps(gaps)
-        features = _checked_finite(features.detach().to(self._rows.dtype))
-        if len(timestamps) > len(self._rows):
-            grown = self._rows.new_empty(max(len(timestamps), 2 * len(self)), *self._rows.shape[1:])
-            grown[: len(self)] = self.features
-            self._rows, self._mapped = grown, None
-        self._rows[len(self) : len(timestamps)] = features
-        self.version += len(features) > 0
-        self.timestamps_seconds, self.sample_seconds = timestamps, samples
-        self.duration_seconds, self.gaps = duration_seconds, self.gaps + gaps
+            if duration_seconds is None:
+                duration_seconds = max([now.duration_seconds, *timestamps[-1:].tolist()])
+            offset = now.player_offset_seconds if player_offset_seconds is None else player_offset_seconds
+            rows = self._grown_rows(checked_finite(features.detach().to(self._rows.dtype)))
+            now = replace(
+                now,
+                features=rows[: len(timestamps)],
+                timestamps_seconds=timestamps,
+                sample_seconds=samples,
+                duration_seconds=checked_duration(duration_seconds),
+                source=source or now.source,
+                gaps=now.gaps + checked_gaps(gaps),
+                player_offset_seconds=checked_duration(offset, "player_offset_seconds"),
+                version=now.version + (len(features) > 0 or source not in (None, now.source)),
+                mapped_from=now.mapped_from if rows is self._rows else None,
+            )
+            self._rows, self._snapshot = rows, now
+
+    def _grown_rows(self, new: Tensor) -> Tensor:
+        """The rows with new ones behind those of the snapshot, in a larger buffer if there is no room."""
+        rows, count = self._rows, len(self)
+        with torch.inference_mode(False):  # a later append may be outside of it, and could not write to such a tensor
+            if count + len(new) > len(rows):
+                rows = rows.new_empty(max(count + len(new), 2 * count), *rows.shape[1:])
+                rows[:count] = self.features
+            if len(new):
+                rows[count : count + len(new)] = new
+        return rows
 
     def check_fits(self, encoder: EncoderIdentity, *, fps: float | None = None, digest: str | None = None) -> None:
         """Check that this memory was made by an encoder, and optionally at a frame rate and of a video.
@@ -234,26 +191,15 @@ class Memory:
         Raises:
             MemoryFileError: something differs; the message says what.
         """
-        name, again = self.source.file_name, "watch the video again with this model"
-        shape = self._rows.shape[1:]
-        if shape != encoder.frame_shape:
-            raise MemoryFileError(
-                f"the memory of {name} has {shape[0]} tokens of width {shape[1]} a frame, the model needs "
-                f"{encoder.frame_shape[0]} of width {encoder.frame_shape[1]}; {again}"
-            )
-        if self.encoder is not None and self.encoder != encoder:
-            raise MemoryFileError(
-                f"the memory of {name} was made by another vision encoder ({self.encoder.digest[:12]}, the model's is "
-                f"{encoder.digest[:12]}); {again}"
-            )
-        if fps is not None and not math.isclose(fps, self.fps, rel_tol=1e-6):
-            raise MemoryFileError(
-                f"the memory of {name} holds {self.fps:g} frames per second, asked for were {fps:g}; watch the video "
-                f"again at {fps:g}, or ask at {self.fps:g}"
-            )
-        if digest is not None and digest != self.source.digest:
-            got = "is of another video, or the video has changed since" if self.source.digest else "names no video file"
-            raise MemoryFileError(f"the memory of {name} {got}; watch the video again")
+        self._snapshot.check_fits(encoder, fps=fps, digest=digest)
+
+    def check_file_unchanged(self) -> None:
+        """Check that nobody has written into the file that features are mapped from.
+
+        Raises:
+            MemoryFileError: somebody has; load the file again.
+        """
+        self._snapshot.check_file_unchanged()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the memory to a file. Whatever happens, the file is the old one or the whole new one.
@@ -264,20 +210,7 @@ class Memory:
         Raises:
             MemoryFileError: the disk is full, or the place cannot be written to.
         """
-        fields = {
-            "fps": self.fps,
-            "duration_seconds": self.duration_seconds,
-            "source": {"name": self.source.file_name, "digest": self.source.digest},
-            "encoder": None if self.encoder is None else asdict(self.encoder),
-            "gaps": self.gaps,
-            "player_offset_seconds": self.player_offset_seconds,
-        }
-        tensors = {
-            "features": self.features,
-            "timestamps_seconds": torch.from_numpy(self.timestamps_seconds),
-            "sample_seconds": torch.from_numpy(self.sample_seconds),
-        }
-        write_memory_file(Path(path), tensors, fields)
+        self._snapshot.save(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -305,22 +238,8 @@ class Memory:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise damaged(path, error) from error
         if is_mapped and stamp is not None:
-            memory._mapped = path.absolute(), stamp
+            memory._snapshot = replace(memory._snapshot, mapped_from=(path.absolute(), stamp))
         return memory
-
-    def check_file_unchanged(self) -> None:
-        """Check that nobody has written into the file that features are mapped from.
-
-        Raises:
-            MemoryFileError: somebody has; load the file again.
-        """
-        if self._mapped is None:
-            return
-        path, before = self._mapped
-        now = file_stamp(path)
-        # Another file of that name does not matter: this memory still maps the old one.
-        if now is not None and now[0] == before[0] and now != before:
-            raise MemoryFileError(f"{path} was written to since it was loaded; load it again")
 
     @classmethod
     def load_released(cls, path: str | os.PathLike[str]) -> Self:
@@ -343,48 +262,88 @@ class Memory:
         except InputError as error:
             raise MemoryFileError(f"{path} is refused: {error}; download it again") from error
 
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self._snapshot)
+
+    @property
+    def features(self) -> Tensor:
+        """[T, grid * grid, C] on the CPU. It is not a copy: do not write to it."""
+        return self._snapshot.features
+
+    @property
+    def timestamps_seconds(self) -> Seconds:
+        """[T] when each frame appears, counted from the first picture of the video."""
+        return self._snapshot.timestamps_seconds
+
+    @property
+    def sample_seconds(self) -> Seconds:
+        """[T] the sampled times, on the same clock."""
+        return self._snapshot.sample_seconds
+
+    @property
+    def fps(self) -> float:
+        """Frames sampled per second."""
+        return self._snapshot.fps
+
+    @property
+    def duration_seconds(self) -> float:
+        """Length of the watched part."""
+        return self._snapshot.duration_seconds
+
+    @property
+    def source(self) -> WatchedSource:
+        """The video."""
+        return self._snapshot.source
+
+    @property
+    def encoder(self) -> EncoderIdentity | None:
+        """Identity of the vision encoder; None if unknown."""
+        return self._snapshot.encoder
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Unreadable stretches, on the clock of the samples."""
+        return self._snapshot.gaps
+
+    @property
+    def player_offset_seconds(self) -> float:
+        """When a player shows the first picture."""
+        return self._snapshot.player_offset_seconds
+
+    @property
+    def version(self) -> int:
+        """How often the frames, or the source, have changed. Results computed from another version are out of date."""
+        return self._snapshot.version
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of features and times. A saved file is some hundred bytes larger."""
+        return self._snapshot.num_bytes
+
+    @property
+    def content_seed(self) -> int:
+        """63-bit seed of forgetting, computed from the source's digest (if it has one) and the times of the frames."""
+        return self._snapshot.content_seed
+
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
     def __repr__(self) -> str:
-        return (
-            f"Memory({self.source.file_name}: {len(self)} frames at {self.fps:g} fps, "
-            f"{format_clock(self.duration_seconds)}, {self.num_bytes / 1e6:.1f} MB)"
-        )
+        return repr(self._snapshot)
+
+    def __getstate__(self) -> MemorySnapshot:
+        return self._snapshot
+
+    def __setstate__(self, snapshot: MemorySnapshot) -> None:
+        self._snapshot, self._rows = snapshot, snapshot.features  # a copy has no room, so it grows on its own
 
 
-def _checked_times(
-    num_frames: int, timestamps_seconds: npt.ArrayLike, sample_seconds: npt.ArrayLike, *before: Seconds
-) -> tuple[Seconds, Seconds]:
-    """Timestamps and sample times: those of `before`, followed by the new ones."""
-    new = [np.array(times, np.float64) for times in (timestamps_seconds, sample_seconds)]
-    if any(times.shape != (num_frames,) for times in new):
-        shapes = " and ".join(str(list(times.shape)) for times in new)
-        raise InputError(f"{num_frames} frames need as many timestamps and sample times, got {shapes}")
-    if not all(np.isfinite(times).all() for times in new):
-        raise InputError("timestamps and sample times must be finite numbers of seconds")
-    timestamps, samples = (np.concatenate(pair) for pair in zip(before, new))
-    if (np.diff(timestamps) < 0).any():
-        raise InputError("timestamps go back in time; give frames in the order of presentation, after the memory's own")
-    if (np.diff(samples) <= 0).any():
-        raise InputError("sample times must increase; the same frames may have been given twice")
-    return timestamps, samples
+def _renew_lock() -> None:
+    """The thread that holds the lock does not exist in a forked process."""
+    global _appending
+    _appending = threading.Lock()
 
 
-def _checked_finite(features: Tensor) -> Tensor:
-    # aminmax passes NaN on. For 80 MB it takes 5 ms, isfinite 200.
-    if features.numel() and not all(math.isfinite(extreme) for extreme in torch.aminmax(features)):
-        raise InputError(
-            "features hold numbers that are not finite; encode the video in float32 or bfloat16, with undamaged weights"
-        )
-    return features
-
-
-def _checked_duration(seconds: float, name: str = "duration_seconds") -> float:
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise InputError(f"{name} is {seconds}; it must be 0 or more")
-    return float(seconds)
-
-
-def _checked_gaps(gaps: Sequence[Gap]) -> tuple[Gap, ...]:
-    checked = tuple(Gap(float(start), float(end), str(reason)) for start, end, reason in gaps)
-    if not all(math.isfinite(gap.start_seconds) and math.isfinite(gap.end_seconds) for gap in checked):
-        raise InputError("gaps must have finite times")
-    return checked
+os.register_at_fork(after_in_child=_renew_lock)

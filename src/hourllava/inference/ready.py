@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hourllava.errors import ConfigError
 from hourllava.inference.devices import fits_on_device
-from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import MemorySnapshot
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
@@ -37,24 +37,17 @@ class ReadyMemory:
 
     Attributes:
         memory: that is ready.
-        version: of the memory when this was made.
         layout: its kept tokens are seeded by the video, see `Memory.content_seed`.
         keys_values: of the memory, for each MemAug block.
         kept_tokens: [K, D] projected, in the order of `layout`.
         frame_descriptors_TD: mean projected token of each frame; None if forgetting does not look at frames.
     """
 
-    memory: Memory
-    version: int
+    memory: MemorySnapshot
     layout: VisualLayout
     keys_values: list[MemoryKeysValues]
     kept_tokens: Tensor
     frame_descriptors_TD: npt.NDArray[np.float32] | None
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the memory has not grown since."""
-        return self.version == self.memory.version
 
     @property
     def frame_of_entry(self) -> npt.NDArray[np.int64]:
@@ -67,7 +60,7 @@ class ReadyMemory:
 
 
 @torch.inference_mode()
-def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> ReadyMemory:
+def make_ready(memory: MemorySnapshot, model: HourLlavaModel, share: float = 1.0) -> ReadyMemory:
     """Project a memory and compute MemAug's keys and values.
 
     Args:
@@ -107,7 +100,7 @@ def make_ready(memory: Memory, model: HourLlavaModel, share: float = 1.0) -> Rea
         projected = model.remember(visuals)
     else:
         projected = model.remember_in_chunks(visuals, ENTRIES_PER_CHUNK, storage)
-    return ReadyMemory(memory, memory.version, layout, projected.keys_values, projected.kept_tokens, descriptors)
+    return ReadyMemory(memory, layout, projected.keys_values, projected.kept_tokens, descriptors)
 
 
 @torch.inference_mode()
@@ -199,7 +192,7 @@ class ReadyMemories:
 
     def get(self, memory, snapshot):
         ready = self.kept.get(id(memory))
-        if ready is None or ready.version != snapshot.version:
+        if ready is None or ready.memory.version != snapshot.version:
             ready = self.kept[id(memory)] = self.make_ready(snapshot, self.model)
         return ready
 

@@ -12,10 +12,11 @@ Calls take turns: of two calls with many questions each, every other question is
 """
 
 import collections
+import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -68,11 +69,12 @@ class Task:
     future: Future[Any]
 
     def __call__(self) -> None:
+        """Do it, unless its caller has cancelled it."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
             self.future.set_result(self.run())
-        except BaseException as error:  # the caller's to handle
+        except BaseException as error:  # noqa: BLE001 - its caller gets it
             self.future.set_exception(error)
 
 
@@ -109,6 +111,16 @@ class RoundRobin(Generic[Item]):
             else:
                 del self._queues[caller]
         return dropped
+
+
+@contextlib.contextmanager
+def _telling(*questions: Question) -> Iterator[None]:
+    """Tell the callers of questions of an error within the block; the thread goes on."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - its callers get it
+        for question in questions:
+            question.state.fail(error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,34 +328,28 @@ class Scheduler:
 
     def _embedded(self, question: Question) -> _Started | None:
         """The question with its prompt; None if that fails, which its callers are told."""
-        try:
+        with _telling(question):
             prompt = question.make_prompt()
-            room = room_after(prompt, self.model.config)
-        except Exception as error:  # the caller's to handle
-            question.state.fail(error)
-            return None
-        question.state.num_prompt_tokens = prompt.num_tokens
-        return _Started(question, prompt, min(question.max_new_tokens, room))
+            question.state.num_prompt_tokens = prompt.num_tokens
+            max_new_tokens = min(question.max_new_tokens, room_after(prompt, self.model.config))
+            return _Started(question, prompt, max_new_tokens)
+        return None
 
     def _has_room(self, started: _Started) -> bool:
         return self._rows.has_room(started.prompt.num_tokens + started.max_new_tokens)
 
     def _prefill(self, started: _Started) -> None:
-        try:
-            prefilled = prefill(self.model, started.prompt.embeds_LD)
+        with _telling(started.question):
+            prefilled = prefill(self.model, started.prompt.take_embeds())
             sampling = started.question.sampling
             row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
-        except Exception as error:  # the caller's to handle
-            started.question.state.fail(error)
-        else:
             self._running[row] = started
 
     def _step(self) -> None:
-        try:
+        tokens = None
+        with _telling(*(started.question for started in self._running.values())):
             tokens = self._rows.step()
-        except Exception as error:  # no row can go on
-            for started in self._running.values():
-                started.question.state.fail(error)
+        if tokens is None:  # no row can go on
             self._running.clear()
             self._rows.release()
             return
@@ -360,12 +366,8 @@ class Scheduler:
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         started = self._leave(row)
-        try:
-            evidence = started.prompt.evidence()
-        except Exception as error:  # the caller's to handle
-            started.question.state.fail(error)
-        else:
-            started.question.state.finish(reason, evidence)
+        with _telling(started.question):
+            started.question.state.finish(reason, started.prompt.evidence())
 
     def _leave(self, row: Row) -> _Started:
         self._rows.leave(row)

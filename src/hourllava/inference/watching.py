@@ -3,14 +3,14 @@
     watcher = Watcher(model)
     memory = watcher.watch(VideoPart("lecture.mp4", end_seconds=600.0))
 
-Child processes decode while this one encodes, a batch of frames at a time, so the length of the video does not matter
-for what is in use beside the memory.
+Child processes decode, this process reads their frames, and the vision tower encodes them, all at the same time. A few
+batches of frames are on the way, so what is in use beside the memory does not depend on the length of the video.
 """
 
-import functools
 import logging
-import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,19 @@ from tqdm import tqdm
 from hourllava.errors import InputError, MemoryFileError, VideoError
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.continuing import num_remembered, resume_seconds
-from hourllava.inference.devices import check_fork
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.frame_encoder import (
+    BATCHES_AHEAD,
+    Encode,
+    EncodedFrames,
+    FrameEncoder,
+    encoding_thread,
+    in_flight,
+)
+from hourllava.inference.memory import Memory
+from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.vision import frame_pixels
-from hourllava.video import FrameReader, SourceState, read_frames, shown_name, source_state
+from hourllava.video import FrameBatch, FrameReader, Gap, SourceState, read_frames, shown_name, source_state
 from hourllava.video.reader import BATCH_FRAMES, check_sampling
 from hourllava.video.source import SourceKind
 
@@ -65,17 +72,22 @@ class Watcher:
 
     Args:
         model: in evaluation mode, on its device.
+        encode: hands frames to the thread that owns the device, which calls `Watcher.frame_encoder.launch`; None: each
+            call has a thread of its own for that.
+
+    Attributes:
+        frame_encoder: the tower.
     """
 
-    def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
+    def __init__(self, model: HourLlavaForConditionalGeneration, encode: Encode | None = None) -> None:
         self.model = model
-        self._process = os.getpid()
+        self.frame_encoder = FrameEncoder(model)
+        self._encode = encode
 
-    @functools.cached_property
+    @property
     def encoder(self) -> EncoderIdentity:
         """Identity of the tower; it is computed once."""
-        check_fork(self._process, self.model.device)
-        return encoder_identity(self.model.model)
+        return self.frame_encoder.identity
 
     def watch(
         self,
@@ -105,12 +117,11 @@ class Watcher:
         source = WatchedSource(shown_name(part.video), state.digest)
         for longer in self._read(part, memory, source, progress):
             memory = longer
-            memory.source = source
         if memory is None:
             end = "its end" if part.end_seconds is None else f"{part.end_seconds:g} s"
             raise VideoError(f"{source.name} shows nothing from {part.start_seconds:g} s to {end}; choose another part")
         if state.digest is not None and not state.is_unchanged():
-            memory.source = WatchedSource(source.name, None)
+            _note(memory, source=WatchedSource(source.name, None))
             if key is not None:
                 _log.warning("the memory is not kept: %s grew or changed while it was read", source.name)
             key = None
@@ -137,23 +148,20 @@ class Watcher:
                 f"got {len(frames)} frames and {len(times)} times; give one time for each frame, at least one"
             )
         step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-        return Memory(
-            features=torch.cat([self.encode(batch) for batch in torch.as_tensor(frames).split(BATCH_FRAMES)]),
-            timestamps_seconds=times,
-            sample_seconds=times,
-            fps=1.0 / step if step > 0 else 1.0,
-            duration_seconds=float(times[-1] - times[0] + step) if duration_seconds is None else duration_seconds,
-            source=WatchedSource("frames", None),
-            encoder=self.encoder,
-        )
+        memory = self._empty_memory(1.0 / step if step > 0 else 1.0, WatchedSource("frames", None))
+        length = float(times[-1] - times[0] + step) if duration_seconds is None else duration_seconds
+        batches = torch.as_tensor(frames).split(BATCH_FRAMES)
+        with (
+            self._encoding() as encode,
+            closing(in_flight(batches, lambda batch: encode(self.frame_encoder.staged(batch)))) as encoded,
+        ):
+            for batch, features in encoded:
+                new = times[len(memory) : len(memory) + len(batch)]
+                memory.append(features, new, new, duration_seconds=length)
+        return memory
 
-    @torch.inference_mode()
-    def encode(self, frames_NHW3: Tensor) -> Tensor:
-        """uint8 frames -> [N, grid * grid, C] pooled features on the CPU, in bfloat16 as memories keep them."""
-        check_fork(self._process, self.model.device)
-        pixels = frame_pixels(frames_NHW3.to(self.model.device), self.model.config)
-        features: Tensor = self.model.model.get_video_features(pixels).pooler_output
-        return features.bfloat16().cpu()
+    def _encoding(self) -> AbstractContextManager[Encode]:
+        return encoding_thread(self.frame_encoder) if self._encode is None else nullcontext(self._encode)
 
     def _cache_key(self, part: VideoPart, state: SourceState, cache: MemoryCache) -> str | None:
         if state.digest is None:
@@ -163,42 +171,39 @@ class Watcher:
 
     def _read(self, part: VideoPart, memory: Memory | None, source: WatchedSource, progress: bool) -> Iterator[Memory]:
         """Encode the frames of a part and append them to `memory`, or to a new one; yield it after every batch."""
-        old = memory if memory is not None and len(memory) else None
-        reader, start_seconds, end_seconds = self._open(part, old)
-        with reader, _progress_bar(reader, part.fps, start_seconds, end_seconds, progress) as bar:
-            for batch in reader:
-                features = self.encode(torch.from_numpy(batch.frames))
-                bar.update(len(batch))
-                new = slice(0, None)
-                if old is not None:
-                    new, old = slice(num_remembered(old, features, batch), None), None
-                    if new.start == len(batch):
-                        continue
-                first_seconds = float((memory if memory else batch).sample_seconds[0])
-                shown_until = float(batch.sample_seconds[-1]) + 1.0 / part.fps
-                known_end = reader.info.duration_seconds
-                duration = (shown_until if known_end is None else min(shown_until, known_end)) - first_seconds
-                times = batch.timestamps_seconds[new], batch.sample_seconds[new]
-                if memory is None:
-                    memory = Memory(
-                        features,
-                        *times,
-                        fps=part.fps,
-                        duration_seconds=duration,
-                        source=source,
-                        encoder=self.encoder,
-                        player_offset_seconds=reader.info.player_offset_seconds,
-                    )
-                else:
-                    memory.player_offset_seconds = reader.info.player_offset_seconds
-                    memory.append(features[new], *times, duration_seconds=duration)
-                yield memory
-            if old is not None:
-                num_remembered(old, torch.empty(0), None)
-            if memory is not None:
-                memory.gaps = (*memory.gaps, *(gap for gap in reader.gaps if gap not in memory.gaps))
+        old = memory.snapshot() if memory is not None and len(memory) else None
+        with self._encoding() as encode:
+            reader, start_seconds, end_seconds = self._open(part, old)
 
-    def _open(self, part: VideoPart, memory: Memory | None) -> tuple[FrameReader, float, float | None]:
+            def hand_over(batch: FrameBatch) -> Future[EncodedFrames]:
+                return encode(self.frame_encoder.staged(batch.frames))
+
+            # A live source may be silent for long, so its frames are remembered before the next ones come.
+            num_ahead = 0 if reader.info.is_live else BATCHES_AHEAD
+            with (
+                reader,
+                _progress_bar(reader, part.fps, start_seconds, end_seconds, progress) as bar,
+                closing(in_flight(reader, hand_over, num_ahead)) as encoded,
+            ):
+                for batch, features in encoded:
+                    bar.update(len(batch))
+                    num_known = 0 if old is None else num_remembered(old, features, batch)
+                    old = None
+                    if memory is None:
+                        memory = self._empty_memory(part.fps, source)
+                    if num_known < len(batch):
+                        _append(memory, batch, features, num_known, reader, source)
+                        yield memory
+                if old is not None:
+                    num_remembered(old, torch.empty(0), None)
+                if memory is not None:
+                    _note(memory, gaps=[gap for gap in reader.gaps if gap not in memory.gaps])
+
+    def _empty_memory(self, fps: float, source: WatchedSource) -> Memory:
+        features = torch.empty(0, *self.encoder.frame_shape, dtype=torch.bfloat16)
+        return Memory(features, [], [], fps=fps, duration_seconds=0.0, source=source, encoder=self.encoder)
+
+    def _open(self, part: VideoPart, memory: MemorySnapshot | None) -> tuple[FrameReader, float, float | None]:
         """A reader of the part, and the part's start and end counted from the first picture, as the reader counts.
 
         With a memory, the reader starts at the last remembered frames: they are read again and compared.
@@ -235,6 +240,29 @@ class Watcher:
                 )
             reader = read(*exact)
         return reader, *exact
+
+
+def _append(
+    memory: Memory, batch: FrameBatch, features: Tensor, num_known: int, reader: FrameReader, source: WatchedSource
+) -> None:
+    """Append a batch, without its first frames if the memory knows them."""
+    first_seconds = float((memory if len(memory) else batch).sample_seconds[0])
+    shown_until = float(batch.sample_seconds[-1]) + 1.0 / memory.fps
+    known_end = reader.info.duration_seconds
+    duration = (shown_until if known_end is None else min(shown_until, known_end)) - first_seconds
+    memory.append(
+        features[num_known:],
+        batch.timestamps_seconds[num_known:],
+        batch.sample_seconds[num_known:],
+        duration_seconds=duration,
+        source=source,
+        player_offset_seconds=reader.info.player_offset_seconds,
+    )
+
+
+def _note(memory: Memory, gaps: Sequence[Gap] = (), source: WatchedSource | None = None) -> None:
+    """Tell a memory what is known of its video, without frames."""
+    memory.append(memory.features[:0], [], [], duration_seconds=memory.duration_seconds, gaps=gaps, source=source)
 
 
 def _progress_bar(

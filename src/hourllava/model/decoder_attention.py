@@ -4,6 +4,8 @@ Shapes: B rows, L tokens of a row, Q queries, K keys, H query heads, G key/value
 E head width.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,11 +21,22 @@ PACKED_ATTENTION = "hourllava_packed"
 """Name under which transformers' decoders find `decoder_attention`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Keys or values of rows of different lengths.
+
+    Attributes:
+        rows: [1, G, K, E] of each row.
+    """
+
+    rows: Sequence[Tensor]
+
+
 def decoder_attention(
     module: nn.Module,
     query: Tensor,
-    key: Tensor,
-    value: Tensor,
+    key: Tensor | Ragged,
+    value: Tensor | Ragged,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     segments: Segments | None = None,
@@ -36,7 +49,7 @@ def decoder_attention(
     Args:
         module: the decoder's attention layer.
         query: [B, H, Q, E]; with `segments`, B is 1.
-        key, value: [B, G, K, E].
+        key, value: [B, G, K, E], or ragged rows, of which each query sees all. There may be fewer rows than queries.
         attention_mask: mask that transformers made; has no effect with `segments`.
         scaling: of the scores.
         segments: of the packed sequence.
@@ -50,6 +63,10 @@ def decoder_attention(
     extras = [name for name in ("softcap", "position_bias", "cache") if kwargs.get(name) is not None]
     if extras:  # SDPA would ignore them silently
         raise InputError(f"the decoder's layers ask for {', '.join(extras)}, which is not served here")
+    if isinstance(key, Ragged) or isinstance(value, Ragged):
+        assert isinstance(key, Ragged)
+        assert isinstance(value, Ragged)
+        return _one_token_each(query, key, value, sliding_window, scaling), None
     if sliding_window is not None and window_mask is not None:
         attention_mask = window_mask
     if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
@@ -81,6 +98,18 @@ def _one_token(
     weights_BGNK = scores_BGNK.softmax(-1, dtype=torch.promote_types(scores_BGNK.dtype, torch.float32))
     weights_BGNK = weights_BGNK.to(value_BGKE.dtype)
     return (weights_BGNK @ value_BGKE).flatten(1, 2)[:, None]
+
+
+def _one_token_each(
+    query_BH1E: Tensor, keys: Ragged, values: Ragged, window: int | None, scale: float | None
+) -> Tensor:
+    """[B, 1, H, E] attention of one new token per row to that row's keys; zeros for queries without a row."""
+    seen = slice(None if window is None else -window, None)
+    output_B1HE = query_BH1E.new_zeros(query_BH1E.shape).transpose(1, 2)
+    for row, (key, value) in enumerate(zip(keys.rows, values.rows)):
+        query = query_BH1E[row, None]
+        output_B1HE[row, None] = _one_token(query, key[:, :, seen], value[:, :, seen], None, scale)
+    return output_B1HE
 
 
 def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:

@@ -20,9 +20,9 @@ from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
 from hourllava.inference.encoder import encoder_identity
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.frame_encoder import FrameEncoder
 from hourllava.inference.memory import Memory
 from hourllava.inference.memory_file import write_memory_file
-from hourllava.inference.watching import Watcher
 from hourllava.model.checkpoint import load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower
@@ -207,7 +207,7 @@ def test_the_tower_alone_is_the_models(tmp_path, layout):
     tower = load_tower(folder, CPU, torch.float32, batch_frames=4)
     assert tower.identity == encoder_identity(model.model)
     frames = torch.randint(0, 256, (3, tower.image_pixels, tower.image_pixels, 3), dtype=torch.uint8)
-    expected = Watcher(model).encode(frames)
+    expected = FrameEncoder(model).launch(frames).wait()
     torch.testing.assert_close(tower.encode(frames).float(), expected.float(), rtol=0.01, atol=0.01)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from hourllava.errors import DataError, InputError, MemoryFileError
 from hourllava.files import replacing
 from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memory import Memory
 from hourllava.inference.memory_file import (
     damaged,
     num_released_frames,
@@ -30,6 +30,7 @@ from hourllava.inference.memory_file import (
     read_memory_file,
     write_memory_file,
 )
+from hourllava.inference.snapshot import WatchedSource
 
 Form = Literal["memory", "released"]
 Storage = Literal["bfloat16", "int8"]
@@ -138,8 +139,8 @@ def write_features(path: Path, memory: Memory, settings: FeatureSettings) -> flo
     tensors = {
         "features": features_TPC,
         "scales": scales_TP,
-        "timestamps_seconds": torch.from_numpy(memory.timestamps_seconds),
-        "sample_seconds": torch.from_numpy(memory.sample_seconds),
+        "timestamps_seconds": torch.tensor(memory.timestamps_seconds),
+        "sample_seconds": torch.tensor(memory.sample_seconds),
     }
     fields = {
         "fps": memory.fps,

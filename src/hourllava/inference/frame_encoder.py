@@ -1,0 +1,136 @@
+"""Frames to features: the vision tower gets a batch at a time, and nobody waits while it works.
+
+The thread that owns the device calls `FrameEncoder.launch`. All others hand their frames over to it with an `Encode`,
+which gives a future, and collect the results with `in_flight`.
+"""
+
+import functools
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hourllava.inference.devices import check_fork
+from hourllava.inference.encoder import EncoderIdentity, encoder_identity
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.vision import frame_pixels
+
+BATCHES_AHEAD = 2
+"""How many batches of one video wait for the tower or are in it while the next one is read."""
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class EncodedFrames:
+    """Features of a batch. A GPU may still be computing them: take them with `wait`.
+
+    Attributes:
+        features: [N, grid * grid, C] bfloat16, on the CPU.
+        copied: happens on the GPU when `features` is filled; None if it is.
+    """
+
+    features: Tensor
+    copied: torch.cuda.Event | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self.copied is None or self.copied.query()
+
+    def wait(self) -> Tensor:
+        """The features, as soon as they are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.features
+
+
+Encode = Callable[[Tensor], Future[EncodedFrames]]
+"""Hands frames, uint8 [N, H, W, 3], to the thread that owns the device. Any thread may call it."""
+
+
+class FrameEncoder:
+    """The vision tower of a model.
+
+    Args:
+        model: in evaluation mode, on its device.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration) -> None:
+        self.model = model
+        self._process = os.getpid()
+
+    @functools.cached_property
+    def identity(self) -> EncoderIdentity:
+        """Identity of the tower; it is computed once, from weights that are copied from the device."""
+        check_fork(self._process, self.model.device)
+        return encoder_identity(self.model.model)
+
+    def staged(self, frames_NHW3: npt.NDArray[np.uint8] | Tensor) -> Tensor:
+        """Frames from which a GPU can copy without a wait. Any thread may call it."""
+        frames = torch.as_tensor(frames_NHW3)
+        return frames.pin_memory() if self.model.device.type == "cuda" and frames.device.type == "cpu" else frames
+
+    @torch.inference_mode()
+    def launch(self, frames_NHW3: Tensor) -> EncodedFrames:
+        """Give frames to the tower. On a GPU this does not wait for the result, if the frames are `staged`.
+
+        Args:
+            frames_NHW3: uint8 [N, H, W, 3].
+        """
+        check_fork(self._process, self.model.device)
+        pixels = frame_pixels(frames_NHW3.to(self.model.device, non_blocking=True), self.model.config)
+        features: Tensor = self.model.model.get_video_features(pixels).pooler_output
+        features = features.bfloat16()  # as memories keep them
+        if features.device.type != "cuda":
+            return EncodedFrames(features.cpu())
+        copied = torch.cuda.Event(blocking=True)
+        host = torch.empty_like(features, device="cpu", pin_memory=True).copy_(features, non_blocking=True)
+        copied.record()
+        return EncodedFrames(host, copied)
+
+
+@contextmanager
+def encoding_thread(encoder: FrameEncoder) -> Iterator[Encode]:
+    """A thread that encodes within the block, for a tower that nobody else uses."""
+    with ThreadPoolExecutor(1, "hourllava-encode") as thread:
+        yield lambda frames: thread.submit(encoder.launch, frames)
+
+
+def in_flight(
+    batches: Iterable[Batch], encode: Callable[[Batch], Future[EncodedFrames]], num_ahead: int = BATCHES_AHEAD
+) -> Generator[tuple[Batch, Tensor], None, None]:
+    """Batches with their features, in order. The next ones are taken and handed over before the first is encoded.
+
+    Close the iterator to give back what has been handed over.
+
+    Args:
+        batches: may take time to come.
+        encode: hands a batch over.
+        num_ahead: number of batches that may be encoded while the next one is taken.
+    """
+    waiting: deque[tuple[Batch, Future[EncodedFrames]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append((batch, encode(batch)))
+            while waiting and (len(waiting) > num_ahead or _is_there(waiting[0][1])):
+                first, future = waiting.popleft()
+                yield first, future.result().wait()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result().wait()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _is_there(future: Future[EncodedFrames]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None or future.result().is_there)

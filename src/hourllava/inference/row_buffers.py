@@ -1,0 +1,289 @@
+"""What a decoding step reads and writes: keys and values of all rows, and their last tokens.
+
+`SharedRows` keeps all rows in one set of buffers of fixed size, for CUDA. A step then does the same work on the same
+addresses whichever rows take part, so it is captured once for each number of rows as a graph and replayed.
+
+`OwnRows` gives each row buffers of its own, for the CPU. Weights are multiplied with the same number of rows in every
+step, empty ones included, and each row attends alone. So a row's numbers are bit for bit those that it gets without
+neighbours: how a matrix product is rounded depends on the number of rows, not on what is in the others.
+
+Shapes: R rows, L prompt tokens, S slots of a row, V vocabulary, G key/value heads, E head width.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hourllava.model.backbones import attention_window
+from hourllava.model.decoder_attention import Ragged
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+
+# Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
+WARM_UP_STEPS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefilled:
+    """A prompt that went through the decoder.
+
+    Attributes:
+        logits_V: of its first new token.
+        keys, values: [G, L, E] of each layer.
+    """
+
+    logits_V: Tensor
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        return int(self.keys[0].shape[1])
+
+
+class RowBuffers:
+    """What both kinds of buffers share.
+
+    Args:
+        model: in evaluation mode.
+        like: a prompt, for shapes, dtype and device.
+        num_rows: R.
+
+    Attributes:
+        tokens_R1: the last token of each row, the next one after a step.
+        logits_RV: of the last step.
+    """
+
+    # A step takes the place of transformers' Cache in the decoder.
+    is_compileable = False
+
+    def __init__(self, model: HourLlavaForConditionalGeneration, like: Prefilled, num_rows: int) -> None:
+        device = like.logits_V.device
+        self.model, self.num_rows = model, num_rows
+        self.tokens_R1 = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
+        self.positions_R1 = torch.zeros(num_rows, 1, dtype=torch.long, device=device)
+        self.logits_RV = like.logits_V.new_zeros(num_rows, like.logits_V.shape[-1])
+        self.window = attention_window(model.config.text_config)
+
+    def put(self, row: int, prompt: Prefilled, token: Tensor, num_slots: int) -> None:
+        """Begin a row after its prefill.
+
+        Args:
+            row: its place.
+            prompt: from `prefill`.
+            token: [1] its first new token.
+            num_slots: tokens that the row will have, prompt included.
+        """
+        self.tokens_R1[row] = token
+        self.positions_R1[row] = prompt.num_tokens
+
+    def move(self, source: int, target: int) -> None:
+        """Move a row to the place of another, which has left."""
+        self.tokens_R1[target] = self.tokens_R1[source]
+        self.positions_R1[target] = self.positions_R1[source]
+
+    def clear(self, row: int) -> None:
+        """Take a row out of use."""
+        self.positions_R1[row] = 0
+
+    def step(self, num_rows: int) -> None:
+        """Compute logits and the likeliest next token of the first rows."""
+        raise NotImplementedError
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Write the keys and values [rows, G, 1, E] of one token each; give those of all slots."""
+        raise NotImplementedError
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Decoders use it only to build positions and masks, which we pass in."""
+        return 1
+
+    def _forward(self, num_rows: int, bias: Any, window_bias: Any) -> None:
+        hidden = self.model.model.language_model(
+            inputs_embeds=self.model.get_input_embeddings()(self.tokens_R1[:num_rows]),
+            attention_mask=bias,
+            position_ids=self.positions_R1[:num_rows],
+            past_key_values=self,
+            use_cache=True,
+            **({} if window_bias is None else {"window_mask": window_bias}),
+        ).last_hidden_state
+        logits_RV = self.model.lm_head(hidden[:, -1])
+        self.logits_RV[:num_rows] = logits_RV
+        self.tokens_R1[:num_rows] = logits_RV.argmax(-1, keepdim=True)
+
+
+class SharedRows(RowBuffers):
+    """Rows of equally many slots in common buffers; on CUDA with a graph for each number of rows.
+
+    Args:
+        model, like, num_rows: as for `RowBuffers`.
+        num_slots: S.
+    """
+
+    def __init__(
+        self, model: HourLlavaForConditionalGeneration, like: Prefilled, num_rows: int, num_slots: int
+    ) -> None:
+        super().__init__(model, like, num_rows)
+        self.num_slots = num_slots
+        device = like.logits_V.device
+
+        def room(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros(num_rows, tensor.shape[0], num_slots, tensor.shape[2])
+
+        self.keys, self.values = [room(key) for key in like.keys], [room(value) for value in like.values]
+        self.slot_R = torch.zeros(num_rows, dtype=torch.long, device=device)
+        # 1 for rows in use. A row that is not in use writes to its first slot again and again, and looks at it only.
+        self.advance_R = torch.zeros(num_rows, dtype=torch.long, device=device)
+        # Added to the scores: 0 for visible slots, -inf for others.
+        self.bias_R11S = self.keys[0].new_full((num_rows, 1, 1, num_slots), -torch.inf)
+        self._num_active = num_rows
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pool: Any = None
+
+    def put(self, row: int, prompt: Prefilled, token: Tensor, num_slots: int) -> None:
+        """Begin a row; `num_slots` are at most those of the buffers."""
+        super().put(row, prompt, token, num_slots)
+        num_tokens = prompt.num_tokens
+        for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
+            for buffer, tensor in zip(buffers, tensors):
+                buffer[row, :, :num_tokens] = tensor
+        self.bias_R11S[row] = -torch.inf
+        self.bias_R11S[row, ..., :num_tokens] = 0.0
+        self.slot_R[row] = num_tokens
+        self.advance_R[row] = 1
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a row."""
+        super().move(source, target)
+        for tensor in self._slots():
+            tensor[target] = tensor[source]
+
+    def clear(self, row: int) -> None:
+        """Take a row out of use."""
+        super().clear(row)
+        self.advance_R[row] = 0
+        self.slot_R[row] = 0
+        self.bias_R11S[row] = -torch.inf
+
+    def take_over(self, other: "SharedRows", num_rows: int) -> None:
+        """Copy the first rows of buffers with no more slots."""
+        for ours, theirs in zip(self._slots(), other._slots(), strict=True):
+            ours[(slice(0, num_rows), *(slice(0, size) for size in theirs.shape[1:]))] = theirs[:num_rows]
+        self.tokens_R1[:num_rows] = other.tokens_R1[:num_rows]
+        self.positions_R1[:num_rows] = other.positions_R1[:num_rows]
+
+    def _slots(self) -> list[Tensor]:
+        return [self.slot_R, self.advance_R, self.bias_R11S, *self.keys, *self.values]
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """As `RowBuffers.update`; gives [rows, G, S, E]."""
+        own = slice(0, self._num_active)
+        keys, values = self.keys[layer_idx][own], self.values[layer_idx][own]
+        slots = self.slot_R[own, None, None, None].expand_as(key)
+        keys.scatter_(2, slots, key)
+        values.scatter_(2, slots, value)
+        return keys, values
+
+    def step(self, num_rows: int) -> None:
+        """As `RowBuffers.step`."""
+        if self.tokens_R1.device.type != "cuda":
+            self._run(num_rows)
+            return
+        if num_rows not in self._graphs:
+            self._graphs[num_rows] = self._captured(num_rows)
+        self._graphs[num_rows].replay()
+
+    def _run(self, num_rows: int) -> None:
+        self._num_active = num_rows
+        slot_R, bias_R11S, window_bias = self.slot_R[:num_rows], self.bias_R11S[:num_rows], None
+        bias_R11S.scatter_(3, slot_R[:, None, None, None], 0.0)
+        if self.window is not None:  # layers with a window see only the last slots
+            slots_S = torch.arange(self.num_slots, device=bias_R11S.device)
+            first_R111 = (slot_R - self.window + 1)[:, None, None, None]
+            window_bias = bias_R11S.masked_fill(slots_S < first_R111, -torch.inf)
+        self._forward(num_rows, bias_R11S, window_bias)
+        slot_R += self.advance_R[:num_rows]
+        self.positions_R1[:num_rows] += self.advance_R[:num_rows, None]
+
+    def _captured(self, num_rows: int) -> torch.cuda.CUDAGraph:
+        tokens, advance = self.tokens_R1.clone(), self.advance_R.clone()
+        self.advance_R.zero_()  # steps for practice write to the slot that the next step overwrites
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                self._run(num_rows)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.tokens_R1.copy_(tokens)
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may use CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            self._run(num_rows)
+        self._pool = graph.pool()
+        self.advance_R.copy_(advance)
+        return graph
+
+
+class OwnRows(RowBuffers):
+    """Rows with buffers of their own, of as many slots as each needs; `step` always computes `num_rows` rows.
+
+    Args:
+        model, like, num_rows: as for `RowBuffers`.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration, like: Prefilled, num_rows: int) -> None:
+        super().__init__(model, like, num_rows)
+        num_layers = len(like.keys)
+        # [1, G, S, E] of each layer and row.
+        self.keys: list[list[Tensor]] = [[] for _ in range(num_layers)]
+        self.values: list[list[Tensor]] = [[] for _ in range(num_layers)]
+        self.num_used: list[int] = []
+
+    @property
+    def num_slots(self) -> int:
+        """Slots of all rows together."""
+        return sum(key.shape[2] for key in self.keys[0])
+
+    def put(self, row: int, prompt: Prefilled, token: Tensor, num_slots: int) -> None:
+        """Begin a row behind all others."""
+        super().put(row, prompt, token, num_slots)
+        assert row == len(self.num_used), "rows are added at the end"
+        for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
+            for layer, tensor in zip(buffers, tensors):
+                own = tensor.new_zeros(1, tensor.shape[0], num_slots, tensor.shape[2])
+                own[0, :, : prompt.num_tokens] = tensor
+                layer.append(own)
+        self.num_used.append(prompt.num_tokens)
+
+    def move(self, source: int, target: int) -> None:
+        """Hand the buffers over."""
+        super().move(source, target)
+        for rows in (*self.keys, *self.values, self.num_used):
+            rows[target] = rows[source]  # type: ignore[index,call-overload]  # lists of tensors, and one of numbers
+
+    def clear(self, row: int) -> None:
+        """Free the buffers of the last row."""
+        super().clear(row)
+        for rows in (*self.keys, *self.values, self.num_used):
+            rows.pop()  # type: ignore[attr-defined]  # as above
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """As `RowBuffers.update`; gives the used slots of each row, [1, G, slots, E]."""
+        given = []
+        for rows, tensor in ((self.keys[layer_idx], key), (self.values[layer_idx], value)):
+            for number, (buffer, used) in enumerate(zip(rows, self.num_used)):
+                buffer[0, :, used] = tensor[number, :, 0]
+            given.append(Ragged([buffer[:, :, : used + 1] for buffer, used in zip(rows, self.num_used)]))
+        return given[0], given[1]
+
+    def step(self, num_rows: int) -> None:
+        """As `RowBuffers.step`; all rows that were put, and empty ones up to `num_rows` of the buffers."""
+        assert num_rows == len(self.num_used)
+        placeholder = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # decoders keep a 4-D mask as it is
+        self._forward(self.num_rows, placeholder, None)
+        for number in range(num_rows):
+            self.num_used[number] += 1
+        self.positions_R1[:num_rows] += 1
