@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from hourllava.errors import CheckpointError, ConfigError
+from hourllava.inference.prefill import prefill
 from hourllava.model.backbones import attention_window
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -149,17 +150,24 @@ class TextDecoder:
         Raises:
             CheckpointError: a logit is NaN, because the weights are damaged.
         """
-        padded = bool((attention_mask == 0).any())
-        output = self.model(
-            inputs_embeds=embeds_BLD,
-            attention_mask=attention_mask if padded else None,
-            position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0) if padded else None,
-            past_key_values=DynamicCache(),  # keeps all keys, also of layers with a window
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        layers = output.past_key_values.layers
-        keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
+        logits: Tensor
+        if embeds_BLD.shape[0] == 1:
+            logits_V, row_keys, row_values = prefill(self.model, embeds_BLD[0])
+            logits = logits_V[None]
+            keys, values = ([part[None] for part in parts] for parts in (row_keys, row_values))
+        else:
+            padded = bool((attention_mask == 0).any())
+            output = self.model(
+                inputs_embeds=embeds_BLD,
+                attention_mask=attention_mask if padded else None,
+                position_ids=(attention_mask.cumsum(1) - 1).clamp(min=0) if padded else None,
+                past_key_values=DynamicCache(),  # keeps all keys, also of layers with a window
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            layers = output.past_key_values.layers
+            keys, values = [layer.keys for layer in layers], [layer.values for layer in layers]
+            logits = output.logits[:, -1]
         needed = embeds_BLD.shape[1] + max_new_tokens
         buffers = self._buffers
         if buffers is None or buffers.tokens.shape[0] != embeds_BLD.shape[0] or buffers.num_slots < needed:
@@ -167,7 +175,6 @@ class TextDecoder:
             buffers = StepBuffers(self.model, keys, values, -(-needed // SLOTS_STEP) * SLOTS_STEP)
             self._buffers = buffers
         buffers.load(keys, values, attention_mask)
-        logits: Tensor = output.logits[:, -1]
         if logits.isnan().any():
             raise CheckpointError(
                 "the model gives no numbers (NaN), so its weights are damaged: load another checkpoint"
