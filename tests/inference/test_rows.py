@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
 from hourllava.inference import rows as rows_module
-from hourllava.inference.rows import DAMAGED, RowDecoder, prefill
+from hourllava.inference.prefill import prefill
+from hourllava.inference.rows import DAMAGED, RowDecoder
 from hourllava.inference.sampling import Sampling
 
 GREEDY = Sampling()

@@ -36,8 +36,8 @@ from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.evidence import Span
 from hourllava.inference.memory import Memory
 from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
+from hourllava.inference.prefill import prefill
 from hourllava.inference.ready import MakeReady, ReadyMemories
-from hourllava.inference.rows import prefill
 from hourllava.inference.scheduler import Question, Scheduler
 from hourllava.inference.streams import AnswerState, AnswerStream
 from hourllava.inference.text import whole_text

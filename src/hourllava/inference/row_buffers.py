@@ -10,38 +10,18 @@ neighbours: how a matrix product is rounded depends on the number of rows, not o
 Shapes: R rows, L prompt tokens, S slots of a row, V vocabulary, G key/value heads, E head width.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hourllava.inference.prefill import Prefilled
 from hourllava.model.backbones import attention_window
 from hourllava.model.decoder_attention import Ragged
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
 WARM_UP_STEPS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Prefilled:
-    """A prompt that went through the decoder.
-
-    Attributes:
-        logits_V: of its first new token.
-        keys, values: [G, L, E] of each layer.
-    """
-
-    logits_V: Tensor
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
-
-    @property
-    def num_tokens(self) -> int:
-        """L."""
-        return int(self.keys[0].shape[1])
 
 
 class RowBuffers:

@@ -19,11 +19,10 @@ import dataclasses
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from hourllava.inference.row_buffers import OwnRows, Prefilled, RowBuffers, SharedRows
+from hourllava.inference.prefill import Prefilled
+from hourllava.inference.row_buffers import OwnRows, RowBuffers, SharedRows
 from hourllava.inference.sampling import Sampling, draw
-from hourllava.model.attention import Segments
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Shared buffers grow by this number of slots: large steps need few graphs, small ones little attention to unused slots.
@@ -40,20 +39,6 @@ MAX_SHARE_OF_DEVICE = 0.1
 
 DAMAGED = -1
 """Handed out in place of a first token if the model's logits are NaN: its weights are damaged."""
-
-
-@torch.inference_mode()
-def prefill(model: HourLlavaForConditionalGeneration, embeds_LD: Tensor) -> Prefilled:
-    """Run one embedded prompt through the decoder."""
-    output = model(
-        inputs_embeds=embeds_LD[None],
-        segments=Segments((len(embeds_LD),)),
-        past_key_values=DynamicCache(),  # keeps all keys, also of layers with a window
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    layers = output.past_key_values.layers
-    return Prefilled(output.logits[0, -1], [layer.keys[0] for layer in layers], [layer.values[0] for layer in layers])
 
 
 @dataclasses.dataclass(eq=False)

@@ -26,7 +26,8 @@ from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.inference.answers import FinishReason
 from hourllava.inference.asking import Prompt, room_after
 from hourllava.inference.devices import check_fork
-from hourllava.inference.rows import DAMAGED, Row, RowDecoder, prefill
+from hourllava.inference.prefill import prefill
+from hourllava.inference.rows import DAMAGED, Row, RowDecoder
 from hourllava.inference.sampling import Sampling
 from hourllava.inference.streams import AnswerState
 from hourllava.model.modeling import HourLlavaForConditionalGeneration

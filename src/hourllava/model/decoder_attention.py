@@ -126,8 +126,11 @@ def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Ten
         raise InputError(
             f"packed samples of {segments.num_tokens} tokens must form one row, got {list(tokens_1L.shape[:2])}"
         )
-    starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
-    positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
+    if len(segments.lengths) == 1:  # made there: a copy would wait for all queued GPU work
+        positions = torch.arange(segments.num_tokens, device=tokens_1L.device)[None]
+    else:
+        starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
+        positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
     # Decoders keep a 4-D mask as it is. Without one they would build L x L entries from the positions (1 GiB at 32k).
     return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens_1L.device)
 
