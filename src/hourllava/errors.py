@@ -73,3 +73,23 @@ class PartlyDoneError(HourLlavaError):
     """Some items failed or have problems, and are listed; all others are done."""
 
     exit_code = 9
+
+
+class Cancelled(HourLlavaError):
+    """The caller, or the end of the model, has cancelled this."""
+
+    exit_code = 10
+
+
+class EngineBusy(HourLlavaError):
+    """Too many calls wait already; try again later.
+
+    Attributes:
+        retry_after_seconds: when there may be room.
+    """
+
+    exit_code = 11
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
