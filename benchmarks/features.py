@@ -26,7 +26,7 @@ from hourllava.inference.devices import usable_dtype
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower
 from hourllava.video import read_frames
-from hourllava.video.reader import usable_cores
+from hourllava.video.budget import usable_cores
 
 
 def write_tower(folder: Path, preset: str, device: torch.device) -> None:

@@ -13,9 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hourllava.errors import (
+    Cancelled,
     CheckpointError,
     ConfigError,
     DataError,
+    EngineBusy,
     HourLlavaError,
     InputError,
     MemoryFileError,
@@ -76,6 +78,7 @@ __all__ = [
     "Answer",
     "AskOptions",
     "CacheEntry",
+    "Cancelled",
     "Chat",
     "CheckpointError",
     "Choice",
@@ -83,6 +86,7 @@ __all__ = [
     "Cue",
     "DataError",
     "EncoderIdentity",
+    "EngineBusy",
     "Gap",
     "HourLlava",
     "HourLlavaConfig",

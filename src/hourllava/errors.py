@@ -76,12 +76,20 @@ class PartlyDoneError(HourLlavaError):
 
 
 class Cancelled(HourLlavaError):
-    """Somebody cancelled the work, or closed the model, before it ended."""
+    """The caller, or the end of the model, has cancelled this."""
 
     exit_code = 10
 
 
 class EngineBusy(HourLlavaError):
-    """Too many requests wait; try again later."""
+    """Too many calls wait already; try again later.
+
+    Attributes:
+        retry_after_seconds: when there may be room.
+    """
 
     exit_code = 11
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds

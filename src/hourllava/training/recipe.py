@@ -27,7 +27,7 @@ from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
 from hourllava.training.recipe_yaml import parse_yaml, read_yaml
-from hourllava.video.reader import usable_cores
+from hourllava.video.budget import usable_cores
 
 SHIPPED = "recipes"
 RECIPE_NAME = "recipe.yaml"

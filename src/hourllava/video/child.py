@@ -11,14 +11,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from hourllava.errors import VideoError
+from hourllava.errors import Cancelled, VideoError
 from hourllava.video.source import Source
 
 PIPE_BYTES = 1 << 20
 STDERR_BYTES = 1 << 16  # how much of the end of a child's stderr is read
+STOP_SECONDS = 0.1  # how long a reader that waits for a child may take to notice that it is to stop
 
 _NO_MEMORY = "memory ran out: free memory, or use fewer processes"
 
@@ -35,6 +37,14 @@ _SIGNALS: dict[int, str] = {
 _CRASHED = "FFmpeg crashed on this file: convert the file and retry"
 
 
+class Stop(Protocol):
+    """Says whether to stop; a `threading.Event`, for example."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+        ...
+
+
 class Child:
     """One decoding process and its pipes.
 
@@ -42,7 +52,8 @@ class Child:
         VideoError: no further process can be started.
     """
 
-    def __init__(self, request: dict[str, Any], source: Source, timeout_seconds: float):
+    def __init__(self, request: dict[str, Any], source: Source, timeout_seconds: float, stop: Stop | None = None):
+        self._stop = stop
         self._source = source
         self._timeout_seconds = timeout_seconds
         try:
@@ -72,14 +83,29 @@ class Child:
             self._stdin.write(json.dumps(message).encode() + b"\n")
 
     def is_ready(self, wait_seconds: float) -> bool:
-        """Whether something can be read within this time."""
-        return bool(self._poll.poll(wait_seconds * 1000))
+        """Whether something can be read within this time.
+
+        Raises:
+            Cancelled: it is to stop.
+        """
+        if self._stop is None:
+            return bool(self._poll.poll(wait_seconds * 1000))
+        end = time.monotonic() + wait_seconds
+        while True:
+            if self._stop.is_set():
+                raise Cancelled(f"reading {self._source.location} was cancelled")
+            left_seconds = max(0.0, end - time.monotonic())
+            if self._poll.poll(min(left_seconds, STOP_SECONDS) * 1000):
+                return True
+            if left_seconds <= STOP_SECONDS:
+                return False
 
     def receive(self) -> dict[str, Any]:
         """The next message other than a sign of life.
 
         Raises:
             VideoError: the child reports an error, is silent for too long, or is gone.
+            Cancelled: it is to stop.
         """
         while True:
             length = bytearray(4)
@@ -97,6 +123,7 @@ class Child:
 
         Raises:
             VideoError: the child is silent for too long, or is gone.
+            Cancelled: it is to stop.
         """
         while view.nbytes:
             if not self.is_ready(self._timeout_seconds):

@@ -17,6 +17,7 @@ import numbers
 import os
 import reprlib
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hourllava.errors import ConfigError, VideoError
-from hourllava.video.child import Child
+from hourllava.video.budget import MAX_PROCESSES, ProcessBudget, ProcessShare
+from hourllava.video.child import Child, Stop
 from hourllava.video.identity import SourceState
 from hourllava.video.source import Source, resolve_source
 from hourllava.video.timeline import SampleGrid
@@ -37,8 +39,8 @@ Picture = NDArray[np.uint8]
 TIMEOUT_SECONDS = 60.0
 MAX_TIMEOUT_SECONDS = 10**6
 BATCH_FRAMES = 32
-MAX_PROCESSES = 16
 MAX_SIDE_PIXELS = 16384
+SEGMENTS_AHEAD = 3  # handed to each child: it is never idle, and soon free if another reader needs a process
 LIVE_WAIT_SECONDS = 0.2  # the batch of a live source ends when no frame has come for this long
 
 _log = logging.getLogger(__name__)
@@ -81,6 +83,8 @@ def read_frames(
     allow_network: bool = False,
     allow_playlists: bool = False,
     folder_fps: float = 1.0,
+    budget: ProcessBudget | None = None,
+    stop: Stop | None = None,
 ) -> FrameReader:
     """Frames of a video at k / fps: each is the frame on screen at that presentation time, 0 = the first picture.
 
@@ -93,15 +97,19 @@ def read_frames(
         end_seconds: Only samples before this time; None: to the end.
         size_pixels: (height, width) of the frames, resized as `PIL.Image.resize(..., BICUBIC)`; None as displayed.
         num_processes: Decoding processes; None: one for each usable core. The frames do not depend on it.
+            With a budget it is the most that this reader takes of it.
         batch_frames: How many frames a batch has at most.
         timeout_seconds: A child that gives no sign of life for this long is killed.
         allow_network: Whether http(s) addresses may be opened.
         allow_playlists: Whether playlists may be opened: files that name other files or addresses.
         folder_fps: Pictures per second of a folder of frames.
+        budget: Shared with other readers.
+        stop: Another thread sets it to end the reading, here or in the reader, within 0.1 s.
 
     Raises:
         VideoError: the source cannot be opened or holds no picture.
         ConfigError: an argument has a value or a type that is not allowed.
+        Cancelled: `stop` was set.
     """
     check_sampling(fps, start_seconds, end_seconds)
     _check_numbers(timeout_seconds=timeout_seconds, folder_fps=folder_fps)
@@ -124,7 +132,10 @@ def read_frames(
         "size_pixels": None if size_pixels is None else [int(side) for side in size_pixels],
         "folder_fps": float(folder_fps),
     }
-    return FrameReader(resolved, request, num_processes, batch_frames, timeout_seconds)
+    budget = budget or ProcessBudget(num_processes)
+    return FrameReader(
+        resolved, request, budget, num_processes, batch_frames=batch_frames, timeout_seconds=timeout_seconds, stop=stop
+    )
 
 
 def check_sampling(fps: float, start_seconds: float = 0.0, end_seconds: float | None = None) -> None:
@@ -174,49 +185,82 @@ class FrameReader:
         self,
         source: Source,
         request: dict[str, Any],
-        num_processes: int | None,
+        budget: ProcessBudget,
+        max_processes: int | None,
+        *,
         batch_frames: int,
         timeout_seconds: float,
+        stop: Stop | None,
     ):
         self._source = source
+        self._request = request
         self._batch_frames = batch_frames
         self._timeout_seconds = timeout_seconds
+        self._stop = stop
         self._gaps: list[Gap] = []
         self.num_frames = 0
         self.position_seconds = 0.0
+        self._segment = 0  # being read
+        self._plan: deque[Child] = deque()  # the children that decode this segment and the next ones
         self._children: list[Child] = []
+        self._share = budget.join()
         # Also runs when the interpreter ends, so that an open reader leaves no process behind.
-        self._finalizer = weakref.finalize(self, _kill_all, self._children)
+        self._finalizer = weakref.finalize(self, _end, self._children, self._share)
         self._state = SourceState.of(source)
         try:
-            self._start(request, num_processes)
+            self._start(max_processes)
         except BaseException:
             self.close()
             raise
-        self._segment = 0
         self._picture: Picture | None = None  # the last one; samples that repeat it come without a picture
 
-    def _start(self, request: dict[str, Any], num_processes: int | None) -> None:
-        first = Child(request, self._source, self._timeout_seconds)
-        self._children.append(first)
+    def _start(self, max_processes: int | None) -> None:
+        first = self._start_child()
         message = first.receive()
         self.info = VideoInfo(**message["info"])
         self._num_segments: int = message["num_segments"]
-        self._shape = (*(request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
-        request = {**request, "steady_end_pts": message["steady_end_pts"]}  # the others need not search for the end
-        count = max(1, min(num_processes or usable_cores(), self._num_segments, MAX_PROCESSES))
-        self._start_further(count, request)
-        for i, child in enumerate(self._children):
-            child.send({"first": i, "step": len(self._children)})
+        self._shape = (*(self._request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
+        # The others need not search for the end.
+        self._request = {**self._request, "steady_end_pts": message["steady_end_pts"]}
+        self._share.wanted = max(1, min(max_processes or MAX_PROCESSES, self._num_segments, MAX_PROCESSES))
+        self._balance()
 
-    def _start_further(self, count: int, request: dict[str, Any]) -> None:
-        """Start further children, as many as can be started: the frames do not depend on their number."""
-        while len(self._children) < count:
+    def _start_child(self) -> Child:
+        child = Child(self._request, self._source, self._timeout_seconds, self._stop)
+        self._children.append(child)
+        return child
+
+    def _balance(self) -> None:
+        """Keep to the share of processes, hand segments out, and end the children that get no more of them."""
+        while self._num_waiting > len(set(self._children) - set(self._plan)) and self._share.take():
             try:
-                self._children.append(Child(request, self._source, self._timeout_seconds))
-            except VideoError as error:
-                _log.warning("%d instead of %d processes decode: %s", len(self._children), count, error)
-                return
+                self._start_child()
+            except VideoError as error:  # the frames do not depend on the number of children
+                _log.warning("%d instead of %d processes decode: %s", len(self._children), self._share.wanted, error)
+                self._share.give_back()
+                self._share.wanted = len(self._children)
+        # Those that are to end soonest get no more.
+        working = sorted(self._children, key=self._plan.count)[self._share.num_excess :]
+        while self._num_waiting:
+            child = min(working, key=self._plan.count)
+            if self._plan.count(child) == SEGMENTS_AHEAD:
+                break
+            child.send({"segment": self._segment + len(self._plan)})
+            self._plan.append(child)
+        for child in set(self._children) - set(self._plan):
+            self._children.remove(child)
+            child.kill()
+            self._share.give_back()
+
+    @property
+    def _num_waiting(self) -> int:
+        """Number of segments that no child has yet."""
+        return self._num_segments - self._segment - len(self._plan)
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes decode at the moment."""
+        return len(self._children)
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -251,7 +295,7 @@ class FrameReader:
     def _next_batch(self) -> FrameBatch:
         pending: list[tuple[float, float, Picture]] = []
         while self._segment < self._num_segments and self._children and len(pending) < self._batch_frames:
-            child = self._children[self._segment % len(self._children)]
+            child = self._plan[0]
             if pending and self.info.is_live and not child.is_ready(LIVE_WAIT_SECONDS):
                 break
             message = child.receive()
@@ -259,6 +303,8 @@ class FrameReader:
                 self._gaps.append(Gap(**message["gap"]))
             elif message["type"] == "segment":
                 self._segment += 1
+                self._plan.popleft()
+                self._balance()
                 self._state.is_unchanged()  # raises if the file was replaced; a growing file is read on
             elif message["type"] == "frame":
                 if "num_bytes" in message:
@@ -271,14 +317,10 @@ class FrameReader:
         return _batch(pending)
 
 
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _kill_all(children: list[Child]) -> None:
+def _end(children: list[Child], share: ProcessShare) -> None:
     while children:
         children.pop().kill()
+    share.leave()
 
 
 def _batch(pending: Sequence[tuple[float, float, Picture]]) -> FrameBatch:

@@ -3,8 +3,8 @@
 If FFmpeg hangs or crashes, a child can be killed; a thread cannot. The child is started as a plain command, because
 `multiprocessing` would run the caller's main module again. It never imports torch, so it starts in 0.2 s.
 
-A request is a line of JSON. A message to the parent is 4 bytes of length, that many bytes of JSON, and `num_bytes` raw
-bytes if the JSON has this field.
+A request is a line of JSON, and so is each segment that the parent wants. A message to the parent is 4 bytes of
+length, that many bytes of JSON, and `num_bytes` raw bytes if the JSON has this field.
 """
 
 from __future__ import annotations
@@ -137,9 +137,8 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
             "steady_end_pts": video.steady_end_pts,
         }
     )
-    part = plan.get()
-    for index in range(part["first"], video.num_segments, part["step"]):
-        for item in video.segment(index):
+    while True:  # until the parent ends this process
+        for item in video.segment(plan.get()["segment"]):
             if isinstance(item, Gap):
                 outbox.send({"type": "gap", "gap": item._asdict()})
             else:
@@ -150,7 +149,7 @@ def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
 
 
 def _listen(stdin: BinaryIO, plan: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Pass on the parent's plan; end this process when the parent has ended, for whatever reason."""
+    """Pass on the segments that the parent wants; end this process when the parent has ended, for whatever reason."""
     for line in stdin:
         plan.put(json.loads(line))
     os._exit(0)

@@ -44,7 +44,7 @@ from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.locks import lock_folder
 from hourllava.parts import parse_part
 from hourllava.processes import end_with_parent
-from hourllava.video.reader import usable_cores
+from hourllava.video.budget import usable_cores
 
 Engine = Literal["local", "ray"]
 Execute = Callable[[list[Item], list[WorkerSettings], Callable[[Finished], None]], None]

@@ -24,8 +24,8 @@ from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.files import replacing
 from hourllava.video import probe
+from hourllava.video.budget import usable_cores
 from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
-from hourllava.video.reader import usable_cores
 from hourllava.video.source import IMAGE_SUFFIXES, frame_files
 
 Status = Literal["found", "missing", "unreadable", "duration mismatch"]
