@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import os
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -164,6 +165,7 @@ class Scheduler:
         self._rows = RowDecoder(self.model)
         self._running: dict[Row, _Started] = {}
         self._next: _Started | None = None  # waits for room
+        self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)  # of the last answers
 
     # ------------------------------------------------------------------------------------------------ for callers
 
@@ -183,7 +185,9 @@ class Scheduler:
         with self._changed:
             while len(self._questions) >= self._max_waiting:
                 if not waits:
-                    raise EngineBusy(f"{self._max_waiting} questions wait already; ask again later")
+                    raise EngineBusy(
+                        f"{self._max_waiting} questions wait already; ask again later", self._seconds_per_answer()
+                    )
                 self._changed.wait()
             self._questions.put(caller or question.state, question)
             self._tell()
@@ -245,6 +249,11 @@ class Scheduler:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _seconds_per_answer(self) -> float:
+        """Seconds between two of the last answers, at least 1."""
+        ended = list(self._ended_seconds)
+        return max(1.0, (ended[-1] - ended[0]) / (len(ended) - 1)) if len(ended) > 1 else 1.0
 
     def _check_process(self) -> None:
         check_fork(self._made_in_process, self.model.device)
@@ -369,6 +378,7 @@ class Scheduler:
         started = self._leave(row)
         with _telling(started.question):
             started.question.state.finish(reason, started.prompt.evidence())
+        self._ended_seconds.append(time.monotonic())
 
     def _leave(self, row: Row) -> _Started:
         self._rows.leave(row)
