@@ -13,7 +13,7 @@ player's clock, see `Memory`.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self, Unpack, overload
 
@@ -40,7 +40,7 @@ from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.memory import Memory
 from hourllava.inference.one_at_a_time import OneAtATime
-from hourllava.inference.ready import ReadyMemory, make_ready
+from hourllava.inference.ready import MakeReady, ReadyMemories, ReadyMemory, make_ready
 from hourllava.inference.subtitles import Cue
 from hourllava.inference.text import whole_text
 from hourllava.inference.watching import VideoPart, Watcher
@@ -48,7 +48,6 @@ from hourllava.model.checkpoint import load_model
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor
-from hourllava.model.trunk import HourLlavaModel
 
 DEFAULT_MAX_NEW_TOKENS = 512
 
@@ -80,15 +79,14 @@ class HourLlava:
         model: HourLlavaForConditionalGeneration,
         processor: HourLlavaProcessor,
         *,
-        make_ready: Callable[[Memory, HourLlavaModel], ReadyMemory] = make_ready,
+        make_ready: MakeReady = make_ready,
     ) -> None:
         self.model = model
         self.processor = processor
         self._watcher = Watcher(model)
         self._prompts = PromptMaker(model, processor)
         self._decoder = TextDecoder(model)
-        self._make_ready = make_ready
-        self._ready: ReadyMemory | None = None
+        self._ready = ReadyMemories(model.model, make_ready)
         self._process = os.getpid()
         # The decoder's buffers and the ready memory serve one call at a time.
         self._calls = OneAtATime()
@@ -343,23 +341,19 @@ class HourLlava:
             InputError: called inside `on_text`.
         """
         with self._calls.alone():
-            self._ready = None
+            self._ready.release()
             self._decoder.release()
 
     def _ready_memory(self, memory: Memory | None) -> ReadyMemory | None:
-        """The memory with keys and values; those of the last memory asked are kept."""
+        """The memory with keys and values; those of the last memories asked are kept."""
         check_fork(self._process, self.model.device)
         if memory is None:
             return None
         if not len(memory):
             raise InputError(f"the memory of {memory.source.file_name} holds no frames yet; watch something first")
         memory.check_file_unchanged()
-        ready = self._ready
-        if ready is None or ready.memory is not memory or not ready.is_current:
-            memory.check_fits(self.encoder)
-            self._ready = None  # free the old one first
-            ready = self._ready = self._make_ready(memory, self.model.model)
-        return ready
+        memory.check_fits(self.encoder)
+        return self._ready.get(memory, memory.snapshot())
 
     def _answer(
         self,

@@ -15,6 +15,7 @@ for people (evidence, subtitles, JSON) are on the player's clock.
 Shapes: T frames, C tower width.
 """
 
+import copy
 import hashlib
 import math
 import os
@@ -162,6 +163,10 @@ class Memory:
     def num_bytes(self) -> int:
         """Size of features and times. A saved file is some hundred bytes larger."""
         return self.features.nbytes + self.timestamps_seconds.nbytes + self.sample_seconds.nbytes
+
+    def snapshot(self) -> Self:
+        """All attributes at this moment. Later appends do not change them."""
+        return copy.copy(self)
 
     @property
     def content_seed(self) -> int:
