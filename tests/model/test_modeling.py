@@ -11,9 +11,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import InputError
+from hourllava.inference.key_values import KeyValueRoom
 from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
+from hourllava.model.memaug import ProjectedMemory
 from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.trunk import HourLlavaModel
@@ -158,14 +160,15 @@ def test_a_memory_made_before_gives_the_same(model, processor, entries_per_chunk
         if entries_per_chunk is None:
             memory = model.model.remember(shown)
         else:
-            memory = model.model.remember_in_chunks(shown, entries_per_chunk, "cpu")
+            room = KeyValueRoom(entries_per_chunk)
+            for start in range(0, 31 * 17, 40):
+                room.append(model.model.keys_values(shown, slice(start, min(start + 40, 31 * 17))))
+            memory = ProjectedMemory(room.first(31 * 17), model.model.kept_tokens(shown))
     assert len(memory.keys_values[0].keys) == (1 if entries_per_chunk is None else 11)
     assert memory.keys_values[0].num_entries == 31 * 17
     assert memory.keys_values[0].num_bytes == 2 * 31 * 17 * 2 * 8 * 8
     out = logits(model, {"input_ids": given["input_ids"], "visuals": visuals, "memory": memory})
-    # Partial results are merged in float32 only where they are computed in it.
-    tolerance = EXACT if entries_per_chunk is None else {"atol": 1e-4, "rtol": 1e-4}
-    torch.testing.assert_close(out, logits(model, given), **tolerance)
+    torch.testing.assert_close(out, logits(model, given), **EXACT)
 
 
 def test_questions_about_one_video_share_its_memory(model, processor):

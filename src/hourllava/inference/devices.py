@@ -94,3 +94,11 @@ def fits_on_device(num_bytes: int, device: torch.device) -> bool:
     # The driver counts what PyTorch keeps for reuse as taken, but PyTorch can use it.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return num_bytes < MAX_SHARE_OF_FREE_MEMORY * free
+
+
+def total_memory_bytes(device: torch.device | str) -> int:
+    """Memory of a GPU, or of this machine."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

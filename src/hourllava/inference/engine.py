@@ -34,6 +34,7 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.evidence import Span
+from hourllava.inference.frame_encoder import FrameEncoder
 from hourllava.inference.memory import Memory
 from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
 from hourllava.inference.prefill import prefill
@@ -74,9 +75,8 @@ class HourLlava:
         self._prompts = PromptMaker(model, processor)
         self._ready = ReadyMemories(model.model)
         self._scheduler = scheduler = Scheduler(model, processor.stop_ids)
-        self._watcher = watcher = Watcher(
-            model, lambda frames: scheduler.encode(functools.partial(watcher.frame_encoder.launch, frames))
-        )
+        launch = FrameEncoder(model).launch
+        self._watcher = Watcher(model, lambda frames: scheduler.encode(functools.partial(launch, frames)))
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
         weakref.finalize(self, self._scheduler.close)

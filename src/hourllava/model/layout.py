@@ -171,6 +171,11 @@ def _memory_frames(num_frames: int, config: HourLlavaConfig) -> Indices:
     return np.arange(num_frames)
 
 
+def num_memory_entries(num_frames: int, config: HourLlavaConfig) -> int:
+    """Memory entries of a video of `num_frames` frames."""
+    return max(num_frames, config.min_video_frames) * (config.video_frame_tokens + 1)
+
+
 def num_kept_video_tokens(num_frames: int, config: HourLlavaConfig) -> int:
     """Kept tokens of a video of `num_frames` frames, newlines included."""
     kept_frames = forget.num_kept_frames(max(num_frames, config.min_video_frames), config.forgetting)

@@ -13,7 +13,7 @@ E head width, R rotated part of it.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,22 +44,6 @@ class MemoryKeysValues:
     def num_bytes(self) -> int:
         """Size of all chunks in bytes."""
         return sum(chunk.nbytes for chunk in (*self.keys, *self.values))
-
-    def to(self, device: torch.device | str) -> Self:
-        """A copy on another device."""
-        return type(self)([key.to(device) for key in self.keys], [value.to(device) for value in self.values])
-
-    def append(self, other: Self) -> None:
-        """Add the chunks of another after ours."""
-        self.keys = [*self.keys, *other.keys]
-        self.values = [*self.values, *other.values]
-
-    def room_for(self, num_entries: int) -> Self:
-        """Uninitialised keys and values of this many entries, in one piece, like the first chunk."""
-        key, value = self.keys[0], self.values[0]
-        return type(self)(
-            [key.new_empty(num_entries, *key.shape[1:])], [value.new_empty(num_entries, *value.shape[1:])]
-        )
 
 
 @dataclasses.dataclass

@@ -20,7 +20,7 @@ from transformers import AutoModel, Cache, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling
 
 from hourllava.errors import InputError
-from hourllava.model.attention import Segments, cut_into_chunks
+from hourllava.model.attention import Segments
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.decoder_attention import PACKED_ATTENTION, packed_positions
 from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
@@ -144,32 +144,17 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         keys_values = self.memaug.keys_values(bank, layouts.memory_index, layouts.memory_positions)
         return ProjectedMemory(keys_values, F.embedding(layouts.kept_index, bank))
 
-    def remember_in_chunks(
-        self, visuals: Visuals, entries_per_chunk: int, storage: torch.device | str | None = None
-    ) -> ProjectedMemory:
-        """`remember` for a single video whose projected tokens do not fit at once; its features may lie on the CPU.
+    def keys_values(self, visuals: Visuals, entries: slice) -> list[MemoryKeysValues]:
+        """Keys and values of some memory entries of one video, for each MemAug block; nothing else is projected.
 
         Args:
-            visuals: with features of one video.
-            entries_per_chunk: memory entries whose keys and values are made at a time.
-            storage: keep the chunks separate, on this device, for MemAug to attend one by one. None joins them on the
-                model's device.
+            visuals: with features of one video, which may lie on the CPU.
+            entries: of its memory.
         """
-        layouts, flat_PC = visuals.layouts, self.features(visuals)
-        assert not layouts.resizes, "only videos are long enough for chunks"
-        num_entries = layouts.memory_index.shape[0]
-        keys_values = [MemoryKeysValues([], []) for _ in self.memaug.blocks]
-        for chunk in cut_into_chunks(num_entries, entries_per_chunk):
-            tokens, index = self._used_tokens(flat_PC, layouts.memory_index[chunk], layouts.newline_index)
-            parts = self.memaug.keys_values(tokens, index, layouts.memory_positions[chunk])
-            for block, part in zip(keys_values, parts):
-                if storage is not None:
-                    block.append(part.to(storage))
-                    continue
-                if not block.keys:  # room for all, so that chunks and the whole are never held together
-                    block.append(part.room_for(num_entries))
-                block.keys[0][chunk], block.values[0][chunk] = part.keys[0], part.values[0]
-        return ProjectedMemory(keys_values, self.kept_tokens(visuals))
+        layouts = visuals.layouts
+        assert not layouts.resizes, "only videos are long enough for parts"
+        tokens, index = self._used_tokens(self.features(visuals), layouts.memory_index[entries], layouts.newline_index)
+        return self.memaug.keys_values(tokens, index, layouts.memory_positions[entries])
 
     def kept_tokens(self, visuals: Visuals) -> Tensor:
         """[K, D] kept tokens alone, without keys and values: cheap where only the choice of kept tokens has changed."""
