@@ -12,6 +12,7 @@ from hourllava import processes
 from hourllava.errors import DataError
 from hourllava.processes import report_progress, run_jobs, worker_pool
 from jobs_of_workers import be_killed, fail_at_three, square, wait_for_file
+from running import wait_until_gone
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -71,14 +72,4 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
             time.sleep(0.05)
         process.kill()
         process.wait()
-        while any(is_running(pid) for pid in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        wait_until_gone(workers)

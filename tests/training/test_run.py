@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from itertools import islice
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +20,7 @@ from hourllava.model.head import LanguageModelHead
 from hourllava.training import checkpoints as checkpoint_files
 from hourllava.training.recipe import Recipe, load_recipe
 from hourllava.training.run import prepare, train
+from running import children_of
 from training.runs import LAST_ONLY, kill_after, recipe_of, run, start, write_recipe, write_videos
 
 WEIGHTS = "model.safetensors"
@@ -177,10 +177,6 @@ class TestProcesses:
         assert stderr.splitlines()[-1].startswith("error: a process of the run failed")
         assert stderr.endswith(f"the same command resumes from {newest}\n")
         load_model(newest)
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow

@@ -7,21 +7,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from hourllava.errors import VideoError
 from hourllava.video import probe, read_frames
+from running import children_of, wait_until_gone
 from video.clips import number_of, write_clip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-def children_of(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def own_decoders() -> list[int]:
@@ -46,13 +41,6 @@ def command_of(process: int) -> bytes:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:  # it has just ended
         return b""
-
-
-def wait_until_gone(processes):
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{process}").exists() for process in processes):
-        assert time.monotonic() < deadline, f"left behind: {processes}"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

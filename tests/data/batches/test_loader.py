@@ -1,6 +1,8 @@
 """Reading a plan: the same batches for any number of workers, bad samples noted and skipped, no rank without work."""
 
+import gc
 import json
+import multiprocessing
 import zlib
 
 import numpy as np
@@ -123,6 +125,23 @@ def test_too_many_failures_stop_with_one_line(tmp_path, num_workers):
     ) as caught:
         read(tmp_path, encode_nothing, num_workers=num_workers, max_failed_share=0.001)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [DataError, RuntimeError])
+def test_workers_end_with_an_error_and_not_when_garbage_is_collected(tmp_path, error):
+    def give_up(samples):
+        raise error("no more")
+
+    sources, plan = rows_and_plan()
+    loader = planned_loader(plan, sources, encode, give_up, ledger_folder=tmp_path, num_workers=2)
+    before = multiprocessing.active_children()
+    gc.disable()
+    try:
+        with pytest.raises(error, match="no more"):
+            next(iter(loader))
+        assert set(multiprocessing.active_children()) <= set(before)
+    finally:
+        gc.enable()
 
 
 def test_share_is_judged_over_many_samples(tmp_path):

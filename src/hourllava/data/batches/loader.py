@@ -14,6 +14,7 @@ import dataclasses
 import json
 import logging
 import math
+import traceback
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -229,16 +230,23 @@ def _memory_entries(samples: Sequence[Sample]) -> int:
 class PlannedLoader(DataLoader[Any]):
     """A DataLoader that gives a worker's DataError as one line, without the worker's traceback.
 
-    With a GPU, it pins batches that can be pinned.
+    With a GPU, it pins batches that can be pinned. Its workers end with the loop over it, however that ends.
     """
 
     def __iter__(self) -> Any:
         batches = super().__iter__()
         try:
             yield from _pinned(batches) if torch.cuda.is_available() else batches
-        except DataError as error:
+        except Exception as error:
+            # torch's frames hold the error, which holds the frames, and with them the workers. The garbage collector
+            # would end those only much later, and wait 5 s for each: it takes down the queue that tells them first.
+            traceback.clear_frames(error.__traceback__)
+            if not isinstance(error, DataError):
+                raise
             in_traceback = f"{DataError.__module__}.{DataError.__qualname__}: "
             raise DataError(str(error).strip().rpartition(in_traceback)[2]) from error
+        finally:
+            del batches
 
 
 def _pinned(batches: Iterator[Any]) -> Iterator[Any]:
