@@ -242,7 +242,7 @@ class OwnRows(RowBuffers):
         """Hand the buffers over."""
         super().move(source, target)
         for rows in (*self.keys, *self.values, self.num_used):
-            rows[target] = rows[source]  # type: ignore[index,call-overload]  # lists of tensors, and one of numbers
+            rows[target] = rows[source]  # type: ignore[index]  # lists of tensors, and one of numbers
 
     def clear(self, row: int) -> None:
         """Free the buffers of the last row."""

@@ -12,12 +12,11 @@ Calls take turns: of two calls with many questions each, every other question is
 """
 
 import collections
-import contextlib
 import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
@@ -115,14 +114,21 @@ class RoundRobin(Generic[Item]):
         return dropped
 
 
-@contextlib.contextmanager
-def _telling(*questions: Question) -> Iterator[None]:
-    """Tell the callers of questions of an error within the block; the thread goes on."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - its callers get it
-        for question in questions:
+class _Telling:
+    """A block whose errors the callers of these questions are told of; the thread goes on."""
+
+    def __init__(self, *questions: Question) -> None:
+        self._questions = questions
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        for question in self._questions:
             question.state.fail(error)
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,7 +344,7 @@ class Scheduler:
 
     def _embedded(self, question: Question) -> _Started | None:
         """The question with its prompt; None if that fails, which its callers are told."""
-        with _telling(question):
+        with _Telling(question):
             prompt = question.make_prompt()
             question.state.num_prompt_tokens = prompt.num_tokens
             max_new_tokens = min(question.max_new_tokens, room_after(prompt, self.model.config))
@@ -349,7 +355,7 @@ class Scheduler:
         return self._rows.has_room(started.prompt.num_tokens + started.max_new_tokens)
 
     def _prefill(self, started: _Started) -> None:
-        with _telling(started.question):
+        with _Telling(started.question):
             prefilled = prefill(self.model, started.prompt.take_embeds())
             sampling = started.question.sampling
             row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
@@ -357,7 +363,7 @@ class Scheduler:
 
     def _step(self) -> None:
         tokens = None
-        with _telling(*(started.question for started in self._running.values())):
+        with _Telling(*(started.question for started in self._running.values())):
             tokens = self._rows.step()
         if tokens is None:  # no row can go on
             self._running.clear()
@@ -376,7 +382,7 @@ class Scheduler:
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         started = self._leave(row)
-        with _telling(started.question):
+        with _Telling(started.question):
             started.question.state.finish(reason, started.prompt.evidence())
         self._ended_seconds.append(time.monotonic())
 
