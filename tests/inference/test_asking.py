@@ -114,6 +114,40 @@ def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, cap
     assert not recwarn.list
 
 
+@pytest.mark.parametrize(("max_tokens", "num_first"), [(60, 2), (4000, 1)])
+def test_the_first_token_waits_for_no_pass_that_it_does_not_need(engine, monkeypatch, max_tokens, num_first):
+    """Subtitles that all fit need not be chosen, so the bare question is not looked up before its evidence is read."""
+    passes = []
+    embed = engine.model.model.embed
+    monkeypatch.setattr(engine.model.model, "embed", lambda *args: passes.append(args) or embed(*args))
+    made = ready.make_ready(random_memory(engine), engine.model.model)
+    prompts = PromptMaker(engine.model, engine.processor)
+    prompt = prompts.prompt(made, "What?", "What?", Context((), CUES, max_tokens))
+    assert len(passes) == num_first
+    plain = prompts.prompt(made, "What?", "What?", NO_CONTEXT).evidence()
+    passes.clear()
+    assert prompt.evidence() == plain
+    assert len(passes) == 2 - num_first
+
+
+def test_tokens_of_subtitles_are_counted_once(engine, monkeypatch):
+    """For all questions with the same cues, also if they come in another list."""
+    prompts, calls = PromptMaker(engine.model, engine.processor), []
+    made = ready.make_ready(random_memory(engine), engine.model.model)
+    count = prompts._count_tokens
+    monkeypatch.setattr(prompts, "_count_tokens", lambda texts: calls.append(len(texts)) or count(texts))
+    for question in ("What?", "Who?", "Why?"):
+        prompts.prompt(made, question, question, Context((), list(CUES), 60))
+    assert [number for number in calls if number > 1] == [len(CUES)]
+    for start in range(20):  # of many sets, the last ones stay
+        prompts.prompt(None, "What?", "What?", Context((), CUES[start:], 60))
+    calls.clear()
+    prompts.prompt(None, "What?", "What?", Context((), CUES[19:], 60))
+    assert set(calls) <= {1}
+    prompts.prompt(None, "What?", "What?", Context((), CUES[1:], 60))
+    assert len(CUES) - 1 in calls
+
+
 def test_subtitles_without_a_memory_are_the_earliest(engine, monkeypatch):
     texts = spy(engine, monkeypatch)
     engine.ask(None, "What?", subtitles=CUES, subtitle_tokens=40, max_new_tokens=1)
@@ -249,7 +283,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatc
     chat = Chat(engine, memory)
     chat.ask(bad, max_new_tokens=2)
     assert chat.history[0][0] == "caf\ufffd \ufffd?"
-    assert texts[0] == "caf\ufffd \ufffd?"
+    assert "caf\ufffd \ufffd?" in texts
     assert not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
 
 
