@@ -94,6 +94,35 @@ def test_evidence_is_measured_when_it_is_asked_for(engine, monkeypatch):
     assert prompts.prompt(None, "What?", "What?", NO_CONTEXT).evidence() == []
 
 
+@pytest.mark.parametrize(
+    ("temporal", "share"),
+    [("uniform", 1.0), ("uniform", 0.25), ("random", 0.0), ("keyframe", 0.5), ("question", 1.0)],
+)
+@pytest.mark.parametrize("fits", [True, False])
+def test_evidence_is_the_attention_written_out(tokenizer, temporal, share, fits, monkeypatch):
+    """However frames are kept, whatever MemAug can look up, on the device and in chunks: against float64."""
+    monkeypatch.setattr(ready, "fits_on_device", lambda *args: fits)
+    monkeypatch.setattr(ready, "ENTRIES_PER_CHUNK", 2**18 if fits else 100)
+    config = tiny_config(forgetting=ForgettingConfig(temporal=temporal))
+    engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
+    memory, watched = random_memory(engine, 60), []
+    monkeypatch.setattr(
+        "hourllava.inference.asking.WatchedQueries",
+        lambda rows: watched.append(evidence.WatchedQueries(rows)) or watched[0],
+    )
+    made = ready.make_ready(memory, engine.model.model, share)
+    prompt = PromptMaker(engine.model, engine.processor).prompt(made, "What?", "What?", NO_CONTEXT)
+    expected = np.zeros(60)
+    for query, block in watched[0].blocks:
+        key = torch.cat(list(block.keys)).double().repeat_interleave(2, 1)
+        weights = (torch.einsum("qhe,khe->hqk", query.double(), key) / 8**0.5).softmax(-1).mean((0, 1))
+        expected += np.bincount(made.frame_of_entry, weights.numpy(), 60) / len(watched[0].blocks)
+    np.testing.assert_allclose(watched[0].share_of_frames(made.frame_of_entry, 60), expected, atol=1e-6)
+    for span, wanted in zip(prompt.evidence(), evidence.evidence_spans(expected, np.arange(60.0), 60.0), strict=True):
+        assert (span.start_seconds, span.end_seconds) == (wanted.start_seconds, wanted.end_seconds)
+        assert span.weight == pytest.approx(wanted.weight, abs=1e-5)
+
+
 def test_a_measured_prompt_lets_go_of_the_memory(engine):
     made = ready.make_ready(random_memory(engine), engine.model.model)
     prompt = PromptMaker(engine.model, engine.processor).prompt(made, "What?", "What?", NO_CONTEXT)
