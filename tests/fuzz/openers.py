@@ -116,9 +116,9 @@ def processor(folder: Path) -> str | None:
 
 
 def subtitles(path: Path) -> str | None:
-    from hourllava.inference.subtitles import read_subtitles, subtitles_prompt
+    from hourllava.inference.subtitles import SubtitleLines, read_subtitles
 
-    subtitles_prompt(read_subtitles(path), [(1.0, 2.0)], 50, lambda texts: [len(text) for text in texts])
+    SubtitleLines(read_subtitles(path), 50, lambda texts: [len(text) for text in texts]).near([(1.0, 2.0)])
     return None
 
 

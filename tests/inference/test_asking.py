@@ -93,6 +93,35 @@ def test_evidence_is_measured_when_it_is_asked_for(engine, monkeypatch):
     assert prompts.prompt(None, "What?", "What?", NO_CONTEXT).evidence() == []
 
 
+@pytest.mark.parametrize(
+    ("temporal", "share"),
+    [("uniform", 1.0), ("uniform", 0.25), ("random", 0.0), ("keyframe", 0.5), ("question", 1.0)],
+)
+@pytest.mark.parametrize("fits", [True, False])
+def test_evidence_is_the_attention_written_out(tokenizer, temporal, share, fits, monkeypatch):
+    """However frames are kept, whatever MemAug can look up, on the device and in chunks: against float64."""
+    monkeypatch.setattr(ready, "fits_on_device", lambda *args: fits)
+    monkeypatch.setattr(ready, "ENTRIES_PER_CHUNK", 2**18 if fits else 100)
+    config = tiny_config(forgetting=ForgettingConfig(temporal=temporal))
+    engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
+    memory, watched = random_memory(engine, 60), []
+    monkeypatch.setattr(
+        "hourllava.inference.asking.WatchedQueries",
+        lambda rows: watched.append(evidence.WatchedQueries(rows)) or watched[0],
+    )
+    made = ready.make_ready(memory, engine.model.model, share)
+    prompt = PromptMaker(engine.model, engine.processor).prompt(made, "What?", "What?", NO_CONTEXT)
+    expected = np.zeros(60)
+    for query, block in watched[0].blocks:
+        key = torch.cat(list(block.keys)).double().repeat_interleave(2, 1)
+        weights = (torch.einsum("qhe,khe->hqk", query.double(), key) / 8**0.5).softmax(-1).mean((0, 1))
+        expected += np.bincount(made.frame_of_entry, weights.numpy(), 60) / len(watched[0].blocks)
+    np.testing.assert_allclose(watched[0].share_of_frames(made.runs_of_frames, 60), expected, atol=1e-6)
+    for span, wanted in zip(prompt.evidence(), evidence.evidence_spans(expected, np.arange(60.0), 60.0), strict=True):
+        assert (span.start_seconds, span.end_seconds) == (wanted.start_seconds, wanted.end_seconds)
+        assert span.weight == pytest.approx(wanted.weight, abs=1e-5)
+
+
 def test_a_measured_prompt_lets_go_of_the_memory(engine):
     made = ready.make_ready(random_memory(engine), engine.model.model)
     prompt = PromptMaker(engine.model, engine.processor).prompt(made, "What?", "What?", NO_CONTEXT)
@@ -111,6 +140,40 @@ def test_subtitles_cost_one_pass_with_evidence(engine, monkeypatch, recwarn, cap
     assert set(counts.values()) == {engine.model.config.memaug.num_blocks}
     assert not caplog.records  # transformers warns of texts longer than the context
     assert not recwarn.list
+
+
+@pytest.mark.parametrize(("max_tokens", "num_first"), [(60, 2), (4000, 1)])
+def test_the_first_token_waits_for_no_pass_that_it_does_not_need(engine, monkeypatch, max_tokens, num_first):
+    """Subtitles that all fit need not be chosen, so the bare question is not looked up before its evidence is read."""
+    passes = []
+    embed = engine.model.model.embed
+    monkeypatch.setattr(engine.model.model, "embed", lambda *args: passes.append(args) or embed(*args))
+    made = ready.make_ready(random_memory(engine), engine.model.model)
+    prompts = PromptMaker(engine.model, engine.processor)
+    prompt = prompts.prompt(made, "What?", "What?", Context((), CUES, max_tokens))
+    assert len(passes) == num_first
+    plain = prompts.prompt(made, "What?", "What?", NO_CONTEXT).evidence()
+    passes.clear()
+    assert prompt.evidence() == plain
+    assert len(passes) == 2 - num_first
+
+
+def test_tokens_of_subtitles_are_counted_once(engine, monkeypatch):
+    """For all questions with the same cues, also if they come in another list."""
+    prompts, calls = PromptMaker(engine.model, engine.processor), []
+    made = ready.make_ready(random_memory(engine), engine.model.model)
+    count = prompts._count_tokens
+    monkeypatch.setattr(prompts, "_count_tokens", lambda texts: calls.append(len(texts)) or count(texts))
+    for question in ("What?", "Who?", "Why?"):
+        prompts.prompt(made, question, question, Context((), list(CUES), 60))
+    assert [number for number in calls if number > 1] == [len(CUES)]
+    for start in range(20):  # of many sets, the last ones stay
+        prompts.prompt(None, "What?", "What?", Context((), CUES[start:], 60))
+    calls.clear()
+    prompts.prompt(None, "What?", "What?", Context((), CUES[19:], 60))
+    assert set(calls) <= {1}
+    prompts.prompt(None, "What?", "What?", Context((), CUES[1:], 60))
+    assert len(CUES) - 1 in calls
 
 
 def test_subtitles_without_a_memory_are_the_earliest(engine, monkeypatch):
@@ -248,7 +311,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatc
     chat = Chat(engine, memory)
     chat.ask(bad, max_new_tokens=2)
     assert chat.history[0][0] == "caf\ufffd \ufffd?"
-    assert texts[0] == "caf\ufffd \ufffd?"
+    assert "caf\ufffd \ufffd?" in texts
     assert not any("\ud800" <= letter <= "\udfff" for text in texts for letter in text)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference import subtitle_text
-from hourllava.inference.subtitles import Cue, read_subtitles, subtitles_prompt
+from hourllava.inference.subtitles import Cue, SubtitleLines, read_subtitles
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500 X1:40 X2:600
@@ -371,7 +371,7 @@ def count_words(texts: Sequence[str]) -> list[int]:
 
 
 def test_all_subtitles_if_they_fit() -> None:
-    text = subtitles_prompt(list(reversed(CUES)), [(50.0, 60.0)], 20, count_words)
+    text = SubtitleLines(list(reversed(CUES)), 20, count_words).near([(50.0, 60.0)])
     assert text.splitlines()[:2] == ["[0:00:00] word0", "[0:00:10] word1"]
     assert len(text.splitlines()) == 10
 
@@ -391,13 +391,13 @@ def test_all_subtitles_if_they_fit() -> None:
 def test_the_nearest_subtitles_if_not_all_fit(
     spans: list[tuple[float, float]], max_tokens: int, kept: list[int]
 ) -> None:
-    lines = subtitles_prompt(CUES, spans, max_tokens, count_words).splitlines()
+    lines = SubtitleLines(CUES, max_tokens, count_words).near(spans).splitlines()
     assert lines == [f"[{format_clock(10 * k)}] word{k}" for k in kept]
 
 
 def test_a_cue_too_long_does_not_keep_its_neighbours_out() -> None:
     cues = [Cue(0, 1, "before"), Cue(10, 11, "far too many words"), Cue(25, 26, "after")]
-    assert subtitles_prompt(cues, [(10, 11)], 4, count_words) == "[0:00:00] before\n[0:00:25] after"
+    assert SubtitleLines(cues, 4, count_words).near([(10, 11)]) == "[0:00:00] before\n[0:00:25] after"
 
 
 def test_lines_are_counted_in_one_call_and_huge_ones_not_at_all() -> None:
@@ -408,13 +408,16 @@ def test_lines_are_counted_in_one_call_and_huge_ones_not_at_all() -> None:
         return count_words(texts)
 
     cues = [*CUES, Cue(51.0, 52.0, "x" * 10_000)]
-    assert subtitles_prompt(cues, [(50.0, 53.0)], 4, count) == "[0:00:40] word4\n[0:00:50] word5"
-    assert len(calls) == 2
-    assert len(calls[0]) == len(CUES)
+    lines = SubtitleLines(cues, 4, count)
+    assert [len(call) for call in calls] == [len(CUES)]
+    assert lines.near([(50.0, 53.0)]) == "[0:00:40] word4\n[0:00:50] word5"
+    assert lines.near([(11.0, 12.0)]) == "[0:00:00] word0\n[0:00:10] word1"
+    assert [len(call) for call in calls] == [len(CUES), 1, 1]
 
 
 def test_no_subtitles() -> None:
-    assert subtitles_prompt([], [(0.0, 1.0)], 100, count_words) == ""
+    lines = SubtitleLines([], 100, count_words)
+    assert (lines.whole, lines.near([(0.0, 1.0)])) == ("", "")
 
 
 @given(
@@ -428,4 +431,6 @@ def test_the_budget_always_holds(starts: list[int], span: tuple[int, int], max_t
 
     cues = [Cue(float(start), start + 2.0, "x" * (start % 13)) for start in starts]
     spans = [(float(span[0]), float(sum(span)))]
-    assert count([subtitles_prompt(cues, spans, max_tokens, count)])[0] <= max_tokens
+    lines = SubtitleLines(cues, max_tokens, count)
+    assert count([lines.near(spans)])[0] <= max_tokens
+    assert lines.whole in (None, lines.near(spans))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hourllava.model import attention_kernels as kernels
 from hourllava.model import attention_share
 from hourllava.model.attention import Segments
-from hourllava.model.attention_share import share_of_each_run, share_of_marked_keys
+from hourllava.model.attention_share import KeyRuns, share_of_each_run, share_of_marked_keys
 
 
 def heads(*shape):
@@ -42,7 +42,7 @@ def test_shares_of_runs_are_the_softmax_written_out(lengths, sizes, num_chunks, 
     chunks = [chunk for chunk in key.tensor_split(num_chunks) if len(chunk)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_share, "MAX_OUTPUT_BYTES", max_bytes)
-        shares = share_of_each_run(query, chunks, run_of_key)
+        shares = share_of_each_run(query, chunks, KeyRuns(run_of_key))
     expected = softmax_shares(query, key, len(lengths), torch.from_numpy(run_of_key))
     torch.testing.assert_close(shares, expected, atol=1e-5, rtol=0)
 
@@ -51,7 +51,7 @@ def test_shares_of_runs_are_the_softmax_written_out(lengths, sizes, num_chunks, 
 def test_shares_in_other_dtypes(dtype):
     query, key = heads(9, 4, 8).to(dtype), heads(340, 2, 8).to(dtype)
     run_of_key = np.arange(340) // 17
-    shares = share_of_each_run(query, [key], run_of_key)
+    shares = share_of_each_run(query, [key], KeyRuns(run_of_key))
     expected = softmax_shares(query, key, 20, torch.from_numpy(run_of_key))
     torch.testing.assert_close(shares, expected, atol=1e-9 if dtype == torch.float64 else 1e-3, rtol=0)
 
@@ -72,7 +72,7 @@ def test_chunks_are_copied_at_most_twice_however_many_queries(num_chunks, most):
     CountedKeys.copies = 0
     query, key = heads(50, 4, 8), heads(70, 2, 8)
     chunks = [part.as_subclass(CountedKeys) for part in key.tensor_split(num_chunks)]
-    shares = share_of_each_run(query, chunks, np.arange(70))
+    shares = share_of_each_run(query, chunks, KeyRuns(np.arange(70)))
     torch.testing.assert_close(shares, softmax_shares(query, key, 70, torch.arange(70)), atol=1e-5, rtol=0)
     assert CountedKeys.copies <= most
 
@@ -93,7 +93,7 @@ def test_no_more_is_held_than_was_said(monkeypatch):
     for allowed in (1, 3 * of_a_segment, 2**28):
         held.clear()
         monkeypatch.setattr(attention_share, "MAX_OUTPUT_BYTES", allowed)
-        share_of_each_run(query, [key], np.arange(7 * 600) // 7)
+        share_of_each_run(query, [key], KeyRuns(np.arange(7 * 600) // 7))
         assert max(held) <= max(allowed, of_a_segment)
         assert sum(held) >= 600 // 8 * of_a_segment
 
@@ -107,7 +107,7 @@ def test_cuda_shares_are_the_softmax_written_out(dtype, num_chunks):
     run_of_key = np.repeat(np.arange(500), lengths)[: len(key)]
     for runs in (np.arange(len(key)) // 65, run_of_key):
         chunks = key.tensor_split(num_chunks) if num_chunks > 1 else [key.cuda()]
-        shares = share_of_each_run(query.cuda(), chunks, runs)
+        shares = share_of_each_run(query.cuda(), chunks, KeyRuns(runs))
         expected = softmax_shares(query, key, runs[-1] + 1, torch.from_numpy(runs))
         error = ((shares - expected).norm() / expected.norm()).item()
         assert error < (1e-5 if dtype == torch.float32 else 0.02), error
@@ -120,7 +120,7 @@ def test_marked_keys_have_the_share_that_each_of_them_has():
     queries = Segments((5, 4))
     shares_QH = share_of_marked_keys(query, key, marked, (queries, queries), Segments((12, 18)), Segments((3, 2)))
     first, second = shares_QH.mean(1).split((5, 4))
-    in_first = share_of_each_run(query[:5], [key[:12]], np.arange(12)).float()
-    in_second = share_of_each_run(query[5:], [key[12:]], np.arange(18)).float()
+    in_first = share_of_each_run(query[:5], [key[:12]], KeyRuns(np.arange(12))).float()
+    in_second = share_of_each_run(query[5:], [key[12:]], KeyRuns(np.arange(18))).float()
     torch.testing.assert_close(first.mean(), in_first[[2, 3, 11]].sum())
     torch.testing.assert_close(second.mean(), in_second[[8, 17]].sum())

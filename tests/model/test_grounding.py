@@ -10,6 +10,7 @@ from conftest import tiny_config, tiny_model
 from hourllava.inference.evidence import WatchedQueries
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
+from hourllava.model.attention_share import KeyRuns
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
 from hourllava.model.messages import Video
@@ -101,7 +102,7 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
         watched = WatchedQueries(alone["visuals"].visual_query_index)
         with torch.no_grad():
             model.model.embed(alone["input_ids"], Visuals.take_from(alone), watched.observe)
-        share_of_entries = watched.share_of_frames(np.arange(len(sample.layout.memory_index)))
+        share_of_entries = watched.share_of_frames(KeyRuns(np.arange(len(sample.layout.memory_index))))
         assert share == pytest.approx(share_of_entries[sample.evidence].sum(), rel=1e-5)
 
 

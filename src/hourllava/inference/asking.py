@@ -3,8 +3,9 @@
     question -> chat text with the video -> embeddings, augmented from the memory -> Prompt
 
 A prompt keeps a sample of the queries with which it looked into the memory. So its evidence can be measured later, when
-the first token is out. Subtitles are chosen by the evidence of the bare question, which is measured first then. The
-prompt is embedded a second time, with them; its evidence stays that of the bare question.
+the first token is out. Subtitles do not change the evidence: it stays that of the bare question. If they all fit, the
+bare question is embedded only when its evidence is asked for. Otherwise its evidence is measured first and chooses
+subtitles, and the prompt is embedded a second time, with them.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from hourllava.errors import InputError
 from hourllava.inference.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
 from hourllava.inference.options import DEFAULT_SUBTITLE_TOKENS, History
 from hourllava.inference.ready import ReadyMemory, keep_for_question
-from hourllava.inference.subtitles import Cue, subtitles_prompt
+from hourllava.inference.subtitles import Cue, SubtitleLines
 from hourllava.inference.text import whole_text
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.memaug import ProjectedMemory
@@ -29,6 +30,9 @@ from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.visuals import Visuals
+
+# Sets of subtitles whose tokens stay counted. A day of speech takes 5 MB.
+MAX_SUBTITLES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,7 @@ class PromptMaker:
     def __init__(self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor) -> None:
         self.model = model
         self.processor = processor
+        self._lines: dict[tuple[tuple[Cue, ...], int], SubtitleLines] = {}
 
     def prompt(self, ready: ReadyMemory | None, question: str, text: str, context: Context) -> Prompt:
         """The embedded prompt of one question, augmented from the memory.
@@ -94,24 +99,32 @@ class PromptMaker:
             text: what the model reads in place of the question.
             context: of the question.
         """
+        lines = self._lines_of(context)
         if ready is None:
-            return Prompt(self._embed_text(self._with_subtitles(text, (), context), context.history))
-        bare = self._embed(ready, question, text, context.history)
-        if not context.subtitles:
-            return bare
-        evidence = bare.evidence()
-        longer = self._with_subtitles(text, evidence, context)
-        if longer == text:
-            return bare
-        return Prompt(
-            self._embed(ready, question, longer, context.history, observes=False).take_embeds(), lambda: evidence
-        )
+            return Prompt(self._embed_text(_below(lines.near(()), text), context.history))
+        bare = functools.partial(self._embed, ready, question, text, context.history)
+        if lines.whole == "":  # no subtitles
+            return bare()
+        if lines.whole is not None:
+            with_lines = self._embed(ready, question, _below(lines.whole, text), context.history, observes=False)
+            return Prompt(with_lines.take_embeds(), lambda: bare().evidence())
+        prompt = bare()
+        evidence = prompt.evidence()
+        if not (near := lines.near([(span.start_seconds, span.end_seconds) for span in evidence])):
+            return prompt
+        with_lines = self._embed(ready, question, _below(near, text), context.history, observes=False)
+        return Prompt(with_lines.take_embeds(), lambda: evidence)
 
-    def _with_subtitles(self, text: str, evidence: Sequence[Span], context: Context) -> str:
-        """The text below the subtitles around its evidence; the text alone if there are no subtitles."""
-        spans = [(span.start_seconds, span.end_seconds) for span in evidence]
-        said = whole_text(subtitles_prompt(context.subtitles, spans, context.subtitle_tokens, self._count_tokens))
-        return f"Subtitles of the video:\n{said}\n{text}" if said else text
+    def _lines_of(self, context: Context) -> SubtitleLines:
+        """The subtitles as lines; their tokens are counted once for all questions with them."""
+        key = tuple(context.subtitles), context.subtitle_tokens
+        lines = self._lines.pop(key, None)
+        if lines is None:
+            lines = SubtitleLines(context.subtitles, context.subtitle_tokens, self._count_tokens)
+        self._lines[key] = lines  # the last one again
+        if len(self._lines) > MAX_SUBTITLES:
+            del self._lines[next(iter(self._lines))]
+        return lines
 
     def _count_tokens(self, texts: Sequence[str]) -> list[int]:
         # Not verbose: transformers would warn of subtitles longer than the model's context, but these are cut.
@@ -123,6 +136,7 @@ class PromptMaker:
     def _embed(
         self, ready: ReadyMemory, question: str, text: str, history: History, *, observes: bool = True
     ) -> Prompt:
+        """The prompt; without `observes`, it has no evidence."""
         memory, device, model = ready.memory, self.model.device, self.model.model
         layout, kept_tokens = ready.layout, ready.kept_tokens
         if model.config.forgetting.temporal == "question":
@@ -140,7 +154,7 @@ class PromptMaker:
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
             queries.observe if observes else None,
         )
-        return Prompt(embeds_1LD[0], functools.partial(_evidence, ready, queries))
+        return Prompt(embeds_1LD[0], functools.partial(_evidence, ready, queries) if observes else list)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""
@@ -161,7 +175,12 @@ def _evidence(ready: ReadyMemory, queries: WatchedQueries) -> list[Span]:
     memory = ready.memory
     starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
     end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
-    return evidence_spans(queries.share_of_frames(ready.frame_of_entry, memory.num_frames), starts, end)
+    return evidence_spans(queries.share_of_frames(ready.runs_of_frames, memory.num_frames), starts, end)
+
+
+def _below(lines: str, text: str) -> str:
+    """The text below subtitles, or alone if there are none."""
+    return f"Subtitles of the video:\n{whole_text(lines)}\n{text}" if lines else text
 
 
 def checked_question(question: str) -> str:

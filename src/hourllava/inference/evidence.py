@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hourllava.clock import format_clock
-from hourllava.model.attention_share import share_of_each_run
+from hourllava.model.attention_share import KeyRuns, share_of_each_run
 from hourllava.model.memaug import MemoryKeysValues
 
 MAX_SPAN_SECONDS = 60.0
@@ -68,21 +68,16 @@ class WatchedQueries:
         """Keep one block's queries: 1 MB for the 3B model."""
         self.blocks.append((query_QHE[self.rows], memory))
 
-    def share_of_frames(
-        self, frame_of_entry: npt.NDArray[np.int64], num_frames: int | None = None
-    ) -> npt.NDArray[np.float64]:
+    def share_of_frames(self, runs: KeyRuns, num_frames: int | None = None) -> npt.NDArray[np.float64]:
         """[T] share of each frame in the attention, a mean over queries, heads and blocks; they add up to 1.
 
         Args:
-            frame_of_entry: [M] the frame that each memory entry is part of.
+            runs: of memory entries of one frame, labelled by the frame.
             num_frames: T; by default up to the last frame that has an entry.
         """
-        is_new = np.diff(frame_of_entry, prepend=-1) != 0
-        frame_of_run = frame_of_entry[is_new]
-        share_R = torch.zeros(len(frame_of_run), dtype=torch.float64)
-        for query_NHE, memory in self.blocks:
-            share_R += share_of_each_run(query_NHE, memory.keys, is_new.cumsum() - 1) / len(self.blocks)
-        return np.bincount(frame_of_run, weights=share_R.numpy(), minlength=num_frames or 0).astype(np.float64)
+        shares = [share_of_each_run(query_NHE, memory.keys, runs) for query_NHE, memory in self.blocks]
+        share_R = torch.stack(shares).mean(0).cpu().numpy() if shares else np.zeros(len(runs))
+        return np.bincount(runs.label_of_run, weights=share_R, minlength=num_frames or 0).astype(np.float64)
 
 
 def shown_from_seconds(

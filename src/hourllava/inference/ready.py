@@ -10,6 +10,7 @@ one chunk after the other.
 """
 
 import dataclasses
+import functools
 import logging
 import weakref
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from hourllava.inference.key_values import KeyValueRoom
 from hourllava.inference.memory import Memory
 from hourllava.inference.snapshot import MemorySnapshot
 from hourllava.model.attention import cut_into_chunks
+from hourllava.model.attention_share import KeyRuns
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
@@ -79,6 +81,11 @@ class ReadyMemory:
         frames = np.where(index == NEWLINE, 0, index // frame_tokens)
         # Frames come in order, and a newline follows the tokens of its frame.
         return np.maximum.accumulate(frames)
+
+    @functools.cached_property
+    def runs_of_frames(self) -> KeyRuns:
+        """The memory entries of each frame, for `WatchedQueries`."""
+        return KeyRuns(self.frame_of_entry)
 
 
 MakeReady = Callable[[MemorySnapshot, HourLlavaModel], ReadyMemory]

@@ -5,7 +5,8 @@ between. Libraries are stricter or less exact: webvtt-py refuses .srt files with
 show; pysubs2 takes NOTE blocks of .vtt files for speech; neither cleans the text as a prompt needs it.
 
     cues = read_subtitles("lecture.srt")
-    text = subtitles_prompt(cues, [(610.0, 640.0)], 2000, lambda texts: [len(tokenizer.encode(t)) for t in texts])
+    lines = SubtitleLines(cues, 2000, lambda texts: [len(tokenizer.encode(text)) for text in texts])
+    text = lines.near([(610.0, 640.0)])
 
 Times are on the player's clock, like evidence.
 """
@@ -87,42 +88,53 @@ def read_subtitles(path: str | os.PathLike[str], encoding: str | None = None) ->
     return _said_once(sorted(from_zero, key=lambda block: block[0]))
 
 
-def subtitles_prompt(
-    cues: Sequence[Cue],
-    spans: Sequence[tuple[float, float]],
-    max_tokens: int,
-    count_tokens: Callable[[Sequence[str]], Sequence[int]],
-) -> str:
-    """Subtitles as lines `[h:mm:ss] text` in time order: all of them if they fit, else those nearest to the spans.
+class SubtitleLines:
+    """Subtitles as lines `[h:mm:ss] text` of prompts with one token budget. Tokens are counted once, for all questions.
 
     Args:
         cues: from `read_subtitles`.
-        spans: (start_seconds, end_seconds) of the moments that matter; without spans, the earliest cues are taken.
         max_tokens: budget of the text.
         count_tokens: gives the number of tokens of each text.
 
-    Returns:
-        lines without a newline at the end; "" if no cue fits.
+    Attributes:
+        whole: all lines, without a newline at the end; None if they do not fit.
     """
-    short = [cue for cue in cues if len(cue.text) <= _MAX_CHARACTERS_PER_TOKEN * max_tokens]
-    chosen = sorted(short, key=lambda cue: cue.start_seconds)
-    if not chosen:
-        return ""
-    counts = count_tokens([_lines([cue]) + "\n" for cue in chosen])
-    # Newlines do not count here: the last is not part of the text, and a tokenizer may join one to the next line.
-    may_fit = len(chosen) == len(cues) and sum(counts) - len(counts) <= max_tokens
-    if may_fit and count_tokens([_lines(chosen)])[0] <= max_tokens:
-        return _lines(chosen)
-    distances = [min((_distance(cue, span) for span in spans), default=0.0) for cue in chosen]
-    near, tokens_left = [], max_tokens
-    for n in sorted(range(len(chosen)), key=distances.__getitem__):
-        if counts[n] <= tokens_left:
-            near.append(chosen[n])
-            tokens_left -= counts[n]
-    # The budget holds for the whole text, which may have more tokens than its lines.
-    while near and count_tokens([_lines(near)])[0] > max_tokens:
-        near.pop()
-    return _lines(near)
+
+    def __init__(
+        self, cues: Sequence[Cue], max_tokens: int, count_tokens: Callable[[Sequence[str]], Sequence[int]]
+    ) -> None:
+        short = [cue for cue in cues if len(cue.text) <= _MAX_CHARACTERS_PER_TOKEN * max_tokens]
+        self._cues = sorted(short, key=lambda cue: cue.start_seconds)
+        self._max_tokens, self._count_tokens = max_tokens, count_tokens
+        self._counts = count_tokens([_lines([cue]) + "\n" for cue in self._cues]) if self._cues else []
+        # Newlines do not count here: the last is not part of the text, and a tokenizer may join one to the next line.
+        may_fit = len(short) == len(cues) and sum(self._counts) - len(self._counts) <= max_tokens
+        self.whole = _lines(self._cues) if may_fit and self._fits(self._cues) else None
+
+    def near(self, spans: Sequence[tuple[float, float]]) -> str:
+        """All lines if they fit, else those nearest to the spans, in time order.
+
+        Args:
+            spans: (start_seconds, end_seconds) of the moments that matter; without spans, the earliest cues are taken.
+
+        Returns:
+            lines without a newline at the end; "" if no cue fits.
+        """
+        if self.whole is not None:
+            return self.whole
+        distances = [min((_distance(cue, span) for span in spans), default=0.0) for cue in self._cues]
+        near, tokens_left = [], self._max_tokens
+        for n in sorted(range(len(self._cues)), key=distances.__getitem__):
+            if self._counts[n] <= tokens_left:
+                near.append(self._cues[n])
+                tokens_left -= self._counts[n]
+        # The budget holds for the whole text, which may have more tokens than its lines.
+        while near and not self._fits(near):
+            near.pop()
+        return _lines(near)
+
+    def _fits(self, cues: Sequence[Cue]) -> bool:
+        return not cues or self._count_tokens([_lines(cues)])[0] <= self._max_tokens
 
 
 def _lines(cues: Sequence[Cue]) -> str:

@@ -38,7 +38,7 @@ MIN_SCORES_ALONE = 2**25
 # costs: at 9,000 x 234,000 and 16 heads flash takes 48 and 134 ms, cuDNN 30 and 76, in each MemAug block.
 MIN_SCORES_FOR_CUDNN = 2**32
 # The same for a causal segment without a gradient, the prefill of a prompt.
-MIN_PREFILL_SCORES_FOR_CUDNN = 2**32
+MIN_PREFILL_SCORES_FOR_CUDNN = 2**30
 # Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.
 TOKENS_OF_A_PLAN = 512
 

@@ -8,6 +8,7 @@ Shapes: Q queries, K keys, H query heads, G key/value heads (H a multiple of G),
 width, S segments of keys.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,7 +23,62 @@ from hourllava.model.attention import Segments, log_sum_exp
 MAX_OUTPUT_BYTES = 2**28
 
 
-def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], run_of_key: npt.NDArray[np.int64]) -> Tensor:
+class KeyRuns:
+    """Runs of neighbouring keys with one label; all blocks and questions of a memory share them.
+
+    Args:
+        label_of_key: [K], such as the frame of each memory entry.
+
+    Attributes:
+        run_of_key: [K] number of each key's run, from 0 on.
+        label_of_run: [R].
+    """
+
+    def __init__(self, label_of_key: npt.NDArray[np.int64]) -> None:
+        is_new = np.diff(label_of_key, prepend=label_of_key[:1] - 1) != 0
+        self.run_of_key: npt.NDArray[np.int64] = is_new.cumsum() - 1
+        self.label_of_run: npt.NDArray[np.int64] = label_of_key[is_new]
+        # Values of keys in segments, which later blocks and questions need again: 60 kB for an hour of one frame size.
+        self._segments = functools.lru_cache(maxsize=4)(self._make_segments)
+
+    def __len__(self) -> int:
+        """R."""
+        return len(self.label_of_run)
+
+    def segments(
+        self, start: int, stop: int, length: int, device: torch.device
+    ) -> list[tuple[slice, npt.NDArray[np.int64], Tensor]]:
+        """Keys from `start` to `stop` in segments of this length, and a shorter rest.
+
+        Returns:
+            for each of the two its keys, counted from `start`; the first run of each segment, [S]; and the place of
+            each key's run among those of its segment, [S, 1, K, 1] or, if all segments are alike, [1, 1, K, 1].
+        """
+        return self._segments(start, stop, length, device)
+
+    def _make_segments(
+        self, start: int, stop: int, length: int, device: torch.device
+    ) -> list[tuple[slice, npt.NDArray[np.int64], Tensor]]:
+        whole = (stop - start) // length * length
+        made = []
+        for keys in (slice(whole), slice(whole, stop - start)):
+            runs = self.run_of_key[start:stop][keys]
+            if not runs.size:
+                continue
+            run_SK = runs.reshape(-1, min(length, len(runs)))
+            place_SK = run_SK - run_SK[:, :1]
+            if (place_SK == place_SK[0]).all():  # runs of one length: one set of values serves all segments
+                place_SK = place_SK[:1]
+            made.append((keys, run_SK[:, 0], torch.from_numpy(place_SK).to(device)[:, None, :, None]))
+        return made
+
+    @functools.cached_property
+    def min_length(self) -> int:
+        """Keys of the shortest run."""
+        return int(np.bincount(self.run_of_key).min())
+
+
+def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) -> Tensor:
     """[R] share of each run of keys in the attention of one segment, a mean over queries and heads, no gradient.
 
     Attention sums the weights itself: keys are cut into segments of at most E runs, and the value of a key is 1 in the
@@ -34,69 +90,56 @@ def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], run_of_key: npt
         query_QHE: queries.
         keys: one [K, G, E] tensor, or several that follow one another. One that needs no more than `MAX_OUTPUT_BYTES`
             is read once. Otherwise each is copied to the device of the queries twice.
-        run_of_key: [K] number of the run that each key belongs to: from 0 on, each as the one before it or one more.
+        runs: of these keys.
 
     Returns:
-        [R], float64, on the CPU.
+        [R], float64, on the device of the queries.
     """
     num_queries, num_heads, width = query_QHE.shape
     query_1GXE = kernels.fold_heads(query_QHE, keys[0].shape[1])
-    length = _segment_length(run_of_key, width)
+    # A segment touches no more than E runs, wherever it begins: the first and the last may be cut, the others are whole.
+    length = max(1, runs.min_length * (width - 1))
     num_bytes = query_QHE.numel() * query_QHE.itemsize
     pieces, start = [], 0
     for chunk in keys:
         for piece in chunk.split(length * max(1, MAX_OUTPUT_BYTES // num_bytes)):
-            pieces.append((piece, run_of_key[start : start + len(piece)]))
+            pieces.append((piece, start))
             start += len(piece)
     total_GX = None
     if len(pieces) > 1:
-        totals = [_log_sum_exp(_attend(query_1GXE, piece, runs, length)) for piece, runs in pieces]
+        totals = [_log_sum_exp(_attend(query_1GXE, *piece, runs, length)) for piece in pieces]
         total_GX = torch.stack(totals).logsumexp(0)
-    weights_R = torch.zeros(int(run_of_key[-1]) + width, dtype=torch.float64)
-    for piece, runs in pieces:
-        parts = _attend(query_1GXE, piece, runs, length)
+    weights_R = torch.zeros(len(runs) + width, dtype=torch.float64, device=query_QHE.device)
+    for piece in pieces:
+        parts = _attend(query_1GXE, *piece, runs, length)
         of_all_GX = _log_sum_exp(parts) if total_GX is None else total_GX
         for first_run_S, output_SGXE, lse_SGX in parts:
             weights_SGX = (lse_SGX - of_all_GX).exp().to(output_SGXE.dtype)
             sums_SE = (weights_SGX.flatten(1)[:, None] @ output_SGXE.flatten(1, 2))[:, 0]
             runs_SE = torch.from_numpy(first_run_S)[:, None] + torch.arange(width)
-            weights_R.index_add_(0, runs_SE.flatten(), sums_SE.flatten().double().cpu())
-    return weights_R[: int(run_of_key[-1]) + 1] / (num_queries * num_heads)
+            weights_R.index_add_(0, runs_SE.flatten().to(weights_R.device), sums_SE.flatten().double())
+    return weights_R[: len(runs)] / (num_queries * num_heads)
 
 
 _Part = tuple[npt.NDArray[np.int64], Tensor, Tensor]
 """First run of each segment [S]; sums of the weights of its runs [S, G, X, E]; log-sum-exp of its scores [S, G, X]."""
 
 
-def _attend(query_1GXE: Tensor, key_KGE: Tensor, run_of_key: npt.NDArray[np.int64], length: int) -> list[_Part]:
-    """Attention to segments of this length, and to the rest of the keys."""
+def _attend(query_1GXE: Tensor, key_KGE: Tensor, start: int, runs: KeyRuns, length: int) -> list[_Part]:
+    """Attention to keys, the first of which is number `start` of all, in segments of this length, and to the rest."""
     key_KGE = key_KGE.to(query_1GXE.device)
-    num_segments, num_whole = len(key_KGE) // length, len(key_KGE) // length * length
     parts = []
-    for keys, shape in ((slice(num_whole), (num_segments, length)), (slice(num_whole, None), (1, -1))):
-        run_SK = run_of_key[keys].reshape(shape)
-        if not run_SK.size:
-            continue
-        place_SK = run_SK - run_SK[:, :1]
-        if (place_SK == place_SK[0]).all():  # runs of one length: one set of values serves all segments
-            place_SK = place_SK[:1]
-        place_S1K1 = torch.from_numpy(place_SK).to(key_KGE.device)[:, None, :, None]
-        key_SGKE = key_KGE[keys].unflatten(0, shape).transpose(1, 2)
+    for keys, first_run_S, place_S1K1 in runs.segments(start, start + len(key_KGE), length, key_KGE.device):
+        key_SGKE = key_KGE[keys].unflatten(0, (len(first_run_S), -1)).transpose(1, 2)
         value_S1KE = key_SGKE.new_zeros(*place_S1K1.shape[:3], key_SGKE.shape[-1]).scatter_(3, place_S1K1, 1)
-        query_SGXE = query_1GXE.expand(len(run_SK), -1, -1, -1)
-        parts.append((run_SK[:, 0], *kernels.with_lse(query_SGXE, key_SGKE, value_S1KE.expand_as(key_SGKE))))
+        query_SGXE = query_1GXE.expand(len(first_run_S), -1, -1, -1)
+        parts.append((first_run_S, *kernels.with_lse(query_SGXE, key_SGKE, value_S1KE.expand_as(key_SGKE))))
     return parts
 
 
 def _log_sum_exp(parts: Sequence[_Part]) -> Tensor:
     """[G, X] log-sum-exp of the scores of all segments."""
     return torch.cat([lse_SGX for _, _, lse_SGX in parts]).logsumexp(0)
-
-
-def _segment_length(run_of_key: npt.NDArray[np.int64], num_places: int) -> int:
-    """Keys of a segment, so that none touches more than this number of runs, wherever it begins."""
-    # The first and the last run of a segment may be cut, those between are whole.
-    return max(1, int(np.bincount(run_of_key).min()) * (num_places - 1))
 
 
 def share_of_marked_keys(
