@@ -3,26 +3,25 @@
 import atexit
 import functools
 import gc
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from hypothesis import settings
-from transformers import AutoTokenizer
 
-from forking import flush_nothing
-from hourllava.model.checkpoint import save_weights
-from hourllava.model.config import HourLlavaConfig
-from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
+from forking import flush_nothing, forked_interpreter
+
+if TYPE_CHECKING:  # imported where it is used: with `pytest -n`, the process that hands out the tests needs none of it
+    from hourllava.model.config import HourLlavaConfig
+    from hourllava.model.modeling import HourLlavaForConditionalGeneration
+    from hourllava.model.processor import HourLlavaProcessor
 
 GOLDEN = Path(__file__).parent / "parity" / "golden"
 
-torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 flush_nothing()  # a test of flushing puts its own in this place
 
 # A machine that does other work besides is no failure.
@@ -30,8 +29,17 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
 
-def tiny_config(**overrides: Any) -> HourLlavaConfig:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Fork the processes that run the tests from one that has imported the libraries."""
+    for spec in specs:
+        spec.python = forked_interpreter()
+
+
+def tiny_config(**overrides: Any) -> "HourLlavaConfig":
     """A model of some 100,000 parameters: 24-pixel images of 6 x 6 patches, pooled to 4 x 4, memory from 8 frames."""
+    from hourllava.model.config import HourLlavaConfig
+
     fields: dict[str, Any] = {
         "text_config": {
             "model_type": "qwen2",
@@ -59,8 +67,12 @@ def tiny_config(**overrides: Any) -> HourLlavaConfig:
     return HourLlavaConfig(**{**fields, **overrides})
 
 
-def tiny_model(config: HourLlavaConfig | None = None, seed: int = 0) -> HourLlavaForConditionalGeneration:
+def tiny_model(config: "HourLlavaConfig | None" = None, seed: int = 0) -> "HourLlavaForConditionalGeneration":
     """A random model in float64, so that equal computations agree to 1e-9."""
+    import torch
+
+    from hourllava.model.modeling import HourLlavaForConditionalGeneration
+
     torch.manual_seed(seed)
     model = HourLlavaForConditionalGeneration(config or tiny_config()).double().eval()
     for parameter in model.parameters():  # biases and norms too, so that nothing hides behind zeros and ones
@@ -77,6 +89,9 @@ def pytest_collection_finish() -> None:
 @functools.cache
 def tiny_checkpoint() -> Path:
     """A random checkpoint with nano's tokenizer, for tests in which any model will do: a hundredth of nano's work."""
+    from hourllava.model.checkpoint import save_weights
+    from hourllava.model.nano import nano_tokenizer
+
     config = tiny_config(visual_token_id=2047)
     config.text_config.vocab_size = 2048
     config.vision_config.num_hidden_layers = 2
@@ -96,6 +111,8 @@ def _temporary_folder() -> str:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(GOLDEN / "chat" / "tokenizer")
 
 
@@ -109,11 +126,13 @@ def local_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model() -> HourLlavaForConditionalGeneration:
+def model() -> "HourLlavaForConditionalGeneration":
     """One model for all tests, which must leave it as it is."""
     return tiny_model()
 
 
 @pytest.fixture(scope="session")
-def processor(tokenizer: Any) -> HourLlavaProcessor:
+def processor(tokenizer: Any) -> "HourLlavaProcessor":
+    from hourllava.model.processor import HourLlavaProcessor
+
     return HourLlavaProcessor(tokenizer, tiny_config())

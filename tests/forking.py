@@ -9,13 +9,19 @@ The first call in a test process starts the server; both end together. For every
 and the monitor forks the command: a process without threads, in a session of its own, with its own standard streams,
 folder and environment. So signals, kills, exit codes and open files are as real as with `subprocess`. Only variables
 that are read at import time (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`) keep the server's values.
+
+With `pytest -n`, the server starts first. The test processes are forked from it, too, before it imports hourllava, and
+all of them use it.
 """
 
 import atexit
 import functools
 import gc
+import importlib
 import json
 import os
+import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,12 +36,18 @@ from types import TracebackType
 from typing import Any, Self
 
 COMMAND = "from hourllava.cli.main import run; run()"
-_IMPORTS = (
+_LIBRARIES = (
+    "accelerate", "av", "huggingface_hub", "matplotlib.figure", "matplotlib.backends.backend_agg", "peft", "PIL.Image",
+    "pyarrow.parquet", "pydantic", "torch", "torch.nn.attention.varlen", "torch.utils.tensorboard", "transformers",
+    "transformers.modeling_utils", "transformers.trainer", "typer",
+)  # fmt: skip
+_MODULES = (
     "hourllava.cli.main", "hourllava.cli.session", "hourllava.evaluation.world", "hourllava.evaluation.demo",
     "hourllava.training.command", "hourllava.training.run", "hourllava.data.prepare.stage",
     "hourllava.data.prepare.commands", "hourllava.data.features.extract", "hourllava.world.making.make",
     "hourllava.world.making.pictures",
 )  # fmt: skip
+_SERVER = "HOURLLAVA_TESTS_SERVER"  # variable with the address of a server that runs
 _MAX_REQUEST_BYTES = 2**17
 _one_start = threading.Lock()  # several threads may ask for the server first
 
@@ -119,7 +131,7 @@ def start_python(
         stdin: the text on its standard input.
     """
     with _one_start:
-        folder = Path(tempfile.mkdtemp(dir=_server().folder.name))
+        folder = Path(tempfile.mkdtemp(dir=_server().folder))
     out, err, given = folder / "out", folder / "err", folder / "in"
     given.write_text(stdin, encoding="utf-8")
     with given.open("rb") as stdin_file, out.open("wb") as out_file, err.open("wb") as err_file:
@@ -140,12 +152,16 @@ def fork_python(
         The descriptor of a pipe: a line with the process id comes at once, one with the exit code at the end.
     """
     request = {
-        "code": code, "arguments": [str(argument) for argument in arguments],
+        "code": code, "arguments": [str(argument) for argument in arguments], "needs_modules": True,
         "env": dict(os.environ if env is None else env), "cwd": str(Path.cwd() if cwd is None else cwd),
     }  # fmt: skip
-    status_read, status_write = os.pipe()
     with _one_start:
         channel = _server().channel
+    return _send(channel, request, streams)
+
+
+def _send(channel: socket.socket, request: dict[str, Any], streams: Sequence[int]) -> int:
+    status_read, status_write = os.pipe()
     socket.send_fds(channel, [json.dumps(request).encode()], [*streams, status_write])
     os.close(status_write)
     return status_read
@@ -174,22 +190,33 @@ def run_hourllava(*arguments: object, cache: Path, **options: Any) -> subprocess
 
 
 class _Server:
+    """The server of this process: one that runs, or else one of its own."""
+
     def __init__(self) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix="hourllava-tests-")
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        search_path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from forking import serve; serve({theirs.fileno()})"],
-            pass_fds=[theirs.fileno()],
-            env={**environment(Path(self.folder.name)), "PYTHONPATH": search_path},
-            start_new_session=True,
-        )
-        theirs.close()
+        self.folder = tempfile.mkdtemp(prefix="hourllava-tests-")
+        self.address = os.environ.get(_SERVER) or f"{self.folder}/server"
+        self._process = None if _SERVER in os.environ else _start_server(self.address)
+        self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.connect(self.address)
 
     def close(self) -> None:
         self.channel.close()
-        self._process.wait()
-        self.folder.cleanup()
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _start_server(address: str) -> subprocess.Popen[bytes]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(address)
+        listener.listen()
+        search_path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from forking import serve; serve({listener.fileno()})"],
+            pass_fds=[listener.fileno()],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
+            start_new_session=True,
+        )
 
 
 @functools.cache
@@ -199,28 +226,75 @@ def _server() -> _Server:
     return server
 
 
+def forked_interpreter() -> str:
+    """A command that runs what follows, `-c CODE`, in a process that is forked before the server imports hourllava."""
+    os.environ[_SERVER] = _server().address
+    return f"{sys.executable} -S {__file__}"
+
+
+def _main() -> None:
+    """Be `forked_interpreter`: have the code run with the streams of this process, and end as it ends."""
+    request = {
+        "code": sys.argv[-1],
+        "arguments": [],
+        "needs_modules": False,
+        "env": dict(os.environ),
+        "cwd": str(Path.cwd()),
+    }
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+        channel.connect(os.environ[_SERVER])
+        status = _send(channel, request, [0, 1, 2])
+    for number in (0, 1):
+        os.close(number)  # the other end is to notice when the process has closed them
+    with os.fdopen(status) as lines:
+        lines.readline()
+        sys.exit(int(lines.readline() or 1))
+
+
 def flush_nothing() -> None:
     """From now on, files are not flushed to the disk: what a killed process has written stays, and disks are slow."""
     os.fsync = lambda _: None
 
 
-def serve(channel_fd: int) -> None:
-    """Import everything, then fork for each request until the other end closes."""
-    for name in _IMPORTS:
-        __import__(name)
+def serve(listener_fd: int) -> None:
+    """Import the libraries, then fork for each request until the process that came first, which started this, ends."""
+    _import(_LIBRARIES)
     flush_nothing()
-    gc.freeze()  # so that collections in the children neither look at the libraries nor copy their pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for monitors
-    channel = socket.socket(fileno=channel_fd)
+    listener = socket.socket(fileno=listener_fd)
+    channels: list[socket.socket] = []
     while True:
-        request, descriptors, _, _ = socket.recv_fds(channel, _MAX_REQUEST_BYTES, 4)
-        if not request:
-            return
-        if os.fork() == 0:
-            channel.close()
-            _monitor(json.loads(request), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        for ready in select.select([listener, *channels], [], [])[0]:
+            if ready is listener:
+                channels.append(listener.accept()[0])
+                continue
+            request, descriptors, _, _ = socket.recv_fds(ready, _MAX_REQUEST_BYTES, 4)
+            if request:
+                _serve_one(json.loads(request), descriptors, [listener, *channels])
+            elif ready is channels[0]:
+                return
+            else:
+                channels.remove(ready)
+                ready.close()
+
+
+def _serve_one(request: dict[str, Any], descriptors: list[int], sockets: list[socket.socket]) -> None:
+    if request["needs_modules"]:
+        _import(_MODULES)
+    if os.fork() == 0:
+        for one in sockets:
+            one.close()
+        _monitor(request, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+@functools.cache
+def _import(names: tuple[str, ...]) -> None:
+    for name in names:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # so that collections in the children neither look at the libraries nor copy their pages
 
 
 def _monitor(request: dict[str, Any], descriptors: list[int]) -> None:
@@ -272,3 +346,7 @@ def _exit_code(code: str) -> int:
         traceback.print_exc()
         return 1
     return 0
+
+
+if __name__ == "__main__":
+    _main()
