@@ -161,8 +161,9 @@ def test_a_gpu_is_not_waited_for() -> None:
     """The features that come later are those of a call that waits, to the last bit."""
     encoder = FrameEncoder(tiny_model(tiny_config()).float().to("cuda"))
     frames = torch.randint(0, 256, (4, 32, 24, 24, 3), dtype=torch.uint8)
-    expected = [encoder.launch(batch).wait().clone() for batch in frames]
     staged = [encoder.staged(batch) for batch in frames]
+    # At once, so that pinned memory for four results is there: to get more of it waits for the GPU.
+    expected = [each.wait().clone() for each in [encoder.launch(batch) for batch in staged]]
     torch.cuda.synchronize()
     torch.cuda._sleep(10**9)  # the GPU is busy for about a second
     launched = [encoder.launch(batch) for batch in staged]

@@ -97,7 +97,7 @@ def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) 
     """
     num_queries, num_heads, width = query_QHE.shape
     query_1GXE = kernels.fold_heads(query_QHE, keys[0].shape[1])
-    # A segment touches no more than E runs, wherever it begins: the first and the last may be cut, the others are whole.
+    # A segment touches no more than E runs wherever it begins: its first and last may be cut, the others are whole.
     length = max(1, runs.min_length * (width - 1))
     num_bytes = query_QHE.numel() * query_QHE.itemsize
     pieces, start = [], 0
