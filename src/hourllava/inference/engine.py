@@ -38,18 +38,22 @@ from hourllava.inference.cache import MemoryCache
 from hourllava.inference.decoding import Sampler, TextDecoder, generate_tokens
 from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.growing import VideoPart
 from hourllava.inference.memory import Memory
 from hourllava.inference.one_at_a_time import OneAtATime
+from hourllava.inference.progress import OnProgress, Progress, progress_bar
 from hourllava.inference.ready import ReadyMemory, make_ready
 from hourllava.inference.snapshot import MemorySnapshot
 from hourllava.inference.subtitles import Cue
 from hourllava.inference.text import whole_text
-from hourllava.inference.watching import VideoPart, Watcher
+from hourllava.inference.watch_job import WatchJob, attend
+from hourllava.inference.watching import Watcher
 from hourllava.model.checkpoint import load_model
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.trunk import HourLlavaModel
+from hourllava.video.child import Stop
 
 DEFAULT_MAX_NEW_TOKENS = 512
 
@@ -139,12 +143,19 @@ class HourLlava:
         cache: MemoryCache | None = None,
         allow_network: bool = False,
         allow_playlists: bool = False,
+        digest: str | None = None,
+        num_processes: int | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Stop | None = None,
         progress: bool = True,
     ) -> Memory:
         """Watch a video: decode it, encode its frames, keep their features.
 
             memory = model.watch("lecture.mp4", cache=MemoryCache())
             memory.save("lecture.memory.safetensors")
+
+        A video that another thread watches already, with the same settings, is not watched again: both get the same
+        memory. Ctrl-C, and an exception in `on_progress`, end the watching and its processes before they are raised.
 
         Args:
             video: a video file (docs/sources.md lists the formats), a folder of numbered frames, `-` for standard
@@ -157,6 +168,14 @@ class HourLlava:
                 sends neither a date nor a tag have no identity, so their memories are not kept.
             allow_network: whether a URL may be opened.
             allow_playlists: whether a playlist may be opened, a file that names other files or addresses.
+            digest: a text that stands for the content of the video, from a caller who knows it; by default it is
+                computed, see `hourllava.video.source_digest`.
+            num_processes: that decode, at most. All videos that a model watches share one process for each usable
+                core, 16 at most; each has at least one.
+            on_progress: called in this thread, at most ten times a second and at the end; not if the cache has the
+                memory.
+            cancel: an event, such as a `threading.Event`, that another thread sets to end this within one batch of
+                frames.
             progress: whether to show a progress bar on stderr.
 
         Returns:
@@ -167,9 +186,57 @@ class HourLlava:
             MemoryFileError: `memory` is of another video, encoder or frame rate.
             ConfigError: a number is outside what is allowed.
             InputError: the features are not finite: the weights are damaged.
+            Cancelled: `cancel` was set.
         """
         part = VideoPart(video, fps, start_seconds, end_seconds, allow_network, allow_playlists)
-        return self._watcher.watch(part, memory=memory, cache=cache, progress=progress)
+        job = self._watcher.start(part, memory=memory, cache=cache, digest=digest, num_processes=num_processes)
+        with progress_bar(progress) as show:
+
+            def tell(now: Progress) -> None:
+                show(now)
+                if on_progress is not None:
+                    on_progress(now)
+
+            return attend(job, tell, cancel)
+
+    def start_watch(
+        self,
+        video: str | Path,
+        *,
+        fps: float = 1.0,
+        start_seconds: float = 0.0,
+        end_seconds: float | None = None,
+        memory: Memory | None = None,
+        cache: MemoryCache | None = None,
+        allow_network: bool = False,
+        allow_playlists: bool = False,
+        digest: str | None = None,
+        num_processes: int | None = None,
+        keeps_running: bool = False,
+    ) -> WatchJob:
+        """Begin to watch a video in a thread of its own, or join the job that watches it already.
+
+            job = model.start_watch("lecture.mp4")
+            memory = job.result()
+
+        Args:
+            video, fps, start_seconds, end_seconds, memory, cache: as for `watch`.
+            allow_network, allow_playlists, digest, num_processes: as for `watch`.
+            keeps_running: whether the job goes on when all callers have cancelled.
+
+        Raises:
+            VideoError: there is no such video; what is found later is raised by `WatchJob.result`.
+            MemoryFileError, ConfigError: as `watch`.
+        """
+        part = VideoPart(video, fps, start_seconds, end_seconds, allow_network, allow_playlists)
+        return self._watcher.start(
+            part,
+            memory=memory,
+            cache=cache,
+            digest=digest,
+            num_processes=num_processes,
+            keeps_running=keeps_running,
+        )
 
     def follow(
         self,
@@ -178,31 +245,35 @@ class HourLlava:
         fps: float = 1.0,
         allow_network: bool = False,
         allow_playlists: bool = False,
-        progress: bool = False,
+        num_processes: int | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Stop | None = None,
     ) -> Iterator[Memory]:
         """Watch a live source or a long file, and yield the growing memory after every batch of frames.
 
             for memory in model.follow("-"):  # standard input
                 print(model.ask(memory, "What has just happened?").text)
 
-        Ask about it between two batches, in the thread that iterates. The memory grows without bound, by 0.53 GB an
+        Any thread may ask about it at any time; an answer is about the frames that it has at that moment. Leaving the
+        loop, or `close()`, ends the watching and its processes at once. The memory grows without bound, by 0.53 GB an
         hour at 1 FPS with the published models' tower, and takes up to three times that while it moves to a larger
         buffer: stop iterating when it is long enough.
 
         Args:
             video: as for `watch`.
             fps: frames sampled per second.
-            allow_network, allow_playlists: as for `watch`.
-            progress: whether to show a progress bar on stderr.
+            allow_network, allow_playlists, num_processes: as for `watch`.
+            on_progress: called in the thread that iterates, after every batch of frames.
+            cancel: an event that another thread sets to end this, also while no frame comes.
 
         Yields:
             the same memory, longer each time.
 
         Raises:
-            VideoError, ConfigError, InputError: as `watch`.
+            VideoError, ConfigError, InputError, Cancelled: as `watch`.
         """
         part = VideoPart(video, fps, allow_network=allow_network, allow_playlists=allow_playlists)
-        yield from self._watcher.follow(part, progress=progress)
+        return self._watcher.follow(part, on_progress=on_progress, cancel=cancel, num_processes=num_processes)
 
     def remember_frames(
         self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], *, duration_seconds: float | None = None
