@@ -36,8 +36,10 @@ if TYPE_CHECKING:
     from hourllava.inference.evidence import Span
     from hourllava.inference.memory import Memory
     from hourllava.inference.options import AskOptions
+    from hourllava.inference.progress import Progress
     from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
     from hourllava.inference.subtitles import Cue, read_subtitles
+    from hourllava.inference.watch_job import WatchJob
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
     from hourllava.model.messages import Video
@@ -66,8 +68,10 @@ _HOMES = {
     "Memory": "hourllava.inference.memory",
     "MemoryCache": "hourllava.inference.cache",
     "MemorySnapshot": "hourllava.inference.snapshot",
+    "Progress": "hourllava.inference.progress",
     "Video": "hourllava.model.messages",
     "Span": "hourllava.inference.evidence",
+    "WatchJob": "hourllava.inference.watch_job",
     "WatchedSource": "hourllava.inference.snapshot",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
@@ -99,10 +103,12 @@ __all__ = [
     "MemoryFileError",
     "MemorySnapshot",
     "PartlyDoneError",
+    "Progress",
     "Span",
     "TrainingError",
     "Video",
     "VideoError",
+    "WatchJob",
     "WatchedSource",
     "export_released",
     "load_model",

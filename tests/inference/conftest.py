@@ -1,5 +1,6 @@
 """A tiny model for all tests of this folder, clips that several read, and decoding processes that start at once."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from conftest import tiny_config, tiny_model
 from forked_decoding import forked_decoding
 from hourllava.inference.engine import HourLlava
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.video import child
 from video.clips import write_clip
 
 
@@ -31,6 +33,23 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "single": write_clip(folder / "single.mp4", num_frames=10, fps=10),
         "late": write_clip(folder / "late.mkv", num_frames=60, fps=10, times=late, audio=True),
     }
+
+
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Processes that decoded in the test; at its end they are gone, and so are all threads that it started."""
+    start, started = child._start_process, []
+
+    def record(*arguments: Any) -> Any:
+        process, source = start(*arguments)
+        started.append(process.pid)
+        return process, source
+
+    monkeypatch.setattr(child, "_start_process", record)
+    before = set(threading.enumerate())
+    yield started
+    assert set(threading.enumerate()) <= before
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
 
 
 @pytest.fixture(autouse=True, scope="module")

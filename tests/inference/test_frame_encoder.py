@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from conftest import tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder, encoding_thread, in_flight
-from hourllava.inference.watching import VideoPart, Watcher
+from hourllava.inference.growing import VideoPart
+from hourllava.inference.watching import Watcher
 from video.clips import write_clip
 
 
@@ -95,21 +96,18 @@ def test_given_and_own_threads_encode_the_same(engine: HourLlava, clips: dict[st
         return future
 
     expected = engine.watch(clips["long"], fps=10, progress=False).features
-    assert torch.equal(Watcher(engine.model, at_once).watch(VideoPart(clips["long"], fps=10)).features, expected)
+    job = Watcher(engine.model, at_once).start(VideoPart(clips["long"], fps=10))
+    assert torch.equal(job.result().features, expected)
     assert [len(batch) for batch in batches] == [32, 32, 14]
     assert torch.equal(torch.cat([encoder.launch(batch).wait() for batch in batches]), expected)
 
 
-def child_processes() -> list[str]:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-
-
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("failing", [0, 2])
 @pytest.mark.parametrize("way", ["watch", "follow", "remember_frames"])
 def test_a_batch_that_cannot_be_encoded_is_its_own_error(
     engine: HourLlava, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch, way: str, failing: int
 ) -> None:
-    before = threading.active_count(), child_processes()
     error, calls = RuntimeError("the device is on fire"), []
     tower = engine.model.model
     encode = tower.get_video_features
@@ -130,7 +128,6 @@ def test_a_batch_that_cannot_be_encoded_is_its_own_error(
     with pytest.raises(RuntimeError) as raised:
         ways[way]()
     assert raised.value is error
-    assert (threading.active_count(), child_processes()) == before
 
 
 def test_a_live_frame_is_remembered_before_the_next_one_comes(engine: HourLlava, tmp_path: Path) -> None:

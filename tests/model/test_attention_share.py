@@ -107,7 +107,7 @@ def test_cuda_shares_are_the_softmax_written_out(dtype, num_chunks):
     run_of_key = np.repeat(np.arange(500), lengths)[: len(key)]
     for runs in (np.arange(len(key)) // 65, run_of_key):
         chunks = key.tensor_split(num_chunks) if num_chunks > 1 else [key.cuda()]
-        shares = share_of_each_run(query.cuda(), chunks, KeyRuns(runs))
+        shares = share_of_each_run(query.cuda(), chunks, KeyRuns(runs)).cpu()
         expected = softmax_shares(query, key, runs[-1] + 1, torch.from_numpy(runs))
         error = ((shares - expected).norm() / expected.norm()).item()
         assert error < (1e-5 if dtype == torch.float32 else 0.02), error

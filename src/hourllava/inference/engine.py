@@ -14,39 +14,41 @@ answer on the same device and in the same dtype, whatever else is asked meanwhil
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import os
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hourllava.choices import LETTERS, choice_prompt
 from hourllava.errors import InputError
 from hourllava.inference.answers import Answer, Choice
-from hourllava.inference.asking import Context, Prompt, PromptMaker, checked_question, room_after
-from hourllava.inference.cache import MemoryCache
+from hourllava.inference.asker import Asker
+from hourllava.inference.asking import Context, checked_question
 from hourllava.inference.devices import check_fork, usable_device, usable_dtype
 from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.evidence import Span
 from hourllava.inference.frame_encoder import FrameEncoder
+from hourllava.inference.growing import VideoPart
 from hourllava.inference.memory import Memory
-from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
-from hourllava.inference.prefill import prefill
+from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions, WatchOptions
+from hourllava.inference.progress import OnProgress, Progress, progress_bar
 from hourllava.inference.ready import MakeReady, ReadyMemories
-from hourllava.inference.scheduler import Question, Scheduler
-from hourllava.inference.streams import AnswerState, AnswerStream
-from hourllava.inference.text import whole_text
-from hourllava.inference.watching import VideoPart, Watcher
+from hourllava.inference.scheduler import Scheduler
+from hourllava.inference.streams import AnswerStream
+from hourllava.inference.watch_job import WatchJob, attend
+from hourllava.inference.watching import Watcher
 from hourllava.model.checkpoint import load_model
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.video.child import Stop
 
 OnText = Callable[[str], None]
 
@@ -72,11 +74,10 @@ class HourLlava:
     def __init__(self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor) -> None:
         self.model = model
         self.processor = processor
-        self._prompts = PromptMaker(model, processor)
-        self._ready = ReadyMemories(model.model)
         self._scheduler = scheduler = Scheduler(model, processor.stop_ids)
         launch = FrameEncoder(model).launch
         self._watcher = Watcher(model, lambda frames: scheduler.encode(functools.partial(launch, frames)))
+        self._asker = Asker(model, processor, scheduler, self._watcher.frame_encoder, ReadyMemories(model.model))
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
         weakref.finalize(self, self._scheduler.close)
@@ -91,7 +92,8 @@ class HourLlava:
         """
         other = copy.copy(self)
         other._owner = self._owner or self
-        other._ready = ReadyMemories(self.model.model, make_ready)
+        ready = ReadyMemories(self.model.model, make_ready)
+        other._asker = Asker(self.model, self.processor, self._scheduler, self._watcher.frame_encoder, ready)
         return other
 
     @classmethod
@@ -132,44 +134,70 @@ class HourLlava:
         self,
         video: str | Path,
         *,
-        fps: float = 1.0,
-        start_seconds: float = 0.0,
-        end_seconds: float | None = None,
-        memory: Memory | None = None,
-        cache: MemoryCache | None = None,
-        allow_network: bool = False,
-        allow_playlists: bool = False,
+        on_progress: OnProgress | None = None,
+        cancel: Stop | None = None,
         progress: bool = True,
+        **options: Unpack[WatchOptions],
     ) -> Memory:
         """Watch a video: decode it, encode its frames, keep their features.
 
             memory = model.watch("lecture.mp4", cache=MemoryCache())
             memory.save("lecture.memory.safetensors")
 
+        A video that another thread watches already, with the same settings, is not watched again: both get the same
+        memory. Ctrl-C, and an exception in `on_progress`, end the watching and its processes before they are raised.
+
         Args:
             video: a video file (docs/sources.md lists the formats), a folder of numbered frames, `-` for standard
                 input, or a URL.
-            fps: frames sampled per second.
-            start_seconds, end_seconds: the part to watch, on the player's clock; by default all of the video.
-            memory: of an earlier, shorter state of the same video. Only new frames are appended to it; its last four
-                frames are read again and compared. `start_seconds` is ignored then.
-            cache: holds memories of earlier calls, and keeps this one. A pipe, a playlist, and a URL whose server
-                sends neither a date nor a tag have no identity, so their memories are not kept.
-            allow_network: whether a URL may be opened.
-            allow_playlists: whether a playlist may be opened, a file that names other files or addresses.
+            on_progress: called in this thread, at most ten times a second and at the end; not if the cache has the
+                memory.
+            cancel: an event, such as a `threading.Event`, that another thread sets to end this within one batch of
+                frames.
             progress: whether to show a progress bar on stderr.
+            **options: see `WatchOptions`.
 
         Returns:
-            `memory` if it was given, else a new one.
+            the memory of `options` if it was given, else a new one.
 
         Raises:
             VideoError: the video cannot be read, shows nothing in that part, or changed while it was read.
             MemoryFileError: `memory` is of another video, encoder or frame rate.
             ConfigError: a number is outside what is allowed.
             InputError: the features are not finite: the weights are damaged.
+            Cancelled: `cancel` was set.
         """
-        part = VideoPart(video, fps, start_seconds, end_seconds, allow_network, allow_playlists)
-        return self._watcher.watch(part, memory=memory, cache=cache, progress=progress)
+        job = self.start_watch(video, **options)
+        with progress_bar(progress) as show:
+
+            def tell(now: Progress) -> None:
+                show(now)
+                if on_progress is not None:
+                    on_progress(now)
+
+            return attend(job, tell, cancel)
+
+    def start_watch(
+        self, video: str | Path, *, keeps_running: bool = False, **options: Unpack[WatchOptions]
+    ) -> WatchJob:
+        """Begin to watch a video in a thread of its own, or join the job that watches it already.
+
+            job = model.start_watch("lecture.mp4")
+            memory = job.result()
+
+        Args:
+            video: as for `watch`.
+            keeps_running: whether the job goes on when all callers have cancelled.
+            **options: see `WatchOptions`.
+
+        Raises:
+            VideoError: there is no such video; what is found later is raised by `WatchJob.result`.
+            MemoryFileError, ConfigError: as `watch`.
+        """
+        others: dict[str, Any] = dict(options)
+        names = {field.name for field in dataclasses.fields(VideoPart)} & others.keys()
+        part = VideoPart(video, **{name: others.pop(name) for name in names})
+        return self._watcher.start(part, keeps_running=keeps_running, **others)
 
     def follow(
         self,
@@ -178,31 +206,35 @@ class HourLlava:
         fps: float = 1.0,
         allow_network: bool = False,
         allow_playlists: bool = False,
-        progress: bool = False,
+        num_processes: int | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Stop | None = None,
     ) -> Iterator[Memory]:
         """Watch a live source or a long file, and yield the growing memory after every batch of frames.
 
             for memory in model.follow("-"):  # standard input
                 print(model.ask(memory, "What has just happened?").text)
 
-        Ask about it between two batches, in the thread that iterates. The memory grows without bound, by 0.53 GB an
+        Any thread may ask about it at any time; an answer is about the frames that it has at that moment. Leaving the
+        loop, or `close()`, ends the watching and its processes at once. The memory grows without bound, by 0.53 GB an
         hour at 1 FPS with the published models' tower, and takes up to three times that while it moves to a larger
         buffer: stop iterating when it is long enough.
 
         Args:
             video: as for `watch`.
             fps: frames sampled per second.
-            allow_network, allow_playlists: as for `watch`.
-            progress: whether to show a progress bar on stderr.
+            allow_network, allow_playlists, num_processes: as for `watch`.
+            on_progress: called in the thread that iterates, after every batch of frames.
+            cancel: an event that another thread sets to end this, also while no frame comes.
 
         Yields:
             the same memory, longer each time.
 
         Raises:
-            VideoError, ConfigError, InputError: as `watch`.
+            VideoError, ConfigError, InputError, Cancelled: as `watch`.
         """
         part = VideoPart(video, fps, allow_network=allow_network, allow_playlists=allow_playlists)
-        yield from self._watcher.follow(part, progress=progress)
+        return self._watcher.follow(part, on_progress=on_progress, cancel=cancel, num_processes=num_processes)
 
     def remember_frames(
         self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], *, duration_seconds: float | None = None
@@ -251,7 +283,7 @@ class HourLlava:
             MemoryFileError: the memory was made by another encoder, or its file was written to.
             Cancelled: the model was closed meanwhile.
         """
-        with self._submitted(memory, question, history, options, waits=True) as stream:
+        with self._begun(memory, question, history, options, waits=True) as stream:
             if on_text is not None:
                 for piece in stream:
                     on_text(piece)
@@ -289,7 +321,7 @@ class HourLlava:
         caller, answers = object(), []
         with contextlib.ExitStack() as stack:
             streams = [
-                stack.enter_context(self._submitted(memory, question, history, options, waits=True, caller=caller))
+                stack.enter_context(self._begun(memory, question, history, options, waits=True, caller=caller))
                 for question in questions
             ]
             for stream in streams:
@@ -322,7 +354,20 @@ class HourLlava:
             EngineBusy: too many questions wait.
             InputError, ConfigError, MemoryFileError: as `ask`; those that need the model are raised by the stream.
         """
-        return self._submitted(memory, question, history, options, waits=False, caller=caller)
+        return self._begun(memory, question, history, options, waits=False, caller=caller)
+
+    def _begun(
+        self,
+        memory: Memory | None,
+        question: str,
+        history: History,
+        options: AskOptions,
+        *,
+        waits: bool,
+        caller: Hashable = None,
+    ) -> AnswerStream:
+        state = self._asker.begin(memory, question, history, AskSettings(**options), waits=waits, caller=caller)
+        return AnswerStream(state, self._scheduler.wake, keeps=self)
 
     def choose(
         self, memory: Memory | None, question: str, options: Sequence[str], **subtitles: Unpack[SubtitleOptions]
@@ -342,25 +387,7 @@ class HourLlava:
             InputError: there are fewer than 2 or more than 26 options, one is empty, or a reason of `ask`.
             MemoryFileError, Cancelled: as `ask`.
         """
-        question = checked_question(question)
-        if not 2 <= len(options) <= len(LETTERS):
-            raise InputError(f"a choice needs 2 to {len(LETTERS)} options, got {len(options)}")
-        options = [whole_text(option) for option in options]
-        if not all(option.strip() for option in options):
-            raise InputError("an option is empty; give each a text")
-        letters = LETTERS[: len(options)]
-        letter_ids = [self.processor.tokenizer(letter, add_special_tokens=False).input_ids[0] for letter in letters]
-        make_prompt = self._prompt_maker(memory, question, choice_prompt(question, options), Context((), **subtitles))
-
-        def work() -> tuple[list[float], list[Span]]:
-            prompt = make_prompt()
-            room_after(prompt, self.model.config)
-            logits_V = prefill(self.model, prompt.take_embeds()).logits_V
-            return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
-
-        probabilities, evidence = self._scheduler.run(work)
-        best = int(np.argmax(probabilities))
-        return Choice(question, options[best], letters[best], probabilities, evidence)
+        return self._asker.choose(memory, question, options, Context((), **subtitles))
 
     def find(self, memory: Memory, text: str) -> list[Span]:
         """The moments of a video that a question or description is about; no answer is written.
@@ -378,9 +405,7 @@ class HourLlava:
         Raises:
             InputError, MemoryFileError, Cancelled: as `ask`.
         """
-        text = checked_question(text)
-        make_prompt = self._prompt_maker(memory, text, text, Context())
-        return self._scheduler.run(lambda: make_prompt().evidence())
+        return self._asker.find(memory, text)
 
     # ------------------------------------------------------------------------------------------------ the device
 
@@ -389,7 +414,7 @@ class HourLlava:
 
         Answers that are being written keep what they need. The next question makes everything again.
         """
-        self._scheduler.run(self._release)
+        self._asker.release()
 
     def close(self) -> None:
         """`release`, and end the engine's thread. Whatever has not ended raises `Cancelled`.
@@ -397,7 +422,7 @@ class HourLlava:
         A later call starts the thread again. A model that nobody holds any more is closed by itself.
         """
         self._scheduler.close()
-        self._ready.release()
+        self._asker.ready.release()
 
     def __enter__(self) -> Self:
         return self
@@ -406,50 +431,3 @@ class HourLlava:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _release(self) -> None:
-        self._ready.release()
-        self._scheduler.release_rows()
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    def _submitted(
-        self,
-        memory: Memory | None,
-        question: str,
-        history: History,
-        options: AskOptions,
-        *,
-        waits: bool,
-        caller: Hashable = None,
-    ) -> AnswerStream:
-        question = checked_question(question)
-        settings = AskSettings(**options)
-        context = Context(history, settings.subtitles, settings.subtitle_tokens)
-        state = AnswerState(question, self.processor.decode, settings.stop)
-        waiting = Question(
-            self._prompt_maker(memory, question, question, context),
-            state,
-            settings.max_new_tokens,
-            settings.sampling,
-        )
-        self._scheduler.ask(waiting, caller, waits=waits)
-        return AnswerStream(state, self._scheduler.wake, keeps=self)
-
-    def _prompt_maker(self, memory: Memory | None, question: str, text: str, context: Context) -> Callable[[], Prompt]:
-        """Work for the engine's thread: the prompt, about the memory as it is now."""
-        snapshot = None
-        if memory is not None:
-            snapshot = memory.snapshot()
-            if not len(snapshot):
-                raise InputError(f"the memory of {memory.source.file_name} holds no frames yet; watch something first")
-            snapshot.check_fits(self.encoder)
-
-        def make() -> Prompt:
-            ready = None
-            if memory is not None and snapshot is not None:
-                snapshot.check_file_unchanged()
-                ready = self._ready.get(memory, snapshot)
-            return self._prompts.prompt(ready, question, text, context)
-
-        return make

@@ -8,7 +8,7 @@ import functools
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,10 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hourllava.errors import Cancelled
 from hourllava.inference.devices import check_fork
 from hourllava.inference.encoder import EncoderIdentity, encoder_identity
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.vision import frame_pixels
+from hourllava.video.child import STOP_SECONDS, Stop
 
 BATCHES_AHEAD = 2
 """How many batches of one video wait for the tower or are in it while the next one is read."""
@@ -106,7 +108,10 @@ def encoding_thread(encoder: FrameEncoder) -> Iterator[Encode]:
 
 
 def in_flight(
-    batches: Iterable[Batch], encode: Callable[[Batch], Future[EncodedFrames]], num_ahead: int = BATCHES_AHEAD
+    batches: Iterable[Batch],
+    encode: Callable[[Batch], Future[EncodedFrames]],
+    num_ahead: int = BATCHES_AHEAD,
+    stop: Stop | None = None,
 ) -> Generator[tuple[Batch, Tensor], None, None]:
     """Batches with their features, in order. The next ones are taken and handed over before the first is encoded.
 
@@ -116,6 +121,10 @@ def in_flight(
         batches: may take time to come.
         encode: hands a batch over.
         num_ahead: number of batches that may be encoded while the next one is taken.
+        stop: another thread sets it to end this; a batch that is in the tower is not waited for.
+
+    Raises:
+        Cancelled: `stop` was set.
     """
     waiting: deque[tuple[Batch, Future[EncodedFrames]]] = deque()
     try:
@@ -123,10 +132,10 @@ def in_flight(
             waiting.append((batch, encode(batch)))
             while waiting and (len(waiting) > num_ahead or _is_there(waiting[0][1])):
                 first, future = waiting.popleft()
-                yield first, future.result().wait()
+                yield first, _result(future, stop)
         while waiting:
             first, future = waiting.popleft()
-            yield first, future.result().wait()
+            yield first, _result(future, stop)
     finally:
         for _, future in waiting:
             future.cancel()
@@ -134,3 +143,11 @@ def in_flight(
 
 def _is_there(future: Future[EncodedFrames]) -> bool:
     return future.done() and (future.cancelled() or future.exception() is not None or future.result().is_there)
+
+
+def _result(future: Future[EncodedFrames], stop: Stop | None) -> Tensor:
+    while stop is not None and not wait([future], STOP_SECONDS).done:
+        if stop.is_set():
+            future.cancel()
+            raise Cancelled("encoding frames was cancelled")
+    return future.result().wait()

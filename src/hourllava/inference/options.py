@@ -1,10 +1,12 @@
-"""What may be given with a question: subtitles, limits, and how tokens are chosen."""
+"""What may be given with a question, or with a video to watch."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import TypedDict
 
 from hourllava.errors import InputError
+from hourllava.inference.cache import MemoryCache
+from hourllava.inference.memory import Memory
 from hourllava.inference.sampling import Sampling
 from hourllava.inference.subtitles import Cue
 
@@ -43,6 +45,35 @@ class AskOptions(SubtitleOptions, total=False):
     top_p: float
     seed: int
     stop: Sequence[str]
+
+
+class WatchOptions(TypedDict, total=False):
+    """Options of `HourLlava.watch` and `start_watch`.
+
+    Attributes:
+        fps: frames sampled per second, by default 1.
+        start_seconds, end_seconds: the part to watch, on the player's clock; by default all of the video.
+        memory: of an earlier, shorter state of the same video. Only new frames are appended to it; its last four frames
+            are read again and compared. `start_seconds` is ignored then.
+        cache: holds memories of earlier calls, and keeps this one. A pipe, a playlist, and a URL whose server sends
+            neither a date nor a tag have no identity, so their memories are not kept.
+        allow_network: whether a URL may be opened.
+        allow_playlists: whether a playlist may be opened, a file that names other files or addresses.
+        digest: a text that stands for the content of the video, from a caller who knows it; by default it is computed,
+            see `hourllava.video.source_digest`.
+        num_processes: that decode, at most. All videos that a model watches share one process for each usable core, 16
+            at most; each has at least one.
+    """
+
+    fps: float
+    start_seconds: float
+    end_seconds: float | None
+    memory: Memory | None
+    cache: MemoryCache | None
+    allow_network: bool
+    allow_playlists: bool
+    digest: str | None
+    num_processes: int | None
 
 
 @dataclasses.dataclass(frozen=True)

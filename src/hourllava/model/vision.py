@@ -7,6 +7,7 @@ Shapes: N images or frames, g patches along a side, P patches, C tower width, D 
 """
 
 import copy
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -115,6 +116,12 @@ def frame_pixels(frames_NHW3: Tensor, config: HourLlavaConfig) -> Tensor:
     return pixels_N3HW
 
 
+@functools.cache  # a copy to a GPU waits for all work that was queued there
+def _per_colour(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training uses it, too
+        return torch.tensor(values, device=device).view(3, 1, 1)
+
+
 def normalised(pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
     """Bytes [N, 3, H, W] to the tower's input: float32, normalised by the configuration's mean and standard deviation.
 
@@ -122,9 +129,7 @@ def normalised(pixels_N3HW: Tensor, config: HourLlavaConfig) -> Tensor:
     """
     if pixels_N3HW.dtype != torch.uint8:
         return pixels_N3HW
-    mean, std = (
-        torch.tensor(part, device=pixels_N3HW.device).view(3, 1, 1) for part in (config.image_mean, config.image_std)
-    )
+    mean, std = (_per_colour(tuple(part), pixels_N3HW.device) for part in (config.image_mean, config.image_std))
     return (pixels_N3HW.float() / 255 - mean) / std
 
 
