@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from conftest import tiny_checkpoint, tiny_config, tiny_model
 from hourllava.errors import Cancelled, EngineBusy, InputError
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.scheduler import RoundRobin, Scheduler
+from hourllava.inference.scheduler import RoundRobin
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
@@ -192,10 +192,8 @@ def test_a_question_goes_before_the_next_batch_of_frames(own):
     assert answered == [True] * 20
 
 
-def test_too_many_questions_are_refused_and_a_call_that_may_wait_waits(engine):
-    scheduler = Scheduler(engine.model, engine.processor.stop_ids, max_waiting=2)
-    own = HourLlava(engine.model, engine.processor)
-    own._scheduler = scheduler
+def test_too_many_questions_are_refused_and_a_call_that_may_wait_waits(own, monkeypatch):
+    monkeypatch.setattr(own._scheduler, "_max_waiting", 2)
     held = Held(own)
     streams = [own.stream(None, "What?", max_new_tokens=1) for _ in range(2)]
     with pytest.raises(EngineBusy, match="2 questions wait"):
@@ -204,8 +202,7 @@ def test_too_many_questions_are_refused_and_a_call_that_may_wait_waits(engine):
         waiting = pool.submit(own.ask_all, None, ["What?"] * 5, max_new_tokens=1)
         held.go.set()
         assert len({answer.text for answer in waiting.result(timeout=60)}) == 1
-    assert [stream.answer.finish_reason for stream in streams]
-    scheduler.close()
+    assert [stream.answer.finish_reason for stream in streams] == ["length"] * 2
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 7])
