@@ -51,7 +51,7 @@ test: $(READY)
 	$(BIN)/pytest -n auto
 
 test-slow: $(READY) $(DOCS_READY)
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto -m "slow or hypothesis"
 
 test-fuzz: $(READY)
 	$(BIN)/pytest -n auto -m fuzz -rP

@@ -24,9 +24,20 @@ GOLDEN = Path(__file__).parent / "parity" / "golden"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 flush_nothing()  # a test of flushing puts its own in this place
 
-# A machine that does other work besides is no failure.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the fast tier, properties are tried on few examples, the same ones each time; in the others on all.
+
+    No example has a deadline: a machine that does other work besides is no failure.
+    """
+    is_fast = "not slow" in config.option.markexpr
+    settings.register_profile("tier", deadline=None, derandomize=is_fast, max_examples=20 if is_fast else 100)
+    settings.load_profile("tier")
+
+
+def examples(number: int, **more: Any) -> settings:
+    """The number of examples of a property in the slow tier, in place of 100; the fast tier tries a fifth of them."""
+    return settings(max_examples=max(number * settings.default.max_examples // 100, 5), **more)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """Every imported package is declared in pyproject.toml, and every declared package is imported."""
 
 import ast
+import functools
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -18,6 +19,7 @@ def name_of(requirement: str) -> str:
     return requirement.lower().replace("-", "_")
 
 
+@functools.cache
 def imported_modules() -> set[str]:
     """Top-level names of all imported modules, also of imports within functions."""
     names = set()

@@ -111,13 +111,18 @@ def test_json_is_as_documented(command):
     assert {*printed(info, entries)} - cache_fields | {"num_bytes"} == documented("`info --json`", "(since 1970)")
 
 
-def test_answers_on_stdout_progress_on_stderr(folder, tmp_path):
-    """The installed command, started as a user does; further ones find what it has left in the cache."""
-    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", "3", "--model", tiny_checkpoint())
+def run_installed(*arguments, cache, cwd):
+    """The installed command, started as a user does."""
     script = Path(sys.executable).with_name("hourllava")
-    started = subprocess.run(
-        [script, *command], capture_output=True, text=True, check=True, env=environment(tmp_path), cwd=folder
-    )
+    return subprocess.run([script, *arguments], capture_output=True, text=True, env=environment(cache), cwd=cwd)
+
+
+@pytest.mark.parametrize("start", [run_hourllava, pytest.param(run_installed, marks=pytest.mark.slow)])
+def test_answers_on_stdout_progress_on_stderr(folder, tmp_path, start):
+    """Further commands find what the first has left in the cache."""
+    command = ("ask", "lecture.mp4", "What?", "--max-new-tokens", "3", "--model", tiny_checkpoint())
+    started = start(*command, cache=tmp_path, cwd=folder)
+    assert started.returncode == 0, started.stderr
     assert "watching" in started.stderr
     assert "frame/s" in started.stderr
     assert "watching" not in started.stdout

@@ -12,7 +12,7 @@ import pytest
 
 from cli.in_process import error_line, run_here
 from conftest import tiny_checkpoint
-from hourllava import errors
+from hourllava import errors, plotting
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.inference.cache import MemoryCache
 from video.clips import write_clip
@@ -45,6 +45,7 @@ def clip(tmp_path_factory):
 def folder(tmp_path, monkeypatch, clip):
     """The current folder: `media` holds sound0.mp4 and sound1.mp4, which are videos, and bad.mp4, which is none."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plotting, "_DPI", 20)
     (tmp_path / "media").mkdir()
     for k in range(2):
         shutil.copy(clip, tmp_path / "media" / f"sound{k}.mp4")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.forgetting import kept_frames, kept_tokens, num_kept_frames, num_kept_tokens
@@ -20,7 +21,7 @@ def descriptors(num_frames, width=5, seed=1):
     return rng(seed).normal(size=(num_frames, width))
 
 
-@settings(max_examples=70)
+@examples(70)
 @given(
     num_frames=st.integers(1, 3000),
     temporal=st.sampled_from(TEMPORAL),
@@ -37,7 +38,7 @@ def test_kept_frames_are_sorted_unique_inside_and_as_many_as_promised(num_frames
     assert frames[-1] == num_frames - 1  # the last frame is always kept
 
 
-@settings(max_examples=70)
+@examples(70)
 @given(
     num_grids=st.integers(1, 20),
     height=st.integers(1, 40),

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_config
+from conftest import examples, tiny_config
 from hourllava.errors import InputError
 from hourllava.model.batch import VisualSample, batch_visuals
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig
@@ -60,7 +60,7 @@ def test_video_layout(num_frames, spatial):
     )  # every frame, in order
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(num_frames=st.integers(1, 3000), spatial=st.sampled_from(list(CONFIGS)), seed=st.integers(0, 2**32))
 def test_any_video(num_frames, spatial, seed):
     layout = video_layout(num_frames, CONFIGS[spatial], seed=seed)
@@ -68,7 +68,7 @@ def test_any_video(num_frames, spatial, seed):
     assert len(layout.kept_index) == num_kept_video_tokens(num_frames, CONFIGS[spatial])
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(num_images=st.integers(1, 9), spatial=st.sampled_from(list(CONFIGS)), seed=st.integers(0, 2**32))
 def test_any_number_of_images(num_images, spatial, seed):
     layout = image_layout(num_images, CONFIGS[spatial], seed=seed)
@@ -79,7 +79,7 @@ def test_any_number_of_images(num_images, spatial, seed):
     assert set(layout.memory_positions[newlines]) == {num_images * 36}
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     width=st.integers(1, 4000),
     height=st.integers(1, 4000),

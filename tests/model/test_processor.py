@@ -5,12 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoProcessor
 
-from conftest import GOLDEN, tiny_config, tiny_model
+from conftest import GOLDEN, examples, tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout
@@ -147,7 +147,7 @@ def test_records_that_are_none(processor, record):
 HALF_PAIRS = st.integers(0xD800, 0xDFFF).map(chr)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.text(max_size=80), HALF_PAIRS, st.text(max_size=20), st.sampled_from(["user", "assistant", "system"]))
 def test_half_a_surrogate_pair_is_refused_wherever_it_stands(processor, before, half, after, role):
     messages = [{"role": role, "content": before + half + after}, *ask()]
@@ -159,7 +159,7 @@ def test_half_a_surrogate_pair_is_refused_wherever_it_stands(processor, before, 
         processor.encode_record(record)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.text(max_size=80))
 def test_every_text_of_whole_characters_is_taken(processor, text):
     assert len(processor.encode([{"role": "user", "content": text}]).input_ids) > 8

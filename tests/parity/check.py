@@ -274,6 +274,13 @@ def model_folder(root: Path, case: Case) -> Path:
     return root / named if (root / named).is_dir() or not others else others[0]
 
 
+def load_golden_model(folder: Path) -> HourLlavaForConditionalGeneration:
+    """A folder's model, with the golden cases' id of visual tokens."""
+    model, _ = load_model(folder, dtype=torch.float32)
+    model.config.visual_token_id = PLACEHOLDER
+    return model
+
+
 def check_folder(root: Path) -> Iterator[Result]:
     """Results of all cases of a folder as they are computed; one that is missing or breaks gives a failed result."""
     models: dict[Path, HourLlavaForConditionalGeneration] = {}
@@ -287,8 +294,7 @@ def check_folder(root: Path) -> Iterator[Result]:
             case = Case(path)
             folder = model_folder(root, case)
             if folder not in models:
-                models[folder], _ = load_model(folder, dtype=torch.float32)
-                models[folder].config.visual_token_id = PLACEHOLDER
+                models[folder] = load_golden_model(folder)
             yield check_case(case, models[folder])
         except (HourLlavaError, KeyError, AssertionError, StopIteration) as error:
             yield Result(f"{name} ({type(error).__name__}: {error})", {}, {"case": False})

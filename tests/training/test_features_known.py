@@ -85,6 +85,11 @@ class TestForms:
         train(Recipe.model_validate(recipe_for(tmp_path, stream, checkpoint[0], any_encoder=True)))
 
 
+def test_a_dry_run_has_no_tower_to_compare_with(tmp_path, checkpoint):
+    recipe = Recipe.model_validate(recipe_for(tmp_path, write(tmp_path, "bfloat16", OTHER), checkpoint[0]))
+    assert prepare(recipe, meta=True).corpus.plan.samples_per_epoch == 6
+
+
 def test_every_file_is_looked_at(tmp_path, checkpoint):
     """One bad file in the middle of a stream, which the check of a few files misses."""
     stream = write(tmp_path, "bfloat16", checkpoint[1], told=False, count=40, others=[7])

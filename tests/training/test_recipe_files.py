@@ -4,9 +4,10 @@ import random
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.errors import ConfigError
 from hourllava.training import recipe_yaml
 from hourllava.training.recipe import Recipe, load_recipe, recipe_text, shipped_recipes
@@ -52,7 +53,7 @@ def one_line(path, overrides=()):
         (b"null: 2", "the key None, which is not text"),
         (b"seed: 1\nseed: 2", "the key 'seed' appears twice"),
         (b"learning_rates: {'*': 1, '*': 2}", "the key '\\*' appears twice"),
-        (b"[" * 2000, "no YAML|more than"),
+        pytest.param(b"[" * 2000, "no YAML|more than", marks=pytest.mark.slow),
         (b"a: " + b"[" * (MAX_DEPTH + 2) + b"]" * (MAX_DEPTH + 2), "levels"),
         (b"a: &a [*a]", "levels"),
         (b"start: &a {model: *a}", "levels"),
@@ -109,7 +110,7 @@ def test_a_folder_and_a_file_that_may_not_be_read(tmp_path):
     assert one_line(tmp_path / "r.yaml") is None
 
 
-@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.parametrize("seed", [*range(60), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(60, 300))])
 def test_mutated_files(tmp_path, seed):
     rng = random.Random(seed)
     content = bytearray(WHOLE)
@@ -171,7 +172,7 @@ def small(tmp_path_factory):
 
 
 @given(key=st.sampled_from(SECTIONS), value=plain)
-@settings(max_examples=100)
+@examples(100)
 def test_any_value_of_any_setting(small, key, value):
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
     recipe = one_line(small, [f"{key}={text}"])

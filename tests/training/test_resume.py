@@ -225,7 +225,7 @@ def test_a_checkpoint_of_an_older_version_goes_on_and_says_what_it_cannot_compar
         assert torch.equal(weights(tmp_path)[name], tensor)
 
 
-@pytest.mark.parametrize("where", ["beside the shards", "measured"])
+@pytest.mark.parametrize("where", ["beside the shards", pytest.param("measured", marks=pytest.mark.slow)])
 def test_lengths_are_those_of_the_first_start(tmp_path, where):
     """A video that arrives later, or new lengths, do not change the order."""
     write_videos(tmp_path / "videos", tmp_path / "media")

@@ -203,6 +203,11 @@ class TestBadInput:
         with pytest.raises(DataError, match="nothing"):
             train(Recipe.model_validate(recipe))
 
+    def test_a_logger_that_is_not_installed(self, mixture, tmp_path, monkeypatch):
+        monkeypatch.setattr("hourllava.training.run.importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="names tensorboard, which is not installed"):
+            prepare(self.recipe(mixture, tmp_path, log={"to": ["tensorboard"]}), meta=True)
+
     def test_a_budget_smaller_than_a_sample(self, mixture, tmp_path):
         with pytest.raises(ConfigError, match="more than the token budget of 32"):
             train(self.recipe(mixture, tmp_path, batch={"token_budget": 32, "tokens": 64}))

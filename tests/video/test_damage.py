@@ -37,7 +37,7 @@ def long_clip(tmp_path_factory) -> bytes:
     """150 s at 10 fps, a keyframe every 5 s, index at the front."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     options = {"g": "50", "crf": "1"}
-    size = {"width": 320, "height": 240}
+    size = {"width": 160, "height": 120}
     return write_clip(path, 1500, 10, options=options, container_options={"movflags": "faststart"}, **size).read_bytes()
 
 

@@ -4,9 +4,10 @@ import hashlib
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.errors import ConfigError
 from hourllava.world.generate import DIFFICULTIES, MAX_SECONDS, Density, generate_script, max_needles
 from hourllava.world.script import Script, check_script, screen_log
@@ -18,7 +19,7 @@ def test_the_bytes_are_those_of_the_first_machine():
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "8ee7fe4a6e16fea7"
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     seed=st.integers(0, 2**63),
     duration=st.one_of(st.integers(1, 200), st.integers(200, MAX_SECONDS)),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.data.batches.amounts import Stream, micro_batches_for, row_tokens_for, samples_per_epoch
 from hourllava.data.batches.plan import BatchPlan, PlanSettings
 from hourllava.errors import ConfigError, DataError
@@ -54,7 +55,7 @@ plans = st.builds(
 
 
 @given(plans)
-@settings(max_examples=60)
+@examples(60)
 def test_every_sample_once_within_the_budget(drawn):
     source, plan_settings = drawn
     plan = BatchPlan([source], plan_settings)
@@ -68,7 +69,7 @@ def test_every_sample_once_within_the_budget(drawn):
 
 
 @given(plans)
-@settings(max_examples=40)
+@examples(40)
 def test_ranks_share_a_step_equally_and_choose_nothing(drawn):
     plan = BatchPlan([drawn[0]], drawn[1])
     size = drawn[1].micro_batches_per_step
@@ -80,7 +81,7 @@ def test_ranks_share_a_step_equally_and_choose_nothing(drawn):
 
 
 @given(st.integers(0, 1000), st.integers(0, 100))
-@settings(max_examples=10)
+@examples(10)
 def test_resume_is_arithmetic(seed, step):
     def new_plan():
         streams = [random_stream(120, name="a"), random_stream(50, 1, name="b", repeat=1.5)]
@@ -255,7 +256,7 @@ def test_global_batch_in_samples_or_tokens():
     st.floats(0.5, 500),
     st.sampled_from([1, 2, 8]),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_small_steps_have_smaller_rows(tokens, budget, samples, multiple_of):
     """Never more than the budget, never less than a sample; steps of about what is asked for, if that can be."""
     streams = [stream(tokens)]

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,20 @@ def test_what_is_whole_is_kept_and_all_else_is_made_again(videos, made, tmp_path
     assert not list(out.rglob("*.unfinished"))
     kept = [path.name for path, changed_ns in sorted(before.items()) if path.stat().st_mtime_ns == changed_ns]
     assert kept == ["3.safetensors", "4.safetensors"]
+
+
+def test_slow_writing_is_waited_for(videos, made, tmp_path, monkeypatch):
+    """Encoding does not run ahead by more than one video that is not written."""
+    from hourllava.data.features import worker
+
+    def write_late(*arguments, write=worker._write):
+        time.sleep(0.01)
+        return write(*arguments)
+
+    monkeypatch.setattr(worker, "MAX_UNWRITTEN", 1)
+    monkeypatch.setattr(worker, "_write", write_late)
+    make(videos, tmp_path)
+    assert content(tmp_path) == content(made[0])
 
 
 def test_a_changed_video_is_made_again(tmp_path):
@@ -358,6 +373,7 @@ def check_kills(videos, tmp_path, form, num_kills):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_rerun_ends_with_the_same_bytes(videos, tmp_path):
     check_kills(videos / "s", tmp_path, "memory", 3)
 

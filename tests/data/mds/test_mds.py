@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from conftest import examples
 from data.shard_rows import COLUMNS, contents, video_rows, write
 from hourllava.data.mds.encodings import find_coder, split_jpegs
 from hourllava.data.mds.format import index_text, parse_index
@@ -108,7 +109,7 @@ ARRAYS = st.sampled_from(DTYPES).flatmap(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.fixed_dictionaries(
@@ -341,7 +342,7 @@ def test_files_that_are_no_index(text, tmp_path):
         MdsDataset(tmp_path / "missing")
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 def test_changed_bytes_raise_nothing_but_data_errors(tmp_path_factory, data):
     name = data.draw(st.sampled_from(("video/0", "single_image", "multi_image", "typed")))

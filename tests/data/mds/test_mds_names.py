@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from data.shard_rows import video_rows, write
 from hourllava.data.batches.lengths import _load
 from hourllava.data.mds.format import check_table, parse_index, parse_lengths
@@ -165,7 +166,7 @@ def test_lengths_that_are_damaged(data, tmp_path):
     assert _load(tmp_path / "0.npy", 4) is None  # of an interrupted run: measured again
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=6))
 def test_no_damage_of_lengths_gives_another_error(position, piece):
     data = GOOD[:position] + piece + GOOD[position + len(piece) :]

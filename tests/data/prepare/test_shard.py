@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import examples
 from data.shard_rows import contents
 from forked_workers import in_forked_command
 from forking import COMMAND, environment, run_hourllava, run_python, start_python
@@ -378,7 +379,7 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(RECORDS, st.sampled_from([None, 0, 3]), st.booleans(), st.integers(1, 40), st.booleans())
 def test_records_of_any_layout_are_found(tmp_path_factory, records, indent, ascii_only, piece_bytes, mark):
     path = tmp_path_factory.mktemp("records") / "a.json"

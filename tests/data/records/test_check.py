@@ -6,9 +6,10 @@ import tracemalloc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.data.records import reading
 from hourllava.data.records.check import SAME_ID, SAME_RECORD, CheckReport, check_records
 from hourllava.data.records.mend import check_and_fix
@@ -180,7 +181,7 @@ def test_damaged_lines_cost_only_themselves(tmp_path):
     assert report.num_records == 2  # the object and the text
 
 
-@settings(max_examples=25)
+@examples(25)
 @example([0.5, -1e-30, 12345678901234567890], 1, None, True)
 @given(
     st.lists(st.recursive(st.text() | st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none(),

@@ -4,9 +4,10 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.choices import CHOICE_INSTRUCTION, LETTERS, choice_prompt
 from hourllava.data.records.options import find_options, option_index, plain, resolve, without_letters
 from hourllava.errors import InputError
@@ -157,7 +158,7 @@ FORMS = st.sampled_from([None, "open", "choice"])
 @example(["A.", "red", "\n", "B.", "blue", "\n", "Which?"], "choice", "A")
 @example(["A", "(A)", CHOICE_INSTRUCTION, "(B)", "A", "A"], None, "A")
 @example(["Steps:", "\n", "A.", "red", "\n", "B.", "blue", "\n", "Which?"], None, "A red one")
-@settings(max_examples=300)
+@examples(300)
 def test_no_word_of_a_question_is_lost(pieces, form, answer):
     question = " ".join(pieces)
     try:

@@ -7,6 +7,7 @@ from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
 from data.question_files import write_question_table
+from hourllava import plotting
 from hourllava.cli.main import app
 from hourllava.data.records.models import QuestionRow
 from hourllava.data.records.statistics import PUBLISHED, Statistics, collect_statistics
@@ -18,6 +19,13 @@ from hourllava.data.records.statistics_report import (
 )
 from hourllava.errors import DataError
 from hourllava.plotting import OTHER, OWN, TOPIC_COLOURS
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pictures_are_small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plotting, "_DPI", 50)
+        yield
 
 
 def row(k: int, **changes) -> QuestionRow:
@@ -70,8 +78,8 @@ def test_every_picture_and_table_is_written(written):
     }  # fmt: skip
     # The bars of the only source and topic, the head of that topic's card, the band under this data set's row.
     for stem, colour, least_pixels in (
-        ("statistics", OWN, 20_000), ("statistics", TOPIC_COLOURS["scene"], 5_000), ("statistics", OTHER, 10_000),
-        ("taxonomy", TOPIC_COLOURS["scene"], 30_000), ("comparison", "#e4ecf5", 50_000),
+        ("statistics", OWN, 2_000), ("statistics", TOPIC_COLOURS["scene"], 500), ("statistics", OTHER, 1_000),
+        ("taxonomy", TOPIC_COLOURS["scene"], 3_000), ("comparison", "#e4ecf5", 5_000),
     ):  # fmt: skip
         with Image.open(out / f"{stem}.png") as image:
             counts = {pixel: count for count, pixel in image.convert("RGB").getcolors(1 << 24)}

@@ -7,9 +7,10 @@ from contextlib import suppress
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.prepare.mixtures import Sampling
 from hourllava.data.prepare.shard import ShardSettings, shard_records
@@ -163,7 +164,7 @@ NAMES = ["id", "video", "image", "images", "videos", "conversations", "messages"
 NAMES += ["options", "option_a", "option_b", "label", "answer_index", "duration", "evidence", "question_type", "uid"]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.dictionaries(st.sampled_from(NAMES), CELLS, max_size=7))
 def test_records_of_any_cells_end_in_problems_not_in_exceptions(tmp_path_factory, record):
     path = tmp_path_factory.mktemp("cells") / "in.jsonl"

@@ -84,9 +84,9 @@ def test_the_generator_is_named_by_what_it_makes():
     ("module", "name", "value"),
     [
         (sprites, "RIM_DARK", 0.10),
-        (motion, "REACH", 0.17),
-        (render, "DIAMETERS", {"small": 0.21, "large": 0.34}),
-        (sprites, "OVERSAMPLING", 3),
+        pytest.param(motion, "REACH", 0.17, marks=pytest.mark.slow),
+        pytest.param(render, "DIAMETERS", {"small": 0.21, "large": 0.34}, marks=pytest.mark.slow),
+        pytest.param(sprites, "OVERSAMPLING", 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_small_change_of_the_drawing_gives_another_name(module, name, value, monkeypatch):
