@@ -14,8 +14,9 @@ from hourllava.inference.frame_encoder import FrameEncoder
 from hourllava.inference.memory import Memory
 from hourllava.inference.options import AskSettings, History
 from hourllava.inference.prefill import prefill
+from hourllava.inference.queues import Question
 from hourllava.inference.ready import ReadyMemories
-from hourllava.inference.scheduler import Question, Scheduler
+from hourllava.inference.scheduler import Scheduler
 from hourllava.inference.streams import AnswerState
 from hourllava.inference.text import whole_text
 from hourllava.model.modeling import HourLlavaForConditionalGeneration

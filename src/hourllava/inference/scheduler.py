@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -27,9 +27,8 @@ from hourllava.inference.answers import FinishReason
 from hourllava.inference.asking import Prompt, room_after
 from hourllava.inference.devices import check_fork
 from hourllava.inference.prefill import prefill
+from hourllava.inference.queues import Question, RoundRobin, Task
 from hourllava.inference.rows import DAMAGED, Row, RowDecoder
-from hourllava.inference.sampling import Sampling
-from hourllava.inference.streams import AnswerState
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
@@ -39,79 +38,10 @@ STEPS_PER_TURN = 4
 # Questions that wait, of all calls together. Each holds its text and a reference to its memory.
 MAX_WAITING = 4096
 
+_CLOSED = "the model was closed meanwhile"
 _DAMAGED_WEIGHTS = "the model gives no numbers (NaN), so its weights are damaged: load another checkpoint"
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """A question in the queue.
-
-    Attributes:
-        make_prompt: embeds its prompt; runs in the scheduler's thread.
-        state: takes the answer.
-        max_new_tokens: limit of the answer; the model's context is another.
-        sampling: how tokens are chosen.
-    """
-
-    make_prompt: Callable[[], Prompt]
-    state: AnswerState
-    max_new_tokens: int
-    sampling: Sampling
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """Work on the device that is no row; `future` takes its result."""
-
-    run: Callable[[], object]
-    future: Future[Any]
-
-    def __call__(self) -> None:
-        """Do it, unless its caller has cancelled it."""
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            self.future.set_result(self.run())
-        except BaseException as error:  # noqa: BLE001 - its caller gets it
-            self.future.set_exception(error)
-
-
-class RoundRobin(Generic[Item]):
-    """A queue in which callers take turns."""
-
-    def __init__(self) -> None:
-        self._queues: collections.OrderedDict[Hashable, collections.deque[Item]] = collections.OrderedDict()
-
-    def __len__(self) -> int:
-        return sum(map(len, self._queues.values()))
-
-    def put(self, caller: Hashable, item: Item) -> None:
-        """Add an item to a caller's own queue."""
-        self._queues.setdefault(caller, collections.deque()).append(item)
-
-    def take(self) -> Item | None:
-        """The first item of the caller whose turn it is; None if the queue is empty."""
-        if not self._queues:
-            return None
-        caller, queue = self._queues.popitem(last=False)
-        item = queue.popleft()
-        if queue:
-            self._queues[caller] = queue  # behind all others
-        return item
-
-    def drop(self, is_unwanted: Callable[[Item], bool] = lambda item: True) -> list[Item]:
-        """Remove items, by default all, and give them."""
-        dropped = [item for queue in self._queues.values() for item in queue if is_unwanted(item)]
-        for caller, queue in list(self._queues.items()):
-            left = collections.deque(item for item in queue if not is_unwanted(item))
-            if left:
-                self._queues[caller] = left
-            else:
-                del self._queues[caller]
-        return dropped
 
 
 class _Telling:
@@ -195,7 +125,7 @@ class Scheduler:
                         f"{self._max_waiting} questions wait already; ask again later", self._seconds_per_answer()
                     )
                 self._changed.wait()
-            self._questions.put(caller or question.state, question)
+            self._questions.put(question.state if caller is None else caller, question)
             self._tell()
 
     def run(self, work: Callable[[], Result], caller: Hashable = None) -> Result:
@@ -230,7 +160,7 @@ class Scheduler:
     def _submitted(self, queue: RoundRobin[Task], work: Callable[[], Result], caller: Hashable) -> Future[Result]:
         future: Future[Result] = Future()
         with self._changed:
-            queue.put(caller or future, Task(work, future))
+            queue.put(future if caller is None else caller, Task(work, future))
             self._tell()
         return future
 
@@ -290,13 +220,14 @@ class Scheduler:
             states = [question.state for question in self._questions.drop()]
             states += [started.question.state for started in (*self._running.values(), self._next) if started]
             for state in states:
-                state.fail(Cancelled("the model was closed before the answer ended"))
+                state.fail(Cancelled(_CLOSED))
             for task in [*self._tasks.drop(), *self._frames.drop()]:
-                task.future.cancel()
+                task.fail(Cancelled(_CLOSED))
             self._running.clear()
             self._next = None
             self._rows.release()
             self._thread = None
+            self._changed.notify_all()  # to callers that wait for room in the queue
             return False
 
     def _num_waiting(self) -> int:

@@ -1,0 +1,87 @@
+"""What waits for the scheduler's thread: questions and other work, in queues in which callers take turns."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from hourllava.inference.asking import Prompt
+from hourllava.inference.sampling import Sampling
+from hourllava.inference.streams import AnswerState
+
+Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A question in the queue.
+
+    Attributes:
+        make_prompt: embeds its prompt; runs in the scheduler's thread.
+        state: takes the answer.
+        max_new_tokens: limit of the answer; the model's context is another.
+        sampling: how tokens are chosen.
+    """
+
+    make_prompt: Callable[[], Prompt]
+    state: AnswerState
+    max_new_tokens: int
+    sampling: Sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Work on the device that is no row; `future` takes its result."""
+
+    run: Callable[[], object]
+    future: Future[Any]
+
+    def __call__(self) -> None:
+        """Do it, unless its caller has cancelled it."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.run())
+        except BaseException as error:  # noqa: BLE001 - its caller gets it
+            self.future.set_exception(error)
+
+    def fail(self, error: Exception) -> None:
+        """Tell the caller of an error in place of a result, unless it has cancelled the work."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+
+class RoundRobin(Generic[Item]):
+    """A queue in which callers take turns."""
+
+    def __init__(self) -> None:
+        self._queues: collections.OrderedDict[Hashable, collections.deque[Item]] = collections.OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def put(self, caller: Hashable, item: Item) -> None:
+        """Add an item to a caller's own queue."""
+        self._queues.setdefault(caller, collections.deque()).append(item)
+
+    def take(self) -> Item | None:
+        """The first item of the caller whose turn it is; None if the queue is empty."""
+        if not self._queues:
+            return None
+        caller, queue = self._queues.popitem(last=False)
+        item = queue.popleft()
+        if queue:
+            self._queues[caller] = queue  # behind all others
+        return item
+
+    def drop(self, is_unwanted: Callable[[Item], bool] = lambda item: True) -> list[Item]:
+        """Remove items, by default all, and give them."""
+        dropped = [item for queue in self._queues.values() for item in queue if is_unwanted(item)]
+        for caller, queue in list(self._queues.items()):
+            left = collections.deque(item for item in queue if not is_unwanted(item))
+            if left:
+                self._queues[caller] = left
+            else:
+                del self._queues[caller]
+        return dropped
