@@ -1,17 +1,21 @@
 """Many callers of one model: whatever they do at once, each answer is the one that the question gets alone."""
 
 import asyncio
+import itertools
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_checkpoint, tiny_config, tiny_model
+from conftest import tiny_config, tiny_model
 from hourllava.errors import Cancelled, EngineBusy, InputError
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memory import Memory
 from hourllava.inference.queues import RoundRobin
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
@@ -49,6 +53,10 @@ class Held:
 # ----------------------------------------------------------------------------------------- the same answers as alone
 
 
+def generated_frames(number, seed):
+    return np.random.default_rng(seed).integers(0, 256, (number, 24, 24, 3), dtype=np.uint8)
+
+
 class Crowd:
     """What callers do at once, at random, with the answers expected.
 
@@ -58,7 +66,10 @@ class Crowd:
 
     def __init__(self, engine, num_memories, seed):
         self.engine, self.seed = engine, seed
-        self.memories = [random_memory(engine, 20 + 10 * n, seed=n) for n in range(num_memories)]
+        self.memories = [
+            engine.remember_frames(generated_frames(20 + 10 * n, n), np.arange(20.0 + 10 * n))
+            for n in range(num_memories)
+        ]
         self.questions = [f"What happens at {n}?" for n in range(3)]
         self.expected = {
             (n, question): untimed(engine.ask(memory, question, max_new_tokens=TOKENS))
@@ -137,11 +148,51 @@ def test_answers_are_those_of_each_question_alone(own):
     assert crowd.num_answers > 20
 
 
+def first_frames(memory, number):
+    """A memory of the first frames of another."""
+    times = memory.timestamps_seconds[:number], memory.sample_seconds[:number]
+    known = {"fps": memory.fps, "source": memory.source, "encoder": memory.encoder}
+    return Memory(memory.features[:number].clone(), *times, duration_seconds=float(number), **known)
+
+
+def test_asks_beside_a_growing_memory_and_a_watched_video(own, clips):
+    """An answer is that of a length which the memory had between the call and the answer."""
+    whole, lengths = random_memory(own, 60), range(20, 61, 10)
+    expected = {n: untimed(own.ask(first_frames(whole, n), "What?", max_new_tokens=TOKENS)) for n in lengths}
+    assert len(set(map(str, expected.values()))) == len(lengths)
+    watched = own.watch(clips["short"], progress=False)
+    growing = first_frames(whole, lengths[0])
+
+    def ask():
+        seen = set()
+        while len(growing) < len(whole):
+            before = len(growing)
+            answer = untimed(own.ask(growing, "What?", max_new_tokens=TOKENS))
+            right = [n for n in lengths if before <= n <= len(growing) and expected[n] == answer]
+            assert right
+            seen |= set(right)
+        return seen
+
+    def watch():
+        while len(growing) < len(whole):
+            assert torch.equal(own.watch(clips["short"], progress=False).features, watched.features)
+
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(ask), pool.submit(ask), pool.submit(watch)]
+        for start, stop in itertools.pairwise(lengths):
+            own.ask(growing, "What?", max_new_tokens=1)
+            times = whole.timestamps_seconds[start:stop], whole.sample_seconds[start:stop]
+            growing.append(whole.features[start:stop], *times, duration_seconds=float(stop))
+        seen = [job.result(timeout=60) for job in jobs][:2]
+    assert set.union(*seen) > {lengths[0]}
+    assert untimed(own.ask(growing, "What?", max_new_tokens=TOKENS)) == expected[len(whole)]
+
+
 @pytest.mark.slow
 def test_a_large_crowd_with_nano():
     """Eight threads, 50 questions each, over four memories."""
-    before = set(threading.enumerate())
-    with HourLlava.from_pretrained(tiny_checkpoint()) as engine:
+    with HourLlava.from_pretrained("nano") as engine:
+        before = set(threading.enumerate())
         crowd = crowded(engine, num_threads=8, num_questions=50, num_memories=4, seed=1)
         assert crowd.num_answers > 400
         assert crowd.num_cancelled > 20
