@@ -28,6 +28,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "short": write_clip(folder / "short.mp4", num_frames=35, fps=10),
         "long": write_clip(folder / "long.mp4", num_frames=78, fps=10),
+        "longer": write_clip(folder / "longer.mp4", num_frames=400, fps=10),
         "again": write_clip(folder / "again.mkv", num_frames=78, fps=10, codec="mpeg4", options={"qscale": "2"}),
         "other": write_clip(folder / "other.mp4", num_frames=78, fps=20),
         "single": write_clip(folder / "single.mp4", num_frames=10, fps=10),

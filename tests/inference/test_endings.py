@@ -54,8 +54,10 @@ FORK = """
         try:
             job.result()
         except InputError:
-            os._exit(watcher.start(part).result().num_frames)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 78
+            assert not job.done  # what it says of its parent's is what was true at the fork
+            os._exit(watcher.start(part).result().num_frames != 400)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert not job.done
     job.cancel(everyone=True)
     job.wait()
@@ -84,14 +86,14 @@ def assert_none_left(text: object) -> None:
 
 @pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS)
 def test_the_process_ends_amid_watching(clips: dict[str, Path], tmp_path: Path, code: str) -> None:
-    result = run_python(textwrap.dedent(BUSY) + code, clips["long"], env=environment(tmp_path), timeout=60)
+    result = run_python(textwrap.dedent(BUSY) + code, clips["longer"], env=environment(tmp_path), timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert_none_left(tmp_path)
 
 
 def test_an_interrupted_process_leaves_nothing(clips: dict[str, Path], tmp_path: Path) -> None:
     code = textwrap.dedent(BUSY) + "print('waits', flush=True)\nattend(watcher.start(part, keeps_running=True))\n"
-    with start_python(code, clips["long"], env=environment(tmp_path)) as process:
+    with start_python(code, clips["longer"], env=environment(tmp_path)) as process:
         while not process.stdout:
             assert process.poll() is None, process.stderr
             time.sleep(0.01)
@@ -102,13 +104,13 @@ def test_an_interrupted_process_leaves_nothing(clips: dict[str, Path], tmp_path:
 
 
 def test_a_forked_process_has_jobs_of_its_own(clips: dict[str, Path], tmp_path: Path) -> None:
-    result = run_python(textwrap.dedent(BUSY + FORK), clips["long"], env=environment(tmp_path), timeout=60)
+    result = run_python(textwrap.dedent(BUSY + FORK), clips["longer"], env=environment(tmp_path), timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
     assert_none_left(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["the end", "an error"])
+@pytest.mark.parametrize("how", ["the end", "an error", "another thread watches on"])
 def test_an_interpreter_ends_amid_watching(tmp_path: Path, how: str) -> None:
     """A real interpreter, whose threads and pools are torn down in its own order."""
     clip = write_clip(tmp_path / "long.mp4", num_frames=3000, fps=10)
@@ -121,6 +123,9 @@ def test_an_interpreter_ends_amid_watching(tmp_path: Path, how: str) -> None:
         assert begun.wait(60) and not job.done
         if sys.argv[2] == "an error":
             raise ValueError("wrong")
+        if sys.argv[2] == "another thread watches on":
+            thread = threading.Thread(target=lambda: print(model.watch(sys.argv[1], progress=False).num_frames))
+            thread.start()
     """
     variables = {**environment(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     result = subprocess.run(
@@ -128,5 +133,37 @@ def test_an_interpreter_ends_amid_watching(tmp_path: Path, how: str) -> None:
         capture_output=True, text=True, env=variables, timeout=120, check=False,
     )  # fmt: skip
     assert result.returncode == (1 if how == "an error" else 0), result.stderr
+    assert result.stdout == ("300\n" if how == "another thread watches on" else "")
     assert result.stderr.count("Traceback") == (how == "an error"), result.stderr
     assert_none_left(tmp_path)
+
+
+KILLED_AFTER_A_FORK = """
+    if os.fork() == 0:
+        print("forked", flush=True)
+        threading.Event().wait(60)
+        os._exit(0)
+    threading.Event().wait(60)
+"""
+
+
+def test_decoding_ends_with_its_parent_though_a_forked_process_lives_on(clips: dict[str, Path], tmp_path: Path) -> None:
+    """The forked process has inherited the pipes."""
+    with start_python(
+        textwrap.dedent(BUSY + KILLED_AFTER_A_FORK), clips["longer"], env=environment(tmp_path)
+    ) as process:
+        while not process.stdout:
+            assert process.poll() is None, process.stderr
+            time.sleep(0.01)
+        everyone = processes_with(tmp_path)
+        decoding = [pid for pid in everyone if b"hourllava.video.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert decoding
+        process.kill()
+        try:
+            deadline = time.monotonic() + 20
+            while any(Path(f"/proc/{pid}").exists() for pid in decoding):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            for pid in processes_with(tmp_path):
+                os.kill(pid, signal.SIGKILL)

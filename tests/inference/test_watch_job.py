@@ -64,6 +64,16 @@ def part(clips: dict[str, Path]) -> VideoPart:
 
 
 @pytest.fixture
+def longer_part(clips: dict[str, Path]) -> VideoPart:
+    """More frames than are ever on the way: while the gate is closed, the decoding goes on."""
+    return VideoPart(clips["longer"], fps=10)
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+@pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The options of every reader that is opened."""
     opened: list[dict[str, Any]] = []
@@ -101,19 +111,20 @@ def test_a_job_gives_the_memory(gate: Gate, part: VideoPart) -> None:
     assert job.result() is memory
 
 
-def test_a_job_that_is_cancelled(gate: Gate, part: VideoPart, tmp_path: Path, nothing_left: list[int]) -> None:
+def test_a_job_that_is_cancelled(gate: Gate, longer_part: VideoPart, tmp_path: Path, nothing_left: list[int]) -> None:
     """Its processes end although the device is busy with the first batch."""
     cache = MemoryCache(tmp_path)
-    job = gate.watcher.start(part, cache=cache)
+    job = gate.watcher.start(longer_part, cache=cache)
     assert gate.waits.wait(30)
+    assert all(map(is_alive, nothing_left))
     job.cancel()
-    with pytest.raises(Cancelled, match=r"watching .*long\.mp4 was cancelled"):
+    with pytest.raises(Cancelled, match=r"watching .*longer\.mp4 was cancelled"):
         job.result()
     assert nothing_left
-    assert not [pid for pid in nothing_left if Path(f"/proc/{pid}").exists()]
+    assert not any(map(is_alive, nothing_left))
     assert not cache.entries()
     gate.open.set()
-    assert_whole(gate.watcher.start(part, cache=cache).result())
+    assert gate.watcher.start(longer_part, cache=cache).result().num_frames == 400
 
 
 def test_faults_come_when_they_are_found(gate: Gate, clips: dict[str, Path], tmp_path: Path) -> None:
@@ -340,23 +351,24 @@ def test_progress_of_a_part_and_of_one_that_goes_on(engine: HourLlava, clips: di
 
 @pytest.mark.parametrize("wanted", [RuntimeError("no more"), KeyboardInterrupt(), SystemExit(3)])
 def test_what_on_progress_raises_ends_the_job_first(
-    gate: Gate, part: VideoPart, wanted: BaseException, nothing_left: list[int]
+    gate: Gate, longer_part: VideoPart, wanted: BaseException, nothing_left: list[int]
 ) -> None:
     def fail(progress: Progress) -> None:
+        assert all(map(is_alive, nothing_left))
         raise wanted
 
-    job = gate.watcher.start(part)
+    job = gate.watcher.start(longer_part)
     assert gate.waits.wait(30)
     with pytest.raises(type(wanted)) as raised:
         attend(job, fail)
     assert raised.value is wanted
     assert job.done
     assert nothing_left
-    assert not [pid for pid in nothing_left if Path(f"/proc/{pid}").exists()]
+    assert not any(map(is_alive, nothing_left))
 
 
-def test_ctrl_c_ends_the_job_first(gate: Gate, part: VideoPart, nothing_left: list[int]) -> None:
-    job = gate.watcher.start(part)
+def test_ctrl_c_ends_the_job_first(gate: Gate, longer_part: VideoPart, nothing_left: list[int]) -> None:
+    job = gate.watcher.start(longer_part)
     assert gate.waits.wait(30)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -364,7 +376,7 @@ def test_ctrl_c_ends_the_job_first(gate: Gate, part: VideoPart, nothing_left: li
         attend(job)
     timer.join()
     assert nothing_left
-    assert not [pid for pid in nothing_left if Path(f"/proc/{pid}").exists()]
+    assert not any(map(is_alive, nothing_left))
 
 
 def test_an_event_cancels(gate: Gate, part: VideoPart) -> None:

@@ -6,9 +6,11 @@ which gives a future, and collect the results with `in_flight`.
 
 import functools
 import os
+import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -56,7 +58,7 @@ class EncodedFrames:
 
 
 Encode = Callable[[Tensor], Future[EncodedFrames]]
-"""Hands frames, uint8 [N, H, W, 3], to the thread that owns the device. Any thread may call it."""
+"""Hands frames, uint8 [N, H, W, 3], to the thread that owns the device. Any thread may call it, and cancel a future."""
 
 
 class FrameEncoder:
@@ -103,8 +105,21 @@ class FrameEncoder:
 @contextmanager
 def encoding_thread(encoder: FrameEncoder) -> Iterator[Encode]:
     """A thread that encodes within the block, for a tower that nobody else uses."""
-    with ThreadPoolExecutor(1, "hourllava-encode") as thread:
-        yield lambda frames: thread.submit(encoder.launch, frames)
+    # No executor: those of the standard library refuse work when the main thread has ended, though others watch on.
+    work: queue.SimpleQueue[tuple[Future[EncodedFrames], Tensor] | None] = queue.SimpleQueue()
+
+    def encode(frames: Tensor) -> Future[EncodedFrames]:
+        future: Future[EncodedFrames] = Future()
+        work.put((future, frames))
+        return future
+
+    thread = threading.Thread(target=_encode_all, args=(work, encoder), name="hourllava-encode", daemon=True)
+    thread.start()
+    try:
+        yield encode
+    finally:
+        work.put(None)
+        thread.join()
 
 
 def in_flight(
@@ -139,6 +154,17 @@ def in_flight(
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _encode_all(work: "queue.SimpleQueue[tuple[Future[EncodedFrames], Tensor] | None]", encoder: FrameEncoder) -> None:
+    while (item := work.get()) is not None:
+        future, frames = item
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(encoder.launch(frames))
+        except BaseException as error:  # noqa: BLE001 - who has the future gets it
+            future.set_exception(error)
 
 
 def _is_there(future: Future[EncodedFrames]) -> bool:

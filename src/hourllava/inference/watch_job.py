@@ -159,9 +159,8 @@ class WatchJob:
         Raises:
             InputError: this process was forked, or this is the job's own thread.
         """
+        self._check_process()
         run = self._run
-        if run.process != os.getpid():
-            raise InputError("a job belongs to the process that started it, not to a forked one; watch the video again")
         is_own_thread = run.thread is threading.current_thread()
         with run.changed:
             if is_own_thread and not self.done:
@@ -201,7 +200,11 @@ class WatchJob:
 
         Args:
             everyone: end the job for all callers.
+
+        Raises:
+            InputError: this process was forked.
         """
+        self._check_process()
         with self._run.changed:
             if self._run.has_ended or self._has_left:
                 return
@@ -213,7 +216,11 @@ class WatchJob:
 
         Args:
             listener: is called in the job's thread, so it must be quick. If the job has ended, it is called at once.
+
+        Raises:
+            InputError: this process was forked.
         """
+        self._check_process()
         with self._run.changed:
             if not self._run.has_ended:
                 self._run.listeners.append(listener)
@@ -221,10 +228,19 @@ class WatchJob:
         listener(self._run.progress)
 
     def remove_listener(self, listener: OnProgress) -> None:
-        """Do not call a listener any more."""
+        """Do not call a listener any more.
+
+        Raises:
+            InputError: this process was forked.
+        """
+        self._check_process()
         with self._run.changed:
             if listener in self._run.listeners:
                 self._run.listeners.remove(listener)
+
+    def _check_process(self) -> None:
+        if self._run.process != os.getpid():
+            raise InputError("a job belongs to the process that started it, not to a forked one; watch the video again")
 
 
 def cached_job(name: str, memory: Memory) -> WatchJob:

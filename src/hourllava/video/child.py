@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import IO, Any, Protocol
 
 from hourllava.errors import Cancelled, VideoError
+from hourllava.forks import renew_after_fork
 from hourllava.video.source import Source
 
 PIPE_BYTES = 1 << 20
@@ -70,6 +71,7 @@ class Child:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        renew_after_fork(self)
         # May fail: the kernel refuses once a user's pipes take 64 MiB. Small pipes work too.
         with contextlib.suppress(OSError, AttributeError):  # AttributeError: no such call outside Linux
             fcntl.fcntl(self._stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -153,6 +155,10 @@ class Child:
         """End the process and close the pipes."""
         self._process.kill()
         self._process.wait()
+        self.renew()
+
+    def renew(self) -> None:
+        """Close the pipes; a forked process does it too, or the child would not notice the end of its parent."""
         for file in (self._stdin, self._stdout, self._stderr):
             with contextlib.suppress(BrokenPipeError):
                 file.close()
