@@ -1,7 +1,9 @@
 """What the documents show, runs; what they link to, is there; and the navigation has all of them."""
 
 import functools
+import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hourllava.inference.engine import HourLlava
+from hourllava.inference.options import AskSettings
 from hourllava.model.nano import load_nano
 from site_check import problems
 from video.clips import write_clip
@@ -62,7 +64,7 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
         write_clip(tmp_path / "lecture.mp4", num_frames=60, fps=10)
     # Answers of a few tokens do; there is no network and no GPU where this runs.
     monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
-    monkeypatch.setitem(HourLlava.ask.__kwdefaults__, "max_new_tokens", 3)
+    monkeypatch.setattr("hourllava.inference.engine.AskSettings", functools.partial(AskSettings, max_new_tokens=3))
     code = (
         code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint))
         .replace('"cuda"', '"cpu"')
@@ -197,6 +199,14 @@ def test_the_site_is_built_strictly_and_needs_no_other_host():
     api = (ROOT / "site" / "api.html").read_text(encoding="utf-8")
     for name in ("hourllava.HourLlava.watch", "hourllava.Memory.load", "hourllava.load_model"):
         assert f'id="{name}"' in api
+
+
+def test_tables_are_those_of_the_raw_results():
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "serve_table.py"))["tables"]
+    results = json.loads((DOCS / "benchmarks" / "2026-11-29-serve-core" / "output.json").read_text())
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    for table in tables(results):
+        assert table in text, f"docs/benchmarks.md should have:\n{table}"
 
 
 def test_importing_the_package_does_not_load_torch():

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from hourllava.inference.engine import HourLlava
     from hourllava.inference.evidence import Span
     from hourllava.inference.memory import Memory
-    from hourllava.inference.options import AskOptions
+    from hourllava.inference.options import AskOptions, WatchOptions
     from hourllava.inference.progress import Progress
     from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
+    from hourllava.inference.streams import AnswerStream
     from hourllava.inference.subtitles import Cue, read_subtitles
     from hourllava.inference.watch_job import WatchJob
     from hourllava.model.checkpoint import export_released, load_model
@@ -54,6 +55,7 @@ register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")
 # Where each lazy name lives. Lazy, because the processes that decode video import this package too and need no torch.
 _HOMES = {
     "Answer": "hourllava.inference.answers",
+    "AnswerStream": "hourllava.inference.streams",
     "AskOptions": "hourllava.inference.options",
     "CacheEntry": "hourllava.inference.cache",
     "Chat": "hourllava.inference.chat",
@@ -72,6 +74,7 @@ _HOMES = {
     "Video": "hourllava.model.messages",
     "Span": "hourllava.inference.evidence",
     "WatchJob": "hourllava.inference.watch_job",
+    "WatchOptions": "hourllava.inference.options",
     "WatchedSource": "hourllava.inference.snapshot",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
@@ -80,6 +83,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "AnswerStream",
     "AskOptions",
     "CacheEntry",
     "Cancelled",
@@ -109,6 +113,7 @@ __all__ = [
     "Video",
     "VideoError",
     "WatchJob",
+    "WatchOptions",
     "WatchedSource",
     "export_released",
     "load_model",

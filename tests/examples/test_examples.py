@@ -65,6 +65,16 @@ def test_many_questions(run, video):
     assert choice == f"The model chooses {'A' if likelier == 'day' else 'B'}: {likelier}."
 
 
+def test_answers_in_asyncio(run, video):
+    lines = run("answers_in_asyncio.py", video).splitlines()
+    for person in ("Ada", "Bo"):
+        own = [line for line in lines if line.startswith(f"{person} ")]
+        *pieces, last = own
+        assert pieces
+        assert all(line.startswith(f"{person} reads: ") for line in pieces)
+        assert re.fullmatch(rf"{person} has \d+ tokens and [1-3] moments\.", last)
+
+
 @pytest.mark.slow
 def test_save_and_load_a_memory(run, video, tmp_path):
     watched = run("save_and_load_a_memory.py", video, "minute.safetensors")
