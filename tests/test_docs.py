@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from forked_decoding import start_forked
 from hourllava.inference.engine import HourLlava
 from hourllava.model.nano import load_nano
 from site_check import problems
@@ -63,6 +64,7 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
     # Answers of a few tokens do; there is no network and no GPU where this runs.
     monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
     monkeypatch.setitem(HourLlava.ask.__kwdefaults__, "max_new_tokens", 3)
+    monkeypatch.setattr("hourllava.video.child._start_process", start_forked)
     code = (
         code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint))
         .replace('"cuda"', '"cpu"')
