@@ -42,7 +42,8 @@ class ForkedDecoder:
         return self._code
 
 
-def _start_forked(source: Source, stderr: IO[bytes]) -> Any:
+def start_forked(source: Source, stderr: IO[bytes]) -> Any:
+    """In place of `child._start_process`."""
     if source.descriptor is not None:  # a pipe or an open file, which a child inherits
         return _start_process(source, stderr)
     return ForkedDecoder(stderr), source
@@ -52,5 +53,5 @@ def _start_forked(source: Source, stderr: IO[bytes]) -> Any:
 def forked_decoding() -> Iterator[None]:
     """Within the block, decoding processes are forked."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child, "_start_process", _start_forked)
+        patch.setattr(child, "_start_process", start_forked)
         yield

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from forked_decoding import start_forked
 from hourllava.inference.options import AskSettings
 from hourllava.model.nano import load_nano
 from site_check import problems
@@ -65,6 +66,7 @@ def test_python_blocks_run(code, local_checkpoint, monkeypatch, capsys, tmp_path
     # Answers of a few tokens do; there is no network and no GPU where this runs.
     monkeypatch.setattr("hourllava.inference.engine.load_nano", cached_nano)
     monkeypatch.setattr("hourllava.inference.engine.AskSettings", functools.partial(AskSettings, max_new_tokens=3))
+    monkeypatch.setattr("hourllava.video.child._start_process", start_forked)
     code = (
         code.replace("jylins/hourllava-qwen2-7b-s3", str(local_checkpoint))
         .replace('"cuda"', '"cpu"')

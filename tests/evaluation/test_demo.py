@@ -103,7 +103,7 @@ def stubbed(monkeypatch):
     return stub
 
 
-@pytest.mark.parametrize("num_right", [0, 6])
+@pytest.mark.parametrize("num_right", [pytest.param(0, marks=pytest.mark.slow), 6])
 def test_the_score_is_what_was_answered_rightly(tmp_path, stubbed, num_right):
     said = stubbed(8, num_right)
     results = demo.run_demo(8, 10, tmp_path, "some/checkpoint", said.append)

@@ -46,14 +46,14 @@ def test_answers_are_scored_where_they_lie(tmp_path):
     assert (folder / "scores.json").read_bytes() == before
 
 
-def test_what_is_right_is_judged_anew(tmp_path):
+def test_what_is_right_is_judged_anew(tmp_path, no_figures):
     one = answered(0).model_copy(update={"right": {"video": False, "blind": False}})
     folder = write(tmp_path / "a", [one])
     score(folder)
     assert scores_in(folder)["all"]["all"]["choice"]["video"]["right"] == 1
 
 
-def test_several_sets_are_one(tmp_path):
+def test_several_sets_are_one(tmp_path, no_figures):
     sets = [
         write(tmp_path / str(k), [answered(n, video=f"{k}-{n}", id=f"{k}-{n}") for n in range(5)]) for k in range(3)
     ]
@@ -65,7 +65,7 @@ def test_several_sets_are_one(tmp_path):
         score(sets[0], sets[0], "--out", tmp_path / "all")
 
 
-def test_two_models(tmp_path):
+def test_two_models(tmp_path, no_figures):
     ours = write(tmp_path / "ours", [answered(k, video=f"v{k}") for k in range(9)])
     theirs = write(tmp_path / "theirs", [answered(k, right=k < 3, video=f"v{k}") for k in range(8)])
     score(ours, "--against", theirs, "--out", tmp_path / "out")
@@ -95,7 +95,7 @@ def test_damaged_answers_are_one_clear_line(tmp_path, content, words):
     assert not (tmp_path / "scores.json").exists()
 
 
-def test_a_line_that_is_cut_off_is_said_and_stays(tmp_path, caplog):
+def test_a_line_that_is_cut_off_is_said_and_stays(tmp_path, caplog, no_figures):
     folder = write(tmp_path / "a", [answered(0), answered(1)])
     path = folder / "answers.jsonl"
     content = path.read_bytes()[:-20]

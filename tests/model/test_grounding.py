@@ -124,7 +124,7 @@ def test_the_loss_teaches_to_look_there(processor, samples):
     assert (output.evidence_shares > 1.5 * grounded.evidence_shares).all()
 
 
-@pytest.mark.parametrize("mode", ["full", "selective"])
+@pytest.mark.parametrize("mode", [pytest.param("full", marks=pytest.mark.slow), "selective"])
 def test_blocks_that_are_computed_again_are_grounded_alike(mode, processor, samples):
     inputs = processor.collate_packed(samples)
     gradients = []

@@ -157,7 +157,7 @@ class TestRun:
         assert all(".lora_" in name for name in tensors)
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft asks transformers for it
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
     def test_what_they_have_learnt_is_all_in_the_model(self, recipe, tmp_path, precision, capsys):
         """The merged weights are those that peft makes of the saved adapters and the start."""
         rates = {"*": 0, "*.lora_*": 1e-4}

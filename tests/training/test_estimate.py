@@ -60,8 +60,10 @@ class TestDescription:
                 {"token_budget": 256, "samples": 1, "multiple_of": 8},
                 "batch.samples asks for 1 a step, but a step holds",
             ),
-            ({"token_budget": 256, "samples": 12, "multiple_of": 1}, None),
-            pytest.param({"token_budget": 256, "samples": 1000, "multiple_of": 1}, None, marks=pytest.mark.slow),
+            *(
+                pytest.param({"token_budget": 256, "samples": count, "multiple_of": 1}, None, marks=pytest.mark.slow)
+                for count in (12, 1000)
+            ),
             ({"token_budget": 256, "tokens": 1024, "multiple_of": 2}, None),
         ],
     )

@@ -64,11 +64,12 @@ def recipe_for(root, stream, checkpoint, **data):
     return recipe
 
 
-@pytest.mark.parametrize("form", FORMS)
 class TestForms:
+    @pytest.mark.parametrize("form", FORMS)
     def test_its_own(self, tmp_path, checkpoint, form):
         train(Recipe.model_validate(recipe_for(tmp_path, write(tmp_path, form, checkpoint[1]), checkpoint[0])))
 
+    @pytest.mark.parametrize("form", FORMS)
     def test_those_of_another_tower_of_the_same_shape(self, tmp_path, checkpoint, form):
         recipe = recipe_for(tmp_path, write(tmp_path, form, OTHER), checkpoint[0])
         with pytest.raises(DataError, match="another vision encoder") as caught:
@@ -80,6 +81,9 @@ class TestForms:
         assert not (tmp_path / "run" / "final").exists()
         assert not (tmp_path / "run" / "lengths").exists()  # before anything is measured
 
+    @pytest.mark.parametrize(
+        "form", ["released", *(pytest.param(f, marks=pytest.mark.slow) for f in ("bfloat16", "int8"))]
+    )
     def test_unless_the_recipe_takes_any(self, tmp_path, checkpoint, form):
         stream = write(tmp_path, form, OTHER)
         train(Recipe.model_validate(recipe_for(tmp_path, stream, checkpoint[0], any_encoder=True)))

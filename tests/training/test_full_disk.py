@@ -43,7 +43,7 @@ def recipes(tmp_path_factory):
 
 # Smaller than lengths, recipe, torch's parts, tokenizer, adapters or their description, merged weights.
 LIMITS = [20, 400, 1_000, 5_000, 20_000, 80_000, 100_000, 200_000, 450_000]
-FAST = {("full", 20), ("full", 1_000), ("full", 450_000), ("lora", 20_000), ("lora", 200_000)}
+FAST = {("full", 20), ("full", 1_000), ("full", 450_000), ("lora", 200_000)}
 
 
 @pytest.mark.parametrize(

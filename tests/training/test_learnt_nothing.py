@@ -133,8 +133,15 @@ class TestUnreadable:
 
 
 class TestNoTarget:
-    @pytest.mark.parametrize("count", [1, 6])
-    @pytest.mark.parametrize("changes", [{}, {"schedule": {"max_steps": 1, "epochs": 9}}])
+    @pytest.mark.parametrize(
+        ("count", "changes"),
+        [
+            (1, {}),
+            pytest.param(6, {}, marks=pytest.mark.slow),
+            pytest.param(1, {"schedule": {"max_steps": 1, "epochs": 9}}, marks=pytest.mark.slow),
+            (6, {"schedule": {"max_steps": 1, "epochs": 9}}),
+        ],
+    )
     def test_the_limit_cuts_all_answers(self, tmp_path, count, changes):
         recipe = recipe_for(tmp_path, texts(tmp_path, "l" * count), **changes)
         fail(recipe, r"^there is nothing to learn from: .* have no supervised token; .*cut off", TrainingError)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from hourllava import plotting
 from hourllava.cli.main import app
 
 DOC = Path(__file__).parents[2] / "docs" / "world.md"
@@ -14,6 +15,7 @@ def test_the_commands_run(tmp_path, monkeypatch):
     commands = [line for line in DOC.read_text(encoding="utf-8").splitlines() if line.startswith("hourllava ")]
     assert any(command.startswith("hourllava world make") for command in commands)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plotting, "_DPI", 20)
     for command in commands:
         here = ["--processes", "1"] if command.startswith("hourllava world") else []
         result = CliRunner().invoke(app, [*shlex.split(command)[1:], *here])

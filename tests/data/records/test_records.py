@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.question_files import split_options, write_question_table, write_training_records
+from hourllava import plotting
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.data.records.group import run_group
 from hourllava.data.records.loading import LoadReport, iterate_questions
@@ -157,7 +158,7 @@ def test_unreadable_files_get_one_clear_line(tmp_path, name, content, words):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-def test_a_damaged_record_is_counted_and_costs_only_itself(suffix, tmp_path):
+def test_a_damaged_record_is_counted_and_costs_only_itself(suffix, tmp_path, monkeypatch):
     good = json.dumps({"id": "1", "video": "s/v.mp4", "question": "Which?", "answer": "this"})
     lines = [good, good.replace('"answer":', '"answer"'), good]
     path = tmp_path / f"a{suffix}"
@@ -171,6 +172,7 @@ def test_a_damaged_record_is_counted_and_costs_only_itself(suffix, tmp_path):
     with pytest.raises(PartlyDoneError, match=r"1 records of .* could not be used; the others are in"):
         list(run_group(path, grouped, 5, 0))
     assert len(json.loads(grouped.read_text())) == 1
+    monkeypatch.setattr(plotting, "save_figure", lambda figure, path: path)
     with pytest.raises(PartlyDoneError, match=r"1 records of .* could not be used; all others are counted"):
         list(write_statistics(path, tmp_path / "stats"))
 

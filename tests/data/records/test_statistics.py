@@ -7,7 +7,6 @@ from PIL import Image, ImageColor
 from typer.testing import CliRunner
 
 from data.question_files import write_question_table
-from hourllava import plotting
 from hourllava.cli.main import app
 from hourllava.data.records.models import QuestionRow
 from hourllava.data.records.statistics import PUBLISHED, Statistics, collect_statistics
@@ -19,13 +18,6 @@ from hourllava.data.records.statistics_report import (
 )
 from hourllava.errors import DataError
 from hourllava.plotting import OTHER, OWN, TOPIC_COLOURS
-
-
-@pytest.fixture(autouse=True, scope="module")
-def pictures_are_small():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plotting, "_DPI", 50)
-        yield
 
 
 def row(k: int, **changes) -> QuestionRow:

@@ -29,7 +29,7 @@ SMALL = MakeSettings(videos=3, min_seconds=20, max_seconds=40, per_task=1, size_
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("made") / "VideoMarathon"
-    make_world(SMALL, out, processes=2)
+    make_world(SMALL, out, processes=1)
     return out
 
 

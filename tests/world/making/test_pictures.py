@@ -22,9 +22,10 @@ from world.questions.stills_solver import PATTERNS
 SMALL = PictureSettings(images=12, multi_images=8, texts=12, questions=3, seed=1)
 
 
-def test_folders_records_and_going_on(tmp_path):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_folders_records_and_going_on(tmp_path, processes):
     out = tmp_path / "pictures"
-    make_pictures(SMALL, out, processes=2)
+    make_pictures(SMALL, out, processes)
     first = digests(out)
     first_described: set[int] = set()
     for kind, count in (("image", 12), ("images", 8), ("text", 12)):
@@ -84,8 +85,8 @@ def test_texts_speak_of_all_combinations_alike(texts):
 
 
 def test_pictures_and_videos_show_those_of_their_split_only(tmp_path):
-    make_pictures(PictureSettings(images=120, multi_images=60, texts=0, size_pixels=16), tmp_path / "pictures", 1)
-    make_world(MakeSettings(videos=30, min_seconds=20, max_seconds=60, container="reference"), tmp_path / "world", 1)
+    make_pictures(PictureSettings(images=60, multi_images=50, texts=0, size_pixels=16), tmp_path / "pictures", 1)
+    make_world(MakeSettings(videos=20, min_seconds=20, max_seconds=60, container="reference"), tmp_path / "world", 1)
     names = ("pictures/jsons/image.json", "pictures/jsons/images.json", "world/jsons/videomarathon.json")
     shown = [pairs_of((tmp_path / name).read_text()) for name in names]
     assert set.union(*shown) == set(split_pairs("train"))
