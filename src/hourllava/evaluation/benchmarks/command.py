@@ -49,6 +49,7 @@ def run_benchmark(
         ConfigError: an option is not allowed, or `out` holds another run.
         DataError: there are no questions or no videos.
         PartlyDoneError: some questions could not be asked; raised after the last line.
+        VideoError, InputError: none could.
         Also all errors of `HourLlava.from_pretrained`.
     """
     benchmark = find_benchmark(name)

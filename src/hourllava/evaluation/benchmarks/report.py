@@ -60,7 +60,9 @@ def headline(benchmark: Benchmark, scores: Mapping[str, Any]) -> str:
         kind = f"mean of {cell['groups']} {benchmark.macro_axis}s without weights (macro)"
     else:
         kind = "over all scored questions (micro)"
-    return f"**{percent(cell)}** {kind}, {cell['n']:,} of {scores['counts']['in_files']:,} questions scored."
+    guessing = scores["guessing"]
+    guess = f" Guessing an option would have {100 * guessing:.1f} % right." if guessing is not None else ""
+    return f"**{percent(cell)}** {kind}, {cell['n']:,} of {scores['counts']['in_files']:,} questions scored.{guess}"
 
 
 def percent(cell: Mapping[str, Any]) -> str:

@@ -58,6 +58,7 @@ class Tally:
     watch_seconds: float = 0.0
     ask_seconds: float = 0.0
     failures: list[Failure] = dataclasses.field(default_factory=list)
+    first_error: HourLlavaError | None = None
 
     def line(self) -> str:
         """How fast it was."""
@@ -153,6 +154,7 @@ def ask_all_parts(
                     question, error = result
                     failure = Failure(id=question.id, video=question.video, reason=str(error))
                     tally.failures.append(failure)
+                    tally.first_error = tally.first_error or error
                     failures.write(failure.model_dump_json() + "\n")
                     failures.flush()
                     if str(error) != said:  # all questions of a video fail for one reason
@@ -198,16 +200,16 @@ def check_outcome(tally: Tally, table: QuestionTable, num_answers: int, out: Pat
 
     Raises:
         PartlyDoneError: some failed, or rows of the files could not be read.
-        DataError: all failed.
+        DataError, VideoError, InputError: all failed; the class is that of the first.
     """
-    if tally.failures:
+    if tally.first_error is not None:
         path = out / shard_name(FAILURES_NAME, shard)
         videos = len({failure.video for failure in tally.failures})
         message = (
             f"{len(tally.failures):,} of {tally.num_questions:,} questions, about {videos:,} videos, could not be "
             f"asked and are listed in {path}. The first reason: {tally.failures[0].reason}"
         )
-        raise PartlyDoneError(message) if num_answers else DataError(message)
+        raise PartlyDoneError(message) if num_answers else type(tally.first_error)(message)
     if unreadable := table.left_out.get(UNREADABLE, 0):
         raise PartlyDoneError(
             f"{unreadable:,} rows of {', '.join(table.annotations)} cannot be read and were not asked"

@@ -123,7 +123,8 @@ def scores_of(benchmark: Benchmark, scored: Sequence[Scored], summary: DataSumma
     Returns:
         `axes`: axis -> group -> cell of `bootstrap_accuracy`, with `total` (questions of the group in the files) and
         `of_all` (right answers among them all); `mean`: the same over the groups of the benchmark's axis, or None;
-        `headline`: the cell that is quoted; `counts`: how many questions were asked and scored, and how; `evidence`.
+        `headline`: the cell that is quoted; `counts`: how many questions were asked and scored, and how; `evidence`;
+        `guessing`: the share that guessing among the options would have right, over the questions that have some.
     """
     usable = [one for one in scored if one.right is not None]
     axes = {"all": {"all": _cell(usable, summary.totals.get("all", {}).get("all", len(scored)))}}
@@ -139,7 +140,7 @@ def scores_of(benchmark: Benchmark, scored: Sequence[Scored], summary: DataSumma
     headline = mean if benchmark.headline == "macro" and mean else axes["all"]["all"]
     return {
         "headline": headline, "axes": axes, "mean": mean, "counts": _counts(scored, usable, summary),
-        "evidence": _evidence(scored),
+        "evidence": _evidence(scored), "guessing": _guessing(usable),
     }  # fmt: skip
 
 
@@ -167,6 +168,11 @@ def _counts(scored: Sequence[Scored], usable: Sequence[Scored], summary: DataSum
         "cut_short": sum(one.raw.finish_reason == "length" for one in scored),
         "how": dict(Counter(one.how for one in scored)),
     }
+
+
+def _guessing(usable: Sequence[Scored]) -> float | None:
+    numbers = [len(one.question.options) for one in usable if one.question.options]
+    return sum(1 / number for number in numbers) / len(numbers) if numbers else None
 
 
 def _evidence(scored: Sequence[Scored]) -> dict[str, Any] | None:

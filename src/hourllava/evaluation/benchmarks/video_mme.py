@@ -37,8 +37,7 @@ _BEST = "The best answer is:"
 
 def read(folder: DataFolder, split: str) -> QuestionTable:
     """The questions of a download."""
-    files = [path for path in folder.find("videomme/*.parquet", "*ideo-*.parquet", "test-*.parquet") if "test" in path]
-    files = files or folder.find("videomme.json", "videomme.jsonl")
+    files = folder.find("videomme/test-*.parquet") or folder.find("test-*.parquet", "videomme.json", "videomme.jsonl")
     builder = TableBuilder(
         folder, NAME, split, files[:1], "download videomme/test-00000-of-00001.parquet of lmms-lab/Video-MME"
     )
