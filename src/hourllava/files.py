@@ -81,6 +81,14 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def cut_unfinished_line(path: Path) -> None:
+    """Remove a half-written last line of a file to which lines are appended, left by a killed run."""
+    if path.exists():
+        num_whole = path.read_bytes().rfind(b"\n") + 1
+        with path.open("r+b") as file:
+            file.truncate(num_whole)
+
+
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Remove the temporary files that killed processes left of these files. Hold a lock, so that none is in use."""
     for name in names:

@@ -166,6 +166,25 @@ def evaluate(names):
     return run("eval", "world", "--out", "out", "--world", "world", "--no-baselines", "--model", tiny_checkpoint())
 
 
+def benchmark_files(names, is_missing):
+    """EgoSchema in the shape of its authors' files; the bad video is damaged, or is not there."""
+    options = {f"option {k}": f"C does {k}." for k in range(5)}
+    Path("questions.json").write_text(json.dumps([{"q_uid": name, "question": "What?"} | options for name in names]))
+    Path("subset_answers.json").write_text(json.dumps(dict.fromkeys(names, 0)))
+    if is_missing:
+        Path("media/bad.mp4").unlink()
+
+
+def benchmark(names):
+    benchmark_files(names, is_missing=False)
+    return run("eval", "egoschema", ".", "--out", "out", "--model", tiny_checkpoint(), "--device", "cpu")
+
+
+def check_benchmark(names):
+    benchmark_files(names, is_missing=True)
+    return run("eval", "check", "egoschema", ".")
+
+
 def clear(names):
     cache = MemoryCache()
     cache.folder.mkdir(parents=True)
@@ -192,6 +211,8 @@ COMMANDS = [
     (merge, DATA, "cannot be read"),
     (prepare, DATA, "1 records were left out"),
     (evaluate, VIDEO, "were not answered, about 1 of 2 videos|no video"),
+    (benchmark, VIDEO, "1 of {n} questions, about 1 videos, could not be asked"),
+    (check_benchmark, DATA, "1 of {n} questions cannot be asked|none of the 1 videos is below"),
     (clear, MEMORY, "1 of {n} memories in .* cannot be removed"),
 ]
 
@@ -232,5 +253,6 @@ def test_the_table_names_every_command_of_many_items():
     }
     assert found == {
         "data features", "data shard", "data prepare", "data check", "data check --fix", "data sources", "data verify",
-        "data lengths", "data group", "data merge", "data stats", "eval world", "cache clear",
+        "data lengths", "data group", "data merge", "data stats", "eval world", "eval video-mme", "eval check",
+        "cache clear",
     }  # fmt: skip

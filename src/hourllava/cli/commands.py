@@ -9,7 +9,8 @@ from hourllava.cli import ask, chat, demo, export, info, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
-from hourllava.cli.eval import score
+from hourllava.cli.eval import benchmark, score
+from hourllava.cli.eval import check as eval_check
 from hourllava.cli.eval import world as eval_world
 from hourllava.cli.world import blind, make, pictures, tokenizer
 
@@ -70,8 +71,14 @@ heading = "Look at a data set"
 data_app.command(rich_help_panel=heading)(stats.stats)
 data_app.command(rich_help_panel=heading)(show.show)
 
-eval_app.command()(eval_world.world)
-eval_app.command()(score.score)
+heading = "Videos that are made here"
+eval_app.command(rich_help_panel=heading)(eval_world.world)
+heading = "Public benchmarks"
+eval_app.command(rich_help_panel=heading)(eval_check.check)
+for name in benchmark.TITLES:
+    eval_app.command(name, rich_help_panel=heading)(benchmark.benchmark_command(name))
+heading = "Kept answers"
+eval_app.command(rich_help_panel=heading)(score.score)
 
 world_app.command()(make.make)
 world_app.command()(pictures.pictures)

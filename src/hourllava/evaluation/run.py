@@ -11,6 +11,7 @@ from hourllava.errors import InputError, PartlyDoneError, VideoError
 from hourllava.evaluation.answering import Case, answer_case
 from hourllava.evaluation.results import ANSWERS_NAME, read_answers, write_results
 from hourllava.evaluation.scores import Condition
+from hourllava.files import cut_unfinished_line
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
 
@@ -43,7 +44,7 @@ def answer_all(
         VideoError, InputError: no video can.
     """
     path = out / ANSWERS_NAME
-    _cut_unfinished_line(path)
+    cut_unfinished_line(path)
     answered = read_answers(path) if path.exists() else []
     done = {one.id for one in answered}
     total = sum(len(case.questions) for case in cases)
@@ -71,11 +72,3 @@ def answer_all(
 
 def _progress(total: int, num_done: int) -> tqdm:
     return tqdm(total=total, initial=num_done, unit="question", desc="asking", file=sys.stderr)
-
-
-def _cut_unfinished_line(path: Path) -> None:
-    """Remove a half-written last line, left by a killed run."""
-    if path.exists():
-        num_whole = path.read_bytes().rfind(b"\n") + 1
-        with path.open("r+b") as file:
-            file.truncate(num_whole)

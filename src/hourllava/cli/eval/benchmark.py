@@ -1,0 +1,58 @@
+"""`hourllava eval video-mme` and all other public benchmarks: one command each, with the same options."""
+
+from collections.abc import Callable
+
+import typer
+
+from hourllava.cli import options as shared
+from hourllava.cli.eval import options
+
+TITLES = {
+    "video-mme": "Ask a model the questions of Video-MME.",
+    "tempcompass": "Ask a model the questions of TempCompass.",
+    "longvideobench": "Ask a model the questions of LongVideoBench.",
+    "lvbench": "Ask a model the questions of LVBench.",
+    "mlvu": "Ask a model the questions of MLVU.",
+    "egoschema": "Ask a model the questions of EgoSchema.",
+    "cg-bench": "Ask a model the questions of CG-Bench.",
+    "hourvideo": "Ask a model the questions of HourVideo.",
+    "marathonworld": "Ask a model the questions of a folder of hourllava world make.",
+}
+"""By name, what the help says. A test compares the names with those of the benchmarks."""
+
+_HELP = """{title}
+
+Each video is watched once. docs/public-benchmarks.md says which files are needed, and which protocol to quote.
+After an interruption, run the same command again to resume.
+"""
+
+
+def benchmark_command(name: str) -> Callable[..., None]:
+    """The command of one benchmark."""
+
+    def command(
+        data: options.Data,
+        out: options.Out,
+        model: shared.Model = "nano",
+        protocol: options.Protocol = None,
+        split: options.Split = None,
+        subtitles: options.Subtitles = False,
+        shard: options.Shard = "0/1",
+        limit: options.Limit = None,
+        memories: options.Memories = None,
+        judge: options.Judge = None,
+        judge_model: options.JudgeModel = None,
+        device: shared.Device = None,
+        dtype: shared.Dtype = None,
+    ) -> None:
+        from hourllava.evaluation.benchmarks.command import run_benchmark
+
+        lines = run_benchmark(
+            name, data, out, model=model, protocol=protocol, split=split, subtitles=subtitles, shard=shard,
+            limit=limit, memories=memories, judge=judge, judge_model=judge_model, device=device, dtype=dtype,
+        )  # fmt: skip
+        for line in lines:
+            typer.echo(line)
+
+    command.__doc__ = _HELP.format(title=TITLES[name])
+    return command

@@ -1,0 +1,156 @@
+"""Questions of a benchmark to a model: what it is asked by a protocol, and what it gives back.
+
+Here alone the benchmarks meet the model. `ask_together` is the one line that chooses how several questions are asked.
+"""
+
+import functools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hourllava import __version__
+from hourllava.errors import DataError, HourLlavaError, InputError, VideoError
+from hourllava.evaluation.benchmarks.cues import Sampling, cues_of_part, timed_texts
+from hourllava.evaluation.benchmarks.protocols import Protocol, Said
+from hourllava.evaluation.benchmarks.questions import Question
+from hourllava.evaluation.benchmarks.raw import RawAnswer
+from hourllava.inference.answers import Answer
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.evidence import Span
+from hourllava.inference.memory import Memory
+from hourllava.inference.subtitles import Cue
+from hourllava.video import VideoInfo, probe
+
+QUESTIONS_AT_ONCE = 16
+_LEAST_PROBABILITY = 1e-30  # of a letter, so that its logarithm is finite
+
+
+def ask_together(engine: HourLlava, memory: Memory, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
+    """Answer several prompts about one memory, greedily; each gets the answer that it would get alone."""
+    return [engine.ask(memory, prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A video that was watched.
+
+    Attributes:
+        memory: of it.
+        path: of its file.
+        watch_seconds: that it took.
+    """
+
+    memory: Memory
+    path: Path
+    watch_seconds: float
+
+    @functools.cached_property
+    def _info(self) -> VideoInfo:
+        return probe(self.path)
+
+    def sampling(self, question: Question, *, reads_file: bool) -> Sampling:
+        """Which moments were looked at.
+
+        Raises:
+            VideoError: the file's frame rate or length is needed and not known.
+        """
+        memory = self.memory
+        duration = question.duration_seconds or memory.duration_seconds
+        frames = (memory.sample_seconds + memory.player_offset_seconds).tolist()
+        if not reads_file:
+            return Sampling(frames, duration, memory.fps, len(memory))
+        info = self._info
+        if not info.average_fps or not info.duration_seconds:
+            raise VideoError(f"{self.path} does not say its frame rate and length, which the protocol needs")
+        return Sampling(frames, duration, info.average_fps, max(1, round(info.duration_seconds * info.average_fps)))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    question: Question
+    prompt: str
+    cues: Sequence[Cue]
+    had_subtitles: bool
+
+
+def answers_about(
+    engine: HourLlava, watched: Watched, questions: Sequence[Question], data: Path, protocol: Protocol, subtitles: bool
+) -> Iterator[RawAnswer | tuple[Question, HourLlavaError]]:
+    """The answers to questions about one video, or why there is none.
+
+    Args:
+        engine: the model.
+        watched: the video.
+        questions: about it.
+        data: the benchmark's data folder.
+        protocol: how they are asked.
+        subtitles: whether prompts hold subtitles.
+    """
+    prepared: list[_Prepared] = []
+    for question in questions:
+        try:
+            prepared.append(_prepare(question, watched, data, protocol, subtitles))
+        except (DataError, VideoError) as error:
+            yield question, error
+    for k in range(0, len(prepared), QUESTIONS_AT_ONCE):
+        some = prepared[k : k + QUESTIONS_AT_ONCE]
+        try:
+            yield from _ask(engine, watched, some, protocol)
+        except InputError:  # one of them is too long: the others get their answers
+            for one in some:
+                try:
+                    yield from _ask(engine, watched, [one], protocol)
+                except InputError as error:
+                    yield one.question, error
+
+
+def _prepare(question: Question, watched: Watched, data: Path, protocol: Protocol, subtitles: bool) -> _Prepared:
+    said: Said = "" if subtitles else None
+    cues: Sequence[Cue] = ()
+    if subtitles and question.subtitles is None and question.needs_subtitles:
+        raise DataError(f"the subtitles of {question.video} are missing")
+    if subtitles and question.subtitles is not None:
+        path = data / question.subtitles
+        sampling = watched.sampling(question, reads_file=protocol.reads_file)
+        if protocol.is_likelihood:
+            cues = cues_of_part(timed_texts(path), question.subtitles_start_seconds, sampling.duration_seconds)
+        elif protocol.said is not None:
+            said = protocol.said(question, path, sampling)
+    return _Prepared(question, protocol.prompt(question, said).as_one_turn(), cues, bool(said or cues))
+
+
+def _ask(engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], protocol: Protocol) -> Iterator[RawAnswer]:
+    if protocol.is_likelihood:
+        for one in prepared:
+            yield _chosen(engine, watched, one)
+        return
+    start = time.perf_counter()
+    answers = ask_together(engine, watched.memory, [one.prompt for one in prepared], protocol.max_new_tokens)
+    seconds = (time.perf_counter() - start) / len(prepared)
+    for one, answer in zip(prepared, answers, strict=True):
+        output = answer.text.split(protocol.stop)[0] if protocol.stop else answer.text
+        yield RawAnswer(
+            question=one.question, prompt=one.prompt, output=output, evidence=_intervals(answer.evidence),
+            num_frames=len(watched.memory), fps=watched.memory.fps, duration_seconds=watched.memory.duration_seconds,
+            num_prompt_tokens=answer.num_prompt_tokens, num_new_tokens=answer.num_new_tokens,
+            finish_reason=answer.finish_reason, had_subtitles=one.had_subtitles,
+            watch_seconds=watched.watch_seconds, ask_seconds=seconds, version=__version__,
+        )  # fmt: skip
+
+
+def _chosen(engine: HourLlava, watched: Watched, one: _Prepared) -> RawAnswer:
+    start = time.perf_counter()
+    choice = engine.choose(watched.memory, one.prompt, one.question.options, subtitles=one.cues)
+    return RawAnswer(
+        question=one.question, prompt=one.prompt, output=choice.letter, evidence=_intervals(choice.evidence),
+        log_probabilities=tuple(math.log(max(share, _LEAST_PROBABILITY)) for share in choice.probabilities),
+        num_frames=len(watched.memory), fps=watched.memory.fps, duration_seconds=watched.memory.duration_seconds,
+        had_subtitles=one.had_subtitles, watch_seconds=watched.watch_seconds,
+        ask_seconds=time.perf_counter() - start, version=__version__,
+    )  # fmt: skip
+
+
+def _intervals(spans: Sequence[Span]) -> tuple[tuple[float, float], ...]:
+    return tuple((span.start_seconds, span.end_seconds) for span in spans)
