@@ -29,7 +29,7 @@ _LEAST_PROBABILITY = 1e-30  # of a letter, so that its logarithm is finite
 
 def ask_together(engine: HourLlava, memory: Memory, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
     """Answer several prompts about one memory, greedily; each gets the answer that it would get alone."""
-    return [engine.ask(memory, prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
+    return engine.ask_all(memory, prompts, max_new_tokens=max_new_tokens)
 
 
 @dataclass(frozen=True)
