@@ -123,8 +123,8 @@ class Run:
 class WatchJob:
     """One caller's hold on a video that is being watched; from `HourLlava.start_watch`.
 
-    job = model.start_watch("lecture.mp4")
-    memory = job.result()
+        job = model.start_watch("lecture.mp4")
+        memory = job.result()
 
     Threads may share it. It belongs to the process that started it, not to forked ones.
 
