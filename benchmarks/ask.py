@@ -7,8 +7,9 @@ Random weights in bf16, a generated 360p H.264 video (as `benchmarks/decode.py` 
     watch s         from the file to the memory
     frames/s        the same as a rate; decoding and encoding run at once
     tower frames/s  the vision tower alone, frames on the GPU
-    cold s          first question: keys and values, MemAug, prefill, and once per process the capture of the CUDA graph
-    cold again s    the same without keys and values, but with the graph
+    cold s          first token of the first question: keys and values, MemAug, prefill, and once per process the
+                    loading of kernels
+    cold again s    the same after `release`
     warm s          first token of a further question
     tokens/s        of its answer after the first
     peak GB         GPU memory

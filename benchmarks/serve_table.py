@@ -1,6 +1,8 @@
 """The tables of docs/benchmarks.md from the results of `serve_core.py`.
 
-python benchmarks/serve_table.py docs/benchmarks/2026-11-29-serve-core/output.json
+    python benchmarks/serve_table.py docs/benchmarks/2026-11-29-serve-core/output.json
+
+A test compares them with the page.
 """
 
 import json

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from hourllava.inference.engine import HourLlava
     from hourllava.inference.evidence import Span
     from hourllava.inference.memory import Memory
-    from hourllava.inference.options import AskOptions, WatchOptions
+    from hourllava.inference.options import AskOptions, SubtitleOptions, WatchOptions
     from hourllava.inference.progress import Progress
+    from hourllava.inference.sampling import Sampling
     from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
     from hourllava.inference.streams import AnswerStream
     from hourllava.inference.subtitles import Cue, read_subtitles
@@ -72,7 +73,9 @@ _HOMES = {
     "MemorySnapshot": "hourllava.inference.snapshot",
     "Progress": "hourllava.inference.progress",
     "Video": "hourllava.model.messages",
+    "Sampling": "hourllava.inference.sampling",
     "Span": "hourllava.inference.evidence",
+    "SubtitleOptions": "hourllava.inference.options",
     "WatchJob": "hourllava.inference.watch_job",
     "WatchOptions": "hourllava.inference.options",
     "WatchedSource": "hourllava.inference.snapshot",
@@ -108,7 +111,9 @@ __all__ = [
     "MemorySnapshot",
     "PartlyDoneError",
     "Progress",
+    "Sampling",
     "Span",
+    "SubtitleOptions",
     "TrainingError",
     "Video",
     "VideoError",

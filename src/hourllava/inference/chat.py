@@ -16,6 +16,8 @@ class Chat:
         print(chat.ask("What is on the desk?").text)
         print(chat.ask("And beside it?").text)
 
+    One thread at a time may ask it, because its questions follow one another.
+
     Args:
         model: answers.
         memory: from `HourLlava.watch`, or loaded.

@@ -73,7 +73,7 @@ class HourLlava(WatchesVideos):
         self._asker = Asker(model, processor, scheduler, self._watcher.frame_encoder, ReadyMemories(model.model))
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
-        weakref.finalize(self, self._scheduler.close)
+        weakref.finalize(self, _close, self._watcher, self._scheduler)
 
     def with_ready(self, make_ready: MakeReady) -> "HourLlava":
         """The same model and thread, with another way to make memories ready: for experiments.
@@ -283,7 +283,7 @@ class HourLlava(WatchesVideos):
 
         A later call starts the thread again. A model that nobody holds any more is closed by itself.
         """
-        self._scheduler.close()
+        _close(self._watcher, self._scheduler)
         self._asker.ready.release()
 
     def __enter__(self) -> Self:
@@ -293,3 +293,8 @@ class HourLlava(WatchesVideos):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close(watcher: Watcher, scheduler: Scheduler) -> None:
+    watcher.close()  # first: its jobs would put further frames into the queue
+    scheduler.close()

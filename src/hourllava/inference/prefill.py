@@ -50,4 +50,7 @@ def prefill(model: HourLlavaForConditionalGeneration, embeds_LD: Tensor) -> Pref
         logits_to_keep=1,
     )
     layers = output.past_key_values.layers
-    return Prefilled(output.logits[0, -1], [layer.keys[0] for layer in layers], [layer.values[0] for layer in layers])
+    prompt = Prefilled(output.logits[0, -1], [layer.keys[0] for layer in layers], [layer.values[0] for layer in layers])
+    # transformers' cache may lie in a circle of references. An hour's keys (0.33 GB with 3B) must not wait in there.
+    layers.clear()
+    return prompt

@@ -33,7 +33,8 @@ MAX_ROWS = 32
 # Rows on the CPU. Each step computes as many, empty ones included, so more of them would make a single answer slower.
 MAX_ROWS_ON_CPU = 8
 
-# Bytes that the keys and values of all rows may take: ten rows of an hour with the 3B model. A small card gives less.
+# Bytes that the keys and values of all rows may take: 11 rows of an hour with the 3B model and answers of 512 tokens. A
+# small card gives less.
 MAX_ROW_BYTES = 4 * 2**30
 MAX_SHARE_OF_DEVICE = 0.1
 

@@ -4,9 +4,10 @@
     scheduler.ask(Question(make_prompt, state, max_new_tokens=64, sampling=Sampling()))
     features = scheduler.encode(lambda: tower(frames)).result()
 
-A turn of the thread: rows that are no longer wanted leave; one waiting question is prefilled into a row, or one other
-job of the first queue is done; the rows take a few steps; one batch of frames is encoded. So a question waits for at
-most one batch of frames, a watched video for a few tokens, and a cancelled answer for one step.
+A turn of the thread: rows that are no longer wanted leave; one piece of other work is done; one waiting question is
+prefilled into a row; the rows take a few steps; one batch of frames is encoded. So a question waits for at most one
+batch of frames and one piece of other work, a batch of frames for one prefill and a few steps, a cancelled answer for
+one step.
 
 Calls take turns: of two calls with many questions each, every other question is from the other one.
 """

@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from typing import Self
 
 from hourllava.errors import Cancelled, InputError
 from hourllava.forks import renew_after_fork
@@ -123,8 +124,8 @@ class Run:
 class WatchJob:
     """One caller's hold on a video that is being watched; from `HourLlava.start_watch`.
 
-    job = model.start_watch("lecture.mp4")
-    memory = job.result()
+        job = model.start_watch("lecture.mp4")
+        memory = job.result()
 
     Threads may share it. It belongs to the process that started it, not to forked ones.
 
@@ -136,6 +137,12 @@ class WatchJob:
         self.from_cache = from_cache
         self._run = run
         self._has_left = False
+        self._kept: object = None
+
+    def keep(self, owner: object) -> Self:
+        """This job, which now keeps an object alive: the model, whose thread encodes."""
+        self._kept = owner
+        return self
 
     @property
     def progress(self) -> Progress:
@@ -342,7 +349,8 @@ class WatchJobs:
                 run.stop.set()
                 run.changed.notify_all()
         for run in runs:
-            run.thread.join()
+            if run.thread is not threading.current_thread():
+                run.thread.join()
 
     def _forget(self, key: Hashable, run: Run) -> None:
         with self._lock:

@@ -100,7 +100,7 @@ class WatchesVideos:
         others: dict[str, Any] = dict(options)
         names = {field.name for field in dataclasses.fields(VideoPart)} & others.keys()
         part = VideoPart(video, **{name: others.pop(name) for name in names})
-        return self._watcher.start(part, keeps_running=keeps_running, **others)
+        return self._watcher.start(part, keeps_running=keeps_running, **others).keep(self)
 
     def follow(
         self,
@@ -137,7 +137,8 @@ class WatchesVideos:
             VideoError, ConfigError, InputError, Cancelled: as `watch`.
         """
         part = VideoPart(video, fps, allow_network=allow_network, allow_playlists=allow_playlists)
-        return self._watcher.follow(part, on_progress=on_progress, cancel=cancel, num_processes=num_processes)
+        memories = self._watcher.follow(part, on_progress=on_progress, cancel=cancel, num_processes=num_processes)
+        return _kept(memories, self)
 
     def remember_frames(
         self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], *, duration_seconds: float | None = None
@@ -154,3 +155,9 @@ class WatchesVideos:
             InputError: there are no frames, they have another form, or their number differs from that of the times.
         """
         return self._watcher.remember_frames(frames, timestamps_seconds, duration_seconds)
+
+
+def _kept(memories: Iterator[Memory], model: WatchesVideos) -> Iterator[Memory]:
+    """Memories from an iterator that keeps the model alive, whose thread encodes."""
+    yield from memories
+    del model

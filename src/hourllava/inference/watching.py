@@ -1,7 +1,9 @@
 """Watching: decode a video, encode its frames, keep their features as a memory.
 
-watcher = Watcher(model)
-memory = attend(watcher.start(VideoPart("lecture.mp4", end_seconds=600.0)))
+    watcher = Watcher(model)
+    memory = attend(watcher.start(VideoPart("lecture.mp4", end_seconds=600.0)))
+
+Frames are encoded by the thread that owns the device.
 """
 
 import dataclasses
