@@ -7,10 +7,11 @@ The video comes from MarathonWorld's test split, whose objects and phrasings tra
 questions are fixed (`PROGRAM`), so scores of different seeds can be compared.
 """
 
+import contextlib
 import secrets
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from hourllava.clock import format_clock
 from hourllava.errors import ConfigError
 from hourllava.evaluation.scores import is_right
 from hourllava.files import replacing
-from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.evidence import Span, describe_spans
 from hourllava.inference.memory import Memory
@@ -128,9 +128,9 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
     say(f"Made in {made - started:.0f} s: {video}\nWatched {memory.num_frames} frames in {watched - made:.0f} s.")
 
     results = []
-    for item, question in program_questions(script):
-        results.append(ask_question(engine, memory, item, question))
-        say(f"\n{describe_result(results[-1], len(results))}")
+    for result in answers_to(engine, memory, program_questions(script)):
+        results.append(result)
+        say(f"\n{describe_result(result, len(results))}")
     asked = time.perf_counter()
     with replacing(sheet) as temporary:
         evidence_sheet(script, results).save(temporary, format="PNG")
@@ -151,13 +151,21 @@ def program_questions(script: Script) -> list[tuple[Item, Question]]:
     return asked
 
 
-def ask_question(engine: HourLlava, memory: Memory, item: Item, question: Question) -> Result:
-    """Ask one question: open-ended ones are answered in words, multiple choice by the likeliest option."""
-    if question.options:
-        choice: Choice = engine.choose(memory, question.question, question.options)
-        return Result(item, question, choice.option, choice.evidence)
-    answer: Answer = engine.ask(memory, question.question, max_new_tokens=MAX_ANSWER_TOKENS)
-    return Result(item, question, answer.text, answer.evidence)
+def answers_to(engine: HourLlava, memory: Memory, asked: Sequence[tuple[Item, Question]]) -> Iterator[Result]:
+    """Open-ended questions are answered in words, all together; multiple choice by the likeliest option."""
+    with contextlib.ExitStack() as stack:
+        streams = [
+            None
+            if question.options
+            else stack.enter_context(engine.stream(memory, question.question, max_new_tokens=MAX_ANSWER_TOKENS))
+            for _, question in asked
+        ]
+        for (item, question), stream in zip(asked, streams, strict=True):
+            if stream is None:
+                choice = engine.choose(memory, question.question, question.options)
+                yield Result(item, question, choice.option, choice.evidence)
+            else:
+                yield Result(item, question, stream.answer.text, stream.answer.evidence)
 
 
 def expected_by_guessing(results: Sequence[Result]) -> float:
