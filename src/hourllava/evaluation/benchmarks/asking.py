@@ -98,8 +98,11 @@ def answers_about(
         some = prepared[k : k + QUESTIONS_AT_ONCE]
         try:
             yield from _ask(engine, watched, some, protocol)
-        except InputError:  # one of them is too long: the others get their answers
-            for one in some:
+        except InputError as error:
+            if len(some) == 1:
+                yield some[0].question, error
+                continue
+            for one in some:  # one of them is too long: the others get their answers
                 try:
                     yield from _ask(engine, watched, [one], protocol)
                 except InputError as error:
