@@ -24,7 +24,8 @@ from hourllava.inference.growing import MemoryGrower, VideoPart, note
 from hourllava.inference.memory import Memory
 from hourllava.inference.progress import OnProgress, ProgressMeter
 from hourllava.inference.snapshot import WatchedSource
-from hourllava.inference.watch_job import Run, WatchJob, WatchJobs, cached_job
+from hourllava.inference.watch_job import WatchJob, WatchJobs, cached_job
+from hourllava.inference.watch_run import Run
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.video import SourceState, shown_name, source_state
 from hourllava.video.budget import ProcessBudget
