@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from forking import flush_nothing, forked_interpreter
+from forking import forked_interpreter
+from forking_server import flush_nothing
 
 if TYPE_CHECKING:  # imported where it is used: with `pytest -n`, the process that hands out the tests needs none of it
     from hourllava.model.config import HourLlavaConfig

@@ -5,22 +5,20 @@
         process.send_signal(signal.SIGINT)
     run_python("import os; print(os.getpid())")                                # any code, as `python -c` runs it
 
-The first call in a test process starts the server; both end together. For every request the server forks a monitor,
-and the monitor forks the command: a process without threads, in a session of its own, with its own standard streams,
-folder and environment. So signals, kills, exit codes and open files are as real as with `subprocess`. Only variables
-that are read at import time (`OMP_NUM_THREADS`, `HF_HUB_OFFLINE`) keep the server's values.
+The first call in a test process starts the server; both end together. What it forks for a request is a process without
+threads, in a session of its own, with its own standard streams, folder and environment. So signals, kills, exit codes
+and open files are as real as with `subprocess`. Only variables that are read at import time (`OMP_NUM_THREADS`,
+`HF_HUB_OFFLINE`) keep the server's values.
 
 With `pytest -n`, the server starts first. The test processes are forked from it, too, before it imports hourllava, and
-all of them use it.
+all of them use it. Decoding processes come from a server of their own: one that has not imported torch forks ten times
+as fast.
 """
 
 import atexit
 import functools
-import gc
-import importlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -29,26 +27,15 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from forking_server import COMMANDS, DECODING, LIBRARIES
+
 COMMAND = "from hourllava.cli.main import run; run()"
-_LIBRARIES = (
-    "accelerate", "av", "huggingface_hub", "matplotlib.figure", "matplotlib.backends.backend_agg", "peft", "PIL.Image",
-    "pyarrow.parquet", "pydantic", "torch", "torch.nn.attention.varlen", "torch.utils.tensorboard", "transformers",
-    "transformers.modeling_utils", "transformers.trainer", "typer",
-)  # fmt: skip
-_MODULES = (
-    "hourllava.cli.main", "hourllava.cli.session", "hourllava.evaluation.world", "hourllava.evaluation.demo",
-    "hourllava.training.command", "hourllava.training.run", "hourllava.data.prepare.stage",
-    "hourllava.data.prepare.commands", "hourllava.data.features.extract", "hourllava.world.making.make",
-    "hourllava.world.making.pictures",
-)  # fmt: skip
 _SERVER = "HOURLLAVA_TESTS_SERVER"  # variable with the address of a server that runs
-_MAX_REQUEST_BYTES = 2**17
 _one_start = threading.Lock()  # several threads may ask for the server first
 
 
@@ -131,7 +118,7 @@ def start_python(
         stdin: the text on its standard input.
     """
     with _one_start:
-        folder = Path(tempfile.mkdtemp(dir=_server().folder))
+        folder = Path(tempfile.mkdtemp(dir=_server(COMMANDS).folder))
     out, err, given = folder / "out", folder / "err", folder / "in"
     given.write_text(stdin, encoding="utf-8")
     with given.open("rb") as stdin_file, out.open("wb") as out_file, err.open("wb") as err_file:
@@ -145,18 +132,22 @@ def fork_python(
     streams: Sequence[int],
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    modules: tuple[str, ...] = COMMANDS,
 ) -> int:
     """As `start_python`, with open descriptors as standard input, output and error.
+
+    Args:
+        modules: those that are imported before: `COMMANDS`, or `DECODING`, which come from another server.
 
     Returns:
         The descriptor of a pipe: a line with the process id comes at once, one with the exit code at the end.
     """
     request = {
-        "code": code, "arguments": [str(argument) for argument in arguments], "needs_modules": True,
+        "code": code, "arguments": [str(argument) for argument in arguments], "modules": modules,
         "env": dict(os.environ if env is None else env), "cwd": str(Path.cwd() if cwd is None else cwd),
     }  # fmt: skip
     with _one_start:
-        channel = _server().channel
+        channel = _server(modules).channel
     return _send(channel, request, streams)
 
 
@@ -190,12 +181,12 @@ def run_hourllava(*arguments: object, cache: Path, **options: Any) -> subprocess
 
 
 class _Server:
-    """The server of this process: one that runs, or else one of its own."""
+    """A server that this process uses: its own, which ends with it, or one that runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str], running: str | None = None) -> None:
         self.folder = tempfile.mkdtemp(prefix="hourllava-tests-")
-        self.address = os.environ.get(_SERVER) or f"{self.folder}/server"
-        self._process = None if _SERVER in os.environ else _start_server(self.address)
+        self.address = running or f"{self.folder}/server"
+        self._process = None if running else _start_server(self.address, modules)
         self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.channel.connect(self.address)
 
@@ -206,13 +197,13 @@ class _Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _start_server(address: str) -> subprocess.Popen[bytes]:
+def _start_server(address: str, modules: Sequence[str]) -> subprocess.Popen[bytes]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(address)
         listener.listen()
         search_path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         return subprocess.Popen(
-            [sys.executable, "-c", f"from forking import serve; serve({listener.fileno()})"],
+            [sys.executable, "-c", f"from forking_server import serve; serve{(listener.fileno(), *modules)}"],
             pass_fds=[listener.fileno()],
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path},
             start_new_session=True,
@@ -220,27 +211,22 @@ def _start_server(address: str) -> subprocess.Popen[bytes]:
 
 
 @functools.cache
-def _server() -> _Server:
-    server = _Server()
+def _server(modules: tuple[str, ...]) -> _Server:
+    """The server for processes that need these modules; that for commands begins with the libraries."""
+    server = _Server(DECODING) if modules == DECODING else _Server(LIBRARIES, os.environ.get(_SERVER))
     atexit.register(server.close)
     return server
 
 
 def forked_interpreter() -> str:
     """A command that runs what follows, `-c CODE`, in a process that is forked before the server imports hourllava."""
-    os.environ[_SERVER] = _server().address
+    os.environ[_SERVER] = _server(COMMANDS).address
     return f"{sys.executable} -S {__file__}"
 
 
 def _main() -> None:
     """Be `forked_interpreter`: have the code run with the streams of this process, and end as it ends."""
-    request = {
-        "code": sys.argv[-1],
-        "arguments": [],
-        "needs_modules": False,
-        "env": dict(os.environ),
-        "cwd": str(Path.cwd()),
-    }
+    request = {"code": sys.argv[-1], "arguments": [], "modules": [], "env": dict(os.environ), "cwd": str(Path.cwd())}
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
         channel.connect(os.environ[_SERVER])
         status = _send(channel, request, [0, 1, 2])
@@ -249,103 +235,6 @@ def _main() -> None:
     with os.fdopen(status) as lines:
         lines.readline()
         sys.exit(int(lines.readline() or 1))
-
-
-def flush_nothing() -> None:
-    """From now on, files are not flushed to the disk: what a killed process has written stays, and disks are slow."""
-    os.fsync = lambda _: None
-
-
-def serve(listener_fd: int) -> None:
-    """Import the libraries, then fork for each request until the process that came first, which started this, ends."""
-    _import(_LIBRARIES)
-    flush_nothing()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for monitors
-    listener = socket.socket(fileno=listener_fd)
-    channels: list[socket.socket] = []
-    while True:
-        for ready in select.select([listener, *channels], [], [])[0]:
-            if ready is listener:
-                channels.append(listener.accept()[0])
-                continue
-            request, descriptors, _, _ = socket.recv_fds(ready, _MAX_REQUEST_BYTES, 4)
-            if request:
-                _serve_one(json.loads(request), descriptors, [listener, *channels])
-            elif ready is channels[0]:
-                return
-            else:
-                channels.remove(ready)
-                ready.close()
-
-
-def _serve_one(request: dict[str, Any], descriptors: list[int], sockets: list[socket.socket]) -> None:
-    if request["needs_modules"]:
-        _import(_MODULES)
-    if os.fork() == 0:
-        for one in sockets:
-            one.close()
-        _monitor(request, descriptors)
-    for descriptor in descriptors:
-        os.close(descriptor)
-
-
-@functools.cache
-def _import(names: tuple[str, ...]) -> None:
-    for name in names:
-        importlib.import_module(name)
-    gc.collect()
-    gc.freeze()  # so that collections in the children neither look at the libraries nor copy their pages
-
-
-def _monitor(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Fork the command; write its process id and, when it has ended, its exit code."""
-    *streams, status = descriptors
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    pid = os.fork()
-    if pid == 0:
-        os.close(status)
-        _run(request, streams)
-    os.write(status, f"{pid}\n".encode())
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.write(status, f"{code}\n".encode())
-    os._exit(0)
-
-
-def _run(request: dict[str, Any], streams: list[int]) -> None:
-    """Become the command."""
-    os.setsid()
-    for number, descriptor in enumerate(streams):
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    sys.argv = ["-c", *request["arguments"]]
-    code = _exit_code(request["code"])
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _exit_code(code: str) -> int:
-    """Run the code and handle its end as the interpreter does."""
-    try:
-        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    except Exception:  # noqa: BLE001 - the border of the process
-        traceback.print_exc()
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
