@@ -161,6 +161,28 @@ def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
     assert tokens == expected
 
 
+def test_numbers_of_an_earlier_row_do_not_reach_the_next_one(shares, model):
+    """Values behind the prompt count for nothing, but nothing times NaN is NaN."""
+    decoder = shares(model, max_rows=2)
+    (embeds,) = prompts(model, (5,))
+    spoilt = prefill(model, *prompts(model, (12,), seed=1))
+    spoilt = spoilt._replace(values=[value * torch.nan for value in spoilt.values])
+    row = decoder.join(spoilt, max_new_tokens=8, sampling=GREEDY)
+    tokens = [token for _ in range(4) for own, token in decoder.step() if own is row]
+    assert tokens[1:] == [DAMAGED] * (len(tokens) - 1)
+    decoder.leave(row)
+    assert run(decoder, [(0, embeds, 8, GREEDY, None)])[0][-8:] == generated(model, embeds, 8)
+
+
+def test_slots_that_one_row_needed_are_given_back(shares, model):
+    decoder = shares(model, max_rows=4, max_bytes=4 * 64 * RowDecoder(model).bytes_per_slot)
+    (embeds,) = prompts(model, (5,))
+    run(decoder, [(0, embeds, 200, GREEDY, 3)])
+    for _ in range(4):
+        assert decoder.has_room(40)
+        decoder.join(prefill(model, embeds), max_new_tokens=35, sampling=GREEDY)
+
+
 def windowed(window):
     base = tiny_config().text_config.to_dict()
     text = {

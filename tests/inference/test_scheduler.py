@@ -1,9 +1,11 @@
 """Many callers of one model: whatever they do at once, each answer is the one that the question gets alone."""
 
 import asyncio
+import gc
 import itertools
 import random
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,9 +16,10 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import Cancelled, EngineBusy, InputError
-from hourllava.inference.engine import HourLlava
+from hourllava.inference.engine import MAX_BEGUN, HourLlava
 from hourllava.inference.memory import Memory
 from hourllava.inference.queues import RoundRobin
+from hourllava.inference.subtitles import Cue
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
@@ -354,3 +357,122 @@ def test_the_thread_ends_with_the_last_holder_of_the_model(engine):
     del stream
     thread.join(timeout=10)
     assert not thread.is_alive()
+
+
+# ----------------------------------------------------------------------------------------- faults of the engine itself
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("hourllava.inference.rows.OwnRows", "put"),
+        ("hourllava.inference.rows.RowDecoder", "join"),
+        ("hourllava.inference.rows.RowDecoder", "has_room"),
+        ("hourllava.inference.rows.RowDecoder", "leave"),
+        ("hourllava.inference.rows.OwnRows", "clear"),
+        ("hourllava.inference.streams.AnswerState", "put"),
+        ("hourllava.inference.streams.AnswerState", "finish"),
+        ("hourllava.inference.asking.Prompt", "evidence"),
+        ("hourllava.inference.scheduler.Scheduler", "_turn"),
+    ],
+)
+@pytest.mark.parametrize("error", [ZeroDivisionError("there"), SystemExit("there")], ids=["error", "exit"])
+def test_an_error_anywhere_ends_what_runs_and_nothing_later(own, monkeypatch, place, name, error):
+    expected = own.ask(None, "What?", max_new_tokens=TOKENS).text
+
+    def fails(*args, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.{name}", fails)
+        with pytest.raises((ZeroDivisionError, SystemExit), match="there"):
+            own.ask(None, "What?", max_new_tokens=TOKENS)
+        with pytest.raises((ZeroDivisionError, SystemExit), match="there"):
+            own.ask(None, "And?", max_new_tokens=TOKENS)
+
+    def answered():
+        try:
+            return own.ask(None, "What?", max_new_tokens=TOKENS).text
+        except (ZeroDivisionError, SystemExit):
+            return None  # it came before the thread that failed had ended
+
+    assert expected in (answered(), answered())
+
+
+def test_a_thread_that_cannot_start_fails_its_call_alone(engine, monkeypatch):
+    with HourLlava(engine.model, engine.processor) as own:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                own.ask(None, "What?", max_new_tokens=1)
+        assert own.ask(None, "What?", max_new_tokens=1).num_new_tokens == 1
+
+
+def test_failed_answers_are_not_kept(own):
+    memory = random_memory(own)
+    known = weakref.ref(memory)
+    for _ in range(3):
+        with pytest.raises(InputError):
+            own.ask(memory, "why " * 3000)
+    del memory
+    gc.collect()
+    assert known() is None
+
+
+def test_a_prompt_that_is_too_long_is_refused_before_the_work(own, monkeypatch):
+    monkeypatch.setattr(own.model.model, "embed", lambda *args: pytest.fail("it was embedded"))
+    for memory in (None, random_memory(own)):
+        with pytest.raises(InputError, match="the model takes"):
+            own.ask(memory, "why " * 3000)
+
+
+def test_lists_may_be_changed_after_the_call(own):
+    memory, cues = random_memory(own), [Cue(3.0, 4.0, "a line")]
+    history = [("What?", "A lamp.")]
+    options = {"max_new_tokens": TOKENS, "subtitle_tokens": 50}
+    expected = untimed(own.ask(memory, "And?", history=history, subtitles=cues, **options))
+    held = Held(own)
+    stream = own.stream(memory, "And?", history=history, subtitles=cues, **options)
+    history.append(("Who?", "He."))
+    cues.clear()
+    held.go.set()
+    assert untimed(stream.answer) == expected
+
+
+def test_a_memory_may_change_without_a_frame(own):
+    memory = random_memory(own)
+    before = own.ask(memory, "What?", max_new_tokens=1)
+    memory.append(memory.features[:0], [], [], duration_seconds=40.0, player_offset_seconds=100.0)
+    after = own.ask(memory, "What?", max_new_tokens=1)
+    assert [span.start_seconds for span in after.evidence] == [span.start_seconds + 100 for span in before.evidence]
+
+
+def test_a_call_with_many_questions_leaves_room_for_others(own, monkeypatch):
+    monkeypatch.setattr(own._scheduler, "_max_waiting", MAX_BEGUN + 2)
+    held = Held(own)
+    with ThreadPoolExecutor(1) as pool:
+        many = pool.submit(own.ask_all, None, ["What?"] * (MAX_BEGUN + 20), max_new_tokens=1)
+        while len(own._scheduler._questions) < MAX_BEGUN:
+            assert not many.done()
+        streams = [own.stream(None, "What?", max_new_tokens=1) for _ in range(2)]
+        held.go.set()
+        assert len(many.result(timeout=60)) == MAX_BEGUN + 20
+        assert len({stream.answer.text for stream in streams}) == 1
+
+
+def test_calls_that_wait_for_room_end_when_the_model_is_closed(own, monkeypatch):
+    monkeypatch.setattr(own._scheduler, "_max_waiting", 2)
+    held = Held(own)
+    with ThreadPoolExecutor(1) as pool:
+        many = pool.submit(own.ask_all, None, ["What?"] * 10, max_new_tokens=1)
+        while len(own._scheduler._questions) < 2:
+            assert not many.done()
+        closing = threading.Thread(target=own.close)
+        closing.start()
+        while not own._scheduler._is_closing:
+            pass
+        held.go.set()
+        with pytest.raises(Cancelled):
+            many.result(timeout=10)
+        closing.join(timeout=10)
+    assert own._scheduler._thread is None

@@ -1,5 +1,6 @@
 """Questions become requests to the scheduler, about memories as they are at the call."""
 
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.errors import InputError
 from hourllava.inference.answers import Choice
-from hourllava.inference.asking import Context, Prompt, PromptMaker, checked_question, room_after
+from hourllava.inference.asking import Context, Prompt, PromptMaker, checked_question
 from hourllava.inference.evidence import Span
 from hourllava.inference.frame_encoder import FrameEncoder
 from hourllava.inference.memory import Memory
@@ -48,6 +49,7 @@ class Asker:
         self.ready = ready
         self._model, self._processor, self._scheduler = model, processor, scheduler
         self._encoder = encoder
+        scheduler.free_at_end(ready)
         self._prompts = PromptMaker(model, processor)
 
     def begin(
@@ -69,7 +71,9 @@ class Asker:
             caller: takes turns with others.
         """
         question = checked_question(question)
-        context = Context(history, settings.subtitles, settings.subtitle_tokens)
+        # Copies: the caller may change its lists before they are read.
+        history = tuple((earlier, answer) for earlier, answer in history)
+        context = Context(history, tuple(settings.subtitles), settings.subtitle_tokens)
         state = AnswerState(question, self._processor.decode, settings.stop)
         make_prompt = self._prompt_maker(memory, question, question, context)
         waiting = Question(make_prompt, state, settings.max_new_tokens, settings.sampling)
@@ -79,6 +83,7 @@ class Asker:
     def choose(self, memory: Memory | None, question: str, options: Sequence[str], context: Context) -> Choice:
         """See `HourLlava.choose`."""
         question = checked_question(question)
+        context = dataclasses.replace(context, subtitles=tuple(context.subtitles))
         if not 2 <= len(options) <= len(LETTERS):
             raise InputError(f"a choice needs 2 to {len(LETTERS)} options, got {len(options)}")
         options = [whole_text(option) for option in options]
@@ -90,7 +95,6 @@ class Asker:
 
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
-            room_after(prompt, self._model.config)
             logits_V = prefill(self._model, prompt.take_embeds()).logits_V
             return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
 

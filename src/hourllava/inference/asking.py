@@ -147,6 +147,7 @@ class PromptMaker:
         messages[0] = {"role": "user", "content": first}
         sample = self.processor.encode(messages, add_generation_prompt=True)
         inputs = self.processor.collate([sample], for_generation=True)
+        room_after(inputs["input_ids"].shape[1], self.model.config)  # before the work
         layouts = inputs["visuals"].to(device)
         queries = WatchedQueries(layouts.visual_query_index)
         embeds_1LD = model.embed(
@@ -167,6 +168,7 @@ class PromptMaker:
     def _embed_text(self, text: str, history: History) -> Tensor:
         sample = self.processor.encode(_messages(text, history), add_generation_prompt=True)
         inputs = self.processor.collate([sample], for_generation=True).to(self.model.device)
+        room_after(inputs["input_ids"].shape[1], self.model.config)
         return self.model.model.embed(inputs["input_ids"])[0]
 
 
@@ -196,15 +198,14 @@ def checked_question(question: str) -> str:
     return whole_text(question)
 
 
-def room_after(prompt: Prompt, config: HourLlavaConfig) -> int:
-    """Tokens that the model's context leaves for an answer.
+def room_after(num_tokens: int, config: HourLlavaConfig) -> int:
+    """Tokens that the model's context leaves for an answer to a prompt of so many.
 
     Raises:
         InputError: it leaves none.
     """
     positions = getattr(config.text_config, "max_position_embeddings", None) or config.max_sequence_tokens
     limit = min(config.max_sequence_tokens, positions)
-    num_tokens = prompt.num_tokens
     if num_tokens >= limit:
         raise InputError(f"the prompt has {num_tokens} tokens, the model takes {limit} with the answer; shorten it")
     return int(limit - num_tokens)

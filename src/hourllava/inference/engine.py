@@ -12,6 +12,7 @@ answer on the same device and in the same dtype, whatever else is asked meanwhil
 (`start_seconds`, evidence, subtitles) are on the player's clock, see `Memory`.
 """
 
+import collections
 import contextlib
 import copy
 import functools
@@ -45,6 +46,9 @@ from hourllava.model.processor import HourLlavaProcessor
 
 OnText = Callable[[str], None]
 
+# Questions of one `ask_all` that are in the queue, so that other callers find room there.
+MAX_BEGUN = 64
+
 
 class HourLlava(WatchesVideos):
     """A model with everything needed to watch videos and to ask about them.
@@ -73,7 +77,8 @@ class HourLlava(WatchesVideos):
         self._asker = Asker(model, processor, scheduler, self._watcher.frame_encoder, ReadyMemories(model.model))
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
-        weakref.finalize(self, _close, self._watcher, self._scheduler)
+        # It only asks: nobody knows in which thread, and under which locks, the last holder lets go.
+        weakref.finalize(self, _ask_to_close, self._watcher, self._scheduler).atexit = False
 
     def with_ready(self, make_ready: MakeReady) -> "HourLlava":
         """The same model and thread, with another way to make memories ready: for experiments.
@@ -181,15 +186,16 @@ class HourLlava(WatchesVideos):
         for question in questions:
             checked_question(question)
         caller, answers = object(), []
+        begun: collections.deque[AnswerStream] = collections.deque()
         with contextlib.ExitStack() as stack:
-            streams = [
-                stack.enter_context(self._begun(memory, question, history, options, waits=True, caller=caller))
-                for question in questions
-            ]
-            for stream in streams:
-                answers.append(stream.answer)
-                if on_answer is not None:
-                    on_answer(answers[-1])
+            for number in range(len(questions) + MAX_BEGUN):
+                if number < len(questions):
+                    stream = self._begun(memory, questions[number], history, options, waits=True, caller=caller)
+                    begun.append(stack.enter_context(stream))
+                if number >= MAX_BEGUN - 1 and begun:
+                    answers.append(begun.popleft().answer)
+                    if on_answer is not None:
+                        on_answer(answers[-1])
         return answers
 
     def stream(
@@ -283,8 +289,8 @@ class HourLlava(WatchesVideos):
 
         A later call starts the thread again. A model that nobody holds any more is closed by itself.
         """
-        _close(self._watcher, self._scheduler)
-        self._asker.ready.release()
+        self._watcher.close()  # first: its jobs would put further frames into the queue
+        self._scheduler.close()
 
     def __enter__(self) -> Self:
         return self
@@ -295,6 +301,6 @@ class HourLlava(WatchesVideos):
         self.close()
 
 
-def _close(watcher: Watcher, scheduler: Scheduler) -> None:
-    watcher.close()  # first: its jobs would put further frames into the queue
-    scheduler.close()
+def _ask_to_close(watcher: Watcher, scheduler: Scheduler) -> None:
+    watcher.ask_to_close()
+    scheduler.ask_to_close()

@@ -80,8 +80,11 @@ class FrameEncoder:
 
     def staged(self, frames_NHW3: npt.NDArray[np.uint8] | Tensor) -> Tensor:
         """Frames from which a GPU can copy without a wait. Any thread may call it."""
-        frames = torch.as_tensor(frames_NHW3)
-        return frames.pin_memory() if self.model.device.type == "cuda" and frames.device.type == "cpu" else frames
+        frames, device = torch.as_tensor(frames_NHW3), self.model.device
+        if device.type != "cuda" or frames.device.type != "cpu":
+            return frames
+        with torch.cuda.device(device):
+            return frames.pin_memory()
 
     @torch.inference_mode()
     def launch(self, frames_NHW3: Tensor) -> EncodedFrames:

@@ -2,9 +2,10 @@
 
 import collections
 import dataclasses
+import traceback
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from hourllava.inference.asking import Prompt
 from hourllava.inference.sampling import Sampling
@@ -44,9 +45,10 @@ class Task:
         try:
             self.future.set_result(self.run())
         except BaseException as error:  # noqa: BLE001 - its caller gets it
+            traceback.clear_frames(error.__traceback__)  # which hold tensors
             self.future.set_exception(error)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Tell the caller of an error in place of a result, unless it has cancelled the work."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
@@ -85,3 +87,27 @@ class RoundRobin(Generic[Item]):
             else:
                 del self._queues[caller]
         return dropped
+
+
+class Telling:
+    """A block whose errors the callers of these questions are told of; the thread goes on.
+
+    Attributes:
+        has_failed: whether there was an error.
+    """
+
+    def __init__(self, *questions: Question) -> None:
+        self._questions = questions
+        self.has_failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if error is None:
+            return False
+        self.has_failed = True
+        traceback.clear_frames(error.__traceback__)  # which hold tensors
+        for question in self._questions:
+            question.state.fail(error)
+        return isinstance(error, Exception)

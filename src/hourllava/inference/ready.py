@@ -310,6 +310,8 @@ class ReadyMemories:
         """
         known = self._ready.pop(memory, None)
         if known is not None and known.memory.version == snapshot.version:
+            if known.memory is not snapshot:  # no frame more, but perhaps another duration or offset
+                known = dataclasses.replace(known, memory=snapshot)
             self._ready[memory] = known
             return known
         if self._make_ready is not make_ready:

@@ -10,6 +10,7 @@ neighbours: how a matrix product is rounded depends on the number of rows, not o
 Shapes: R rows, L prompt tokens, S slots of a row, V vocabulary, G key/value heads, E head width.
 """
 
+import threading
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
 WARM_UP_STEPS = 3
+
+# CUDA allows a process no more.
+_one_capture_at_a_time = threading.Lock()
 
 
 class RowBuffers:
@@ -130,6 +134,7 @@ class SharedRows(RowBuffers):
         for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
             for buffer, tensor in zip(buffers, tensors):
                 buffer[row, :, :num_tokens] = tensor
+                buffer[row, :, num_tokens:] = 0.0  # an earlier row's NaN would spoil this one, though it is not visible
         self.bias_R11S[row] = -torch.inf
         self.bias_R11S[row, ..., :num_tokens] = 0.0
         self.slot_R[row] = num_tokens
@@ -191,7 +196,7 @@ class SharedRows(RowBuffers):
     def _captured(self, num_rows: int) -> torch.cuda.CUDAGraph:
         tokens, advance = self.tokens_R1.clone(), self.advance_R.clone()
         self.advance_R.zero_()  # steps for practice write to the slot that the next step overwrites
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream(self.tokens_R1.device)
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_STEPS):
@@ -200,7 +205,10 @@ class SharedRows(RowBuffers):
         self.tokens_R1.copy_(tokens)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use CUDA meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            _one_capture_at_a_time,
+            torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             self._run(num_rows)
         self._pool = graph.pool()
         self.advance_R.copy_(advance)
@@ -231,11 +239,12 @@ class OwnRows(RowBuffers):
         """Begin a row behind all others."""
         super().put(row, prompt, token, num_slots)
         assert row == len(self.num_used), "rows are added at the end"
-        for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
-            for layer, tensor in zip(buffers, tensors):
-                own = tensor.new_zeros(1, tensor.shape[0], num_slots, tensor.shape[2])
-                own[0, :, : prompt.num_tokens] = tensor
-                layer.append(own)
+        own = []
+        for tensor in (*prompt.keys, *prompt.values):
+            own.append(tensor.new_zeros(1, tensor.shape[0], num_slots, tensor.shape[2]))
+            own[-1][0, :, : prompt.num_tokens] = tensor
+        for layer, buffer in zip((*self.keys, *self.values), own, strict=True):  # all of them, or none
+            layer.append(buffer)
         self.num_used.append(prompt.num_tokens)
 
     def move(self, source: int, target: int) -> None:

@@ -39,7 +39,7 @@ MAX_ROW_BYTES = 4 * 2**30
 MAX_SHARE_OF_DEVICE = 0.1
 
 DAMAGED = -1
-"""Handed out in place of a first token if the model's logits are NaN: its weights are damaged."""
+"""Handed out in place of a token if the model's logits are NaN: its weights are damaged."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -128,7 +128,9 @@ class RowDecoder:
     def _num_slots(self, num_tokens: int) -> int:
         """Slots of shared buffers that so many tokens need, not fewer than there are."""
         needed = -(-num_tokens // SLOTS_STEP) * SLOTS_STEP
-        return max(needed, self._buffers.num_slots) if isinstance(self._buffers, SharedRows) else needed
+        if not isinstance(self._buffers, SharedRows) or (not self._rows and self._buffers.num_slots > 2 * needed):
+            return needed  # also after a row that needed far more
+        return max(needed, self._buffers.num_slots)
 
     def _capacity(self, num_slots: int) -> int:
         return min(self.max_rows, max(1, self.max_bytes // (num_slots * self.bytes_per_slot)))
@@ -146,12 +148,12 @@ class RowDecoder:
         row = Row(max_new_tokens, sampling, uniforms)
         logits_1V = prompt.logits_V[None]
         token = logits_1V.argmax(-1) if uniforms is None else draw(logits_1V, sampling, uniforms[:1])
-        self._hand_out([row], torch.where(logits_1V.isnan().any(), DAMAGED, token))
         if max_new_tokens > 1:
             num_slots = prompt.num_tokens + max_new_tokens
             buffers = self._shared_buffers(prompt, num_slots) if self._shares_buffers else self._own_buffers(prompt)
             buffers.put(len(self._rows), prompt, token, num_slots)
             self._rows.append(row)
+        self._hand_out([row], token, logits_1V)  # last: nothing is handed out of a row that could not join
         return row
 
     def _own_buffers(self, like: Prefilled) -> RowBuffers:
@@ -162,12 +164,12 @@ class RowDecoder:
     def _shared_buffers(self, like: Prefilled, num_slots: int) -> RowBuffers:
         """Buffers with room for one more row of so many slots."""
         num_slots, old, num_old = self._num_slots(num_slots), self._buffers, len(self._rows)
-        if isinstance(old, SharedRows) and old.num_slots >= num_slots and old.num_rows > num_old:
+        if isinstance(old, SharedRows) and old.num_slots == num_slots and old.num_rows > num_old:
             return old
         # One row at first: who asks one question at a time never pays for more. Then all at once, because every new set
         # of buffers needs new graphs.
         is_first = num_old == 0 and (old is None or old.num_rows == 1)
-        if is_first:
+        if num_old == 0:
             self._buffers = old = None  # freed before the new ones are made
         buffers = SharedRows(self.model, like, 1 if is_first else self._capacity(num_slots), num_slots)
         if isinstance(old, SharedRows):
@@ -203,14 +205,14 @@ class RowDecoder:
             if row.uniforms is not None:
                 token = draw(buffers.logits_RV[place, None], row.sampling, row.uniforms[row.num_launched, None])
                 buffers.tokens_R1[place] = token
-        self._hand_out(rows, buffers.tokens_R1[: len(rows), 0])
+        self._hand_out(rows, buffers.tokens_R1[: len(rows), 0], buffers.logits_RV[: len(rows)])
         for row in rows:
             row.num_launched += 1
             if row.num_launched == row.max_new_tokens:
                 self._remove(row)
 
-    def _hand_out(self, rows: list[Row], tokens: Tensor) -> None:
-        event = None
+    def _hand_out(self, rows: list[Row], tokens: Tensor, logits: Tensor) -> None:
+        tokens, event = torch.where(logits.isnan().any(-1), DAMAGED, tokens), None
         host = torch.empty(len(rows), dtype=tokens.dtype, pin_memory=self._on_cuda)
         host.copy_(tokens, non_blocking=True)
         if self._on_cuda:

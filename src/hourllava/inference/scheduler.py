@@ -12,11 +12,15 @@ one step.
 Calls take turns: of two calls with many questions each, every other question is from the other one.
 """
 
+import atexit
 import collections
+import contextlib
 import dataclasses
+import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
@@ -24,11 +28,13 @@ from typing import TypeVar
 import torch
 
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
+from hourllava.forks import renew_after_fork
 from hourllava.inference.answers import FinishReason
 from hourllava.inference.asking import Prompt, room_after
 from hourllava.inference.devices import check_fork
 from hourllava.inference.prefill import prefill
-from hourllava.inference.queues import Question, RoundRobin, Task
+from hourllava.inference.queues import Question, RoundRobin, Task, Telling
+from hourllava.inference.ready import ReadyMemories
 from hourllava.inference.rows import DAMAGED, Row, RowDecoder
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -44,22 +50,8 @@ _DAMAGED_WEIGHTS = "the model gives no numbers (NaN), so its weights are damaged
 
 Result = TypeVar("Result")
 
-
-class _Telling:
-    """A block whose errors the callers of these questions are told of; the thread goes on."""
-
-    def __init__(self, *questions: Question) -> None:
-        self._questions = questions
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        for question in self._questions:
-            question.state.fail(error)
-        return True
+_log = logging.getLogger(__name__)
+_all_schedulers: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +61,11 @@ class _Started:
     question: Question
     prompt: Prompt
     max_new_tokens: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and answer."""
+        return self.prompt.num_tokens + self.max_new_tokens
 
 
 class Scheduler:
@@ -87,10 +84,14 @@ class Scheduler:
     ) -> None:
         self.model, self._stop_ids, self._max_waiting = model, frozenset(stop_ids), max_waiting
         self._made_in_process = os.getpid()
-        self._begin()
+        self._at_end: weakref.WeakSet[ReadyMemories] = weakref.WeakSet()
+        self._num_closed = 0
+        self.renew()
+        renew_after_fork(self)
+        _all_schedulers.add(self)
 
-    def _begin(self) -> None:
-        """No request, no thread."""
+    def renew(self) -> None:
+        """No request, no thread: at the beginning, and in a forked process, whose parent has the thread."""
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._questions: RoundRobin[Question] = RoundRobin()
@@ -116,18 +117,23 @@ class Scheduler:
 
         Raises:
             EngineBusy: the queue is full, and the call does not wait.
+            Cancelled: the model was closed while the call waited.
             InputError: the model is on a GPU and was loaded before a fork.
         """
         self._check_process()
         with self._changed:
+            num_closed = self._num_closed
             while len(self._questions) >= self._max_waiting:
                 if not waits:
                     raise EngineBusy(
                         f"{self._max_waiting} questions wait already; ask again later", self._seconds_per_answer()
                     )
                 self._changed.wait()
+                if num_closed != self._num_closed:
+                    raise Cancelled(_CLOSED)
+            self._start_thread()
             self._questions.put(question.state if caller is None else caller, question)
-            self._tell()
+            self._changed.notify_all()
 
     def run(self, work: Callable[[], Result], caller: Hashable = None) -> Result:
         """Do something on the device, in turn with questions, and give its result; an interrupt takes it back.
@@ -161,8 +167,9 @@ class Scheduler:
     def _submitted(self, queue: RoundRobin[Task], work: Callable[[], Result], caller: Hashable) -> Future[Result]:
         future: Future[Result] = Future()
         with self._changed:
+            self._start_thread()
             queue.put(future if caller is None else caller, Task(work, future))
-            self._tell()
+            self._changed.notify_all()
         return future
 
     def wake(self) -> None:
@@ -176,14 +183,23 @@ class Scheduler:
         if not self._running:
             self._rows.release()
 
+    def free_at_end(self, ready: ReadyMemories) -> None:
+        """Free these memories when the thread ends."""
+        self._at_end.add(ready)
+
+    def ask_to_close(self) -> threading.Thread | None:
+        """As `close`, without waiting for the thread, which is given."""
+        with self._changed:
+            self._num_closed += 1
+            self._is_closing = self._thread is not None
+            self._changed.notify_all()
+            if self._thread is None:
+                self._free()
+            return self._thread
+
     def close(self) -> None:
         """End the thread. Requests that have not ended fail with `Cancelled`; a later request starts a new thread."""
-        if self._process != os.getpid():
-            return
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify_all()
-            thread = self._thread
+        thread = self.ask_to_close()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -194,45 +210,59 @@ class Scheduler:
 
     def _check_process(self) -> None:
         check_fork(self._made_in_process, self.model.device)
-        if self._process != os.getpid():  # the thread and its locks are the parent's
-            self._begin()
 
-    def _tell(self) -> None:
-        self._changed.notify_all()
+    def _start_thread(self) -> None:
+        """Start the thread if there is none; a request is put into its queue when that has worked."""
         if self._thread is None:
             self._is_closing = False
-            self._thread = threading.Thread(target=self._work, name="hourllava-engine", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="hourllava-engine", daemon=True)
+            thread.start()  # it waits for the lock that is held here
+            self._thread = thread
 
     # ------------------------------------------------------------------------------------------------ the thread
 
-    @torch.inference_mode()
     def _work(self) -> None:
-        while self._wait():
-            self._turn()
+        device = self.model.device
+        with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            try:
+                check_fork(self._made_in_process, device)
+                while self._wait():
+                    self._turn()
+            except BaseException as error:  # noqa: BLE001 - all callers get it
+                _log.exception("the engine's thread failed")
+                with self._changed:
+                    self._end_all(error)
 
     def _wait(self) -> bool:
         """Wait for work; False if the thread shall end, after all requests were told."""
         with self._changed:
-            while not (self._is_closing or self._running or self._next or self._num_waiting()):
+            queues = self._questions, self._tasks, self._frames
+            while not (self._is_closing or self._running or self._next or any(map(len, queues))):
                 self._changed.wait()
             if not self._is_closing:
                 return True
-            states = [question.state for question in self._questions.drop()]
-            states += [started.question.state for started in (*self._running.values(), self._next) if started]
-            for state in states:
-                state.fail(Cancelled(_CLOSED))
-            for task in [*self._tasks.drop(), *self._frames.drop()]:
-                task.fail(Cancelled(_CLOSED))
-            self._running.clear()
-            self._next = None
-            self._rows.release()
-            self._thread = None
-            self._changed.notify_all()  # to callers that wait for room in the queue
+            self._end_all(Cancelled(_CLOSED))
             return False
 
-    def _num_waiting(self) -> int:
-        return len(self._questions) + len(self._tasks) + len(self._frames)
+    def _end_all(self, error: BaseException) -> None:
+        """Tell all callers of an error; then there is no thread."""
+        started = [one for one in (*self._running.values(), self._next) if one is not None]
+        for question in (*self._questions.drop(), *(one.question for one in started)):
+            question.state.fail(error)
+        for task in (*self._tasks.drop(), *self._frames.drop()):
+            task.fail(error)
+        self._free()
+        self._thread = None
+        self._changed.notify_all()  # to callers that wait for room in the queue
+
+    def _free(self) -> None:
+        self._running.clear()
+        self._next = None
+        self._rows.release()
+        for ready in list(self._at_end):
+            ready.release()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _turn(self) -> None:
         self._drop_unwanted()
@@ -244,7 +274,7 @@ class Scheduler:
             task()
         if question is not None:
             self._next = self._embedded(question)
-        if self._next is not None and self._has_room(self._next):
+        if self._next is not None and self._rows.has_room(self._next.num_tokens):
             started, self._next = self._next, None
             self._prefill(started)
         for _ in range(STEPS_PER_TURN):
@@ -263,31 +293,28 @@ class Scheduler:
             self._has_cancelled = False
             waiting = self._questions.drop(lambda question: question.state.is_cancelled)
             self._changed.notify_all()  # to callers that wait for room in the queue
-        states = [question.state for question in waiting]
         if self._next is not None and self._next.question.state.is_cancelled:
-            states.append(self._next.question.state)
+            waiting.append(self._next.question)
             self._next = None
         for row, started in list(self._running.items()):
             if started.question.state.is_cancelled:
                 self._leave(row)
-                states.append(started.question.state)
-        for state in states:
-            state.finish("cancelled", [])
+                waiting.append(started.question)
+        for question in waiting:
+            with Telling(question):
+                question.state.finish("cancelled", [])
 
     def _embedded(self, question: Question) -> _Started | None:
         """The question with its prompt; None if that fails, which its callers are told."""
-        with _Telling(question):
+        with Telling(question):
             prompt = question.make_prompt()
             question.state.num_prompt_tokens = prompt.num_tokens
-            max_new_tokens = min(question.max_new_tokens, room_after(prompt, self.model.config))
+            max_new_tokens = min(question.max_new_tokens, room_after(prompt.num_tokens, self.model.config))
             return _Started(question, prompt, max_new_tokens)
         return None
 
-    def _has_room(self, started: _Started) -> bool:
-        return self._rows.has_room(started.prompt.num_tokens + started.max_new_tokens)
-
     def _prefill(self, started: _Started) -> None:
-        with _Telling(started.question):
+        with Telling(started.question):
             prefilled = prefill(self.model, started.prompt.take_embeds())
             sampling = started.question.sampling
             row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
@@ -295,29 +322,42 @@ class Scheduler:
 
     def _step(self) -> None:
         tokens = None
-        with _Telling(*(started.question for started in self._running.values())):
+        with Telling(*(started.question for started in self._running.values())):
             tokens = self._rows.step()
         if tokens is None:  # no row can go on
             self._running.clear()
             self._rows.release()
             return
         for row, token in tokens:
-            started = self._running[row]
-            state = started.question.state
-            if token == DAMAGED:
+            with Telling(self._running[row].question) as telling:
+                self._take(row, token)
+            if telling.has_failed and row in self._running:
                 self._leave(row)
-                state.fail(CheckpointError(_DAMAGED_WEIGHTS))
-            elif token in self._stop_ids or state.put(token):
-                self._end(row, "stop")
-            elif state.num_tokens == started.max_new_tokens:
-                self._end(row, "length")
+
+    def _take(self, row: Row, token: int) -> None:
+        started = self._running[row]
+        state = started.question.state
+        if token == DAMAGED:
+            raise CheckpointError(_DAMAGED_WEIGHTS)
+        if token in self._stop_ids or state.put(token):
+            self._end(row, "stop")
+        elif state.num_tokens == started.max_new_tokens:
+            self._end(row, "length")
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         started = self._leave(row)
-        with _Telling(started.question):
-            started.question.state.finish(reason, started.prompt.evidence())
+        started.question.state.finish(reason, started.prompt.evidence())
         self._ended_seconds.append(time.monotonic())
 
     def _leave(self, row: Row) -> _Started:
         self._rows.leave(row)
         return self._running.pop(row)
+
+
+def _close_all() -> None:
+    """At the end of the interpreter no thread may use the device."""
+    for scheduler in list(_all_schedulers):
+        scheduler.close()
+
+
+atexit.register(_close_all)

@@ -6,6 +6,7 @@ task, and turns them into text.
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 import weakref
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from hourllava.errors import InputError
 from hourllava.inference.answers import Answer, FinishReason
 from hourllava.inference.evidence import Span
 
@@ -57,6 +59,21 @@ class TextPieces:
         return piece
 
 
+class Cancellation:
+    """Whether somebody still wants an answer. It knows nothing of the answer, so it may outlive it."""
+
+    def __init__(self) -> None:
+        self.is_wanted = True
+        self.has_ended = False
+        self._process = os.getpid()
+
+    def cancel(self, wake: Callable[[], None]) -> None:
+        """Ask for the end, unless it has come."""
+        if self.is_wanted and not self.has_ended and self._process == os.getpid():
+            self.is_wanted = False
+            wake()
+
+
 class AnswerState:
     """What the engine's thread knows of one answer. All methods may be called from any thread.
 
@@ -72,7 +89,8 @@ class AnswerState:
         self._started = time.perf_counter()
         self._first_token_seconds: float | None = None
         self._tokens: list[int] = []
-        self._is_cancelled = False
+        self.cancellation = Cancellation()
+        self._process = os.getpid()
         self._answer: Answer | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -83,7 +101,7 @@ class AnswerState:
     @property
     def is_cancelled(self) -> bool:
         """Whether nobody wants the rest."""
-        return self._is_cancelled
+        return not self.cancellation.is_wanted
 
     @property
     def num_tokens(self) -> int:
@@ -103,6 +121,7 @@ class AnswerState:
         """End the answer."""
         text, _ = TextPieces(self.stop).cut(self.decode(self._tokens))
         now = time.perf_counter() - self._started
+        self.cancellation.has_ended = True
         with self._changed:
             self._answer = Answer(
                 question=self.question,
@@ -118,6 +137,7 @@ class AnswerState:
 
     def fail(self, error: BaseException) -> None:
         """End the answer with an error, which every reader gets."""
+        self.cancellation.has_ended = True
         with self._changed:
             self._error = error
             self._tell()
@@ -129,17 +149,19 @@ class AnswerState:
         """Whether there is an answer, or an error."""
         return self._answer is not None or self._error is not None
 
-    def cancel(self) -> None:
-        """Ask for the end; the engine takes the row out before its next step."""
-        self._is_cancelled = True
-
     def wait(self, num_known: int, timeout_seconds: float | None = None) -> bool:
-        """Wait for more tokens than these, or for the end; whether that came in time."""
+        """Wait for more tokens than these, or for the end; whether that came in time.
+
+        Raises:
+            InputError: the answer was begun before this process was forked.
+        """
+        self._check_process()
         with self._changed:
             return self._changed.wait_for(lambda: self.has_ended or len(self._tokens) > num_known, timeout_seconds)
 
     async def wait_async(self, num_known: int) -> None:
         """`wait` without blocking the event loop."""
+        self._check_process()
         waiter = (asyncio.get_running_loop(), asyncio.Event())
         with self._changed:
             self._tasks.append(waiter)
@@ -174,6 +196,10 @@ class AnswerState:
         assert self._answer is not None, "wait for the end first"
         return self._answer
 
+    def _check_process(self) -> None:
+        if self._process != os.getpid() and not self.has_ended:
+            raise InputError("this answer was begun before the process was forked; ask again in this process")
+
     def _tell(self) -> None:
         self._changed.notify_all()
         for loop, event in self._tasks:
@@ -200,7 +226,8 @@ class AnswerStream:
 
     def __init__(self, state: AnswerState, wake: Callable[[], None], keeps: object = None) -> None:
         self._state, self._wake, self._keeps = state, wake, keeps
-        weakref.finalize(self, _cancel, state, wake).atexit = False
+        # Not the state: it may hold an error, whose traceback may hold this stream.
+        weakref.finalize(self, state.cancellation.cancel, wake).atexit = False
 
     def __iter__(self) -> Iterator[str]:
         pieces, num_known, is_whole = TextPieces(self._state.stop), 0, False
@@ -228,7 +255,7 @@ class AnswerStream:
 
     def cancel(self) -> None:
         """End the answer within one token. `answer` then is what was written, with `finish_reason` "cancelled"."""
-        _cancel(self._state, self._wake)
+        self._state.cancellation.cancel(self._wake)
 
     @property
     def has_ended(self) -> bool:
@@ -255,9 +282,3 @@ class AnswerStream:
         while not self._state.has_ended:
             await self._state.wait_async(self._state.num_tokens)
         return self._state.answer()
-
-
-def _cancel(state: AnswerState, wake: Callable[[], None]) -> None:
-    if not state.has_ended:
-        state.cancel()
-        wake()

@@ -246,15 +246,19 @@ class WatchJobs:
                 self._running.add(run)
             return WatchJob(run)
 
-    def close(self) -> None:
-        """Cancel all jobs, and wait until their threads and processes are gone."""
+    def ask_to_close(self) -> list[Run]:
+        """Cancel all jobs, without waiting for them; they are given."""
         with self._lock:
             runs = list(self._running)
         for run in runs:
             with run.changed:
                 run.stop.set()
                 run.changed.notify_all()
-        for run in runs:
+        return runs
+
+    def close(self) -> None:
+        """Cancel all jobs, and wait until their threads and processes are gone."""
+        for run in self.ask_to_close():
             if run.thread is not threading.current_thread():
                 run.thread.join()
 

@@ -108,6 +108,10 @@ class Watcher:
 
         return self._jobs.start(equal, name, work, cache, keeps_running=keeps_running)
 
+    def ask_to_close(self) -> None:
+        """Cancel all jobs, without waiting for them."""
+        self._jobs.ask_to_close()
+
     def close(self) -> None:
         """Cancel all jobs, and wait until their threads and processes are gone."""
         self._jobs.close()
