@@ -32,6 +32,20 @@ class Question:
 
 
 @dataclasses.dataclass(frozen=True)
+class Started:
+    """A question with its prompt; `max_new_tokens` fit into the model's context."""
+
+    question: Question
+    prompt: Prompt
+    max_new_tokens: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Of prompt and answer."""
+        return self.prompt.num_tokens + self.max_new_tokens
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """Work on the device that is no row; `future` takes its result."""
 

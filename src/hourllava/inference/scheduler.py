@@ -15,7 +15,6 @@ Calls take turns: of two calls with many questions each, every other question is
 import atexit
 import collections
 import contextlib
-import dataclasses
 import logging
 import os
 import threading
@@ -30,10 +29,10 @@ import torch
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.forks import renew_after_fork
 from hourllava.inference.answers import FinishReason
-from hourllava.inference.asking import Prompt, room_after
+from hourllava.inference.asking import room_after
 from hourllava.inference.devices import check_fork
 from hourllava.inference.prefill import prefill
-from hourllava.inference.queues import Question, RoundRobin, Task, Telling
+from hourllava.inference.queues import Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.ready import ReadyMemories
 from hourllava.inference.rows import DAMAGED, Row, RowDecoder
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -52,20 +51,6 @@ Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
 _all_schedulers: "weakref.WeakSet[Scheduler]" = weakref.WeakSet()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Started:
-    """A question with its prompt; `max_new_tokens` fit into the model's context."""
-
-    question: Question
-    prompt: Prompt
-    max_new_tokens: int
-
-    @property
-    def num_tokens(self) -> int:
-        """Of prompt and answer."""
-        return self.prompt.num_tokens + self.max_new_tokens
 
 
 class Scheduler:
@@ -101,8 +86,8 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         # The thread's own from here on.
         self._rows = RowDecoder(self.model)
-        self._running: dict[Row, _Started] = {}
-        self._next: _Started | None = None  # waits for room
+        self._running: dict[Row, Started] = {}
+        self._next: Started | None = None  # waits for room
         self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)  # of the last answers
 
     # ------------------------------------------------------------------------------------------------ for callers
@@ -237,7 +222,7 @@ class Scheduler:
         """Wait for work; False if the thread shall end, after all requests were told."""
         with self._changed:
             queues = self._questions, self._tasks, self._frames
-            while not (self._is_closing or self._running or self._next or any(map(len, queues))):
+            while not (self._is_closing or self._running or self._next or any(len(queue) for queue in queues)):
                 self._changed.wait()
             if not self._is_closing:
                 return True
@@ -304,16 +289,16 @@ class Scheduler:
             with Telling(question):
                 question.state.finish("cancelled", [])
 
-    def _embedded(self, question: Question) -> _Started | None:
+    def _embedded(self, question: Question) -> Started | None:
         """The question with its prompt; None if that fails, which its callers are told."""
         with Telling(question):
             prompt = question.make_prompt()
             question.state.num_prompt_tokens = prompt.num_tokens
             max_new_tokens = min(question.max_new_tokens, room_after(prompt.num_tokens, self.model.config))
-            return _Started(question, prompt, max_new_tokens)
+            return Started(question, prompt, max_new_tokens)
         return None
 
-    def _prefill(self, started: _Started) -> None:
+    def _prefill(self, started: Started) -> None:
         with Telling(started.question):
             prefilled = prefill(self.model, started.prompt.take_embeds())
             sampling = started.question.sampling
@@ -349,7 +334,7 @@ class Scheduler:
         started.question.state.finish(reason, started.prompt.evidence())
         self._ended_seconds.append(time.monotonic())
 
-    def _leave(self, row: Row) -> _Started:
+    def _leave(self, row: Row) -> Started:
         self._rows.leave(row)
         return self._running.pop(row)
 
