@@ -64,6 +64,21 @@ def test_threads_take_turns(file_system, tmp_path):
     assert most == [1]
 
 
+def test_a_lock_that_is_freed_while_it_is_looked_at_is_taken(tmp_path, monkeypatch):
+    plain, failed = os.open, []
+
+    def opened(path, flags, *mode):
+        if len(failed) < 2 and os.fspath(path).endswith(LOCK_NAME):
+            failed.append(FileNotFoundError if failed else FileExistsError)
+            raise failed[-1]
+        return plain(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    with lock_folder(tmp_path, wait_seconds=10):
+        assert len(failed) == 2
+        assert (tmp_path / LOCK_NAME).exists()
+
+
 HOLDER = """
 import fcntl, os, sys
 from pathlib import Path

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hourllava.errors import VideoError
@@ -145,6 +145,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=1
     scheme=st.sampled_from(["http", "https", "HTTP", "rtsp", "ftp"]),
     raw=st.booleans(),
 )
+@example("me", "/", "", "http", True)
 def test_no_password_is_ever_shown(user, before, after, scheme, raw):
     """With any letters, encoded or raw."""
     password = f"{before}SECRET{after}"
