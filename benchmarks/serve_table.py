@@ -44,7 +44,7 @@ def tables(results: Results) -> list[str]:
     ]
     others = {
         "first question of all: first token": ["{cold[first s]:.2f} s"],
-        "texts of 32 at once that equal those asked one by one": ["{equal[of 32]:.0f} of 32"],
+        "answers of 32 at once that equal those asked one by one, token by token": ["{equal[of 32]:.0f} of 32"],
         "a watched video: alone, beside questions": [
             "{while watching[watch alone s]:.1f} s, {while watching[watch beside s]:.1f} s",
             " ({while watching[slower]:.2f} times)",
