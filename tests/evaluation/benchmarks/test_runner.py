@@ -218,14 +218,14 @@ class TestFailures:
         assert len(raw(tmp_path / "out")) == 4
 
     def test_one_long_question_does_not_cost_the_others_of_its_video(self, tmp_path, monkeypatch):
-        ask = HourLlava.ask
+        ask_all = HourLlava.ask_all
 
-        def refuses_long_ones(self, memory, question, **options):
-            if len(question) > 1000:
+        def refuses_long_ones(self, memory, questions, **options):
+            if any(len(question) > 1000 for question in questions):
                 raise InputError("the model takes less")
-            return ask(self, memory, question, **options)
+            return ask_all(self, memory, questions, **options)
 
-        monkeypatch.setattr(HourLlava, "ask", refuses_long_ones)
+        monkeypatch.setattr(HourLlava, "ask_all", refuses_long_ones)
         root = MINIATURES["cg-bench"](tmp_path / "data")
         rows = json.loads((root / "cgbench_mini.json").read_text())
         rows[0]["question"] = "long " * 1000
