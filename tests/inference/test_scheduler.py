@@ -238,7 +238,7 @@ def test_callers_take_turns_and_keep_their_order(items):
 def test_a_question_goes_before_the_next_batch_of_frames(own):
     memory, streams, answered = random_memory(own), [], []
     held = Held(own)
-    frames = [own._scheduler.encode(lambda: answered.append(streams[0].has_ended), "video") for _ in range(20)]
+    frames = [own._scheduler.encode(lambda: answered.append(streams[0].has_ended)) for _ in range(20)]
     streams.append(own.stream(memory, "What?", max_new_tokens=1))
     held.go.set()
     for future in frames:

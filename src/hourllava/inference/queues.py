@@ -1,4 +1,4 @@
-"""What waits for the scheduler's thread: questions and other work, in queues in which callers take turns."""
+"""What waits for the scheduler's thread: questions, in a queue in which callers take turns, and other work."""
 
 import collections
 import dataclasses

@@ -10,6 +10,7 @@ neighbours: how a matrix product is rounded depends on the number of rows, not o
 Shapes: R rows, L prompt tokens, S slots of a row, V vocabulary, G key/value heads, E head width.
 """
 
+import abc
 import threading
 from typing import Any
 
@@ -24,12 +25,12 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
 WARM_UP_STEPS = 3
 
-# CUDA allows a process no more.
+# CUDA allows one capture at a time in a process.
 _one_capture_at_a_time = threading.Lock()
 
 
-class RowBuffers:
-    """What both kinds of buffers share.
+class RowBuffers(abc.ABC):
+    """What both kinds of buffers share. They take the place of transformers' Cache in the decoder.
 
     Args:
         model: in evaluation mode.
@@ -41,7 +42,6 @@ class RowBuffers:
         logits_RV: of the last step.
     """
 
-    # A step takes the place of transformers' Cache in the decoder.
     is_compileable = False
 
     def __init__(self, model: HourLlavaForConditionalGeneration, like: Prefilled, num_rows: int) -> None:
@@ -73,13 +73,13 @@ class RowBuffers:
         """Take a row out of use."""
         self.positions_R1[row] = 0
 
+    @abc.abstractmethod
     def step(self, num_rows: int) -> None:
         """Compute logits and the likeliest next token of the first rows."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Write the keys and values [rows, G, 1, E] of one token each; give those of all slots."""
-        raise NotImplementedError
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Decoders use it only to build positions and masks, which we pass in."""
@@ -216,7 +216,7 @@ class SharedRows(RowBuffers):
 
 
 class OwnRows(RowBuffers):
-    """Rows with buffers of their own, of as many slots as each needs; `step` always computes `num_rows` rows.
+    """Rows with buffers of their own, of as many slots as each needs. Every step computes R rows, used or not.
 
     Args:
         model, like, num_rows: as for `RowBuffers`.
@@ -269,7 +269,7 @@ class OwnRows(RowBuffers):
         return given[0], given[1]
 
     def step(self, num_rows: int) -> None:
-        """As `RowBuffers.step`; all rows that were put, and empty ones up to `num_rows` of the buffers."""
+        """As `RowBuffers.step`; `num_rows` are all rows in use."""
         assert num_rows == len(self.num_used)
         placeholder = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # decoders keep a 4-D mask as it is
         self._forward(self.num_rows, placeholder, None)

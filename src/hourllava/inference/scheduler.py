@@ -9,7 +9,7 @@ prefilled into a row; the rows take a few steps; one batch of frames is encoded.
 batch of frames and one piece of other work, a batch of frames for one prefill and a few steps, a cancelled answer for
 one step.
 
-Calls take turns: of two calls with many questions each, every other question is from the other one.
+Questions of several calls take turns: of two calls with many each, every other question is from the other one.
 """
 
 import atexit
@@ -77,11 +77,10 @@ class Scheduler:
 
     def renew(self) -> None:
         """No request, no thread: at the beginning, and in a forked process, whose parent has the thread."""
-        self._process = os.getpid()
         self._changed = threading.Condition()
         self._questions: RoundRobin[Question] = RoundRobin()
-        self._tasks: RoundRobin[Task] = RoundRobin()
-        self._frames: RoundRobin[Task] = RoundRobin()
+        self._tasks: collections.deque[Task] = collections.deque()
+        self._frames: collections.deque[Task] = collections.deque()
         self._is_closing = self._has_cancelled = False
         self._thread: threading.Thread | None = None
         # The thread's own from here on.
@@ -120,7 +119,7 @@ class Scheduler:
             self._questions.put(question.state if caller is None else caller, question)
             self._changed.notify_all()
 
-    def run(self, work: Callable[[], Result], caller: Hashable = None) -> Result:
+    def run(self, work: Callable[[], Result]) -> Result:
         """Do something on the device, in turn with questions, and give its result; an interrupt takes it back.
 
         Raises:
@@ -130,15 +129,15 @@ class Scheduler:
         self._check_process()
         if threading.current_thread() is self._thread:  # work that needs more work
             return work()
-        future = self._submitted(self._tasks, work, caller)
+        future = self._submitted(self._tasks, work)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
 
-    def encode(self, work: Callable[[], Result], caller: Hashable = None) -> Future[Result]:
-        """Encode a batch of frames: questions go before it, batches of several callers take turns.
+    def encode(self, work: Callable[[], Result]) -> Future[Result]:
+        """Encode a batch of frames, after a question and after the batches that wait already.
 
         Returns:
             the future result of `work`; one that is cancelled before it runs is not run.
@@ -147,13 +146,13 @@ class Scheduler:
             InputError: as `ask`.
         """
         self._check_process()
-        return self._submitted(self._frames, work, caller)
+        return self._submitted(self._frames, work)
 
-    def _submitted(self, queue: RoundRobin[Task], work: Callable[[], Result], caller: Hashable) -> Future[Result]:
+    def _submitted(self, queue: collections.deque[Task], work: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
         with self._changed:
             self._start_thread()
-            queue.put(future if caller is None else caller, Task(work, future))
+            queue.append(Task(work, future))
             self._changed.notify_all()
         return future
 
@@ -221,21 +220,25 @@ class Scheduler:
     def _wait(self) -> bool:
         """Wait for work; False if the thread shall end, after all requests were told."""
         with self._changed:
-            queues = self._questions, self._tasks, self._frames
-            while not (self._is_closing or self._running or self._next or any(len(queue) for queue in queues)):
+            while not (self._is_closing or self._running or self._next or self._has_waiting()):
                 self._changed.wait()
             if not self._is_closing:
                 return True
             self._end_all(Cancelled(_CLOSED))
             return False
 
+    def _has_waiting(self) -> bool:
+        return len(self._questions) + len(self._tasks) + len(self._frames) > 0
+
     def _end_all(self, error: BaseException) -> None:
         """Tell all callers of an error; then there is no thread."""
         started = [one for one in (*self._running.values(), self._next) if one is not None]
         for question in (*self._questions.drop(), *(one.question for one in started)):
             question.state.fail(error)
-        for task in (*self._tasks.drop(), *self._frames.drop()):
+        for task in (*self._tasks, *self._frames):
             task.fail(error)
+        self._tasks.clear()
+        self._frames.clear()
         self._free()
         self._thread = None
         self._changed.notify_all()  # to callers that wait for room in the queue
@@ -252,7 +255,8 @@ class Scheduler:
     def _turn(self) -> None:
         self._drop_unwanted()
         with self._changed:
-            task, frames = self._tasks.take(), self._frames.take()
+            task = self._tasks.popleft() if self._tasks else None
+            frames = self._frames.popleft() if self._frames else None
             question = self._questions.take() if self._next is None else None
             self._changed.notify_all()  # to callers that wait for room in the queue
         if task is not None:

@@ -67,9 +67,14 @@ class Cancellation:
         self.has_ended = False
         self._process = os.getpid()
 
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether the process was not forked since; the thread that writes is in the process that began."""
+        return self._process == os.getpid()
+
     def cancel(self, wake: Callable[[], None]) -> None:
         """Ask for the end, unless it has come."""
-        if self.is_wanted and not self.has_ended and self._process == os.getpid():
+        if self.is_wanted and not self.has_ended and self.is_of_this_process:
             self.is_wanted = False
             wake()
 
@@ -90,7 +95,6 @@ class AnswerState:
         self._first_token_seconds: float | None = None
         self._tokens: list[int] = []
         self.cancellation = Cancellation()
-        self._process = os.getpid()
         self._answer: Answer | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -149,15 +153,15 @@ class AnswerState:
         """Whether there is an answer, or an error."""
         return self._answer is not None or self._error is not None
 
-    def wait(self, num_known: int, timeout_seconds: float | None = None) -> bool:
-        """Wait for more tokens than these, or for the end; whether that came in time.
+    def wait(self, num_known: int) -> None:
+        """Wait for more tokens than these, or for the end.
 
         Raises:
             InputError: the answer was begun before this process was forked.
         """
         self._check_process()
         with self._changed:
-            return self._changed.wait_for(lambda: self.has_ended or len(self._tokens) > num_known, timeout_seconds)
+            self._changed.wait_for(lambda: self.has_ended or len(self._tokens) > num_known)
 
     async def wait_async(self, num_known: int) -> None:
         """`wait` without blocking the event loop."""
@@ -197,7 +201,7 @@ class AnswerState:
         return self._answer
 
     def _check_process(self) -> None:
-        if self._process != os.getpid() and not self.has_ended:
+        if not (self.has_ended or self.cancellation.is_of_this_process):
             raise InputError("this answer was begun before the process was forked; ask again in this process")
 
     def _tell(self) -> None:
