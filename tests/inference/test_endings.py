@@ -22,6 +22,7 @@ BUSY = """
     from hourllava.errors import Cancelled, InputError
     from hourllava.inference.growing import VideoPart
     from hourllava.inference.watch_job import attend
+    from hourllava.inference.frame_encoder import FrameEncoder
     from hourllava.inference.watching import Watcher
 
     is_busy, begun = True, threading.Event()
@@ -33,7 +34,7 @@ BUSY = """
             future.set_result(watcher.frame_encoder.launch(frames))
         return future
 
-    watcher = Watcher(tiny_model().float(), encode)
+    watcher = Watcher(FrameEncoder(tiny_model().float()), encode)
     part = VideoPart(sys.argv[1], fps=10)
     job = watcher.start(part, keeps_running=True)
     assert begun.wait(30)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder, encoding_thread, in_flight
+from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder, in_flight
 from hourllava.inference.growing import VideoPart
 from hourllava.inference.watching import Watcher
+from inference.encoding import encoding_at_once
 from video.clips import write_clip
 
 
@@ -88,15 +89,14 @@ def test_what_was_handed_over_is_given_back() -> None:
 def test_given_and_own_threads_encode_the_same(engine: HourLlava, clips: dict[str, Path]) -> None:
     """To the last bit, and the same as batches encoded one after the other."""
     encoder, batches = FrameEncoder(engine.model), []
+    encode = encoding_at_once(encoder)
 
     def at_once(frames: torch.Tensor) -> Future[EncodedFrames]:
         batches.append(frames)
-        future: Future[EncodedFrames] = Future()
-        future.set_result(encoder.launch(frames))
-        return future
+        return encode(frames)
 
     expected = engine.watch(clips["long"], fps=10, progress=False).features
-    job = Watcher(engine.model, at_once).start(VideoPart(clips["long"], fps=10))
+    job = Watcher(encoder, at_once).start(VideoPart(clips["long"], fps=10))
     assert torch.equal(job.result().features, expected)
     assert [len(batch) for batch in batches] == [32, 32, 14]
     assert torch.equal(torch.cat([encoder.launch(batch).wait() for batch in batches]), expected)
@@ -167,6 +167,6 @@ def test_a_gpu_is_not_waited_for() -> None:
     assert not any(each.is_there for each in launched)
     assert all(torch.equal(each.wait(), whole) for each, whole in zip(launched, expected))
     assert all(each.is_there for each in launched)
-    with encoding_thread(encoder) as encode:
-        flight = in_flight(frames, lambda batch: encode(encoder.staged(batch)))
-        assert all(torch.equal(features, whole) for (_, features), whole in zip(flight, expected))
+    encode = encoding_at_once(encoder)
+    flight = in_flight(frames, lambda batch: encode(encoder.staged(batch)))
+    assert all(torch.equal(features, whole) for (_, features), whole in zip(flight, expected))

@@ -18,13 +18,14 @@ from hourllava.errors import Cancelled, ConfigError, InputError, VideoError
 from hourllava.inference import growing
 from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import EncodedFrames
+from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder
 from hourllava.inference.growing import VideoPart
 from hourllava.inference.memory import Memory
 from hourllava.inference.progress import Progress, progress_bar
 from hourllava.inference.watch_job import attend
 from hourllava.inference.watching import Watcher
 from hourllava.video.budget import ProcessBudget
+from inference.encoding import encoding_at_once
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -35,7 +36,7 @@ class Gate:
     def __init__(self, engine: HourLlava) -> None:
         self.open, self.waits = threading.Event(), threading.Event()
         self._thread = ThreadPoolExecutor(1)
-        self.watcher = Watcher(engine.model, self.encode)
+        self.watcher = Watcher(FrameEncoder(engine.model), self.encode)
 
     def encode(self, frames: torch.Tensor) -> Future[EncodedFrames]:
         self.waits.set()
@@ -163,7 +164,8 @@ def test_processes_are_limited_and_shared(
     engine: HourLlava, clips: dict[str, Path], reads: list[dict[str, Any]]
 ) -> None:
     budget = ProcessBudget(2)
-    watcher = Watcher(engine.model, budget=budget)
+    encoder = FrameEncoder(engine.model)
+    watcher = Watcher(encoder, encoding_at_once(encoder), budget)
     for num_processes in (None, 1):
         watcher.start(VideoPart(clips["short"]), num_processes=num_processes).result()
     list(watcher.follow(VideoPart(clips["short"]), num_processes=5))
@@ -293,7 +295,8 @@ def test_the_memory_is_kept_for_all_who_have_a_cache(gate: Gate, part: VideoPart
 
 
 def test_many_threads_start_and_cancel_at_random(engine: HourLlava, clips: dict[str, Path]) -> None:
-    watcher = Watcher(engine.model)
+    encoder = FrameEncoder(engine.model)
+    watcher = Watcher(encoder, encoding_at_once(encoder))
     expected = {name: watcher.start(VideoPart(clips[name], fps=5)).result().features for name in ("short", "long")}
     wrong, ended = [], []
 

@@ -72,9 +72,9 @@ class HourLlava(WatchesVideos):
         self.model = model
         self.processor = processor
         self._scheduler = scheduler = Scheduler(model, processor.stop_ids)
-        launch = FrameEncoder(model).launch
-        super().__init__(Watcher(model, lambda frames: scheduler.encode(functools.partial(launch, frames))))
-        self._asker = Asker(model, processor, scheduler, self._watcher.frame_encoder, ReadyMemories(model.model))
+        encoder = FrameEncoder(model)
+        super().__init__(Watcher(encoder, lambda frames: scheduler.encode(functools.partial(encoder.launch, frames))))
+        self._asker = Asker(model, processor, scheduler, encoder, ReadyMemories(model.model))
         self._owner: HourLlava | None = None  # of the thread, which a copy by `with_ready` keeps alive
         # The thread holds the scheduler, but not this object: it ends when nobody can ask any more.
         # It only asks: nobody knows in which thread, and under which locks, the last holder lets go.
@@ -170,7 +170,8 @@ class HourLlava(WatchesVideos):
             first, second = model.ask_all(memory, ["Who speaks?", "What is on the desk?"])
 
         Args:
-            memory: as for `ask`.
+            memory: as for `ask`. If it grows, a question after the first 64 (`MAX_BEGUN`) is about the frames that it
+                has when an earlier answer makes room.
             questions: any number.
             on_answer: called with each answer, in the order of the questions, in this thread.
             history, **options: as for `ask`, for each question.
@@ -185,17 +186,23 @@ class HourLlava(WatchesVideos):
             raise InputError("ask_all takes a list of questions; use ask for one")
         for question in questions:
             checked_question(question)
-        caller, answers = object(), []
+        caller = object()
+        answers: list[Answer] = []
         begun: collections.deque[AnswerStream] = collections.deque()
+
+        def collect() -> None:
+            answers.append(begun.popleft().answer)
+            if on_answer is not None:
+                on_answer(answers[-1])
+
         with contextlib.ExitStack() as stack:
-            for number in range(len(questions) + MAX_BEGUN):
-                if number < len(questions):
-                    stream = self._begun(memory, questions[number], history, options, waits=True, caller=caller)
-                    begun.append(stack.enter_context(stream))
-                if number >= MAX_BEGUN - 1 and begun:
-                    answers.append(begun.popleft().answer)
-                    if on_answer is not None:
-                        on_answer(answers[-1])
+            for question in questions:
+                if len(begun) == MAX_BEGUN:
+                    collect()
+                stream = self._begun(memory, question, history, options, waits=True, caller=caller)
+                begun.append(stack.enter_context(stream))
+            while begun:
+                collect()
         return answers
 
     def stream(

@@ -6,12 +6,9 @@ which gives a future, and collect the results with `in_flight`.
 
 import functools
 import os
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -105,26 +102,6 @@ class FrameEncoder:
         return EncodedFrames(host, copied)
 
 
-@contextmanager
-def encoding_thread(encoder: FrameEncoder) -> Iterator[Encode]:
-    """A thread that encodes within the block, for a tower that nobody else uses."""
-    # No executor: those of the standard library refuse work when the main thread has ended, though others watch on.
-    work: queue.SimpleQueue[tuple[Future[EncodedFrames], Tensor] | None] = queue.SimpleQueue()
-
-    def encode(frames: Tensor) -> Future[EncodedFrames]:
-        future: Future[EncodedFrames] = Future()
-        work.put((future, frames))
-        return future
-
-    thread = threading.Thread(target=_encode_all, args=(work, encoder), name="hourllava-encode", daemon=True)
-    thread.start()
-    try:
-        yield encode
-    finally:
-        work.put(None)
-        thread.join()
-
-
 def in_flight(
     batches: Iterable[Batch],
     encode: Callable[[Batch], Future[EncodedFrames]],
@@ -157,17 +134,6 @@ def in_flight(
     finally:
         for _, future in waiting:
             future.cancel()
-
-
-def _encode_all(work: "queue.SimpleQueue[tuple[Future[EncodedFrames], Tensor] | None]", encoder: FrameEncoder) -> None:
-    while (item := work.get()) is not None:
-        future, frames = item
-        if not future.set_running_or_notify_cancel():
-            continue
-        try:
-            future.set_result(encoder.launch(frames))
-        except BaseException as error:  # noqa: BLE001 - who has the future gets it
-            future.set_exception(error)
 
 
 def _is_there(future: Future[EncodedFrames]) -> bool:

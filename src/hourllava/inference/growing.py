@@ -6,7 +6,7 @@ batches of frames are on the way, so what is in use beside the memory does not d
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from hourllava.inference.frame_encoder import (
     Encode,
     EncodedFrames,
     FrameEncoder,
-    encoding_thread,
     in_flight,
 )
 from hourllava.inference.memory import Memory
@@ -67,11 +66,11 @@ class MemoryGrower:
 
     Args:
         encoder: the tower.
-        encode: hands frames to the thread that owns the device; None: every call has a thread of its own for that.
+        encode: hands frames to the thread that owns the device.
         budget: the decoding processes of all videos together.
     """
 
-    def __init__(self, encoder: FrameEncoder, encode: Encode | None, budget: ProcessBudget) -> None:
+    def __init__(self, encoder: FrameEncoder, encode: Encode, budget: ProcessBudget) -> None:
         self._encoder = encoder
         self._encode = encode
         self._budget = budget
@@ -87,11 +86,9 @@ class MemoryGrower:
     ) -> None:
         """Append frames of the caller to an empty memory."""
         batches = frames_THW3.split(BATCH_FRAMES)
-        with self._encoding() as encode:
-            encoded = in_flight(batches, lambda batch: encode(self._encoder.staged(batch)))
-            for batch, features in encoded:
-                new = times[len(memory) : len(memory) + len(batch)]
-                memory.append(features, new, new, duration_seconds=duration_seconds)
+        for batch, features in in_flight(batches, self._hand_over):
+            new = times[len(memory) : len(memory) + len(batch)]
+            memory.append(features, new, new, duration_seconds=duration_seconds)
 
     def grow(
         self,
@@ -119,35 +116,33 @@ class MemoryGrower:
             Cancelled: `stop` was set.
         """
         old = memory.snapshot() if memory is not None and len(memory) else None
-        with self._encoding() as encode:
-            reader, num_frames = self._open(part, old, num_processes, stop)
-
-            def hand_over(batch: FrameBatch) -> Future[EncodedFrames]:
-                return encode(self._encoder.staged(batch.frames))
-
-            # A live source may be silent for long, so its frames are remembered before the next ones come.
-            num_ahead = 0 if reader.info.is_live else BATCHES_AHEAD
-            with reader, closing(in_flight(reader, hand_over, num_ahead, stop)) as encoded:
-                num_done = 0
+        reader, num_frames = self._open(part, old, num_processes, stop)
+        # A live source may be silent for long, so its frames are remembered before the next ones come.
+        num_ahead = 0 if reader.info.is_live else BATCHES_AHEAD
+        with (
+            reader,
+            closing(in_flight(reader, lambda batch: self._hand_over(batch.frames), num_ahead, stop)) as encoded,
+        ):
+            num_done = 0
+            report(num_done, num_frames)
+            for batch, features in encoded:
+                num_known = 0 if old is None else num_remembered(old, features, batch)
+                old = None
+                if memory is None:
+                    memory = self.empty(part.fps, source)
+                if num_known < len(batch):
+                    _append(memory, batch, features, num_known, reader, source)
+                num_done += len(batch)
                 report(num_done, num_frames)
-                for batch, features in encoded:
-                    num_known = 0 if old is None else num_remembered(old, features, batch)
-                    old = None
-                    if memory is None:
-                        memory = self.empty(part.fps, source)
-                    if num_known < len(batch):
-                        _append(memory, batch, features, num_known, reader, source)
-                    num_done += len(batch)
-                    report(num_done, num_frames)
-                    if num_known < len(batch):
-                        yield memory
-                if old is not None:
-                    num_remembered(old, torch.empty(0), None)
-                if memory is not None:
-                    note(memory, gaps=[gap for gap in reader.gaps if gap not in memory.gaps])
+                if num_known < len(batch):
+                    yield memory
+            if old is not None:
+                num_remembered(old, torch.empty(0), None)
+            if memory is not None:
+                note(memory, gaps=[gap for gap in reader.gaps if gap not in memory.gaps])
 
-    def _encoding(self) -> AbstractContextManager[Encode]:
-        return encoding_thread(self._encoder) if self._encode is None else nullcontext(self._encode)
+    def _hand_over(self, frames_NHW3: npt.NDArray[np.uint8] | Tensor) -> Future[EncodedFrames]:
+        return self._encode(self._encoder.staged(frames_NHW3))
 
     def _open(
         self, part: VideoPart, memory: MemorySnapshot | None, num_processes: int | None, stop: Stop | None

@@ -1,6 +1,6 @@
 """Watching: decode a video, encode its frames, keep their features as a memory.
 
-    watcher = Watcher(model)
+    watcher = Watcher(encoder, encode)
     memory = attend(watcher.start(VideoPart("lecture.mp4", end_seconds=600.0)))
 
 Frames are encoded by the thread that owns the device.
@@ -26,7 +26,6 @@ from hourllava.inference.progress import OnProgress, ProgressMeter
 from hourllava.inference.snapshot import WatchedSource
 from hourllava.inference.watch_job import WatchJob, WatchJobs, cached_job
 from hourllava.inference.watch_run import Run
-from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.video import SourceState, shown_name, source_state
 from hourllava.video.budget import ProcessBudget
 from hourllava.video.child import Stop
@@ -39,23 +38,22 @@ class Watcher:
     """Makes memories with the vision tower of one model. Threads may use it.
 
     Args:
-        model: in evaluation mode, on its device.
-        encode: hands frames to the thread that owns the device, which calls `Watcher.frame_encoder.launch`; None: each
-            video has a thread of its own for that.
+        encoder: the tower.
+        encode: hands frames to the thread that owns the device, which calls `encoder.launch`.
         budget: the decoding processes of all videos together; None: one for each usable core, at most 16.
 
     Attributes:
-        frame_encoder: the tower.
+        frame_encoder: as given.
     """
 
     def __init__(
         self,
-        model: HourLlavaForConditionalGeneration,
-        encode: Encode | None = None,
+        encoder: FrameEncoder,
+        encode: Encode,
         budget: ProcessBudget | None = None,
     ) -> None:
-        self.frame_encoder = FrameEncoder(model)
-        self._grower = MemoryGrower(self.frame_encoder, encode, budget or ProcessBudget())
+        self.frame_encoder = encoder
+        self._grower = MemoryGrower(encoder, encode, budget or ProcessBudget())
         self._jobs = WatchJobs()
 
     @property

@@ -1,0 +1,18 @@
+"""An `Encode` for tests: frames are encoded in the thread that hands them over."""
+
+from concurrent.futures import Future
+
+import torch
+
+from hourllava.inference.frame_encoder import Encode, EncodedFrames, FrameEncoder
+
+
+def encoding_at_once(encoder: FrameEncoder) -> Encode:
+    """Gives futures that have their results."""
+
+    def encode(frames: torch.Tensor) -> Future[EncodedFrames]:
+        future: Future[EncodedFrames] = Future()
+        future.set_result(encoder.launch(frames))
+        return future
+
+    return encode
