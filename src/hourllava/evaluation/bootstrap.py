@@ -51,12 +51,7 @@ def bootstrap_accuracy(
     table = _sums(np.asarray(hits, np.float64), videos, groups)
     if groups is not None:
         cell["accuracy"] = float(table.mean())
-    drawn = table.drawn_means() if cell["videos"] >= MIN_VIDEOS else np.empty(0)
-    if len(drawn) and drawn.min() < drawn.max():
-        low, high = _expanded(drawn, cell["videos"])
-        return cell | {"low": max(0.0, low), "high": min(1.0, high), "interval": "bootstrap"}
-    # Rounding, or a mean over groups, must not put the share outside its interval.
-    return cell | {"low": min(cell["low"], cell["accuracy"]), "high": max(cell["high"], cell["accuracy"])}
+    return _with_interval(cell, "accuracy", table, least=0.0)
 
 
 def bootstrap_difference(
@@ -86,11 +81,7 @@ def bootstrap_difference(
     if groups is not None:
         cell["difference"] = float(table.mean())
     cell["p"] = _flip_p(table.parts_of_mean())
-    drawn = table.drawn_means() if cell["videos"] >= MIN_VIDEOS else np.empty(0)
-    if len(drawn) and drawn.min() < drawn.max():
-        low, high = _expanded(drawn, cell["videos"])
-        return cell | {"low": max(-1.0, low), "high": min(1.0, high), "interval": "bootstrap"}
-    return cell | {"low": min(cell["low"], cell["difference"]), "high": max(cell["high"], cell["difference"])}
+    return _with_interval(cell, "difference", table, least=-1.0)
 
 
 class _Sums:
@@ -137,6 +128,16 @@ def _draws(num_videos: int) -> Floats:
     """[draws, G] how often each video is in each draw."""
     chance = np.random.default_rng(num_videos)
     return chance.multinomial(num_videos, [1 / num_videos] * num_videos, size=NUM_DRAWS).astype(np.float64)
+
+
+def _with_interval(cell: dict[str, Any], name: str, table: _Sums, least: float) -> dict[str, Any]:
+    """The cell with the interval of its mean, which lies between `least` and 1; its own one for few videos."""
+    drawn = table.drawn_means() if cell["videos"] >= MIN_VIDEOS else np.empty(0)
+    if len(drawn) and drawn.min() < drawn.max():
+        low, high = _expanded(drawn, cell["videos"])
+        return cell | {"low": max(least, low), "high": min(1.0, high), "interval": "bootstrap"}
+    # Rounding, or a mean over groups, must not put the mean outside its interval.
+    return cell | {"low": min(cell["low"], cell[name]), "high": max(cell["high"], cell[name])}
 
 
 def _expanded(drawn: Floats, num_videos: int) -> tuple[float, float]:
