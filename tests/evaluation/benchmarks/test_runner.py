@@ -15,6 +15,7 @@ from hourllava.cli.eval.benchmark import TITLES
 from hourllava.errors import InputError
 from hourllava.evaluation.benchmarks import asking, runner
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
+from hourllava.inference.asking import PromptMaker
 from hourllava.inference.engine import HourLlava
 
 
@@ -217,21 +218,25 @@ class TestFailures:
         assert run("egoschema", root, tmp_path / "out").code == 0
         assert len(raw(tmp_path / "out")) == 4
 
-    def test_one_long_question_does_not_cost_the_others_of_its_video(self, tmp_path, monkeypatch):
-        ask_all = HourLlava.ask_all
+    @pytest.mark.parametrize("protocol", ["lmms-eval-0.7.2", "likelihood"])
+    @pytest.mark.parametrize(("long", "others"), [(0, ["2", "3"]), (1, ["1", "3"])])
+    def test_one_long_question_does_not_cost_the_others_of_its_video(
+        self, tmp_path, monkeypatch, protocol, long, others
+    ):
+        prompt = PromptMaker.prompt
 
-        def refuses_long_ones(self, memory, questions, **options):
-            if any(len(question) > 1000 for question in questions):
+        def refuses_long_ones(self, ready, question, *arguments):
+            if len(question) > 1000:
                 raise InputError("the model takes less")
-            return ask_all(self, memory, questions, **options)
+            return prompt(self, ready, question, *arguments)
 
-        monkeypatch.setattr(HourLlava, "ask_all", refuses_long_ones)
+        monkeypatch.setattr(PromptMaker, "prompt", refuses_long_ones)
         root = MINIATURES["cg-bench"](tmp_path / "data")
         rows = json.loads((root / "cgbench_mini.json").read_text())
-        rows[0]["question"] = "long " * 1000
+        rows[long]["question"] = "long " * 1000
         put_json(root / "cgbench_mini.json", rows)
-        assert run("cg-bench", root, tmp_path / "out").code == 9
-        assert [line["question"]["id"] for line in raw(tmp_path / "out")] == ["2", "3"]
+        assert run("cg-bench", root, tmp_path / "out", "--protocol", protocol).code == 9
+        assert [line["question"]["id"] for line in raw(tmp_path / "out")] == others
         assert "the model takes" in (tmp_path / "out" / "failures.jsonl").read_text()
 
     def test_nothing_could_be_asked(self, tmp_path):

@@ -3,6 +3,7 @@
 Here alone the benchmarks meet the model. `ask_together` is the one line that chooses how several questions are asked.
 """
 
+import contextlib
 import functools
 import math
 import time
@@ -27,9 +28,19 @@ QUESTIONS_AT_ONCE = 16
 _LEAST_PROBABILITY = 1e-30  # of a letter, so that its logarithm is finite
 
 
-def ask_together(engine: HourLlava, memory: Memory, prompts: Sequence[str], max_new_tokens: int) -> list[Answer]:
-    """Answer several prompts about one memory, greedily; each gets the answer that it would get alone."""
-    return engine.ask_all(memory, prompts, max_new_tokens=max_new_tokens)
+def ask_together(
+    engine: HourLlava, memory: Memory, prompts: Sequence[str], max_new_tokens: int
+) -> Iterator[Answer | InputError]:
+    """Answer several prompts about one memory, greedily: each gets the answer, or the refusal, that it gets alone."""
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(engine.stream(memory, prompt, max_new_tokens=max_new_tokens)) for prompt in prompts
+        ]
+        for stream in streams:
+            try:
+                yield stream.answer
+            except InputError as error:  # it is too long
+                yield error
 
 
 @dataclass(frozen=True)
@@ -94,19 +105,9 @@ def answers_about(
             prepared.append(_prepare(question, watched, data, protocol, subtitles))
         except (DataError, VideoError) as error:
             yield question, error
+    ask = _choose if protocol.is_likelihood else _write
     for k in range(0, len(prepared), QUESTIONS_AT_ONCE):
-        some = prepared[k : k + QUESTIONS_AT_ONCE]
-        try:
-            yield from _ask(engine, watched, some, protocol)
-        except InputError as error:
-            if len(some) == 1:
-                yield some[0].question, error
-                continue
-            for one in some:  # one of them is too long: the others get their answers
-                try:
-                    yield from _ask(engine, watched, [one], protocol)
-                except InputError as error:
-                    yield one.question, error
+        yield from ask(engine, watched, prepared[k : k + QUESTIONS_AT_ONCE], protocol)
 
 
 def _prepare(question: Question, watched: Watched, data: Path, protocol: Protocol, subtitles: bool) -> _Prepared:
@@ -124,15 +125,16 @@ def _prepare(question: Question, watched: Watched, data: Path, protocol: Protoco
     return _Prepared(question, protocol.prompt(question, said).as_one_turn(), cues, bool(said or cues))
 
 
-def _ask(engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], protocol: Protocol) -> Iterator[RawAnswer]:
-    if protocol.is_likelihood:
-        for one in prepared:
-            yield _chosen(engine, watched, one)
-        return
-    start = time.perf_counter()
+def _write(
+    engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], protocol: Protocol
+) -> Iterator[RawAnswer | tuple[Question, InputError]]:
     answers = ask_together(engine, watched.memory, [one.prompt for one in prepared], protocol.max_new_tokens)
-    seconds = (time.perf_counter() - start) / len(prepared)
+    start = time.perf_counter()
     for one, answer in zip(prepared, answers, strict=True):
+        seconds, start = time.perf_counter() - start, time.perf_counter()
+        if isinstance(answer, InputError):
+            yield one.question, answer
+            continue
         output = answer.text.split(protocol.stop)[0] if protocol.stop else answer.text
         yield RawAnswer(
             question=one.question, prompt=one.prompt, output=output, evidence=_intervals(answer.evidence),
@@ -143,16 +145,23 @@ def _ask(engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], pro
         )  # fmt: skip
 
 
-def _chosen(engine: HourLlava, watched: Watched, one: _Prepared) -> RawAnswer:
-    start = time.perf_counter()
-    choice = engine.choose(watched.memory, one.prompt, one.question.options, subtitles=one.cues)
-    return RawAnswer(
-        question=one.question, prompt=one.prompt, output=choice.letter, evidence=_intervals(choice.evidence),
-        log_probabilities=tuple(math.log(max(share, _LEAST_PROBABILITY)) for share in choice.probabilities),
-        num_frames=len(watched.memory), fps=watched.memory.fps, duration_seconds=watched.memory.duration_seconds,
-        had_subtitles=one.had_subtitles, watch_seconds=watched.watch_seconds,
-        ask_seconds=time.perf_counter() - start, version=__version__,
-    )  # fmt: skip
+def _choose(
+    engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], protocol: Protocol
+) -> Iterator[RawAnswer | tuple[Question, InputError]]:
+    for one in prepared:
+        start = time.perf_counter()
+        try:
+            choice = engine.choose(watched.memory, one.prompt, one.question.options, subtitles=one.cues)
+        except InputError as error:  # it is too long
+            yield one.question, error
+            continue
+        yield RawAnswer(
+            question=one.question, prompt=one.prompt, output=choice.letter, evidence=_intervals(choice.evidence),
+            log_probabilities=tuple(math.log(max(share, _LEAST_PROBABILITY)) for share in choice.probabilities),
+            num_frames=len(watched.memory), fps=watched.memory.fps, duration_seconds=watched.memory.duration_seconds,
+            had_subtitles=one.had_subtitles, watch_seconds=watched.watch_seconds,
+            ask_seconds=time.perf_counter() - start, version=__version__,
+        )  # fmt: skip
 
 
 def _intervals(spans: Sequence[Span]) -> tuple[tuple[float, float], ...]:
