@@ -219,10 +219,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path):
     with start_make(whole) as process:
         assert process.wait() == 0
     for tenths in (3, 8, 12, 16, 20, 25, 30):
-        process = start_make(broken)
-        time.sleep(tenths / 10)
-        process.kill()  # only the parent: its workers must end by themselves
-        process.wait()
+        with start_make(broken) as process:
+            time.sleep(tenths / 10)
+            process.kill()  # only the parent: its workers must end by themselves
+            process.wait()
     with start_make(broken) as process:
         assert process.wait() == 0
     assert digests(broken) == digests(whole)
