@@ -29,9 +29,9 @@ import torch
 from decode import generate
 from first_token import random_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import FrameEncoder
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import WatchedSource
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import WatchedSource
+from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 

@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from decode import generate
 from hourllava.data.features.extract import BATCH_FRAMES, make_features, parse_devices
 from hourllava.data.features.tower import PREFIX, Tower, load_tower
-from hourllava.inference.devices import usable_dtype
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.devices import usable_dtype
 from hourllava.model.vision import build_vision_tower
 from hourllava.video import read_frames
 from hourllava.video.budget import usable_cores

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hourllava.inference.evidence import WatchedQueries
-from hourllava.inference.prefill import prefill
+from hourllava.inference.questions.evidence import WatchedQueries
+from hourllava.inference.rows.prefill import prefill
 from hourllava.model import attention
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals

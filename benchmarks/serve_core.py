@@ -28,9 +28,9 @@ import torch
 
 from ask import random_memory
 from first_token import random_model
-from hourllava.inference.answers import Answer
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.answers import Answer
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
 

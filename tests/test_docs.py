@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from forked_decoding import start_forked
-from hourllava.inference.options import AskSettings
+from hourllava.inference.questions.options import AskSettings
 from hourllava.model.nano import load_nano
 from site_check import problems
 from video.clips import write_clip

@@ -9,7 +9,8 @@ SOURCES = Path(__file__).parent.parent / "src" / "hourllava"
 
 # From the ground up: a floor may import the floors before it.
 FLOORS = (
-    "ground", "video", "model", "inference",
+    "ground", "video", "model",
+    "inference.memories", "inference.rows", "inference.questions", "inference.watching", "inference",
     "data.records", "data.mds", "data.features", "data.batches", "data.prepare",
     "training", "world", "evaluation", "cli",
 )  # fmt: skip

@@ -28,20 +28,20 @@ from hourllava.errors import (
 from hourllava.openers import register_opener
 
 if TYPE_CHECKING:
-    from hourllava.inference.answers import Answer, Choice
-    from hourllava.inference.cache import CacheEntry, MemoryCache
     from hourllava.inference.chat import Chat
-    from hourllava.inference.encoder import EncoderIdentity
     from hourllava.inference.engine import HourLlava
-    from hourllava.inference.evidence import Span
-    from hourllava.inference.memory import Memory
-    from hourllava.inference.options import AskOptions, SubtitleOptions, WatchOptions
-    from hourllava.inference.progress import Progress
-    from hourllava.inference.sampling import Sampling
-    from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
+    from hourllava.inference.memories.cache import CacheEntry, MemoryCache
+    from hourllava.inference.memories.encoder import EncoderIdentity
+    from hourllava.inference.memories.memory import Memory
+    from hourllava.inference.memories.snapshot import MemorySnapshot, WatchedSource
+    from hourllava.inference.questions.answers import Answer, Choice
+    from hourllava.inference.questions.evidence import Span
+    from hourllava.inference.questions.options import AskOptions, SubtitleOptions, WatchOptions
+    from hourllava.inference.questions.subtitles import Cue, read_subtitles
+    from hourllava.inference.rows.sampling import Sampling
     from hourllava.inference.streams import AnswerStream
-    from hourllava.inference.subtitles import Cue, read_subtitles
-    from hourllava.inference.watch_job import WatchJob
+    from hourllava.inference.watching.job import WatchJob
+    from hourllava.inference.watching.progress import Progress
     from hourllava.model.checkpoint import export_released, load_model
     from hourllava.model.config import HourLlavaConfig
     from hourllava.model.messages import Video
@@ -55,33 +55,33 @@ register_opener(".world.json", "hourllava.world.rendered:RenderedVideo")
 
 # Where each lazy name lives. Lazy, because the processes that decode video import this package too and need no torch.
 _HOMES = {
-    "Answer": "hourllava.inference.answers",
+    "Answer": "hourllava.inference.questions.answers",
     "AnswerStream": "hourllava.inference.streams",
-    "AskOptions": "hourllava.inference.options",
-    "CacheEntry": "hourllava.inference.cache",
+    "AskOptions": "hourllava.inference.questions.options",
+    "CacheEntry": "hourllava.inference.memories.cache",
     "Chat": "hourllava.inference.chat",
-    "Choice": "hourllava.inference.answers",
-    "Cue": "hourllava.inference.subtitles",
-    "EncoderIdentity": "hourllava.inference.encoder",
+    "Choice": "hourllava.inference.questions.answers",
+    "Cue": "hourllava.inference.questions.subtitles",
+    "EncoderIdentity": "hourllava.inference.memories.encoder",
     "Gap": "hourllava.video.types",
     "HourLlava": "hourllava.inference.engine",
     "HourLlavaConfig": "hourllava.model.config",
     "HourLlavaForConditionalGeneration": "hourllava.model.modeling",
     "HourLlavaProcessor": "hourllava.model.processor",
-    "Memory": "hourllava.inference.memory",
-    "MemoryCache": "hourllava.inference.cache",
-    "MemorySnapshot": "hourllava.inference.snapshot",
-    "Progress": "hourllava.inference.progress",
+    "Memory": "hourllava.inference.memories.memory",
+    "MemoryCache": "hourllava.inference.memories.cache",
+    "MemorySnapshot": "hourllava.inference.memories.snapshot",
+    "Progress": "hourllava.inference.watching.progress",
     "Video": "hourllava.model.messages",
-    "Sampling": "hourllava.inference.sampling",
-    "Span": "hourllava.inference.evidence",
-    "SubtitleOptions": "hourllava.inference.options",
-    "WatchJob": "hourllava.inference.watch_job",
-    "WatchOptions": "hourllava.inference.options",
-    "WatchedSource": "hourllava.inference.snapshot",
+    "Sampling": "hourllava.inference.rows.sampling",
+    "Span": "hourllava.inference.questions.evidence",
+    "SubtitleOptions": "hourllava.inference.questions.options",
+    "WatchJob": "hourllava.inference.watching.job",
+    "WatchOptions": "hourllava.inference.questions.options",
+    "WatchedSource": "hourllava.inference.memories.snapshot",
     "export_released": "hourllava.model.checkpoint",
     "load_model": "hourllava.model.checkpoint",
-    "read_subtitles": "hourllava.inference.subtitles",
+    "read_subtitles": "hourllava.inference.questions.subtitles",
 }
 
 __all__ = [

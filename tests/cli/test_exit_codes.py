@@ -14,7 +14,7 @@ from cli.in_process import error_line, run_here
 from conftest import tiny_checkpoint
 from hourllava import errors, plotting
 from hourllava.data.mds.writer import ShardWriter
-from hourllava.inference.cache import MemoryCache
+from hourllava.inference.memories.cache import MemoryCache
 from video.clips import write_clip
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "commands.md"

@@ -17,8 +17,8 @@ from hourllava.cli.main import app
 from hourllava.data.records.taxonomy import TOPICS
 from hourllava.errors import ConfigError
 from hourllava.evaluation import demo
-from hourllava.inference.answers import Answer, Choice
-from hourllava.inference.evidence import Span
+from hourllava.inference.questions.answers import Answer, Choice
+from hourllava.inference.questions.evidence import Span
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.generate import generate_script
 from hourllava.world.questions import generate_questions

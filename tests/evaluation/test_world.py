@@ -86,7 +86,7 @@ def test_memories_are_shared_by_models_with_the_same_tower(engine, whole, tmp_pa
     assert (tmp_path / "one" / "answers.jsonl").read_bytes() == (whole / "answers.jsonl").read_bytes()
     assert len(list(memories.iterdir())) == WORLD.videos
 
-    monkeypatch.setattr("hourllava.inference.growing.read_frames", None)  # nothing is watched any more
+    monkeypatch.setattr("hourllava.inference.watching.growing.read_frames", None)  # nothing is watched any more
     other = HourLlava.from_pretrained(str(tiny_checkpoint()))
     weight = other.model.lm_head.weight
     weight.data = weight.data.roll(1, 0)

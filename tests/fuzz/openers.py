@@ -116,7 +116,7 @@ def processor(folder: Path) -> str | None:
 
 
 def subtitles(path: Path) -> str | None:
-    from hourllava.inference.subtitles import SubtitleLines, read_subtitles
+    from hourllava.inference.questions.subtitles import SubtitleLines, read_subtitles
 
     SubtitleLines(read_subtitles(path), 50, lambda texts: [len(text) for text in texts]).near([(1.0, 2.0)])
     return None

@@ -73,7 +73,7 @@ def frames(folder: Path) -> Path:
 def memory(folder: Path) -> Path:
     """A memory of the nano model."""
     from hourllava.inference.engine import HourLlava
-    from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.memories.memory import Memory, WatchedSource
     from hourllava.model.nano import NANO
 
     engine = HourLlava.from_pretrained(NANO)
@@ -90,7 +90,7 @@ def memory(folder: Path) -> Path:
 def features_int8(folder: Path) -> Path:
     """Compressed features."""
     from hourllava.data.features.files import FeatureSettings, write_features
-    from hourllava.inference.memory import Memory
+    from hourllava.inference.memories.memory import Memory
 
     made = Memory.load(memory(folder))
     path = folder / "a.int8.safetensors"

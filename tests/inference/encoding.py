@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import torch
 
-from hourllava.inference.frame_encoder import Encode, EncodedFrames, FrameEncoder
+from hourllava.inference.watching.frame_encoder import Encode, EncodedFrames, FrameEncoder
 
 
 def encoding_at_once(encoder: FrameEncoder) -> Encode:

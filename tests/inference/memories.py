@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import WatchedSource
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import WatchedSource
 
 
 def random_memory(

@@ -9,15 +9,17 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError, InputError, MemoryFileError
-from hourllava.inference import evidence, ready, rows
-from hourllava.inference.asking import Context, PromptMaker
 from hourllava.inference.chat import Chat
-from hourllava.inference.devices import fits_on_device, usable_dtype
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.memories import ready
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions import evidence
+from hourllava.inference.questions.evidence import Span
+from hourllava.inference.questions.prompt import Context, PromptMaker
+from hourllava.inference.questions.subtitles import Cue
+from hourllava.inference.rows import decoder
 from hourllava.model.config import ForgettingConfig
+from hourllava.model.devices import fits_on_device, usable_dtype
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
@@ -43,7 +45,7 @@ def test_each_question_of_a_batch_gets_its_own_subtitles(engine, monkeypatch):
     """The first looks at 30 s, the second at 5 s, the third at both ends."""
     looks = [[Span(30.0, 31.0, 0.5)], [Span(5.0, 6.0, 0.5)], [Span(0.2, 0.8, 0.3), Span(39.2, 39.8, 0.2)]]
     spans = []
-    monkeypatch.setattr("hourllava.inference.asking.evidence_spans", lambda *args: spans.pop(0))
+    monkeypatch.setattr("hourllava.inference.questions.prompt.evidence_spans", lambda *args: spans.pop(0))
     questions = ["What happens?", "Who?", "Why, and where?"]
     memory, texts = random_memory(engine), spy(engine, monkeypatch)
 
@@ -106,7 +108,7 @@ def test_evidence_is_the_attention_written_out(tokenizer, temporal, share, fits,
     engine = HourLlava(tiny_model(config).float(), HourLlavaProcessor(tokenizer, config))
     memory, watched = random_memory(engine, 60), []
     monkeypatch.setattr(
-        "hourllava.inference.asking.WatchedQueries",
+        "hourllava.inference.questions.prompt.WatchedQueries",
         lambda rows: watched.append(evidence.WatchedQueries(rows)) or watched[0],
     )
     made = ready.make_ready(memory, engine.model.model, share)
@@ -192,7 +194,7 @@ def test_frames_are_kept_for_the_bare_question(tokenizer, way, monkeypatch):
     memory, descriptors = random_memory(engine), []
     keep = ready.keep_for_question
     monkeypatch.setattr(
-        "hourllava.inference.asking.keep_for_question",
+        "hourllava.inference.questions.prompt.keep_for_question",
         lambda ready, model, descriptor: descriptors.append(descriptor) or keep(ready, model, descriptor),
     )
     engine.ask(memory, "What is it?", max_new_tokens=1)
@@ -316,7 +318,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(engine, monkeypatc
 
 
 def test_features_in_a_file_that_was_written_to_are_not_asked(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("hourllava.inference.memory.MAX_READ_BYTES", 0)
+    monkeypatch.setattr("hourllava.inference.memories.memory.MAX_READ_BYTES", 0)
     random_memory(engine).save(tmp_path / "m")
     memory = Memory.load(tmp_path / "m")
     assert engine.ask(memory, "What?", max_new_tokens=1)
@@ -339,7 +341,7 @@ def test_release_frees_keys_values_and_the_decoders_buffers(engine, monkeypatch)
 
         return make_and_note
 
-    monkeypatch.setattr(rows, "OwnRows", noted(rows.OwnRows))
+    monkeypatch.setattr(decoder, "OwnRows", noted(decoder.OwnRows))
     engine = HourLlava(engine.model, engine.processor).with_ready(noted(ready.make_ready))
     memory = random_memory(engine)
     text = engine.ask(memory, "What?", max_new_tokens=4).text

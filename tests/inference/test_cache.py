@@ -19,12 +19,12 @@ from forking import start_python
 from hourllava.cli.session import describe_installation
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, InputError, MemoryFileError, PartlyDoneError, VideoError
-from hourllava.inference import devices
-from hourllava.inference.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
-from hourllava.inference.devices import check_fork
-from hourllava.inference.encoder import EncoderIdentity
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories.cache import DEFAULT_MAX_BYTES, CacheEntry, MemoryCache
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory, WatchedSource
+from hourllava.model import devices
+from hourllava.model.devices import check_fork
 from hourllava.video import identity
 from video.clips import write_clip
 
@@ -225,7 +225,7 @@ def test_an_entry_that_cannot_be_opened_now_stays(
         def fail(*arguments: object, error: Exception = error, **options: object) -> None:
             raise error
 
-        monkeypatch.setattr("hourllava.inference.memory_file.safe_open", fail)
+        monkeypatch.setattr("hourllava.inference.memories.memory_file.safe_open", fail)
         caplog.clear()
         assert cache.get("a") is None
         assert "is not used" in caplog.text
@@ -399,8 +399,8 @@ def test_the_size_is_an_argument_or_a_variable(monkeypatch: pytest.MonkeyPatch) 
 USE_THE_CACHE = """
     import os, sys, time
     import numpy as np, torch
-    from hourllava.inference.cache import MemoryCache
-    from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.memories.cache import MemoryCache
+    from hourllava.inference.memories.memory import Memory, WatchedSource
     folder, fill = sys.argv[1], float(sys.argv[2])
     cache = MemoryCache(folder, max_bytes=3 * 200_000)
     times = np.arange(100.0)

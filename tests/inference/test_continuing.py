@@ -8,9 +8,9 @@ import torch
 
 from hourllava.cli.session import describe_memory
 from hourllava.errors import ConfigError, InputError, MemoryFileError, VideoError
-from hourllava.inference.frame_encoder import FrameEncoder
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import WatchedSource
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import WatchedSource
+from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.video import Gap
 from inference.memories import changed
 

@@ -20,10 +20,10 @@ BUSY = """
     from concurrent.futures import Future
     from conftest import tiny_model
     from hourllava.errors import Cancelled, InputError
-    from hourllava.inference.growing import VideoPart
-    from hourllava.inference.watch_job import attend
-    from hourllava.inference.frame_encoder import FrameEncoder
-    from hourllava.inference.watching import Watcher
+    from hourllava.inference.watching.growing import VideoPart
+    from hourllava.inference.watching.job import attend
+    from hourllava.inference.watching.frame_encoder import FrameEncoder
+    from hourllava.inference.watching.watcher import Watcher
 
     is_busy, begun = True, threading.Event()
 

@@ -9,13 +9,13 @@ import torch
 from conftest import tiny_config, tiny_model
 from hourllava.choices import CHOICE_INSTRUCTION, choice_prompt
 from hourllava.errors import InputError, MemoryFileError, VideoError
-from hourllava.inference import ready
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.chat import Chat
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory, WatchedSource
-from hourllava.inference.ready import make_ready
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.memories import ready
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory, WatchedSource
+from hourllava.inference.memories.ready import make_ready
+from hourllava.inference.questions.subtitles import Cue
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
@@ -238,7 +238,7 @@ def test_watch_uses_the_cache(engine, tmp_path, monkeypatch):
     cache = MemoryCache(tmp_path / "cache")
     first = engine.watch(clip, cache=cache, progress=False)
     reads = []
-    monkeypatch.setattr("hourllava.inference.growing.read_frames", lambda *a, **k: reads.append(a))
+    monkeypatch.setattr("hourllava.inference.watching.growing.read_frames", lambda *a, **k: reads.append(a))
     again = engine.watch(clip, cache=cache, progress=False)
     assert torch.equal(again.features, first.features)
     assert not reads

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hourllava.inference import evidence
-from hourllava.inference.evidence import WatchedQueries, evidence_spans, shown_from_seconds
+from hourllava.inference.questions import evidence
+from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, shown_from_seconds
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.memaug import MemoryKeysValues
 

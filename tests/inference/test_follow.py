@@ -12,8 +12,8 @@ import pytest
 
 from hourllava.errors import Cancelled
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
-from hourllava.inference.progress import Progress
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.watching.progress import Progress
 from video.clips import write_clip
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

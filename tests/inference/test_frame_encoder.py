@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder, in_flight
-from hourllava.inference.growing import VideoPart
-from hourllava.inference.watching import Watcher
+from hourllava.inference.watching.frame_encoder import EncodedFrames, FrameEncoder, in_flight
+from hourllava.inference.watching.growing import VideoPart
+from hourllava.inference.watching.watcher import Watcher
 from inference.encoding import encoding_at_once
 from video.clips import write_clip
 

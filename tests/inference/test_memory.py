@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from conftest import tiny_config, tiny_model
 from forking import start_python
 from hourllava.errors import InputError, MemoryFileError
-from hourllava.inference import memory as memory_module
-from hourllava.inference import memory_file
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories import memory as memory_module
+from hourllava.inference.memories import memory_file
+from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memories.memory import Memory, WatchedSource
 
 ENCODER = EncoderIdentity("a" * 64, feature_width=6, grid=2)
 
@@ -475,7 +475,7 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 SAVE_FOR_EVER = """
     import sys, torch
-    from hourllava.inference.memory import Memory, WatchedSource
+    from hourllava.inference.memories.memory import Memory, WatchedSource
     path = sys.argv[1]
     number = 0
     while True:

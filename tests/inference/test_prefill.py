@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from conftest import GOLDEN
-from hourllava.inference.prefill import prefill
+from hourllava.inference.rows.prefill import prefill
 from hourllava.model import attention
 from hourllava.model import attention_kernels as kernels
 from hourllava.model.checkpoint import load_model

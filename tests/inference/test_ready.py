@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
-from hourllava.inference import ready as ready_module
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.key_values import KeyValueRoom
-from hourllava.inference.memory import Memory
-from hourllava.inference.ready import ReadyMemories, extended, make_ready
+from hourllava.inference.memories import ready as ready_module
+from hourllava.inference.memories.key_values import KeyValueRoom
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.ready import ReadyMemories, extended, make_ready
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.processor import HourLlavaProcessor

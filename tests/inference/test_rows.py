@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import tiny_config, tiny_model
-from hourllava.inference import rows as rows_module
-from hourllava.inference.prefill import prefill
-from hourllava.inference.rows import DAMAGED, RowDecoder
-from hourllava.inference.sampling import Sampling
+from hourllava.inference.rows import decoder as rows_module
+from hourllava.inference.rows.decoder import DAMAGED, RowDecoder
+from hourllava.inference.rows.prefill import prefill
+from hourllava.inference.rows.sampling import Sampling
 
 GREEDY = Sampling()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hourllava.errors import ConfigError
-from hourllava.inference.sampling import Sampling, draw
+from hourllava.inference.rows.sampling import Sampling, draw
 
 
 def drawn(logits_V, num_draws=2000, **settings):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from conftest import tiny_config, tiny_model
 from hourllava.errors import Cancelled, EngineBusy, InputError
 from hourllava.inference.engine import MAX_BEGUN, HourLlava
-from hourllava.inference.memory import Memory
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.queues import RoundRobin
-from hourllava.inference.subtitles import Cue
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
@@ -316,7 +316,7 @@ def test_an_error_is_one_callers_own(tokenizer):
 def test_a_failed_step_fails_its_rows_and_no_later_ones(own, monkeypatch):
     expected = own.ask(None, "What?", max_new_tokens=TOKENS).text
     with monkeypatch.context() as patch:
-        patch.setattr("hourllava.inference.rows.OwnRows.step", lambda *args: 1 / 0)
+        patch.setattr("hourllava.inference.rows.decoder.OwnRows.step", lambda *args: 1 / 0)
         for stream in [own.stream(None, "What?", max_new_tokens=TOKENS) for _ in range(2)]:
             with pytest.raises(ZeroDivisionError):
                 list(stream)
@@ -365,14 +365,14 @@ def test_the_thread_ends_with_the_last_holder_of_the_model(engine):
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        ("hourllava.inference.rows.OwnRows", "put"),
-        ("hourllava.inference.rows.RowDecoder", "join"),
-        ("hourllava.inference.rows.RowDecoder", "has_room"),
-        ("hourllava.inference.rows.RowDecoder", "leave"),
-        ("hourllava.inference.rows.OwnRows", "clear"),
+        ("hourllava.inference.rows.decoder.OwnRows", "put"),
+        ("hourllava.inference.rows.decoder.RowDecoder", "join"),
+        ("hourllava.inference.rows.decoder.RowDecoder", "has_room"),
+        ("hourllava.inference.rows.decoder.RowDecoder", "leave"),
+        ("hourllava.inference.rows.decoder.OwnRows", "clear"),
         ("hourllava.inference.streams.AnswerState", "put"),
         ("hourllava.inference.streams.AnswerState", "finish"),
-        ("hourllava.inference.asking.Prompt", "evidence"),
+        ("hourllava.inference.questions.prompt.Prompt", "evidence"),
         ("hourllava.inference.scheduler.Scheduler", "_turn"),
     ],
 )

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from forking import run_python
 from hourllava.errors import InputError
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import MemorySnapshot, WatchedSource
 from inference.memories import random_memory
 
 
@@ -185,9 +185,9 @@ def test_a_memory_that_grows_is_asked(engine: HourLlava) -> None:
 
 FORK_WHILE_APPENDING = """
     import os, threading, torch
-    from hourllava.inference import memory as module
-    from hourllava.inference.memory import Memory
-    from hourllava.inference.snapshot import WatchedSource
+    from hourllava.inference.memories import memory as module
+    from hourllava.inference.memories.memory import Memory
+    from hourllava.inference.memories.snapshot import WatchedSource
     memory = Memory(torch.zeros(1, 4, 6), [0], [0], fps=1, duration_seconds=1, source=WatchedSource("x"))
     holds = threading.Event()
     def hold():

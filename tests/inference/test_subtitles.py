@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError, DataError
-from hourllava.inference import subtitle_text
-from hourllava.inference.subtitles import Cue, SubtitleLines, read_subtitles
+from hourllava.inference.questions import subtitle_text
+from hourllava.inference.questions.subtitles import Cue, SubtitleLines, read_subtitles
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500 X1:40 X2:600

@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from hourllava.errors import Cancelled, ConfigError, InputError, VideoError
-from hourllava.inference import growing
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import EncodedFrames, FrameEncoder
-from hourllava.inference.growing import VideoPart
-from hourllava.inference.memory import Memory
-from hourllava.inference.progress import Progress, progress_bar
-from hourllava.inference.watch_job import attend
-from hourllava.inference.watching import Watcher
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.watching import growing
+from hourllava.inference.watching.frame_encoder import EncodedFrames, FrameEncoder
+from hourllava.inference.watching.growing import VideoPart
+from hourllava.inference.watching.job import attend
+from hourllava.inference.watching.progress import Progress, progress_bar
+from hourllava.inference.watching.watcher import Watcher
 from hourllava.video.budget import ProcessBudget
 from inference.encoding import encoding_at_once
 

@@ -8,9 +8,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from conftest import tiny_config
 from hourllava.errors import ConfigError
-from hourllava.inference.prefill import prefill
-from hourllava.inference.rows import Row, RowDecoder
-from hourllava.inference.sampling import Sampling
+from hourllava.inference.rows.decoder import Row, RowDecoder
+from hourllava.inference.rows.prefill import prefill
+from hourllava.inference.rows.sampling import Sampling
 from hourllava.model.attention import Segments
 from hourllava.model.backbones import DECODERS, VISION_FAMILIES, attention_window, text_rope_theta
 from hourllava.model.config import HourLlavaConfig

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from hourllava.inference.evidence import WatchedQueries
+from hourllava.inference.questions.evidence import WatchedQueries
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.attention_share import KeyRuns

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 
 from conftest import tiny_config, tiny_model
 from hourllava.errors import InputError
-from hourllava.inference.key_values import KeyValueRoom
+from hourllava.inference.memories.key_values import KeyValueRoom
 from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
 from hourllava.model.layout import num_kept_video_tokens, video_layout

@@ -8,7 +8,7 @@ import torch
 
 from hourllava.cli.session import describe_installation
 from hourllava.errors import CheckpointError
-from hourllava.inference.encoder import encoder_identity
+from hourllava.inference.memories.encoder import encoder_identity
 from hourllava.model import nano
 from hourllava.model.checkpoint import save_weights
 from hourllava.model.config import HourLlavaConfig

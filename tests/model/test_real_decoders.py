@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import tiny_config
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.prefill import prefill
-from hourllava.inference.rows import RowDecoder
-from hourllava.inference.sampling import Sampling
+from hourllava.inference.rows.decoder import RowDecoder
+from hourllava.inference.rows.prefill import prefill
+from hourllava.inference.rows.sampling import Sampling
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration

@@ -16,8 +16,8 @@ from PIL import Image
 
 from forking import ForkedProcess, start_python
 from hourllava.data.mds.writer import ShardWriter
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory, WatchedSource
 
 # The most expensive part of a short run is its checkpoints; this leaves the one that every run ends with.
 LAST_ONLY = {"every_steps": 1000}

@@ -10,8 +10,8 @@ from hourllava.data.batches.samples import RowEncoder
 from hourllava.data.features.files import FeatureSettings, check_folder, write_features
 from hourllava.data.mds.writer import ShardWriter
 from hourllava.errors import ConfigError, DataError
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memories.memory import Memory, WatchedSource
 from hourllava.model.checkpoint import save_weights
 from hourllava.training.corpus import open_streams
 from hourllava.training.recipe import Recipe, Start

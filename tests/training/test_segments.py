@@ -4,8 +4,8 @@ import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.data.batches.samples import RowEncoder
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
 
 NUM_FRAMES, NUM_TOKENS, WIDTH = 20, 16, 24  # of the tiny model

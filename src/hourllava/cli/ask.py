@@ -36,9 +36,9 @@ def ask(
     Answers go to stdout.
     """
     from hourllava.cli.session import JSON_FORMAT, open_memory
-    from hourllava.inference.answers import Answer, Choice
-    from hourllava.inference.evidence import describe_spans
-    from hourllava.inference.subtitles import read_subtitles
+    from hourllava.inference.questions.answers import Answer, Choice
+    from hourllava.inference.questions.evidence import describe_spans
+    from hourllava.inference.questions.subtitles import read_subtitles
     from hourllava.video import shown_name
 
     cues = read_subtitles(subtitles, subtitles_encoding) if subtitles else []

@@ -34,8 +34,8 @@ def chat(
     from hourllava.cli.session import open_memory, read_questions
     from hourllava.errors import InputError
     from hourllava.inference.chat import Chat
-    from hourllava.inference.evidence import describe_spans
-    from hourllava.inference.subtitles import read_subtitles
+    from hourllava.inference.questions.evidence import describe_spans
+    from hourllava.inference.questions.subtitles import read_subtitles
 
     if sys.stdin is None:
         raise InputError("standard input is closed, but chat reads its questions there; use `hourllava ask`")

@@ -12,9 +12,9 @@ import transformers
 from hourllava import __version__
 from hourllava.clock import parse_clock
 from hourllava.errors import CheckpointError, MemoryFileError
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memory import Memory
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.nano import NANO
 from hourllava.video import shown_name

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from hourllava.data.records.models import QuestionRow
 from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory
-from hourllava.inference.ready import check_share, make_ready
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.ready import check_share, make_ready
+from hourllava.inference.questions.evidence import Span
 
 OPEN_BATCH = 8  # open-ended questions asked together
 Reply = tuple[str, Sequence[Span]]

@@ -23,8 +23,8 @@ from hourllava.errors import ConfigError
 from hourllava.evaluation.scores import is_right
 from hourllava.files import replacing
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span, describe_spans
-from hourllava.inference.memory import Memory
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.evidence import Span, describe_spans
 from hourllava.world.drawing.encode import encode_video
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.drawing.sheet import BACKGROUND, RowTitle, contact_sheet

@@ -12,8 +12,8 @@ from hourllava.evaluation.answering import Case, answer_case
 from hourllava.evaluation.results import ANSWERS_NAME, read_answers, write_results
 from hourllava.evaluation.scores import Condition
 from hourllava.files import cut_unfinished_line
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories.cache import MemoryCache
 
 
 def answer_all(

@@ -20,9 +20,9 @@ from hourllava.evaluation.answering import Case, engines_for
 from hourllava.evaluation.cases import NeedleSettings, needle_videos, world_cases
 from hourllava.evaluation.results import SETTINGS_NAME
 from hourllava.evaluation.run import answer_all
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.encoder import weights_digest
 from hourllava.model.config import TemporalForgetting
 from hourllava.world.making.jobs import run_folder
 from hourllava.world.making.make import MakeSettings
@@ -64,7 +64,7 @@ def evaluate_world(
         out: a new or empty folder, or the folder of an interrupted run.
         world: folder of the videos; OUT/world by default.
         baselines: whether to also ask with the kept tokens only, and without the video.
-        memory_share: share of the memory's frames that MemAug reads, see `hourllava.inference.ready.thinned`.
+        memory_share: share of the memory's frames that MemAug reads, see `hourllava.inference.memories.ready.thinned`.
         forgetting: temporal forgetting while asking; None: as in training.
         memories: folder for a cache of memories; models with the same vision tower share them.
 

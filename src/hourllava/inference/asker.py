@@ -8,18 +8,18 @@ import torch
 
 from hourllava.choices import LETTERS, choice_prompt
 from hourllava.errors import InputError
-from hourllava.inference.answers import Choice
-from hourllava.inference.asking import Context, Prompt, PromptMaker, checked_question
-from hourllava.inference.evidence import Span
-from hourllava.inference.frame_encoder import FrameEncoder
-from hourllava.inference.memory import Memory
-from hourllava.inference.options import AskSettings, History
-from hourllava.inference.prefill import prefill
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.ready import ReadyMemories
+from hourllava.inference.questions.answers import Choice
+from hourllava.inference.questions.evidence import Span
+from hourllava.inference.questions.options import AskSettings, History
+from hourllava.inference.questions.prompt import Context, Prompt, PromptMaker, checked_question
+from hourllava.inference.questions.text import whole_text
 from hourllava.inference.queues import Question
-from hourllava.inference.ready import ReadyMemories
+from hourllava.inference.rows.prefill import prefill
 from hourllava.inference.scheduler import Scheduler
 from hourllava.inference.streams import AnswerState
-from hourllava.inference.text import whole_text
+from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
 

@@ -3,10 +3,10 @@
 from typing import Unpack
 
 from hourllava.errors import InputError
-from hourllava.inference.answers import Answer
 from hourllava.inference.engine import HourLlava, OnText
-from hourllava.inference.memory import Memory
-from hourllava.inference.options import AskOptions
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.answers import Answer
+from hourllava.inference.questions.options import AskOptions
 
 
 class Chat:

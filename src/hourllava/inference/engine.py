@@ -26,20 +26,20 @@ from typing import Self, Unpack
 import torch
 
 from hourllava.errors import InputError
-from hourllava.inference.answers import Answer, Choice
 from hourllava.inference.asker import Asker
-from hourllava.inference.asking import Context, checked_question
-from hourllava.inference.devices import check_fork, usable_device, usable_dtype
-from hourllava.inference.evidence import Span
-from hourllava.inference.frame_encoder import FrameEncoder
-from hourllava.inference.memory import Memory
-from hourllava.inference.options import AskOptions, AskSettings, History, SubtitleOptions
-from hourllava.inference.ready import MakeReady, ReadyMemories
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.ready import MakeReady, ReadyMemories
+from hourllava.inference.questions.answers import Answer, Choice
+from hourllava.inference.questions.evidence import Span
+from hourllava.inference.questions.options import AskOptions, AskSettings, History, SubtitleOptions
+from hourllava.inference.questions.prompt import Context, checked_question
 from hourllava.inference.scheduler import Scheduler
 from hourllava.inference.streams import AnswerStream
 from hourllava.inference.watches_videos import WatchesVideos
-from hourllava.inference.watching import Watcher
+from hourllava.inference.watching.frame_encoder import FrameEncoder
+from hourllava.inference.watching.watcher import Watcher
 from hourllava.model.checkpoint import load_model
+from hourllava.model.devices import check_fork, usable_device, usable_dtype
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.nano import NANO, load_nano
 from hourllava.model.processor import HourLlavaProcessor
@@ -86,7 +86,7 @@ class HourLlava(WatchesVideos):
             quarter = model.with_ready(functools.partial(make_ready, share=0.25))  # MemAug sees a quarter of the frames
 
         Args:
-            make_ready: in place of `hourllava.inference.ready.make_ready`.
+            make_ready: in place of `hourllava.inference.memories.ready.make_ready`.
         """
         other = copy.copy(self)
         other._owner = self._owner or self

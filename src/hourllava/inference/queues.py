@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, Generic, Self, TypeVar
 
-from hourllava.inference.asking import Prompt
-from hourllava.inference.sampling import Sampling
+from hourllava.inference.questions.prompt import Prompt
+from hourllava.inference.rows.sampling import Sampling
 from hourllava.inference.streams import AnswerState
 
 Item = TypeVar("Item")

@@ -28,13 +28,13 @@ import torch
 
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.forks import renew_after_fork
-from hourllava.inference.answers import FinishReason
-from hourllava.inference.asking import room_after
-from hourllava.inference.devices import check_fork
-from hourllava.inference.prefill import prefill
+from hourllava.inference.memories.ready import ReadyMemories
+from hourllava.inference.questions.answers import FinishReason
+from hourllava.inference.questions.prompt import room_after
 from hourllava.inference.queues import Question, RoundRobin, Started, Task, Telling
-from hourllava.inference.ready import ReadyMemories
-from hourllava.inference.rows import DAMAGED, Row, RowDecoder
+from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
+from hourllava.inference.rows.prefill import prefill
+from hourllava.model.devices import check_fork
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from hourllava.errors import InputError
-from hourllava.inference.answers import Answer, FinishReason
-from hourllava.inference.evidence import Span
+from hourllava.inference.questions.answers import Answer, FinishReason
+from hourllava.inference.questions.evidence import Span
 
 # Stands for the rest of a character whose bytes have not all come.
 UNFINISHED = "\ufffd"

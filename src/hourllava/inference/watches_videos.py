@@ -8,13 +8,13 @@ from typing import Any, Unpack
 import numpy as np
 from torch import Tensor
 
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.growing import VideoPart
-from hourllava.inference.memory import Memory
-from hourllava.inference.options import WatchOptions
-from hourllava.inference.progress import OnProgress, Progress, progress_bar
-from hourllava.inference.watch_job import WatchJob, attend
-from hourllava.inference.watching import Watcher
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.options import WatchOptions
+from hourllava.inference.watching.growing import VideoPart
+from hourllava.inference.watching.job import WatchJob, attend
+from hourllava.inference.watching.progress import OnProgress, Progress, progress_bar
+from hourllava.inference.watching.watcher import Watcher
 from hourllava.video.child import Stop
 
 

@@ -1,9 +1,9 @@
 """Grounding: teaches MemAug where to look, from the moments of a video that show the answer.
 
 A record may name these moments (`evidence` of an answer). A part of the attention of the sample's kept tokens, in every
-block and head, should then fall on the memory entries of these moments. `hourllava.inference.evidence` measures the
-same share when a question is asked. The paper trains by answers alone, which is a long search among thousands of
-frames.
+block and head, should then fall on the memory entries of these moments. `hourllava.inference.questions.evidence`
+measures the same share when a question is asked. The paper trains by answers alone, which is a long search among
+thousands of frames.
 
     grounding = Grounding(layouts.evidence, layouts.memory_segments)
     model.recall(embeds, visuals, grounding.observe)

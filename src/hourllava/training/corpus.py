@@ -23,7 +23,7 @@ from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.remote import is_remote
 from hourllava.data.records.media import media_path
 from hourllava.errors import ConfigError, DataError, HourLlavaError, MemoryFileError
-from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.memories.encoder import EncoderIdentity
 from hourllava.model.inputs import ModelInputs, Sample
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.answer_tokens import answer_weights, with_answer_noise

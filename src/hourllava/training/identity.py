@@ -17,7 +17,7 @@ from torch import nn
 
 from hourllava.data.batches.samples import RowEncoder
 from hourllava.errors import CheckpointError, ConfigError, TrainingError
-from hourllava.inference.encoder import weights_digest
+from hourllava.inference.memories.encoder import weights_digest
 from hourllava.training import checkpoints
 from hourllava.training.corpus import OpenStream
 from hourllava.training.recipe import RECIPE_NAME, LoraRecipe, Recipe, recipe_text

@@ -33,7 +33,7 @@ from hourllava.data.batches.samples import RowEncoder
 from hourllava.data.mds.writer import lock_folder
 from hourllava.errors import CheckpointError, ConfigError, TrainingError
 from hourllava.files import replacing
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor

@@ -18,8 +18,8 @@ from hourllava.data.batches.samples import RowEncoder, question_pairs
 from hourllava.data.features.files import FeatureSettings, write_features
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError, InputError, VideoError
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory, WatchedSource
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory, WatchedSource
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.vision import frame_pixels
 from hourllava.world.drawing.render import render_frames

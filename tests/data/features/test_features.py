@@ -19,11 +19,11 @@ from hourllava.data.features.files import feature_size, load_features, quantize
 from hourllava.data.features.items import MAX_ATTEMPTS, find_items, hold_shard
 from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import CheckpointError, ConfigError, DataError, InputError, MemoryFileError
-from hourllava.inference.encoder import encoder_identity
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.frame_encoder import FrameEncoder
-from hourllava.inference.memory import Memory
-from hourllava.inference.memory_file import write_memory_file
+from hourllava.inference.memories.encoder import encoder_identity
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.memory_file import write_memory_file
+from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.model.checkpoint import load_model
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.vision import build_vision_tower

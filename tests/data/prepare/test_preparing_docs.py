@@ -17,7 +17,7 @@ from hourllava.data.mds.writer import ShardWriter
 from hourllava.data.prepare.mixtures import published_mixture
 from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import PartlyDoneError
-from hourllava.inference.memory import Memory
+from hourllava.inference.memories.memory import Memory
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -20,7 +20,7 @@ from hourllava.evaluation.benchmarks.cues import (
     srt_sections,
     timed_texts,
 )
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.questions.subtitles import Cue
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from hourllava.cli.eval.benchmark import TITLES
 from hourllava.errors import InputError
 from hourllava.evaluation.benchmarks import asking, runner
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
-from hourllava.inference.asking import PromptMaker
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.questions.prompt import PromptMaker
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -5,6 +5,6 @@ import typer
 
 def clear() -> None:
     """Remove all memories from the cache."""
-    from hourllava.inference.cache import MemoryCache
+    from hourllava.inference.memories.cache import MemoryCache
 
     typer.echo(f"freed {MemoryCache().clear() / 1e6:.1f} MB")

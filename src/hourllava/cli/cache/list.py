@@ -12,7 +12,7 @@ def list_entries(as_json: options.Json = False) -> None:
     import dataclasses
 
     from hourllava.clock import format_clock
-    from hourllava.inference.cache import MemoryCache
+    from hourllava.inference.memories.cache import MemoryCache
 
     entries = MemoryCache().entries()
     if as_json:

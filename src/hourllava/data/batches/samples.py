@@ -32,7 +32,7 @@ from hourllava.data.features.files import feature_size, load_features
 from hourllava.data.mds.encodings import CODING_ERRORS
 from hourllava.data.records.media import find_media, media_path
 from hourllava.errors import ConfigError, DataError, MemoryFileError
-from hourllava.inference.encoder import EncoderIdentity
+from hourllava.inference.memories.encoder import EncoderIdentity
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.inputs import Sample

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hourllava.data.features.files import SETTINGS_NAME, FeatureSettings
 from hourllava.errors import DataError, MemoryFileError
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory_file import damaged, read_fields
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory_file import damaged, read_fields
 
 
 def stored_encoder(path: Path, media_root: Path) -> EncoderIdentity | None:

@@ -40,8 +40,8 @@ from hourllava.data.features.tower import load_tower
 from hourllava.data.features.worker import Finished, WorkerLostError, WorkerSettings, extract
 from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
-from hourllava.inference.devices import usable_device, usable_dtype
 from hourllava.locks import lock_folder
+from hourllava.model.devices import usable_device, usable_dtype
 from hourllava.parts import parse_part
 from hourllava.processes import end_with_parent
 from hourllava.video.budget import usable_cores

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from hourllava.errors import DataError, InputError, MemoryFileError
 from hourllava.files import replacing
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory
-from hourllava.inference.memory_file import (
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.memory_file import (
     damaged,
     num_released_frames,
     open_released_features,
@@ -30,7 +30,7 @@ from hourllava.inference.memory_file import (
     read_memory_file,
     write_memory_file,
 )
-from hourllava.inference.snapshot import WatchedSource
+from hourllava.inference.memories.snapshot import WatchedSource
 
 Form = Literal["memory", "released"]
 Storage = Literal["bfloat16", "int8"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from hourllava.data.records.media import VIDEO_SUFFIXES, feature_name
 from hourllava.errors import DataError
 from hourllava.files import TEMPORARY_SUFFIX
-from hourllava.inference.memory_file import UNFINISHED_SUFFIX
+from hourllava.inference.memories.memory_file import UNFINISHED_SUFFIX
 from hourllava.locks import lock_folder
 
 MAX_ATTEMPTS = 5

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, initialization
 
 from hourllava.errors import CheckpointError
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
 from hourllava.model.checkpoint import find_checkpoint, is_released_layout, load_config
 from hourllava.model.checkpoint_files import read_tensors
 from hourllava.model.config import HourLlavaConfig

@@ -24,8 +24,8 @@ from hourllava.data.features.files import MIN_RELEASED_FRAMES, FeatureSettings, 
 from hourllava.data.features.items import Item, note_attempts, num_attempts
 from hourllava.data.features.tower import Tower, load_tower
 from hourllava.errors import DataError, HourLlavaError, InputError, VideoError
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import WatchedSource
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import WatchedSource
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.video import Gap, probe, read_frames, source_state
 

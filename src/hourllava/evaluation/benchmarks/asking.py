@@ -17,11 +17,11 @@ from hourllava.evaluation.benchmarks.cues import Sampling, cues_of_part, timed_t
 from hourllava.evaluation.benchmarks.protocols import Protocol, Said
 from hourllava.evaluation.benchmarks.questions import Question
 from hourllava.evaluation.benchmarks.raw import RawAnswer
-from hourllava.inference.answers import Answer
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.evidence import Span
-from hourllava.inference.memory import Memory
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.answers import Answer
+from hourllava.inference.questions.evidence import Span
+from hourllava.inference.questions.subtitles import Cue
 from hourllava.video import VideoInfo, probe
 
 QUESTIONS_AT_ONCE = 16

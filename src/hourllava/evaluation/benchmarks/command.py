@@ -14,9 +14,9 @@ from hourllava.evaluation.benchmarks.protocols import Protocol
 from hourllava.evaluation.benchmarks.questions import QuestionTable
 from hourllava.evaluation.benchmarks.raw import DataSummary, RunSettings, read_raw, run_folder
 from hourllava.evaluation.benchmarks.runner import ask_all_parts, asked_by, check_outcome, parts_of
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.encoder import weights_digest
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.encoder import weights_digest
 from hourllava.parts import parse_part
 
 _UNLIMITED_BYTES = 2**62  # a folder given for memories keeps all: an LRU of 20 GB would keep none of a long list

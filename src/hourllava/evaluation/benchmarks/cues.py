@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hourllava.errors import DataError
-from hourllava.inference.subtitle_text import read_text
-from hourllava.inference.subtitles import Cue, read_subtitles
+from hourllava.inference.questions.subtitle_text import read_text
+from hourllava.inference.questions.subtitles import Cue, read_subtitles
 
 _TAGGED = re.compile(r'<font color="white" size=".72c">(.*?)</font>')
 _SHORT_SECONDS = 1.0  # a shorter cue is widened by the interleaving rule

@@ -30,8 +30,8 @@ from hourllava.evaluation.benchmarks.raw import (
     shard_name,
 )
 from hourllava.files import cut_unfinished_line
-from hourllava.inference.cache import MemoryCache
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories.cache import MemoryCache
 
 NEEDS_OPTIONS = "it has no options, so no letter can be the likeliest"
 

@@ -26,7 +26,7 @@ from hourllava.evaluation.benchmarks.protocols import (
 )
 from hourllava.evaluation.benchmarks.questions import Question, QuestionTable
 from hourllava.evaluation.benchmarks.rules import harness_rules, letter_rule, with_likelihood
-from hourllava.inference.subtitles import read_subtitles
+from hourllava.inference.questions.subtitles import read_subtitles
 
 NAME = "video-mme"
 _LETTERS = "ABCD"

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import InputError, MemoryFileError
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory_file import damaged, file_stamp, read_memory_file, read_released_features
-from hourllava.inference.snapshot import (
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory_file import damaged, file_stamp, read_memory_file, read_released_features
+from hourllava.inference.memories.snapshot import (
     MemorySnapshot,
     Seconds,
     WatchedSource,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import MemoryFileError
-from hourllava.inference.snapshot import MemorySnapshot
+from hourllava.inference.memories.snapshot import MemorySnapshot
 from hourllava.video import FrameBatch
 
 NUM_COMPARED = 4

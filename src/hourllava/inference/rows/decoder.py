@@ -20,9 +20,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from hourllava.inference.prefill import Prefilled
-from hourllava.inference.row_buffers import OwnRows, RowBuffers, SharedRows
-from hourllava.inference.sampling import Sampling, draw
+from hourllava.inference.rows.buffers import OwnRows, RowBuffers, SharedRows
+from hourllava.inference.rows.prefill import Prefilled
+from hourllava.inference.rows.sampling import Sampling, draw
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Shared buffers grow by this number of slots: large steps need few graphs, small ones little attention to unused slots.

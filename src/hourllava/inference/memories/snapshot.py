@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hourllava.clock import format_clock
 from hourllava.errors import InputError, MemoryFileError
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory_file import Stamp, file_stamp, write_memory_file
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory_file import Stamp, file_stamp, write_memory_file
 from hourllava.video.types import Gap
 
 Seconds = npt.NDArray[np.float64]

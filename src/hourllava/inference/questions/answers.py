@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from hourllava.inference.evidence import Span
+from hourllava.inference.questions.evidence import Span
 
 FinishReason = Literal["stop", "length", "cancelled"]
 

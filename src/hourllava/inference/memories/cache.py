@@ -22,9 +22,9 @@ from pathlib import Path
 
 from hourllava.errors import ConfigError, MemoryFileError, PartlyDoneError
 from hourllava.folders import user_cache_folder
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.memory import Memory
-from hourllava.inference.memory_file import FORMAT_VERSION, read_fields, remove_unfinished
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.memory_file import FORMAT_VERSION, read_fields, remove_unfinished
 
 DEFAULT_MAX_BYTES = 20 * 10**9  # some 38 hours at 1 FPS
 _SIZE_VARIABLE = "HOURLLAVA_CACHE_BYTES"

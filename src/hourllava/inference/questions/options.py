@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from hourllava.errors import InputError
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.memory import Memory
-from hourllava.inference.sampling import Sampling
-from hourllava.inference.subtitles import Cue
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions.subtitles import Cue
+from hourllava.inference.rows.sampling import Sampling
 
 DEFAULT_SUBTITLE_TOKENS = 2048
 DEFAULT_MAX_NEW_TOKENS = 512

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import InputError, MemoryFileError, VideoError
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.encoder import EncoderIdentity
-from hourllava.inference.frame_encoder import Encode, FrameEncoder
-from hourllava.inference.growing import MemoryGrower, VideoPart, note
-from hourllava.inference.memory import Memory
-from hourllava.inference.progress import OnProgress, ProgressMeter
-from hourllava.inference.snapshot import WatchedSource
-from hourllava.inference.watch_job import WatchJob, WatchJobs, cached_job
-from hourllava.inference.watch_run import Run
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import WatchedSource
+from hourllava.inference.watching.frame_encoder import Encode, FrameEncoder
+from hourllava.inference.watching.growing import MemoryGrower, VideoPart, note
+from hourllava.inference.watching.job import WatchJob, WatchJobs, cached_job
+from hourllava.inference.watching.progress import OnProgress, ProgressMeter
+from hourllava.inference.watching.run import Run
 from hourllava.video import SourceState, shown_name, source_state
 from hourllava.video.budget import ProcessBudget
 from hourllava.video.child import Stop

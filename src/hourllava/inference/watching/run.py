@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.memory import Memory
-from hourllava.inference.progress import NOT_BEGUN, OnProgress, Progress, ProgressMeter
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.watching.progress import NOT_BEGUN, OnProgress, Progress, ProgressMeter
 
 _log = logging.getLogger(__name__)
 

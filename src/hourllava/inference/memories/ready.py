@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import ConfigError
-from hourllava.inference.devices import fits_on_device, total_memory_bytes
-from hourllava.inference.key_values import KeyValueRoom
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import MemorySnapshot
+from hourllava.inference.memories.key_values import KeyValueRoom
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import MemorySnapshot
 from hourllava.model.attention import cut_into_chunks
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.devices import fits_on_device, total_memory_bytes
 from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.layout import NEWLINE, VisualLayout, num_memory_entries, video_layout
 from hourllava.model.memaug import MemoryKeysValues

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import Cancelled
-from hourllava.inference.devices import check_fork
-from hourllava.inference.encoder import EncoderIdentity, encoder_identity
+from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
+from hourllava.model.devices import check_fork
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.vision import frame_pixels
 from hourllava.video.child import STOP_SECONDS, Stop

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from hourllava.clock import format_clock
 from hourllava.errors import DataError
-from hourllava.inference.subtitle_text import read_text
+from hourllava.inference.questions.subtitle_text import read_text
 
 _ARROW = re.compile(r"-{1,3} ?>|[\u2013\u2014] ?>|\u2192")  # "-->" and its variants in real files
 _TIME = re.compile(r"\s*(-?)([0-9]{1,6}(?: ?: ?-?[0-9]{1,3}){1,3})(?: ?[.,;] ?([0-9]+))?(?![0-9:])")

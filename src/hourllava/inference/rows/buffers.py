@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hourllava.inference.prefill import Prefilled
+from hourllava.inference.rows.prefill import Prefilled
 from hourllava.model.backbones import attention_window
 from hourllava.model.decoder_attention import Ragged
 from hourllava.model.modeling import HourLlavaForConditionalGeneration

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import VideoError
-from hourllava.inference.continuing import num_remembered, resume_seconds
-from hourllava.inference.frame_encoder import (
+from hourllava.inference.memories.continuing import num_remembered, resume_seconds
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.snapshot import MemorySnapshot, WatchedSource
+from hourllava.inference.watching.frame_encoder import (
     BATCHES_AHEAD,
     Encode,
     EncodedFrames,
     FrameEncoder,
     in_flight,
 )
-from hourllava.inference.memory import Memory
-from hourllava.inference.snapshot import MemorySnapshot, WatchedSource
 from hourllava.video import FrameBatch, FrameReader, Gap, read_frames, shown_name
 from hourllava.video.budget import ProcessBudget
 from hourllava.video.child import Stop

@@ -17,10 +17,10 @@ from typing import Self
 
 from hourllava.errors import Cancelled, InputError
 from hourllava.forks import renew_after_fork
-from hourllava.inference.cache import MemoryCache
-from hourllava.inference.memory import Memory
-from hourllava.inference.progress import NOT_BEGUN, OnProgress, Progress
-from hourllava.inference.watch_run import Run
+from hourllava.inference.memories.cache import MemoryCache
+from hourllava.inference.memories.memory import Memory
+from hourllava.inference.watching.progress import NOT_BEGUN, OnProgress, Progress
+from hourllava.inference.watching.run import Run
 from hourllava.video.child import Stop
 
 CALL_SECONDS = 0.1

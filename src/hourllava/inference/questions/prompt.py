@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from hourllava.errors import InputError
-from hourllava.inference.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
-from hourllava.inference.options import DEFAULT_SUBTITLE_TOKENS, History
-from hourllava.inference.ready import ReadyMemory, keep_for_question
-from hourllava.inference.subtitles import Cue, SubtitleLines
-from hourllava.inference.text import whole_text
+from hourllava.inference.memories.ready import ReadyMemory, keep_for_question
+from hourllava.inference.questions.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
+from hourllava.inference.questions.options import DEFAULT_SUBTITLE_TOKENS, History
+from hourllava.inference.questions.subtitles import Cue, SubtitleLines
+from hourllava.inference.questions.text import whole_text
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.memaug import ProjectedMemory
 from hourllava.model.messages import Video

@@ -1,0 +1,1 @@
+"""Questions and answers: options, prompts, subtitles, evidence."""

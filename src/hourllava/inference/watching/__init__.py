@@ -1,0 +1,1 @@
+"""Watching: from a video's frames to its memory, as a job that many can wait for."""
