@@ -12,7 +12,7 @@ FLOORS = (
     "ground", "video", "model",
     "inference.memories", "inference.rows", "inference.questions", "inference.watching", "inference",
     "data.records", "data.mds", "data.features", "data.batches", "data.prepare",
-    "training", "world", "evaluation", "cli",
+    "training", "world", "evaluation", "synthesis", "serving", "cli",
 )  # fmt: skip
 # The faces of the library may import from every floor.
 FACES = {"hourllava", "hourllava.__main__"}

@@ -1,0 +1,1 @@
+"""Synthesis: from videos to a data set of questions, answers and evidence, as VideoMarathon was made."""
