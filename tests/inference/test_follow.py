@@ -113,9 +113,12 @@ def silent(tmp_path: Path) -> Iterator[Path]:
     writer.join()
 
 
-def test_an_event_ends_it_while_no_frame_comes(engine: HourLlava, silent: Path, nothing_left: list[int]) -> None:
+@pytest.mark.parametrize("reason", ["the event", "the model is closed"])
+def test_an_event_ends_it_while_no_frame_comes(
+    engine: HourLlava, silent: Path, nothing_left: list[int], reason: str
+) -> None:
     cancel = threading.Event()
-    timer = threading.Timer(0.5, cancel.set)
+    timer = threading.Timer(0.5, cancel.set if reason == "the event" else engine.close)
     followed = engine.follow(silent, cancel=cancel)
     next(followed)
     timer.start()

@@ -37,6 +37,17 @@ def test_packed_attention_stays_within_its_segment(lengths, causal):
     torch.testing.assert_close(output, expected)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("num_folded", [132, 136, 188, 192, 652, 656, 764, 768])
+def test_queries_that_are_filled_up_on_the_cpu_get_the_same(num_folded, groups):
+    query, key, value = tensors(num_folded * groups // 4, 40, groups=groups, requires_grad=True)
+    output = packed_attention(query, key, value, Segments((len(query),)), Segments((40,)))
+    torch.testing.assert_close(output, naive(query, key, value))
+    gradients = torch.autograd.grad(output.square().sum(), (query, key, value))
+    expected = torch.autograd.grad(naive(query, key, value).square().sum(), (query, key, value))
+    torch.testing.assert_close(gradients, expected)
+
+
 @pytest.mark.parametrize("window", [1, 3, 7, 20])
 def test_a_window_hides_what_lies_further_back(monkeypatch, window):
     """Against a mask written out, with blocks of queries shorter than, as long as and longer than the window."""

@@ -9,7 +9,7 @@ Frames are encoded by the thread that owns the device.
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +55,7 @@ class Watcher:
         self.frame_encoder = encoder
         self._grower = MemoryGrower(encoder, encode, budget or ProcessBudget())
         self._jobs = WatchJobs()
+        self._num_closed = 0
 
     @property
     def encoder(self) -> EncoderIdentity:
@@ -107,11 +108,13 @@ class Watcher:
         return self._jobs.start(equal, name, work, cache, keeps_running=keeps_running)
 
     def ask_to_close(self) -> None:
-        """Cancel all jobs, without waiting for them."""
+        """Cancel all jobs and what `follow` gives, without waiting for them."""
+        self._num_closed += 1
         self._jobs.ask_to_close()
 
     def close(self) -> None:
-        """Cancel all jobs, and wait until their threads and processes are gone."""
+        """As `ask_to_close`, and wait until the threads and processes of jobs are gone."""
+        self._num_closed += 1
         self._jobs.close()
 
     def follow(
@@ -130,7 +133,9 @@ class Watcher:
                 on_progress(meter.at(frames_done, frames_total))
 
         source = WatchedSource(shown_name(part.video), None)
-        return self._grower.grow(part, None, source, report, num_processes=num_processes, stop=cancel)
+        num_closed = self._num_closed
+        stop = _Either(cancel, lambda: self._num_closed != num_closed)
+        return self._grower.grow(part, None, source, report, num_processes=num_processes, stop=stop)
 
     def remember_frames(
         self, frames: Tensor | np.ndarray, timestamps_seconds: Sequence[float], duration_seconds: float | None
@@ -148,6 +153,17 @@ class Watcher:
         length = float(times[-1] - times[0] + step) if duration_seconds is None else duration_seconds
         self._grower.add_frames(memory, torch.as_tensor(frames), times, length)
         return memory
+
+
+@dataclasses.dataclass(frozen=True)
+class _Either:
+    """A stop for two reasons: the caller's own, and the end of the model."""
+
+    cancel: Stop | None
+    is_closed: Callable[[], bool]
+
+    def is_set(self) -> bool:
+        return self.is_closed() or (self.cancel is not None and self.cancel.is_set())
 
 
 class Identity(NamedTuple):
