@@ -17,10 +17,11 @@ from hourllava.serving.access import SignedAddresses
 from hourllava.serving.closing import Closing
 from hourllava.serving.context import Context
 from hourllava.serving.errors import install_errors
+from hourllava.serving.fetching import Fetching
 from hourllava.serving.guards import Guard
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine
-from hourllava.serving.routes import files, memories, server
+from hourllava.serving.routes import chat, files, memories, models, server
 from hourllava.serving.settings import ServeSettings
 from hourllava.serving.store import Store
 from hourllava.serving.watching import Watching
@@ -43,6 +44,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
         metrics=metrics,
         signed=SignedAddresses(settings.token_seconds),
         watching=Watching(engine, store, settings, metrics),
+        fetching=Fetching(),
     )
 
     @contextlib.asynccontextmanager
@@ -66,7 +68,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
     )
     app.state.context = context
     install_errors(app)
-    for routes in (files, memories, server):
+    for routes in (models, files, chat, memories, server):
         app.include_router(routes.router)
     server.mount_page(app)
     app.add_middleware(Guard, context=context)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from hourllava.serving.access import SignedAddresses
 from hourllava.serving.closing import Closing
 from hourllava.serving.errors import ErrorBody
+from hourllava.serving.fetching import Fetching
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine
 from hourllava.serving.settings import ServeSettings
@@ -33,6 +34,8 @@ class Context:
         metrics: what is counted.
         signed: addresses for players.
         watching: memories of the clients' videos.
+        fetching: videos from addresses.
+        num_uploads: uploads and fetches that are coming in.
         num_streams: streams of events that are open.
         questions: number of questions of each client that are being answered.
     """
@@ -44,6 +47,7 @@ class Context:
     metrics: Metrics
     signed: SignedAddresses
     watching: Watching
+    fetching: Fetching
     num_streams: int = 0
     num_uploads: int = 0
     questions: dict[str, int] = field(default_factory=dict)

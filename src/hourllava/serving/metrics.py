@@ -1,4 +1,4 @@
-"""Figures for Prometheus. Names are those of vLLM where they mean the same; no label holds a name or an id of a client."""
+"""Figures for Prometheus. Names are those of vLLM where they mean the same. No label is a client's name or id."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 
 
 def _protocol(head_seconds: float) -> type[asyncio.Protocol]:
-    """HTTP/1.1 in which the head of a request may take so long; without it, a slow client holds a connection for ever."""
+    """HTTP/1.1 with a limit for the head of a request: without it, a slow client holds a connection for ever."""
 
     class HeadInTime(H11Protocol):
         _timer: asyncio.TimerHandle | None = None

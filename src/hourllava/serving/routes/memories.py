@@ -12,7 +12,6 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.background import BackgroundTask
 
-from hourllava.serving import files
 from hourllava.serving.checks import Part
 from hourllava.serving.content import file_response
 from hourllava.serving.context import ERRORS, Context, Here, Owner
@@ -21,6 +20,7 @@ from hourllava.serving.events import EventStream, event, stream
 from hourllava.serving.protocol import WatchView
 from hourllava.serving.routes.files import BYTES
 from hourllava.serving.shapes import Deleted, Id, MemoryObject, Seconds, Strict, memory_object
+from hourllava.serving.sources import MEDIA_SCHEME, Source, memory_of
 from hourllava.serving.store import MemoryRecord
 
 router = APIRouter(prefix="/v1/hourllava/memories", responses=ERRORS)
@@ -35,7 +35,7 @@ class MemoryRequest(Strict):
 
     file_id: Id | None = None
     media_path: Annotated[str, Field(max_length=4096)] | None = None
-    url: Annotated[str, Field(max_length=8192)] | None = None
+    url: str | None = None
     fps: float = 1.0
     start_seconds: Seconds = 0.0
     end_seconds: Seconds | None = None
@@ -80,12 +80,9 @@ async def describe(context: Context, record: MemoryRecord, view: WatchView | Non
 async def watch(body: MemoryRequest, here: Here, owner: Owner) -> MemoryObject:
     """Have a video watched, or find its memory. The watching goes on without a listener."""
     await here.watching.check_room()
-    if body.file_id is not None:
-        record = await here.watching.of_file(await files.file_of(here, body.file_id, owner, "file_id"), body.part)
-    elif body.media_path is not None:
-        record = await here.watching.of_media(body.media_path, owner, body.part)
-    else:
-        raise invalid("this server fetches no videos; upload it", "url")
+    url = body.url if body.media_path is None else f"{MEDIA_SCHEME}{body.media_path}"
+    param = next(name for name in ("file_id", "media_path", "url") if getattr(body, name) is not None)
+    record = await memory_of(here, owner, Source(param, file_id=body.file_id, url=url), body.part)
     view = await here.watching.view(record)
     if view.state != "ready":
         await here.watching.restart(record)
