@@ -10,27 +10,10 @@ MAX_LISTED = 10_000
 """Files of the media folder that are listed, at most."""
 
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
+    {
+        *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
+        *(".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+    }
 )
 SUBTITLE_SUFFIXES = frozenset({".srt", ".vtt"})
 

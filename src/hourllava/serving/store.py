@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from hourllava.errors import DataError, StorageError, one_line
 from hourllava.files import TEMPORARY_SUFFIX, flush_to_disk, replacing
@@ -84,6 +84,7 @@ class MemoryRecord:
         start_seconds, end_seconds: the part, on the player's clock; end None: to the end.
         created_at: seconds since 1970.
         owner: name of the key that asked for it; empty without keys.
+        is_cancelled: whether the client ended the watching; then a restarted server does not begin it again.
     """
 
     id: str
@@ -112,6 +113,9 @@ class Upload:
     Args:
         store: keeps it.
         filename, purpose, owner: for its record.
+
+    Attributes:
+        purpose: may be changed until `commit`: in a form it can come after the file.
     """
 
     def __init__(self, store: "Store", filename: str, purpose: str, owner: str) -> None:
@@ -371,9 +375,9 @@ def _is_text(head: bytes) -> bool:
     return not re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
 
 
-def _read_record(path: Path) -> dict[str, object] | None:
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        fields: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     return fields
