@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from forked_decoding import forked_decoding
@@ -41,3 +42,8 @@ def decoding_is_forked() -> Iterator[None]:
 def raw(path: Path) -> dict[str, Any]:
     """Arguments of a request that uploads a file."""
     return {"params": {"filename": path.name}, "content": path.read_bytes()}
+
+
+def sdk(server: Live, **options: Any) -> openai.OpenAI:
+    """The real SDK for a server."""
+    return openai.OpenAI(**{"base_url": f"{server.url}/v1", "api_key": "anything", **options})

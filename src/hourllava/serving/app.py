@@ -5,8 +5,10 @@
 It knows an engine by its protocol only, and its clients by the HTTP API only; the page is such a client.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,15 +18,20 @@ from hourllava import __version__
 from hourllava.serving.access import SignedAddresses
 from hourllava.serving.closing import Closing
 from hourllava.serving.context import Context
+from hourllava.serving.download import Fetcher
+from hourllava.serving.drawing import Drawing
 from hourllava.serving.errors import install_errors
 from hourllava.serving.fetching import Fetching
 from hourllava.serving.guards import Guard
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine
-from hourllava.serving.routes import chat, files, memories, models, server
+from hourllava.serving.routes import chat, files, memories, models, moments, server
 from hourllava.serving.settings import ServeSettings
 from hourllava.serving.store import Store
 from hourllava.serving.watching import Watching
+
+THREADS = 32
+"""For what waits for a disk."""
 
 
 def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI:
@@ -45,16 +52,20 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
         signed=SignedAddresses(settings.token_seconds),
         watching=Watching(engine, store, settings, metrics),
         fetching=Fetching(),
+        fetcher=Fetcher(settings.allow_url_hosts, settings.max_upload_bytes, settings.fetch_seconds),
+        drawing=Drawing(store.folder / "filmstrips"),
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "hourllava-serving"))
         await context.watching.resume()
         try:
             yield
         finally:
             context.closing.end()
             await context.watching.close()
+            await context.drawing.close()
             await engine.close()
 
     app = FastAPI(
@@ -68,7 +79,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
     )
     app.state.context = context
     install_errors(app)
-    for routes in (models, files, chat, memories, server):
+    for routes in (models, files, chat, memories, moments, server):
         app.include_router(routes.router)
     server.mount_page(app)
     app.add_middleware(Guard, context=context)

@@ -7,6 +7,8 @@ from fastapi import Depends, Request
 
 from hourllava.serving.access import SignedAddresses
 from hourllava.serving.closing import Closing
+from hourllava.serving.download import Fetcher
+from hourllava.serving.drawing import Drawing
 from hourllava.serving.errors import ErrorBody
 from hourllava.serving.fetching import Fetching
 from hourllava.serving.metrics import Metrics
@@ -34,7 +36,9 @@ class Context:
         metrics: what is counted.
         signed: addresses for players.
         watching: memories of the clients' videos.
-        fetching: videos from addresses.
+        fetching: addresses that were fetched lately.
+        fetcher: fetches videos.
+        drawing: makes filmstrips and frames.
         num_uploads: uploads and fetches that are coming in.
         num_streams: streams of events that are open.
         questions: number of questions of each client that are being answered.
@@ -48,6 +52,8 @@ class Context:
     signed: SignedAddresses
     watching: Watching
     fetching: Fetching
+    fetcher: Fetcher
+    drawing: Drawing
     num_streams: int = 0
     num_uploads: int = 0
     questions: dict[str, int] = field(default_factory=dict)

@@ -153,7 +153,7 @@ def _jpeg(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-class _time_limit:  # noqa: N801 - used like a function
+class _time_limit:
     """Sets an event after so many seconds."""
 
     def __init__(self, seconds: float, stop: threading.Event | None = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hourllava.serving import files
 from hourllava.serving.checks import WHOLE, Part
 from hourllava.serving.context import Context
-from hourllava.serving.errors import invalid, too_large
+from hourllava.serving.errors import ApiError, invalid, too_large
 from hourllava.serving.store import FileRecord, MemoryRecord
 from hourllava.serving.uploading import Sink, upload_place
 
@@ -57,7 +57,7 @@ async def memory_of(context: Context, owner: str, source: Source, part: Part = W
     elif url.startswith("data:"):
         record = await _of_data(context, owner, source)
     elif re.match(r"https?://", url, re.IGNORECASE):
-        record = await context.fetching.file_of(context, owner, url, source.param)
+        record = await _of_address(context, owner, url, source.param)
     else:
         raise invalid(
             "a video is data:video/...;base64,..., media:relative/path, or an http(s) address where the server allows "
@@ -88,3 +88,31 @@ async def _of_data(context: Context, owner: str, source: Source) -> FileRecord:
         record = await sink.keep("user_data")
     await files.accept(context, record, watch=False)
     return record
+
+
+async def _of_address(context: Context, owner: str, url: str, param: str) -> FileRecord:
+    """The file behind an http(s) address; within an hour it is fetched once."""
+    if not context.settings.allow_url_hosts:
+        raise invalid(
+            "this server fetches no videos (--allow-url); upload it and give its file_id", param, "url_refused"
+        )
+    async with context.fetching.lock(owner, url):
+        file_id = context.fetching.file_id(owner, url)
+        record = None if file_id is None else await asyncio.to_thread(context.store.get, file_id)
+        if record is not None:
+            return record
+        try:
+            async with (
+                upload_place(context, owner),
+                context.fetcher.open(url) as fetched,
+                await Sink.open(context, fetched.filename, owner) as sink,
+            ):
+                async for data in fetched.body():
+                    await sink.write(data)
+                record = await sink.keep("user_data")
+            await files.accept(context, record, watch=False)
+        except ApiError as error:
+            error.param = param
+            raise
+        context.fetching.note(owner, url, record.id)
+        return record
