@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_nothing_half_and_names_no_path(store, monkeypatch, w
     elif where == "rename":
         monkeypatch.setattr(Path, "rename", full_disk)
     elif where == "write":
-        monkeypatch.setattr(Path, "open", lambda *_: FullFile())
+        monkeypatch.setattr(Path, "open", lambda *_, **__: FullFile())
     with pytest.raises(StorageError, match="No space left") as raised:
         upload(store)
     assert "secret" not in str(raised.value)
