@@ -84,6 +84,7 @@ class MemoryRecord:
         start_seconds, end_seconds: the part, on the player's clock; end None: to the end.
         created_at: seconds since 1970.
         owner: name of the key that asked for it; empty without keys.
+        is_cancelled: whether the client ended the watching; then a restarted server does not begin it again.
     """
 
     id: str
@@ -96,13 +97,14 @@ class MemoryRecord:
     end_seconds: float | None
     created_at: int
     owner: str
+    is_cancelled: bool = False
 
     def video(self, store: "Store", media_root: Path | None) -> Video:
         """The video for an engine. Its file may be gone: a memory that is ready does not need it."""
         path = "" if media_root is None else str(media_root / (self.media_path or ""))
         if self.file_id is not None:
             path = str(store.path(self.file_id))
-        return Video(path, self.digest, self.fps, self.start_seconds, self.end_seconds)
+        return Video(path, self.digest, self.fps, self.start_seconds, self.end_seconds, self.name)
 
 
 class Upload:
@@ -111,10 +113,13 @@ class Upload:
     Args:
         store: keeps it.
         filename, purpose, owner: for its record.
+
+    Attributes:
+        purpose: may be changed until `commit`: in a form it can come after the file.
     """
 
     def __init__(self, store: "Store", filename: str, purpose: str, owner: str) -> None:
-        self._store, self._filename, self._purpose, self._owner = store, filename, purpose, owner
+        self._store, self._filename, self.purpose, self._owner = store, filename, purpose, owner
         self.id = f"file-{secrets.token_hex(16)}"
         self._sha256 = hashlib.sha256()
         self._head = b""
@@ -164,7 +169,7 @@ class Upload:
             filename=name,
             bytes=self.num_bytes,
             created_at=int(time.time()),
-            purpose=self._purpose,
+            purpose=self.purpose,
             digest=f"sha256:{self._sha256.hexdigest()}",
             owner=self._owner,
             kind=_kind(name, self._head),
