@@ -49,6 +49,13 @@ export function composer({ onAsk, onStop, extra, mostOptions }) {
     submit();
   });
 
+  // On a phone the composer is one line until it is used. It closes some time after a tap elsewhere: what is tapped must
+  // not move away between finger down and finger up.
+  element.addEventListener("focusin", () => element.classList.add("open"));
+  element.addEventListener("focusout", () => setTimeout(() => {
+    if (!element.contains(document.activeElement)) element.classList.remove("open");
+  }, 500));
+
   function setKind(next) {
     kind = next;
     field.placeholder = KINDS[kind].hint;
@@ -119,7 +126,7 @@ export function composer({ onAsk, onStop, extra, mostOptions }) {
     else if (kind === "choose") hint.textContent = "Paste a list to fill in several choices";
     else if (kind === "find") hint.textContent = "Shows moments, writes no answer";
     else hint.textContent = "Shift + Enter: another question";
-    element.classList.toggle("written", Boolean(field.value.trim()) || kind !== "ask");
+    element.classList.toggle("written", Boolean(field.value.trim()));
     ask.disabled = !element.classList.contains("usable") || !questions.length || (kind === "choose" && options().length < 2);
   }
 

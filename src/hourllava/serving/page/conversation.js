@@ -36,7 +36,15 @@ export function conversation({ asking, subtitles, note, mostOptions, onSelect, o
     const details = { options, useEarlier, subtitles: kind === "find" ? null : subtitles.current() };
     const [first] = questions.map((question) => asking.add(kind, question, details));
     select(first);
-    scroller.scrollTop = scroller.scrollHeight;
+    reveal();
+  }
+
+  const isOwnScroller = () => getComputedStyle(scroller).overflowY !== "visible"; // on a phone the page scrolls
+
+  /** Bring the newest turn into sight. */
+  function reveal() {
+    if (isOwnScroller()) scroller.scrollTop = scroller.scrollHeight;
+    else log.lastElementChild?.scrollIntoView({ block: "end" });
   }
 
   function clearAll() {
@@ -74,7 +82,7 @@ export function conversation({ asking, subtitles, note, mostOptions, onSelect, o
     views.get(turn.id)?.update();
     write.setRunning(asking.running.length);
     if (turn === selected) onSelect(turn);
-    if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
+    if (isAtEnd && isOwnScroller()) reveal();
     if (!isRunning(turn)) announce(turn.state === "done" ? `Answered: ${turn.question}` : `${turn.state}: ${turn.question}`);
   }
 

@@ -39,7 +39,9 @@ export function statusLine(actions) {
   const detail = h("span", { class: "status-detail" });
   const sign = h("span", { class: "sign", "aria-hidden": "true" });
   const buttons = h("span", { class: "status-buttons" });
-  const element = h("div", { class: "status", role: "group", "aria-label": "State of the video" }, sign, h("p", {}, title, detail), buttons);
+  const fillOf = h("i", {});
+  const bar = h("span", { class: "track", role: "progressbar", "aria-label": "Progress", "aria-valuemin": 0, "aria-valuemax": 100 }, fillOf);
+  const element = h("div", { class: "status", role: "group", "aria-label": "State of the video" }, sign, h("p", {}, title, detail), bar, buttons);
   let drawn = "";
   let said = "";
 
@@ -49,6 +51,9 @@ export function statusLine(actions) {
       title.textContent = words.title;
       detail.textContent = words.detail;
       element.dataset.kind = words.kind;
+      bar.hidden = words.share === undefined || words.share === null;
+      fillOf.style.width = `${(words.share ?? 0) * 100}%`;
+      bar.setAttribute("aria-valuenow", Math.round((words.share ?? 0) * 100));
       const quarter = words.share ? Math.floor(words.share * 4) * 25 : 0;
       const news = words.kind === "busy" ? `${words.title}${quarter ? `: ${quarter} %` : ""}` : `${words.title}. ${words.detail}`;
       if (news !== said) announce((said = news));
