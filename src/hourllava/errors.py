@@ -26,6 +26,14 @@ class HourLlavaError(Exception):
     def __str__(self) -> str:
         return one_line(super().__str__())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As it is, and not by a call: a class may take other arguments than `args`.
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(kind: type[HourLlavaError], args: tuple[object, ...]) -> HourLlavaError:
+    return kind.__new__(kind, *args)
+
 
 class ConfigError(HourLlavaError, ValueError):
     """A setting, option or argument that is not allowed."""
@@ -93,3 +101,9 @@ class EngineBusy(HourLlavaError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class StorageError(HourLlavaError):
+    """A disk is full, or cannot be written to."""
+
+    exit_code = 12

@@ -75,15 +75,27 @@ def read_subtitles(path: str | os.PathLike[str], encoding: str | None = None) ->
     path = Path(path)
     if path.suffix.lower() not in (".srt", ".vtt"):
         raise DataError(f"{path} is no subtitle file; give a .srt or .vtt file")
-    text = read_text(path, encoding)
+    return parse_subtitles(read_text(path, encoding), str(path))
+
+
+def parse_subtitles(text: str, name: str) -> list[Cue]:
+    """The cues in the text of a .srt or .vtt file, as `read_subtitles` gives them.
+
+    Args:
+        text: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        DataError: it holds no subtitles.
+    """
     # Not str.splitlines, which also cuts at U+0085 and others. CR CR LF comes from writing CR LF in text mode.
     lines = text.replace("\r\r\n", "\n").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     blocks, num_unread = _timed_blocks(lines)
     if not blocks and not text.startswith("WEBVTT"):
-        raise DataError(f"{path} holds no subtitles: no line such as 00:00:01,000 --> 00:00:02,500 was found")
+        raise DataError(f"{name} holds no subtitles: no line such as 00:00:01,000 --> 00:00:02,500 was found")
     shown = [block for block in blocks if block[1] > 0 or block[0] >= 0]
     if num_left_out := num_unread + len(blocks) - len(shown):
-        _log.warning("%s: %d cues are left out, their times cannot be read or end before 0", path, num_left_out)
+        _log.warning("%s: %d cues are left out, their times cannot be read or end before 0", name, num_left_out)
     from_zero = [(max(start, 0.0), max(end, 0.0), lines) for start, end, lines in shown]
     return _said_once(sorted(from_zero, key=lambda block: block[0]))
 

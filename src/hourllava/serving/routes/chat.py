@@ -1,0 +1,280 @@
+"""`/v1/chat/completions`: a conversation about a video, as any OpenAI client holds it."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from hourllava.clock import format_clock
+from hourllava.inference.questions.answers import Answer
+from hourllava.inference.questions.evidence import Span
+from hourllava.serving.asking import Asked, ask, check_question, until_gone
+from hourllava.serving.checks import Part as VideoPart
+from hourllava.serving.context import ERRORS, Context, Here, Owner, base_url
+from hourllava.serving.errors import ApiError, invalid, unsupported
+from hourllava.serving.events import comment, event, stream
+from hourllava.serving.protocol import Question, TextPiece, WatchView
+from hourllava.serving.routes import memories
+from hourllava.serving.routes.chat_shapes import (
+    NEUTRAL,
+    Annotation,
+    AnswerExtras,
+    ChatChoice,
+    ChatCompletion,
+    ChatMessage,
+    ChatRequest,
+    Extras,
+    Message,
+    Part,
+    UrlCitation,
+    Usage,
+    check_neutral,
+    max_new_tokens_of,
+)
+from hourllava.serving.shapes import Evidence
+from hourllava.serving.sources import Source, memory_of
+from hourllava.serving.store import MemoryRecord
+from hourllava.serving.subtitles import cues_of
+
+router = APIRouter(responses=ERRORS)
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "an answer, or its events"}
+}
+
+
+@router.post("/v1/chat/completions", response_model=None, responses=STREAM)
+async def complete(body: ChatRequest, request: Request, here: Here, owner: Owner) -> ChatCompletion | Response:
+    """Answer the last message; the video comes with the last message that has one."""
+    check_neutral(body, NEUTRAL)
+    await check_model(here, body.model)
+    talk = _Talk(body.messages)
+    check_question(here, talk.text, talk.history, "messages")
+    extras = body.hourllava
+    if talk.source is not None and extras.memory_id is not None:
+        raise invalid("give the video in messages or by memory_id, not both", "hourllava.memory_id")
+    asked = Asked(
+        owner,
+        await memory_of_request(here, owner, talk.source, extras, talk.fps),
+        Question(
+            talk.text,
+            talk.history,
+            await cues_of(here, owner, extras.subtitles),
+            extras.subtitle_tokens,
+            max_new_tokens_of(
+                here.settings.max_new_tokens,
+                max_completion_tokens=body.max_completion_tokens,
+                max_tokens=body.max_tokens,
+            ),
+            body.temperature or 0.0,
+            body.top_p or 1.0,
+            body.seed or 0,
+            [body.stop] if isinstance(body.stop, str) else body.stop or (),
+            owner or None,
+        ),
+    )
+    reply = _Reply(here, asked, body.model, base_url(request, here))
+    if body.stream:
+        wants_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+        return await stream(reply.events(wants_usage, extras.progress), here)
+    return await until_gone(request, here, reply.whole())
+
+
+async def check_model(context: Context, model: str) -> None:
+    """Check the name of the model.
+
+    Raises:
+        ApiError: this server has another one.
+    """
+    ours = (await context.engine.status()).model
+    if model != ours:
+        raise ApiError(404, "model_not_found", f"there is no model {model[:100]!r} here, only {ours!r}", "model")
+
+
+async def memory_of_request(
+    context: Context, owner: str, source: Source | None, extras: Extras, fps: float | None = None
+) -> MemoryRecord | None:
+    """The memory that a question is about; None: there is no video."""
+    if extras.memory_id is not None:
+        source = Source("hourllava.memory_id", memory_id=extras.memory_id)
+    if source is None:
+        return None
+    part = VideoPart(extras.fps if fps is None else fps, extras.start_seconds, extras.end_seconds)
+    return await memory_of(context, owner, source, part)
+
+
+class _Talk:
+    """A conversation: its question, the turns before, and the video.
+
+    Raises:
+        ApiError: messages are in no order, or hold what this server does not take.
+    """
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.source: Source | None = None
+        self.fps: float | None = None
+        self.history: list[tuple[str, str]] = []
+        asked: list[str] = []
+        answered: list[str] = []
+        for number, message in enumerate(messages):
+            where = f"messages.{number}"
+            if message.tool_calls or message.function_call or message.audio:
+                raise unsupported(f"{where}.tool_calls", "this model calls no tools")
+            text = self._text(message, where)
+            if message.role == "user":
+                if answered:
+                    self.history.append(("\n".join(asked), "\n".join(answered)))
+                    asked, answered = [], []
+                asked.append(text)
+            elif message.role == "assistant":
+                if not asked:
+                    raise invalid("the first message must be the user's", where)
+                answered.append(text)
+            elif message.role not in ("system", "developer") or text.strip():
+                raise unsupported(f"{where}.role={message.role}", "this model was trained without; ask as user")
+        if answered or not asked:
+            raise invalid("the last message must be the user's", f"messages.{len(messages) - 1}")
+        self.text = "\n".join(text for text in asked if text)
+
+    def _text(self, message: Message, where: str) -> str:
+        if message.content is None or isinstance(message.content, str):
+            return message.content or ""
+        texts = []
+        for number, part in enumerate(message.content):
+            at = f"{where}.content.{number}"
+            if part.type == "text":
+                texts.append(part.text or "")
+            else:
+                if message.role != "user":
+                    raise invalid("only the user's messages may have a video", at)
+                self._take(_source_of(part, at), part)
+        return "\n".join(texts)
+
+    def _take(self, source: Source, part: Part) -> None:
+        known = self.source
+        if known is not None and (known.file_id, known.url) != (source.file_id, source.url):
+            raise invalid("a conversation is about one video; begin another one", source.param)
+        self.source = source
+        if part.video_url is not None and part.video_url.fps is not None:
+            self.fps = part.video_url.fps
+
+
+def _source_of(part: Part, at: str) -> Source:
+    if part.type == "video_url" and part.video_url is not None:
+        return Source(f"{at}.video_url.url", url=part.video_url.url)
+    if part.type == "file" and part.file is not None:
+        file = part.file
+        if (file.file_id is None) == (file.file_data is None):
+            raise invalid("give file_id or file_data", f"{at}.file")
+        if file.file_id is not None:
+            return Source(f"{at}.file.file_id", file_id=file.file_id)
+        return Source(f"{at}.file.file_data", url=file.file_data, filename=file.filename or "video")
+    if part.type in ("video_url", "file"):
+        raise invalid(f"the part has no {part.type}", f"{at}.{part.type}")
+    raise unsupported(f"{at}.type={part.type}", "use text, video_url or file")
+
+
+def cited(memory: MemoryRecord | None, spans: list[Span], base: str) -> list[tuple[str, str]]:
+    """Address and title of each moment: players open such an address at that second."""
+    if memory is None:
+        return []
+    place = f"files/{memory.file_id}" if memory.file_id is not None else f"hourllava/memories/{memory.id}"
+    return [
+        (
+            f"{base}/v1/{place}/content#t={_short(span.start_seconds)},{_short(span.end_seconds)}",
+            f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)}",
+        )
+        for span in spans
+    ]
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.2f}".rstrip("0").rstrip(".")
+
+
+class _Reply:
+    """The answer to a request, whole or in events."""
+
+    def __init__(self, context: Context, asked: Asked, model: str, base: str) -> None:
+        self._context, self._asked, self._model, self._base = context, asked, model, base
+        self._id, self._created = f"chatcmpl-{secrets.token_hex(16)}", int(time.time())
+
+    async def whole(self) -> ChatCompletion:
+        """The answer, when it is whole."""
+        answer = None
+        async for each in ask(self._context, self._asked):
+            answer = each if isinstance(each, Answer) else answer
+        assert answer is not None
+        assert answer.finish_reason != "cancelled"
+        message = ChatMessage(
+            content=answer.text, annotations=self._annotations(answer), hourllava=self._extras(answer)
+        )
+        return ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[ChatChoice(message=message, finish_reason=answer.finish_reason)],
+            usage=_usage(answer),
+        )
+
+    async def events(self, wants_usage: bool, wants_progress: bool) -> AsyncIterator[bytes]:
+        """The answer in pieces, as the SDK reads them."""
+        usage: dict[str, Any] = {"usage": None} if wants_usage else {}
+        began = False
+        async for each in ask(self._context, self._asked):
+            if isinstance(each, WatchView):
+                yield comment(f"{each.state} {each.frames_done}/{each.frames_total or '?'}")
+                if wants_progress:
+                    assert self._asked.memory is not None
+                    memory = await memories.describe(self._context, self._asked.memory, each)
+                    yield self._chunk({}, **usage, hourllava={"watching": memory.model_dump(mode="json")})
+                continue
+            if not began:
+                began = True
+                yield self._chunk({"role": "assistant", "content": ""}, **usage)
+            if isinstance(each, TextPiece):
+                yield self._chunk({"content": each.text}, **usage)
+                continue
+            annotations = [annotation.model_dump(mode="json") for annotation in self._annotations(each)]
+            delta = {"annotations": annotations, "hourllava": self._extras(each).model_dump(mode="json")}
+            yield self._chunk(delta, each.finish_reason, **usage)
+            if wants_usage:
+                yield event({**self._head, "choices": [], "usage": _usage(each).model_dump(mode="json")})
+        yield b"data: [DONE]\n\n"
+
+    @property
+    def _head(self) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return event({**self._head, "choices": [choice], **more})
+
+    def _annotations(self, answer: Answer) -> list[Annotation]:
+        length = len(answer.text)
+        return [
+            Annotation(url_citation=UrlCitation(url=url, title=title, start_index=0, end_index=length))
+            for url, title in cited(self._asked.memory, answer.evidence, self._base)
+        ]
+
+    def _extras(self, answer: Answer) -> AnswerExtras:
+        memory = self._asked.memory
+        return AnswerExtras(
+            evidence=[Evidence.of(span) for span in answer.evidence],
+            memory_id=None if memory is None else memory.id,
+            first_token_seconds=answer.first_token_seconds,
+            total_seconds=answer.total_seconds,
+        )
+
+
+def _usage(answer: Answer) -> Usage:
+    prompt, completion = answer.num_prompt_tokens, answer.num_new_tokens
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
