@@ -27,7 +27,7 @@ export function composer({ onAsk, onStop, extra, mostOptions }) {
   const hint = h("p", { class: "hint", id: "question-hint" });
   const list = h("ol", { class: "option-fields", hidden: true });
   const earlier = h("input", { type: "checkbox", checked: habit("earlier", false) });
-  const earlierLabel = h("label", { class: "check", title: "The model then reads the questions and answers above, too" }, earlier, "Include earlier answers");
+  const earlierLabel = h("label", { class: "check", title: "The model then reads the questions and answers above, too" }, earlier, "Use earlier answers");
   const ask = button({ text: "Ask", iconName: "send", kind: "primary ask", on: submit });
   const stop = button({ text: "Stop", iconName: "stop", kind: "stop-all", hidden: true, on: onStop });
   const kinds = h(
@@ -125,7 +125,7 @@ export function composer({ onAsk, onStop, extra, mostOptions }) {
     if (isSeveral) hint.textContent = `${plural(questions.length, kind === "ask" ? "question" : "description")}, one a line`;
     else if (kind === "choose") hint.textContent = "Paste a list to fill in several choices";
     else if (kind === "find") hint.textContent = "Shows moments, writes no answer";
-    else hint.textContent = "Shift + Enter: another question";
+    else hint.textContent = "Shift + Enter: new line";
     element.classList.toggle("written", Boolean(field.value.trim()));
     ask.disabled = !element.classList.contains("usable") || !questions.length || (kind === "choose" && options().length < 2);
   }

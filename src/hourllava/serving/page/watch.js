@@ -108,6 +108,7 @@ export class WatchView {
   }
 
   async #beginWithMemory(memory) {
+    this.memory = { ...memory, state: null }; // #setMemory below says what it is
     this.asking.setMemory(memory.id);
     this.subtitles.setMemory(memory.id);
     this.player.setMemory(memory.id);
