@@ -328,8 +328,9 @@ def test_the_sdk_closes_a_stream(serve):
         until(lambda: server.engine.ended)
 
 
-def test_silence_is_filled_with_pings(serve):
-    server = serve(ping_seconds=0.05, script=Script(["x"], piece_seconds=2.4))
+def test_silence_is_filled_with_pings(serve, monkeypatch):
+    monkeypatch.setattr("hourllava.serving.events.FIRST_EVENT_SECONDS", 0.1)
+    server = serve(ping_seconds=0.05, script=Script(["x"], piece_seconds=0.4))
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "x"}]}
     text = server.http.post("/v1/chat/completions", json=body).text
     assert text.startswith(": ping\n\n")

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -241,7 +241,7 @@ class AnswerStream:
             if piece := pieces.next(text, is_whole):
                 yield piece
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncGenerator[str, None]:
         pieces, num_known, is_whole = TextPieces(self._state.stop), 0, False
         while not is_whole:
             await self._state.wait_async(num_known)

@@ -23,9 +23,10 @@ from hourllava.serving.drawing import Drawing
 from hourllava.serving.errors import install_errors
 from hourllava.serving.fetching import Fetching
 from hourllava.serving.guards import Guard
+from hourllava.serving.kept import Kept
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine
-from hourllava.serving.routes import chat, files, memories, models, moments, server
+from hourllava.serving.routes import chat, files, memories, models, moments, responses, server
 from hourllava.serving.settings import ServeSettings
 from hourllava.serving.store import Store
 from hourllava.serving.watching import Watching
@@ -54,6 +55,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
         fetching=Fetching(),
         fetcher=Fetcher(settings.allow_url_hosts, settings.max_upload_bytes, settings.fetch_seconds),
         drawing=Drawing(store.folder / "filmstrips"),
+        responses=Kept(settings.max_responses),
     )
 
     @contextlib.asynccontextmanager
@@ -64,6 +66,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
             yield
         finally:
             context.closing.end()
+            await context.responses.close()
             await context.watching.close()
             await context.drawing.close()
             await engine.close()
@@ -79,7 +82,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
     )
     app.state.context = context
     install_errors(app)
-    for routes in (models, files, chat, memories, moments, server):
+    for routes in (models, files, chat, responses, memories, moments, server):
         app.include_router(routes.router)
     server.mount_page(app)
     app.add_middleware(Guard, context=context)

@@ -11,6 +11,7 @@ from hourllava.serving.download import Fetcher
 from hourllava.serving.drawing import Drawing
 from hourllava.serving.errors import ErrorBody
 from hourllava.serving.fetching import Fetching
+from hourllava.serving.kept import Kept
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine
 from hourllava.serving.settings import ServeSettings
@@ -39,6 +40,7 @@ class Context:
         fetching: addresses that were fetched lately.
         fetcher: fetches videos.
         drawing: makes filmstrips and frames.
+        responses: answers of `/v1/responses`, each a `responding.Run`.
         num_uploads: uploads and fetches that are coming in.
         num_streams: streams of events that are open.
         questions: number of questions of each client that are being answered.
@@ -54,6 +56,7 @@ class Context:
     fetching: Fetching
     fetcher: Fetcher
     drawing: Drawing
+    responses: Kept[Any]
     num_streams: int = 0
     num_uploads: int = 0
     questions: dict[str, int] = field(default_factory=dict)

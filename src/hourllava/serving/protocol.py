@@ -6,10 +6,11 @@ replicas in others. No tensor, path of a memory or open file crosses it.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from hourllava.errors import HourLlavaError
 from hourllava.inference.questions.answers import Answer, Choice
 from hourllava.inference.questions.evidence import Span
 from hourllava.inference.questions.options import DEFAULT_MAX_NEW_TOKENS, DEFAULT_SUBTITLE_TOKENS
@@ -27,6 +28,7 @@ class Video:
         digest: SHA-256 of the whole file in hexadecimal digits, or another text that stands for its content.
         fps: frames sampled per second.
         start_seconds, end_seconds: the part, on the player's clock; end None: to the end.
+        name: as its owner calls it, for messages, which never hold `path`.
     """
 
     path: str
@@ -34,10 +36,11 @@ class Video:
     fps: float = 1.0
     start_seconds: float = 0.0
     end_seconds: float | None = None
+    name: str = "the video"
 
     @property
     def key(self) -> str:
-        """What the memory depends on: content and part, not the path. 32 hexadecimal digits."""
+        """What the memory depends on: content and part, not path and name. 32 hexadecimal digits."""
         facts = json.dumps([self.digest, self.fps, self.start_seconds, self.end_seconds])
         return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
@@ -53,6 +56,18 @@ class WatchFailure:
 
     code: str
     message: str
+
+
+class EngineFailure(HourLlavaError):
+    """A request failed for a reason that the HTTP API has a code for.
+
+    Attributes:
+        code: as in `WatchFailure`, or `shutting_down`, `out_of_memory` (of the device; try again), `internal`.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -153,9 +168,10 @@ class EngineStatus:
 class Engine(Protocol):
     """Watches videos and answers questions about them. All calls may run at once, in one event loop.
 
-    Every call may raise `HourLlavaError`. `EngineBusy` means: the queue is full, try again after its
-    `retry_after_seconds`. An asynchronous iterator that is closed, or whose task is cancelled, ends its work within one
-    token or one batch of frames.
+    Every call may raise `HourLlavaError`, and nothing else. `EngineBusy` means: the queue is full, try again after its
+    `retry_after_seconds`, at most 120. `EngineFailure` has a code; other classes say what is wrong with the question.
+    `Cancelled` means that somebody cancelled the watching, or that the engine was closed. An asynchronous iterator that
+    is closed, or whose task is cancelled, ends its work within one token or one batch of frames.
     """
 
     async def watch(self, video: Video, *, keeps_running: bool = False) -> WatchView:
@@ -168,10 +184,11 @@ class Engine(Protocol):
         """
         ...
 
-    def follow(self, video: Video) -> AsyncIterator[WatchView]:
+    def follow(self, video: Video) -> AsyncGenerator[WatchView, None]:
         """The state of a video now, and at each change, at most ten times a second, to a final one.
 
-        A video that is not being watched gives one view: `ready` if the cache has its memory, else `cancelled`.
+        A video that is not being watched gives one view: `ready` if the cache has its memory, `failed` if that was the
+        end of the last watching, else `cancelled`.
         """
         ...
 
@@ -183,7 +200,7 @@ class Engine(Protocol):
         """End the watching of a video for all listeners. A video that is not being watched stays as it is."""
         ...
 
-    def ask(self, video: Video | None, question: Question) -> AsyncIterator[AskEvent]:
+    def ask(self, video: Video | None, question: Question) -> AsyncGenerator[AskEvent, None]:
         """Answer a question; a video that was not watched is watched first.
 
         Args:
@@ -192,6 +209,12 @@ class Engine(Protocol):
 
         Yields:
             `WatchView` while the video is watched, then `TextPiece`s, and one `Answer` at the end.
+
+        Raises:
+            InputError, ConfigError: the question or an option is not allowed.
+            EngineFailure: the video could not be watched, or the device has no memory left.
+            Cancelled: the watching was cancelled, or the engine closed.
+            EngineBusy: too many questions or watches wait; raised before the first event.
         """
         ...
 

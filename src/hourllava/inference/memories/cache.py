@@ -165,6 +165,27 @@ class MemoryCache:
             entries.append(CacheEntry(key, name, num_frames, duration_seconds, num_bytes, last_used_seconds))
         return entries
 
+    def usage(self) -> tuple[int, int]:
+        """(number of memories, bytes of all together)."""
+        files = self._files()
+        return len(files), sum(num_bytes for _, num_bytes, _ in files)
+
+    def remove(self, key: str) -> bool:
+        """Remove a memory; whether it was there.
+
+        Raises:
+            MemoryFileError: it cannot be removed.
+        """
+        path = self._path(key)
+        reason = None if path is None else _remove(path)
+        if path is None or isinstance(reason, FileNotFoundError):
+            return False
+        if reason is not None:
+            raise MemoryFileError(
+                f"a memory in {self.folder} cannot be removed ({reason.strerror or reason}); change its permissions"
+            ) from reason
+        return True
+
     def clear(self) -> int:
         """Remove all memories.
 

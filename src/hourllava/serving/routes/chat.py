@@ -2,23 +2,16 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from hourllava.clock import format_clock
 from hourllava.inference.questions.answers import Answer
-from hourllava.inference.questions.evidence import Span
+from hourllava.inference.questions.options import AskSettings
 from hourllava.serving.asking import Asked, ask, check_question, until_gone
-from hourllava.serving.checks import Part as VideoPart
-from hourllava.serving.context import ERRORS, Context, Here, Owner, base_url
-from hourllava.serving.errors import ApiError, invalid, unsupported
-from hourllava.serving.events import comment, event, stream
-from hourllava.serving.protocol import Question, TextPiece, WatchView
-from hourllava.serving.routes import memories
-from hourllava.serving.routes.chat_shapes import (
+from hourllava.serving.chat_shapes import (
     NEUTRAL,
     Annotation,
     AnswerExtras,
@@ -34,10 +27,17 @@ from hourllava.serving.routes.chat_shapes import (
     check_neutral,
     max_new_tokens_of,
 )
+from hourllava.serving.checks import Part as VideoPart
+from hourllava.serving.citing import cited
+from hourllava.serving.context import ERRORS, Context, Here, Owner, base_url
+from hourllava.serving.errors import ApiError, invalid, unsupported
+from hourllava.serving.events import comment, event, stream
+from hourllava.serving.protocol import Question, TextPiece, WatchView
 from hourllava.serving.shapes import Evidence
+from hourllava.serving.showing import memory_shown
 from hourllava.serving.sources import Source, memory_of
-from hourllava.serving.store import MemoryRecord
 from hourllava.serving.subtitles import cues_of
+from hourllava.serving.talk import Talk, Turn, talk_of
 
 router = APIRouter(responses=ERRORS)
 
@@ -51,35 +51,28 @@ async def complete(body: ChatRequest, request: Request, here: Here, owner: Owner
     """Answer the last message; the video comes with the last message that has one."""
     check_neutral(body, NEUTRAL)
     await check_model(here, body.model)
-    talk = _Talk(body.messages)
-    check_question(here, talk.text, talk.history, "messages")
-    extras = body.hourllava
-    if talk.source is not None and extras.memory_id is not None:
-        raise invalid("give the video in messages or by memory_id, not both", "hourllava.memory_id")
-    asked = Asked(
+    talk = talk_of(_turns(body.messages))
+    asked = await asked_of(
+        here,
         owner,
-        await memory_of_request(here, owner, talk.source, extras, talk.fps),
-        Question(
-            talk.text,
-            talk.history,
-            await cues_of(here, owner, extras.subtitles),
-            extras.subtitle_tokens,
-            max_new_tokens_of(
+        talk,
+        body.hourllava,
+        AskSettings(
+            max_new_tokens=max_new_tokens_of(
                 here.settings.max_new_tokens,
                 max_completion_tokens=body.max_completion_tokens,
                 max_tokens=body.max_tokens,
             ),
-            body.temperature or 0.0,
-            body.top_p or 1.0,
-            body.seed or 0,
-            [body.stop] if isinstance(body.stop, str) else body.stop or (),
-            owner or None,
+            temperature=body.temperature or 0.0,
+            top_p=body.top_p or 1.0,
+            seed=body.seed or 0,
+            stop=[body.stop] if isinstance(body.stop, str) else body.stop or (),
         ),
     )
     reply = _Reply(here, asked, body.model, base_url(request, here))
     if body.stream:
         wants_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-        return await stream(reply.events(wants_usage, extras.progress), here)
+        return await stream(reply.events(wants_usage, body.hourllava.progress), here)
     return await until_gone(request, here, reply.whole())
 
 
@@ -94,72 +87,53 @@ async def check_model(context: Context, model: str) -> None:
         raise ApiError(404, "model_not_found", f"there is no model {model[:100]!r} here, only {ours!r}", "model")
 
 
-async def memory_of_request(
-    context: Context, owner: str, source: Source | None, extras: Extras, fps: float | None = None
-) -> MemoryRecord | None:
-    """The memory that a question is about; None: there is no video."""
-    if extras.memory_id is not None:
-        source = Source("hourllava.memory_id", memory_id=extras.memory_id)
-    if source is None:
-        return None
-    part = VideoPart(extras.fps if fps is None else fps, extras.start_seconds, extras.end_seconds)
-    return await memory_of(context, owner, source, part)
-
-
-class _Talk:
-    """A conversation: its question, the turns before, and the video.
+async def asked_of(context: Context, owner: str, talk: Talk, extras: Extras, options: AskSettings) -> Asked:
+    """A conversation as a question for the engine; its video is found or taken in.
 
     Raises:
-        ApiError: messages are in no order, or hold what this server does not take.
+        ApiError: there is no such video or subtitle file, or something is beyond the limits.
     """
+    check_question(context, talk.text, talk.history, "messages")
+    if talk.source is not None and extras.memory_id is not None:
+        raise invalid("give the video in messages or by memory_id, not both", "hourllava.memory_id")
+    source = talk.source
+    if extras.memory_id is not None:
+        source = Source("hourllava.memory_id", memory_id=extras.memory_id)
+    memory = None
+    if source is not None:
+        fps = extras.fps if talk.fps is None else talk.fps
+        memory = await memory_of(context, owner, source, VideoPart(fps, extras.start_seconds, extras.end_seconds))
+    question = Question(
+        text=talk.text,
+        history=talk.history,
+        subtitles=await cues_of(context, owner, extras.subtitles),
+        subtitle_tokens=extras.subtitle_tokens,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        stop=options.stop,
+        caller=owner or None,
+    )
+    return Asked(owner, memory, question)
 
-    def __init__(self, messages: list[Message]) -> None:
-        self.source: Source | None = None
-        self.fps: float | None = None
-        self.history: list[tuple[str, str]] = []
-        asked: list[str] = []
-        answered: list[str] = []
-        for number, message in enumerate(messages):
-            where = f"messages.{number}"
-            if message.tool_calls or message.function_call or message.audio:
-                raise unsupported(f"{where}.tool_calls", "this model calls no tools")
-            text = self._text(message, where)
-            if message.role == "user":
-                if answered:
-                    self.history.append(("\n".join(asked), "\n".join(answered)))
-                    asked, answered = [], []
-                asked.append(text)
-            elif message.role == "assistant":
-                if not asked:
-                    raise invalid("the first message must be the user's", where)
-                answered.append(text)
-            elif message.role not in ("system", "developer") or text.strip():
-                raise unsupported(f"{where}.role={message.role}", "this model was trained without; ask as user")
-        if answered or not asked:
-            raise invalid("the last message must be the user's", f"messages.{len(messages) - 1}")
-        self.text = "\n".join(text for text in asked if text)
 
-    def _text(self, message: Message, where: str) -> str:
-        if message.content is None or isinstance(message.content, str):
-            return message.content or ""
-        texts = []
-        for number, part in enumerate(message.content):
-            at = f"{where}.content.{number}"
-            if part.type == "text":
-                texts.append(part.text or "")
-            else:
-                if message.role != "user":
-                    raise invalid("only the user's messages may have a video", at)
-                self._take(_source_of(part, at), part)
-        return "\n".join(texts)
-
-    def _take(self, source: Source, part: Part) -> None:
-        known = self.source
-        if known is not None and (known.file_id, known.url) != (source.file_id, source.url):
-            raise invalid("a conversation is about one video; begin another one", source.param)
-        self.source = source
-        if part.video_url is not None and part.video_url.fps is not None:
-            self.fps = part.video_url.fps
+def _turns(messages: list[Message]) -> Iterator[Turn]:
+    for number, message in enumerate(messages):
+        where = f"messages.{number}"
+        if message.tool_calls or message.function_call or message.audio:
+            raise unsupported(f"{where}.tool_calls", "this model calls no tools")
+        parts = message.content
+        if parts is None or isinstance(parts, str):
+            yield Turn(message.role, parts or "", where=where)
+            continue
+        texts = [part.text or "" for part in parts if part.type == "text"]
+        sources = [
+            (_source_of(part, f"{where}.content.{at}"), part.video_url.fps if part.video_url else None)
+            for at, part in enumerate(parts)
+            if part.type != "text"
+        ]
+        yield Turn(message.role, "\n".join(texts), sources, where)
 
 
 def _source_of(part: Part, at: str) -> Source:
@@ -168,31 +142,12 @@ def _source_of(part: Part, at: str) -> Source:
     if part.type == "file" and part.file is not None:
         file = part.file
         if (file.file_id is None) == (file.file_data is None):
-            raise invalid("give file_id or file_data", f"{at}.file")
-        if file.file_id is not None:
-            return Source(f"{at}.file.file_id", file_id=file.file_id)
-        return Source(f"{at}.file.file_data", url=file.file_data, filename=file.filename or "video")
+            raise invalid("give one of file_id and file_data", f"{at}.file")
+        param = f"{at}.file.{'file_id' if file.file_data is None else 'file_data'}"
+        return Source(param, file_id=file.file_id, url=file.file_data, filename=file.filename or "video")
     if part.type in ("video_url", "file"):
         raise invalid(f"the part has no {part.type}", f"{at}.{part.type}")
     raise unsupported(f"{at}.type={part.type}", "use text, video_url or file")
-
-
-def cited(memory: MemoryRecord | None, spans: list[Span], base: str) -> list[tuple[str, str]]:
-    """Address and title of each moment: players open such an address at that second."""
-    if memory is None:
-        return []
-    place = f"files/{memory.file_id}" if memory.file_id is not None else f"hourllava/memories/{memory.id}"
-    return [
-        (
-            f"{base}/v1/{place}/content#t={_short(span.start_seconds)},{_short(span.end_seconds)}",
-            f"{format_clock(span.start_seconds)}-{format_clock(span.end_seconds)}",
-        )
-        for span in spans
-    ]
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds:.2f}".rstrip("0").rstrip(".")
 
 
 class _Reply:
@@ -229,7 +184,7 @@ class _Reply:
                 yield comment(f"{each.state} {each.frames_done}/{each.frames_total or '?'}")
                 if wants_progress:
                     assert self._asked.memory is not None
-                    memory = await memories.describe(self._context, self._asked.memory, each)
+                    memory = await memory_shown(self._context, self._asked.memory, each)
                     yield self._chunk({}, **usage, hourllava={"watching": memory.model_dump(mode="json")})
                 continue
             if not began:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field, model_validator
 from starlette.background import BackgroundTask
 
@@ -17,9 +17,9 @@ from hourllava.serving.content import file_response
 from hourllava.serving.context import ERRORS, Context, Here, Owner
 from hourllava.serving.errors import invalid, not_found
 from hourllava.serving.events import EventStream, event, stream
-from hourllava.serving.protocol import WatchView
 from hourllava.serving.routes.files import BYTES
-from hourllava.serving.shapes import Deleted, Id, MemoryObject, Seconds, Strict, memory_object
+from hourllava.serving.shapes import Deleted, Id, MemoryObject, Seconds, Strict
+from hourllava.serving.showing import memory_shown
 from hourllava.serving.sources import MEDIA_SCHEME, Source, memory_of
 from hourllava.serving.store import MemoryRecord
 
@@ -59,23 +59,6 @@ class MemoryList(BaseModel):
     data: list[MemoryObject]
 
 
-async def describe(context: Context, record: MemoryRecord, view: WatchView | None = None) -> MemoryObject:
-    """A memory as clients get it.
-
-    Args:
-        context: of the server.
-        record: from the store.
-        view: how far it is; by default the engine is asked.
-    """
-    view = view or await context.watching.view(record)
-    url = None
-    if await context.watching.path(record) is not None:
-        url = f"/v1/hourllava/memories/{record.id}/content"
-        if context.settings.keys:
-            url += f"?token={context.signed.sign(url, record.owner)}"
-    return memory_object(record, view, url)
-
-
 @router.post("", status_code=202)
 async def watch(body: MemoryRequest, here: Here, owner: Owner) -> MemoryObject:
     """Have a video watched, or find its memory. The watching goes on without a listener."""
@@ -86,23 +69,23 @@ async def watch(body: MemoryRequest, here: Here, owner: Owner) -> MemoryObject:
     view = await here.watching.view(record)
     if view.state != "ready":
         await here.watching.restart(record)
-    return await describe(here, record)
+    return await memory_shown(here, record)
 
 
 @router.get("")
 async def list_memories(here: Here, owner: Owner) -> MemoryList:
     """A client's memories, the newest first."""
     records = await here.watching.list(owner)
-    return MemoryList(data=[await describe(here, record) for record in reversed(records)])
+    return MemoryList(data=[await memory_shown(here, record) for record in reversed(records)])
 
 
 @router.get("/{memory_id}")
 async def get_memory(memory_id: str, here: Here, owner: Owner) -> MemoryObject:
     """One memory, and how far it is."""
-    return await describe(here, await here.watching.get(memory_id, owner))
+    return await memory_shown(here, await here.watching.get(memory_id, owner))
 
 
-@router.get("/{memory_id}/events", response_class=EventStream, responses=EVENTS)
+@router.get("/{memory_id}/events", status_code=200, response_class=StreamingResponse, responses=EVENTS)
 async def follow(memory_id: str, here: Here, owner: Owner) -> EventStream:
     """The memory now and at each change, as events, until it is ready, failed or cancelled."""
     record = await here.watching.get(memory_id, owner)
@@ -111,7 +94,7 @@ async def follow(memory_id: str, here: Here, owner: Owner) -> EventStream:
         number = 0
         async for view in here.watching.follow(record):
             number += 1
-            yield event((await describe(here, record, view)).model_dump(mode="json"), number=number)
+            yield event((await memory_shown(here, record, view)).model_dump(mode="json"), number=number)
 
     return await stream(events(), here, ends_with_drain=True)
 
@@ -121,7 +104,7 @@ async def cancel(memory_id: str, here: Here, owner: Owner) -> MemoryObject:
     """End the watching; what is ready stays ready."""
     record = await here.watching.get(memory_id, owner)
     await here.watching.cancel(record)
-    return await describe(here, record)
+    return await memory_shown(here, record)
 
 
 @router.delete("/{memory_id}")
