@@ -1,7 +1,7 @@
 // The moments of an answer as pictures.
 
 import { framePath, picture } from "./api.js";
-import { fill, h } from "./dom.js";
+import { fill, h, unseen } from "./dom.js";
 import { percent, range } from "./format.js";
 
 const WIDTH = 320;
@@ -37,9 +37,9 @@ export class MomentCards {
     this.#load(image, memoryId, at, this.loading.signal);
     return h(
       "button",
-      { type: "button", class: "card", "aria-label": `Moment ${index + 1}: ${range(span).replace("–", " to ")}, ${percent(span.weight)}`, on: { click: () => this.onMoment(index) } },
-      image,
-      h("span", { class: "number" }, String(index + 1)),
+      { type: "button", class: "card", on: { click: () => this.onMoment(index) } },
+      image, unseen("Moment "),
+      h("span", { class: "number" }, String(index + 1)), unseen(": "),
       h("span", { class: "when" }, range(span)),
       h("span", { class: "share" }, percent(span.weight)),
       h("span", { class: "track", "aria-hidden": "true" }, h("i", { style: { width: `${Math.min(1, span.weight) * 100}%` } })),

@@ -38,7 +38,7 @@ export function confirm(title, text, yes) {
 
 /** A menu below a button: items are {text, iconName, on, isDangerous} or null. */
 export function menu(label, iconName, items, text = null) {
-  const summary = h("summary", { class: text ? "button" : "button icon-only", "aria-label": text ? null : label, title: text ? null : label }, icon(iconName), text ? h("span", {}, text) : null);
+  const summary = h("summary", { class: text ? "button" : "button icon-only", "aria-label": label, title: text ? null : label }, icon(iconName), text ? h("span", {}, text) : null);
   const details = h("details", { class: "menu" }, summary);
   const leave = () => { details.open = false; };
   const entries = items.filter(Boolean).map((item) =>

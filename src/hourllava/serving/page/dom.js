@@ -25,6 +25,9 @@ export function h(tag, props = {}, ...children) {
   return element;
 }
 
+/** Text for screen readers only. */
+export const unseen = (text) => h("span", { class: "unseen" }, text);
+
 /** Put these children in place of all that an element holds. */
 export function fill(element, ...children) {
   element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));

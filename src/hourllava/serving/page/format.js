@@ -22,6 +22,11 @@ export function percent(share) {
   return `${Math.round(share * 100)} %`;
 }
 
+/** A moment in words, as its button says: "Moment 1: 7:00 to 7:20, 41 %". */
+export function momentWords(span, index) {
+  return `Moment ${index + 1}: ${range(span).replace("–", " to ")}, ${percent(span.weight)}`;
+}
+
 /** A length of time in words: "8 s", "4 min", "1 h 20 min". */
 export function duration(seconds) {
   if (seconds < 60) return `${Math.max(1, Math.round(seconds))} s`;

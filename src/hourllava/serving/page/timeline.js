@@ -1,7 +1,7 @@
 // The whole video as a line: what was watched, small pictures, where the playhead is, and the moments of an answer.
 
 import { h } from "./dom.js";
-import { clock, percent, range, rulerStep } from "./format.js";
+import { clock, momentWords, rulerStep } from "./format.js";
 import { Strip } from "./strip.js";
 
 /**
@@ -144,7 +144,7 @@ export class Timeline {
   }
 
   #momentButton(index, span, strongest) {
-    const label = `Moment ${index + 1}: ${range(span).replace("–", " to ")}, ${percent(span.weight)}`;
+    const label = momentWords(span, index);
     return h(
       "button",
       {

@@ -1,8 +1,8 @@
 // How one question and its answer look.
 
 import { isRunning } from "./asking.js";
-import { button, fill, h, icon } from "./dom.js";
-import { clock, count, percent, range } from "./format.js";
+import { button, fill, h, icon, unseen } from "./dom.js";
+import { clock, count, momentWords, percent, range } from "./format.js";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -32,13 +32,13 @@ export function turnView(turn, actions) {
   }
 
   function chip(span, index) {
-    const label = `Moment ${index + 1}: ${range(span).replace("–", " to ")}, ${percent(span.weight)}`;
     return h(
       "li", {},
       h(
         "button",
-        { type: "button", class: "chip", "aria-label": label, title: label, on: { click: () => actions.moment(turn, index) } },
-        h("span", { class: "number" }, String(index + 1)), h("span", {}, range(span)),
+        { type: "button", class: "chip", title: momentWords(span, index), on: { click: () => actions.moment(turn, index) } },
+        unseen("Moment "), h("span", { class: "number" }, String(index + 1)), unseen(": "),
+        h("span", {}, range(span)), unseen(`, ${percent(span.weight)}`),
       ),
     );
   }
@@ -90,7 +90,7 @@ function options(turn) {
     return h(
       "li", { class: index === best ? "option best" : "option" },
       h("span", { class: "letter" }, LETTERS[index]),
-      h("span", { class: "words" }, option, index === best ? h("span", { class: "unseen" }, " (chosen)") : null),
+      h("span", { class: "words" }, option, index === best ? unseen(" (chosen)") : null),
       h("span", { class: "share" }, share === undefined ? "" : percent(share)),
       h("span", { class: "track", "aria-hidden": "true" }, h("i", { style: { width: `${(share ?? 0) * 100}%` } })),
     );

@@ -38,7 +38,7 @@ export default async function ({ page, url, video, text }) {
     await check("writing");
     await ask(page, "Which car?");
     await check("answered");
-    await page.getByText("Choose", { exact: true }).first().click();
+    await page.getByRole("radio", { name: "Choose" }).check();
     await page.locator("#question").fill("What colour?");
     await page.getByLabel("Choice A").fill("red");
     await page.getByLabel("Choice B").fill("green");
