@@ -13,10 +13,11 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled modules are kept: tests start many processes that import the library.
 test test-slow test-fuzz: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-slow test-fuzz test-gpu check wheel format docs clean
+.PHONY: help demo serve test test-slow test-fuzz test-gpu check wheel format docs clean
 
 help:
 	@echo "make demo       an hour of new video, watched and asked in a minute or two"
+	@echo "make serve      a server with a page at http://127.0.0.1:8000"
 	@echo "make test       the fast tests (CPU)"
 	@echo "make test-slow  the slow tests (CPU)"
 	@echo "make test-fuzz  damaged files of every kind through every door (CPU, some minutes)"
@@ -46,6 +47,13 @@ demo: $(READY)
 	@echo
 	@echo "How far this library is from the released model:"
 	$(BIN)/python tests/parity/check.py tests/parity/golden
+
+serve: $(READY) $(VENV)/.serve
+	$(BIN)/hourllava serve
+
+$(VENV)/.serve: pyproject.toml
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[serve]'
+	touch $(VENV)/.serve
 
 test: $(READY)
 	$(BIN)/pytest -n auto

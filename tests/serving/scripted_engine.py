@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from hourllava.errors import Cancelled, EngineBusy, HourLlavaError, VideoError
@@ -97,7 +97,7 @@ class ScriptedEngine:
         async with self._changed:
             self._changed.notify_all()
 
-    async def follow(self, video: Video) -> AsyncIterator[WatchView]:
+    async def follow(self, video: Video) -> AsyncGenerator[WatchView, None]:
         view = self._views.get(video.key) or WatchView(video.key, "cancelled")
         yield view
         while not view.is_final:
@@ -115,7 +115,7 @@ class ScriptedEngine:
             self._tasks[video.key].cancel()
             await self._show(dataclasses.replace(view, state="cancelled"))
 
-    async def ask(self, video: Video | None, question: Question) -> AsyncIterator[AskEvent]:
+    async def ask(self, video: Video | None, question: Question) -> AsyncGenerator[AskEvent, None]:
         script = self.script
         if script.busy_seconds is not None:
             raise EngineBusy("too many questions wait", script.busy_seconds)
@@ -137,7 +137,7 @@ class ScriptedEngine:
         finally:
             self.ended.append(given)
 
-    async def _watched(self, video: Video) -> AsyncIterator[WatchView]:
+    async def _watched(self, video: Video) -> AsyncGenerator[WatchView, None]:
         view = self._views.get(video.key)
         if view is not None and view.state == "ready":
             return

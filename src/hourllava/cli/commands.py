@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hourllava.cli import ask, chat, demo, export, info, train, version, watch
+from hourllava.cli import ask, chat, demo, export, info, serve, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
@@ -14,7 +14,21 @@ from hourllava.cli.eval import check as eval_check
 from hourllava.cli.eval import world as eval_world
 from hourllava.cli.world import blind, make, pictures, tokenizer
 
-ORDER = ("watch", "ask", "chat", "demo", "data", "train", "eval", "export", "world", "cache", "info", "version")
+ORDER = (
+    "watch",
+    "ask",
+    "chat",
+    "serve",
+    "demo",
+    "data",
+    "train",
+    "eval",
+    "export",
+    "world",
+    "cache",
+    "info",
+    "version",
+)
 
 
 class _InOrder(TyperGroup):
@@ -38,6 +52,7 @@ heading = "Watch and ask"
 app.command(rich_help_panel=heading)(watch.watch)
 app.command(rich_help_panel=heading)(ask.ask)
 app.command(rich_help_panel=heading)(chat.chat)
+app.command(rich_help_panel=heading)(serve.serve)
 app.command(rich_help_panel=heading)(demo.demo)
 
 heading = "Prepare data, train, measure"

@@ -61,6 +61,8 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, "hourllava-serving"))
+        status = await engine.status()
+        context.model, context.context_tokens = status.model, status.context_tokens
         await context.watching.resume()
         try:
             yield

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,9 +13,8 @@ from starlette.requests import ClientDisconnect
 from hourllava.errors import HourLlavaError
 from hourllava.inference.questions.answers import Answer
 from hourllava.serving.context import Context
-from hourllava.serving.errors import ApiError, api_error, cancelled, invalid, queue_full, shutting_down
-from hourllava.serving.iterating import closing
-from hourllava.serving.protocol import AskEvent, Question, Video, WatchView
+from hourllava.serving.errors import api_error, cancelled, failed, invalid, queue_full, shutting_down
+from hourllava.serving.protocol import AskEvent, Question, Video, WatchFailure, WatchView
 from hourllava.serving.store import MemoryRecord
 
 T = TypeVar("T")
@@ -86,14 +85,14 @@ def errors_of(context: Context, memory: MemoryRecord | None) -> Iterator[None]:
         raise api_error(error, is_draining=context.closing.is_draining, hide=hide) from error
 
 
-async def ask(context: Context, asked: Asked) -> AsyncIterator[AskEvent]:
+async def ask(context: Context, asked: Asked) -> AsyncGenerator[AskEvent, None]:
     """Answer a question: the engine's events, counted and checked.
 
     Raises:
         ApiError: whatever goes wrong.
     """
     with question_place(context, asked.owner), errors_of(context, asked.memory):
-        async with closing(context.engine.ask(video_of(context, asked.memory), asked.question)) as events:
+        async with contextlib.aclosing(context.engine.ask(video_of(context, asked.memory), asked.question)) as events:
             async for event in events:
                 if isinstance(event, WatchView):
                     _check_view(context, event)
@@ -107,8 +106,8 @@ async def ask(context: Context, asked: Asked) -> AsyncIterator[AskEvent]:
 def _check_view(context: Context, view: WatchView) -> None:
     context.watching.check_frames(view)
     if view.state == "failed":
-        failure = view.failure
-        raise ApiError(400, failure.code if failure else "memory_failed", failure.message if failure else "it failed")
+        failure = view.failure or WatchFailure("memory_failed", "the video could not be watched")
+        raise failed(failure.code, failure.message)
     if view.state == "cancelled":
         raise shutting_down() if context.closing.is_draining else cancelled()
 

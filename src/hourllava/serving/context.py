@@ -40,6 +40,7 @@ class Context:
         fetching: addresses that were fetched lately.
         fetcher: fetches videos.
         drawing: makes filmstrips and frames.
+        model, context_tokens: of the engine, from the start of the server on.
         responses: answers of `/v1/responses`, each a `responding.Run`.
         num_uploads: uploads and fetches that are coming in.
         num_streams: streams of events that are open.
@@ -57,6 +58,8 @@ class Context:
     fetcher: Fetcher
     drawing: Drawing
     responses: Kept[Any]
+    model: str = ""
+    context_tokens: int = 0
     num_streams: int = 0
     num_uploads: int = 0
     questions: dict[str, int] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from hourllava.errors import (
     VideoError,
     one_line,
 )
+from hourllava.serving.protocol import EngineFailure
 
 MAX_RETRY_SECONDS = 120
 """The SDK does not try again at all if it is told to wait longer."""
@@ -35,6 +36,7 @@ DRAIN_RETRY_SECONDS = 30
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}
+_SERVER_CODES = ("storage_full", "out_of_memory", "internal")
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # Python's, torch's
 
 _log = logging.getLogger(__name__)
@@ -129,6 +131,16 @@ def cancelled() -> ApiError:
     return invalid("the watching of this video was cancelled; ask again to watch it anew", code="cancelled")
 
 
+def failed(code: str, message: str) -> ApiError:
+    """An engine's failure, with a status that fits its code."""
+    if code == "shutting_down":
+        return shutting_down()
+    if code in _SERVER_CODES:
+        headers = {"x-should-retry": "false"} if code == "storage_full" else None
+        return ApiError(503 if code != "internal" else 500, code, message, headers=headers)
+    return ApiError(400, code, message)
+
+
 def api_error(error: BaseException, *, is_draining: bool = False, hide: Mapping[str, str] | None = None) -> ApiError:
     """Any error as one for the client; one that is not foreseen is logged.
 
@@ -144,6 +156,8 @@ def api_error(error: BaseException, *, is_draining: bool = False, hide: Mapping[
         message = message.replace(path, name)
     if isinstance(error, EngineBusy):
         return queue_full(message, error.retry_after_seconds)
+    if isinstance(error, EngineFailure):
+        return failed(error.code, message)
     if isinstance(error, Cancelled | asyncio.CancelledError):
         return shutting_down() if is_draining else cancelled()
     if isinstance(error, VideoError):
@@ -151,9 +165,9 @@ def api_error(error: BaseException, *, is_draining: bool = False, hide: Mapping[
     if isinstance(error, InputError | ConfigError | DataError):
         return invalid(message)
     if isinstance(error, StorageError):
-        return ApiError(503, "storage_full", message, headers={"x-should-retry": "false"})
+        return failed("storage_full", message)
     if type(error).__name__ in _OUT_OF_MEMORY:
-        return ApiError(503, "out_of_memory", "the server ran out of memory for this request; try again later")
+        return failed("out_of_memory", "the server ran out of memory for this request; try again later")
     _log.error("unforeseen error", exc_info=error)
     if isinstance(error, HourLlavaError):
         return ApiError(500, "internal", message)

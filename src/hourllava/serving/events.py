@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
@@ -52,7 +52,9 @@ class EventStream(StreamingResponse):
             await self._feed.close()  # also if no event was sent
 
 
-async def stream(events: AsyncIterator[bytes], context: Context, *, ends_with_drain: bool = False) -> EventStream:
+async def stream(
+    events: AsyncGenerator[bytes, None], context: Context, *, ends_with_drain: bool = False
+) -> EventStream:
     """A response of these events.
 
     It begins with the first event, or after two seconds. An error until then is raised here, so it gets its own status.
@@ -77,7 +79,7 @@ async def stream(events: AsyncIterator[bytes], context: Context, *, ends_with_dr
 class _Feed:
     """Events that are waited for one by one; the waiting can stop and go on."""
 
-    def __init__(self, events: AsyncIterator[bytes], context: Context, end: asyncio.Event) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], context: Context, end: asyncio.Event) -> None:
         self._events, self._context = events, context
         self._end = asyncio.ensure_future(end.wait())
         self._next: asyncio.Future[bytes] | None = None
@@ -107,8 +109,7 @@ class _Feed:
                 self._next.cancel()
                 with contextlib.suppress(BaseException):
                     await self._next
-            if isinstance(self._events, AsyncGenerator):
-                await self._events.aclose()
+            await self._events.aclose()
 
 
 async def _with_pings(feed: _Feed, first: bytes | None, context: Context) -> AsyncGenerator[bytes, None]:

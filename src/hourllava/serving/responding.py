@@ -6,7 +6,7 @@ reads; another ends with its client.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from hourllava.inference.questions.answers import Answer
@@ -76,7 +76,7 @@ class Run:
         """Whether there are events with a larger number."""
         return len(self._events) > after + 1
 
-    async def events(self, after: int = -1) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, after: int = -1) -> AsyncGenerator[dict[str, Any], None]:
         """All events with a larger number, as they come.
 
         Raises:

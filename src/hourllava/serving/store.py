@@ -104,7 +104,7 @@ class MemoryRecord:
         path = "" if media_root is None else str(media_root / (self.media_path or ""))
         if self.file_id is not None:
             path = str(store.path(self.file_id))
-        return Video(path, self.digest, self.fps, self.start_seconds, self.end_seconds)
+        return Video(path, self.digest, self.fps, self.start_seconds, self.end_seconds, self.name)
 
 
 class Upload:

@@ -5,16 +5,16 @@ work, whoever made them.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from hourllava.errors import EngineBusy, VideoError
 from hourllava.serving.checks import WHOLE, Checks, Part
 from hourllava.serving.errors import MAX_RETRY_SECONDS, ApiError, api_error, invalid, not_found, queue_full
-from hourllava.serving.iterating import closing
 from hourllava.serving.media import media_file
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine, Video, WatchFailure, WatchView
@@ -190,7 +190,7 @@ class Watching:
             await self._begin(video)
             begin_seconds = time.monotonic()
             view = WatchView(video.key, "queued")
-            async with closing(self._engine.follow(video)) as views:
+            async with contextlib.aclosing(self._engine.follow(video)) as views:
                 async for view in views:
                     self.check_frames(view)
             self._metrics.watched(view, time.monotonic() - begin_seconds)
@@ -231,7 +231,7 @@ class Watching:
             return WatchView(video.key, "failed", failure=failure)
         return view or WatchView(video.key, "queued" if video.key in self._attending else "cancelled")
 
-    async def follow(self, record: MemoryRecord) -> AsyncIterator[WatchView]:
+    async def follow(self, record: MemoryRecord) -> AsyncGenerator[WatchView, None]:
         """A memory now and at each change, to a final state."""
         video = self.video(record)
         view = await self.view(record)
@@ -240,7 +240,7 @@ class Watching:
             if await self._engine.view(video) is None and video.key in self._attending:
                 await asyncio.sleep(0.2)  # the engine has not taken it yet
                 continue
-            async with closing(self._engine.follow(video)) as views:
+            async with contextlib.aclosing(self._engine.follow(video)) as views:
                 async for _ in views:
                     new = await self.view(record)
                     if new != view:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -50,7 +50,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 async def complete(body: ChatRequest, request: Request, here: Here, owner: Owner) -> ChatCompletion | Response:
     """Answer the last message; the video comes with the last message that has one."""
     check_neutral(body, NEUTRAL)
-    await check_model(here, body.model)
+    check_model(here, body.model)
     talk = talk_of(_turns(body.messages))
     asked = await asked_of(
         here,
@@ -76,15 +76,15 @@ async def complete(body: ChatRequest, request: Request, here: Here, owner: Owner
     return await until_gone(request, here, reply.whole())
 
 
-async def check_model(context: Context, model: str) -> None:
+def check_model(context: Context, model: str) -> None:
     """Check the name of the model.
 
     Raises:
         ApiError: this server has another one.
     """
-    ours = (await context.engine.status()).model
-    if model != ours:
-        raise ApiError(404, "model_not_found", f"there is no model {model[:100]!r} here, only {ours!r}", "model")
+    if model != context.model:
+        message = f"there is no model {model[:100]!r} here, only {context.model!r}"
+        raise ApiError(404, "model_not_found", message, "model")
 
 
 async def asked_of(context: Context, owner: str, talk: Talk, extras: Extras, options: AskSettings) -> Asked:
@@ -175,7 +175,7 @@ class _Reply:
             usage=_usage(answer),
         )
 
-    async def events(self, wants_usage: bool, wants_progress: bool) -> AsyncIterator[bytes]:
+    async def events(self, wants_usage: bool, wants_progress: bool) -> AsyncGenerator[bytes, None]:
         """The answer in pieces, as the SDK reads them."""
         usage: dict[str, Any] = {"usage": None} if wants_usage else {}
         began = False

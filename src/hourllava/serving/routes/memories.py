@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,7 +90,7 @@ async def follow(memory_id: str, here: Here, owner: Owner) -> EventStream:
     """The memory now and at each change, as events, until it is ready, failed or cancelled."""
     record = await here.watching.get(memory_id, owner)
 
-    async def events() -> AsyncIterator[bytes]:
+    async def events() -> AsyncGenerator[bytes, None]:
         number = 0
         async for view in here.watching.follow(record):
             number += 1

@@ -31,12 +31,11 @@ class ModelList(BaseModel):
 @router.get("/v1/models")
 async def list_models(here: Here) -> ModelList:
     """The model of this server."""
-    status = await here.engine.status()
-    return ModelList(data=[ModelObject(id=status.model, context_tokens=status.context_tokens)])
+    return ModelList(data=[ModelObject(id=here.model, context_tokens=here.context_tokens)])
 
 
 @router.get("/v1/models/{model:path}")
 async def get_model(model: str, here: Here) -> ModelObject:
     """A model by its name."""
-    await check_model(here, model)
-    return ModelObject(id=model, context_tokens=(await here.engine.status()).context_tokens)
+    check_model(here, model)
+    return ModelObject(id=model, context_tokens=here.context_tokens)

@@ -1,7 +1,8 @@
 """`/v1/responses`: OpenAI's newer interface; with `background` a video is watched and asked while nobody waits."""
 
+import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -15,7 +16,6 @@ from hourllava.serving.chat_shapes import check_neutral, max_new_tokens_of
 from hourllava.serving.context import ERRORS, Here, Owner, base_url
 from hourllava.serving.errors import invalid
 from hourllava.serving.events import event, stream
-from hourllava.serving.iterating import closing
 from hourllava.serving.responding import Run, turns_before
 from hourllava.serving.response_shapes import NEUTRAL, ResponseObject, ResponseRequest, turns_of
 from hourllava.serving.routes.chat import asked_of, check_model
@@ -41,7 +41,7 @@ class DeletedResponse(BaseModel):
 async def create(body: ResponseRequest, request: Request, here: Here, owner: Owner) -> ResponseObject | Response:
     """Answer the last message of the input; the video comes with the last message that has one."""
     check_neutral(body, NEUTRAL)
-    await check_model(here, body.model)
+    check_model(here, body.model)
     is_background, is_stored = bool(body.background), body.store is not False
     if is_background and not is_stored:
         raise invalid("a response in the background must be stored", "store")
@@ -97,9 +97,9 @@ def _settle(here: Here, run: Run) -> None:
         here.responses.forget(run)
 
 
-async def _events(here: Here, run: Run, *, ends_run: bool, after: int = -1) -> AsyncIterator[bytes]:
+async def _events(here: Here, run: Run, *, ends_run: bool, after: int = -1) -> AsyncGenerator[bytes, None]:
     try:
-        async with closing(run.events(after)) as events:
+        async with contextlib.aclosing(run.events(after)) as events:
             async for each in events:
                 yield event(each, name=each["type"])
     finally:

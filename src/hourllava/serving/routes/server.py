@@ -96,10 +96,10 @@ async def metrics(here: Here) -> Response:
 @router.get("/v1/hourllava/settings")
 async def settings(here: Here) -> SettingsObject:
     """The limits of the server, and what it allows."""
-    status, limits = await here.engine.status(), here.settings
+    limits = here.settings
     return SettingsObject(
-        model=status.model,
-        context_tokens=status.context_tokens,
+        model=here.model,
+        context_tokens=here.context_tokens,
         needs_key=bool(limits.keys),
         media_root=limits.media_root is not None,
         allow_urls=bool(limits.allow_url_hosts),
