@@ -63,8 +63,16 @@ export const settings = () => read("v1/hourllava/settings");
 export const memories = async () => (await read("v1/hourllava/memories")).data;
 export const memory = (id, signal) => read(memoryPath(id), { signal });
 export const mediaFiles = async () => (await read("v1/hourllava/media")).data;
-/** `source` is {file_id}, {media_path} or {url}, with fps, start_seconds, end_seconds as one likes. */
-export const watch = (source) => read("v1/hourllava/memories", { method: "POST", json: source });
+/** The memory of a video: `source` is {file_id}, {media_path} or {url}, with fps, start_seconds, end_seconds as one likes. */
+export async function watch(source) {
+  let found = await read("v1/hourllava/memories", { method: "POST", json: source });
+  // The server accepts before it begins: for a moment the state may be that of an earlier try.
+  for (let tries = 0; tries < 10 && ["failed", "cancelled"].includes(found.state); tries += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    found = await memory(found.id);
+  }
+  return found;
+}
 export const cancelWatch = (id) => read(memoryPath(id, "/cancel"), { method: "POST" });
 export const choose = (id, json, signal) => read(memoryPath(id, "/choose"), { method: "POST", json, signal });
 export const find = async (id, json, signal) =>

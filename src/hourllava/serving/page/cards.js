@@ -38,7 +38,7 @@ export class MomentCards {
     return h(
       "button",
       { type: "button", class: "card", on: { click: () => this.onMoment(index) } },
-      image, unseen("Moment "),
+      h("span", { class: "card-picture" }, image), unseen("Moment "),
       h("span", { class: "number" }, String(index + 1)), unseen(": "),
       h("span", { class: "when" }, range(span)),
       h("span", { class: "share" }, percent(span.weight)),

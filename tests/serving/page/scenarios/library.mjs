@@ -1,11 +1,20 @@
-// Several videos at once, one of the server's folder, a part of it, and removing.
+// Several videos dropped at once, one of the server's folder, a part of it, and removing.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { isWatched } from "../steps.mjs";
 
 export default async function ({ page, url, video, unplayable }) {
   await page.goto(url);
-  await page.locator("#video-file").setInputFiles([video, unplayable]);
+  await page.locator(".drop").waitFor();
+  const dropped = await Promise.all([video, unplayable].map(async (path) => [path.split("/").at(-1), (await readFile(path)).toString("base64")]));
+  await page.evaluate((files) => {
+    const transfer = new DataTransfer();
+    for (const [name, text] of files) transfer.items.add(new File([Uint8Array.from(atob(text), (each) => each.charCodeAt(0))], name));
+    for (const kind of ["dragenter", "dragover"]) window.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, cancelable: true }));
+    if (document.querySelector(".veil").hidden) throw new Error("nothing says that files can be dropped");
+    window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+  }, dropped);
   await page.locator('.video-card[data-kind="ready"]').nth(1).waitFor();
   await page.waitForFunction(() => [...document.querySelectorAll(".thumb img")].filter((image) => image.naturalWidth > 0).length === 2);
 
