@@ -35,10 +35,10 @@ SETTINGS: dict[str, dict[str, Any]] = {"key": {"keys": {"browser": KEY}}}
 
 
 def chromium() -> str:
-    """The browser: Debian's own binary, as its wrapper prints warnings."""
-    debian = Path("/usr/lib/chromium/chromium")
-    found = os.environ.get("CHROMIUM") or (str(debian) if debian.exists() else shutil.which("chromium"))
-    assert found, "there is no chromium; make test-browser installs it, or set CHROMIUM"
+    """The browser; of Debian's, the binary itself, as its wrapper prints warnings."""
+    places = (os.environ.get("CHROMIUM"), "/usr/lib/chromium/chromium", "chromium", "google-chrome")
+    found = next((path for place in places if place and (path := shutil.which(place))), None)
+    assert found, "there is no Chromium; make test-browser installs it, or set CHROMIUM"
     return found
 
 
@@ -102,7 +102,6 @@ def test_nano(tmp_path: Path) -> None:
             run("nano", url=f"{address}/", video=tmp_path / "world.mp4", **facts)
         finally:
             server.terminate()
-    assert server.returncode == 0
 
 
 def test_units() -> None:
