@@ -16,7 +16,8 @@ export function controls(player, onMoment) {
   const whole = h("span", { class: "whole" }, "–:––");
   const mute = button({ label: "Mute (M)", iconName: "sound", kind: "icon-only", on: () => { video.muted = !video.muted; } });
   const captions = button({ label: "Captions (C)", iconName: "captions", kind: "icon-only", hidden: true, on: toggleCaptions });
-  const speed = button({ label: "Speed", kind: "plain speed", on: changeSpeed }, );
+  const speed = button({ label: "Speed", kind: "plain speed", on: changeSpeed });
+  const stills = h("span", { class: "quiet stills-note", hidden: true }, "Pictures only: this browser cannot play the file");
   const full = button({ label: "Full screen (F)", iconName: "full", kind: "icon-only", on: () => video.requestFullscreen?.() });
   const element = h(
     "div",
@@ -24,7 +25,7 @@ export function controls(player, onMoment) {
     play, before, after,
     h("span", { class: "times" }, now, h("span", { "aria-hidden": "true" }, " / "), whole),
     h("span", { class: "gap" }),
-    captions, speed, mute, full,
+    stills, captions, speed, mute, full,
   );
 
   function changeSpeed() {
@@ -53,7 +54,10 @@ export function controls(player, onMoment) {
   player.addEventListener("playing", showPlaying);
   player.addEventListener("time", () => { now.textContent = clock(player.time); });
   player.addEventListener("length", () => { whole.textContent = clock(player.length); });
-  player.addEventListener("stills", () => { for (const each of [mute, full, speed, captions]) each.hidden = true; });
+  player.addEventListener("stills", () => { 
+    for (const each of [mute, full, speed, captions]) each.hidden = true;
+    stills.hidden = false;
+  });
   video.addEventListener("volumechange", () => {
     fill(mute, icon(video.muted ? "muted" : "sound"));
     mute.setAttribute("aria-pressed", String(video.muted));

@@ -28,14 +28,14 @@ export class Strip {
     this.element.classList.toggle("filled", sheet !== null);
   }
 
-  /** The tile whose time is nearest. */
-  #tile(seconds) {
+  /** The tile whose time is nearest; null if none is near: the sheet may show a part of the video only. */
+  #tile(seconds, reach = 0) {
     const { times } = this.sheet;
+    const spacing = times.length > 1 ? times[1] - times[0] : Infinity;
+    const distance = (index) => Math.abs(times[index] - seconds);
     let best = 0;
-    for (let index = 1; index < times.length; index += 1) {
-      if (Math.abs(times[index] - seconds) < Math.abs(times[best] - seconds)) best = index;
-    }
-    return best;
+    for (let index = 1; index < times.length; index += 1) if (distance(index) < distance(best)) best = index;
+    return distance(best) <= Math.max(spacing, reach) ? best : null;
   }
 
   #copy(context, tile, x, y, width, height) {
@@ -57,16 +57,18 @@ export class Strip {
     const number = Math.max(1, Math.round(width / natural));
     const step = canvas.width / number;
     for (let place = 0; place < number; place += 1) {
-      this.#copy(context, this.#tile(((place + 0.5) / number) * length), place * step, 0, Math.ceil(step), canvas.height);
+      const tile = this.#tile(((place + 0.5) / number) * length, length / number / 2);
+      if (tile !== null) this.#copy(context, tile, place * step, 0, Math.ceil(step), canvas.height);
     }
   }
 
   /** Paint one tile on a canvas of this width; false if there is none. */
   paint(canvas, seconds, width) {
-    if (!this.sheet) return false;
+    const tile = this.sheet ? this.#tile(seconds) : null;
+    if (tile === null) return false;
     canvas.width = width * 2;
     canvas.height = Math.round((width * 2 * this.sheet.tileHeight) / this.sheet.tileWidth);
-    this.#copy(canvas.getContext("2d"), this.#tile(seconds), 0, 0, canvas.width, canvas.height);
+    this.#copy(canvas.getContext("2d"), tile, 0, 0, canvas.width, canvas.height);
     return true;
   }
 }

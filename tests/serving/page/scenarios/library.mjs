@@ -34,6 +34,12 @@ export default async function ({ page, url, video, unplayable }) {
   await page.getByLabel("To", { exact: true }).fill("2:00");
   await page.getByRole("button", { name: "Watch", exact: true }).click();
   await page.locator(".shades .outside").nth(1).waitFor();
+  await page.locator(".strip.filled").waitFor();
+  const [before, within, after] = await page.locator(".strip").evaluate((canvas) => {
+    const inked = (share) => canvas.getContext("2d").getImageData(Math.floor(share * canvas.width), 5, 1, 1).data[3];
+    return [inked(0.03), inked(90 / 500), inked(0.9)];
+  });
+  assert.deepEqual([before, within, after], [0, 255, 0]); // pictures of the part alone
 
   await page.getByRole("link", { name: /all videos/ }).click();
   await page.locator(".video-card").nth(3).waitFor();

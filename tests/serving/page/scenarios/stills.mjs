@@ -11,6 +11,7 @@ export default async function ({ page, url, unplayable }) {
   await isWatched(page);
   await page.waitForFunction(() => document.querySelector(".still").naturalWidth > 0);
   assert.equal(await page.locator("video").isVisible(), false);
+  await page.getByText("Pictures only: this browser cannot play the file").waitFor();
   await page.locator(".strip.filled").waitFor();
   await ask(page, "Which car?");
   const before = await source(page);
