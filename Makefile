@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 # Compiled modules are kept: tests start many processes that import the library.
 test test-slow test-fuzz: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo serve test test-slow test-fuzz test-gpu check wheel format docs clean
+.PHONY: help demo serve test test-slow test-fuzz test-gpu test-browser check wheel format docs clean
 
 help:
 	@echo "make demo       an hour of new video, watched and asked in a minute or two"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-slow  the slow tests (CPU)"
 	@echo "make test-fuzz  damaged files of every kind through every door (CPU, some minutes)"
 	@echo "make test-gpu   the tests that need a CUDA device"
+	@echo "make test-browser  the page in Chromium"
 	@echo "make check      ruff and mypy"
 	@echo "make wheel      the wheel in dist, tried in an empty environment"
 	@echo "make format     let ruff format and fix"
@@ -67,6 +68,17 @@ test-fuzz: $(READY)
 test-gpu: $(READY)
 	$(BIN)/pytest -m gpu
 
+# Debian's Chromium and Node; two packages from npm go beside the tests.
+PAGE_TESTS := tests/serving/page
+$(PAGE_TESTS)/node_modules/.ready: $(PAGE_TESTS)/package.json
+	{ command -v chromium || command -v google-chrome; } && command -v npm || \
+		{ apt-get update -qq && apt-get install -y -qq chromium nodejs npm; }
+	npm install --prefix $(PAGE_TESTS) --no-package-lock --no-audit --no-fund --silent
+	touch $@
+
+test-browser: $(READY) $(PAGE_TESTS)/node_modules/.ready
+	$(BIN)/pytest -m browser $(PAGE_TESTS)
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -92,4 +104,4 @@ docs: $(DOCS_READY)
 	$(DOCS_BIN)/python tests/site_check.py site
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel .venv-docs site .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-wheel .venv-docs site .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(PAGE_TESTS)/node_modules
