@@ -49,12 +49,8 @@ demo: $(READY)
 	@echo "How far this library is from the released model:"
 	$(BIN)/python tests/parity/check.py tests/parity/golden
 
-serve: $(READY) $(VENV)/.serve
+serve: $(READY)
 	$(BIN)/hourllava serve
-
-$(VENV)/.serve: pyproject.toml
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[serve]'
-	touch $(VENV)/.serve
 
 test: $(READY)
 	$(BIN)/pytest -n auto
