@@ -3,7 +3,7 @@
 import asyncio
 import functools
 
-SECONDS = 60
+SECONDS = 15
 
 
 def in_loop(test):

@@ -33,7 +33,7 @@ class ScriptedModel:
     """A model whose videos have `num_frames` frames each, and whose answers are `words`.
 
     Attributes:
-        frames_may_pass, tokens_may_pass: cleared, nothing goes on.
+        frames_may_pass, tokens_may_pass, choices_may_pass: cleared, nothing goes on; a first token always comes.
         watch_error: raised after half of the frames; `start_error`: before the first.
         ask_error: raised in place of the second word.
         started: paths of the videos that were watched.
@@ -90,7 +90,7 @@ class ScriptedModel:
 
     def _write(self, state, num_words, memory):
         for token in range(num_words):
-            while not self.tokens_may_pass.is_set() and not state.is_cancelled and not state.has_ended:
+            while token and not (self.tokens_may_pass.is_set() or state.is_cancelled or state.has_ended):
                 time.sleep(HELD_SECONDS)
             if state.has_ended:  # the model was closed
                 return

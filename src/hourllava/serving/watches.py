@@ -79,10 +79,9 @@ class Watch:
     async def views(self) -> AsyncGenerator[WatchView, None]:
         """The view now, and at each change, to a final one."""
         while True:
-            changed = self._changed
-            shown_seconds = time.monotonic()
-            yield self.view
-            if self.view.is_final:
+            changed, view, shown_seconds = self._changed, self.view, time.monotonic()
+            yield view
+            if view.is_final:
                 return
             await changed.wait()
             with contextlib.suppress(TimeoutError):
@@ -258,3 +257,4 @@ async def _progress(job: WatchJob, watch: Watch) -> None:
         await over.wait()
     finally:
         job.remove_listener(tell)
+    watch.report(job.progress)
