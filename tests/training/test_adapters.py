@@ -21,7 +21,7 @@ from hourllava.training.groups import freeze_and_group
 from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
 from hourllava.training.run import prepare, train
 from hourllava.training.start import load_start
-from training.runs import recipe_of
+from training.runs import DEEP, recipe_of
 
 RATES = {"*": 0, "*.lora_*": 1e-2}
 WEIGHTS = "model.safetensors"
@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture(scope="module")
 def recipe(mixture, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("run") / "out")
-    content = recipe_of(*mixture, out=out, learning_rates=RATES, lora={"rank": 4, "alpha": 8})
+    content = recipe_of(*mixture, out=out, start=DEEP, learning_rates=RATES, lora={"rank": 4, "alpha": 8})
     return Recipe.model_validate(content | {"schedule": {"epochs": 3, "max_steps": 4}})
 
 
