@@ -14,13 +14,14 @@ from hypothesis import settings
 
 from forking import forked_interpreter
 from forking_server import flush_nothing
+from tiny import tiny_config, tiny_model
 
 if TYPE_CHECKING:  # imported where it is used: with `pytest -n`, the process that hands out the tests needs none of it
-    from hourllava.model.config import HourLlavaConfig
     from hourllava.model.modeling import HourLlavaForConditionalGeneration
     from hourllava.model.processor import HourLlavaProcessor
 
 GOLDEN = Path(__file__).parent / "parity" / "golden"
+MEMORY_PER_WORKER_BYTES = 3 * 2**29
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 flush_nothing()  # a test of flushing puts its own in this place
@@ -42,54 +43,28 @@ def examples(number: int, **more: Any) -> settings:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """With `-n auto`, one process more than there are cores, if memory allows: many tests wait for other processes."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(num_cores + 1, memory_bytes // MEMORY_PER_WORKER_BYTES))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process tests that stand side by side: what a module or a folder shares is made in one of them only."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     """Fork the processes that run the tests from one that has imported the libraries."""
     for spec in specs:
         spec.python = forked_interpreter()
-
-
-def tiny_config(**overrides: Any) -> "HourLlavaConfig":
-    """A model of some 100,000 parameters: 24-pixel images of 6 x 6 patches, pooled to 4 x 4, memory from 8 frames."""
-    from hourllava.model.config import HourLlavaConfig
-
-    fields: dict[str, Any] = {
-        "text_config": {
-            "model_type": "qwen2",
-            "vocab_size": 512,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 4096,
-        },
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            "hidden_size": 24,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "image_size": 24,
-            "patch_size": 4,
-        },
-        "video_grid": 4,
-        "min_video_frames": 8,
-        "max_image_tiles": 3,
-    }
-    return HourLlavaConfig(**{**fields, **overrides})
-
-
-def tiny_model(config: "HourLlavaConfig | None" = None, seed: int = 0) -> "HourLlavaForConditionalGeneration":
-    """A random model in float64, so that equal computations agree to 1e-9."""
-    import torch
-
-    from hourllava.model.modeling import HourLlavaForConditionalGeneration
-
-    torch.manual_seed(seed)
-    model = HourLlavaForConditionalGeneration(config or tiny_config()).double().eval()
-    for parameter in model.parameters():  # biases and norms too, so that nothing hides behind zeros and ones
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def pytest_collection_finish() -> None:

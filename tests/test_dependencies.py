@@ -32,17 +32,20 @@ def imported_modules() -> set[str]:
     return names - sys.stdlib_module_names - {"hourllava"}
 
 
+distributions_of_packages = functools.cache(packages_distributions)
+
+
 def test_every_imported_package_is_a_dependency_or_in_an_extra():
     extras = [line for name, lines in PROJECT["optional-dependencies"].items() if name != "dev" for line in lines]
     declared = {name_of(line) for line in PROJECT["dependencies"] + extras}
-    distributions = packages_distributions()
+    distributions = distributions_of_packages()
     for module in imported_modules():
         found = {name_of(name) for name in distributions.get(module, [module])}
         assert found & declared, f"{module} is imported, and no dependency or extra of pyproject.toml brings it"
 
 
 def test_every_dependency_is_imported():
-    distributions = packages_distributions()
+    distributions = distributions_of_packages()
     imported = {name_of(name) for module in imported_modules() for name in distributions.get(module, [])}
     unused = {name_of(line) for line in PROJECT["dependencies"]} - imported
     assert not unused, f"declared and never imported: {unused}"

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lo
 BUSY = """
     import os, sys, threading
     from concurrent.futures import Future
-    from conftest import tiny_model
+    from tiny import tiny_model
     from hourllava.errors import Cancelled, InputError
     from hourllava.inference.watching.growing import VideoPart
     from hourllava.inference.watching.job import attend

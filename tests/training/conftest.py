@@ -1,10 +1,15 @@
-"""Shards, and a run on them, that all tests of training may read; a test that changes a run's folder copies it."""
+"""Shards, and a run on them, that all tests of training may read; a test that changes a run's folder copies it.
+
+Videos are decoded by forked processes here: how one starts is tested in tests/video.
+"""
 
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from forked_decoding import forked_decoding
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import train
 from training.runs import recipe_of, write_mixture
@@ -15,6 +20,12 @@ def imported_modules_are_not_collected():
     """Every run ends with a full garbage collection, which would visit 700,000 objects of imported modules."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decoding_is_forked() -> Iterator[None]:
+    with forked_decoding():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -33,14 +33,23 @@ TINY = {
         # Nano's own settings (fewer frames, normalised inputs) cannot be exported in the released layout.
         "forgetting": {"max_kept_frames": 512},
         "max_sequence_tokens": 1024,
-        "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+        "text_config": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
         "vision_config": {
             "hidden_size": FEATURE_WIDTH,
             "intermediate_size": 32,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
         },
-        "memaug": {"num_blocks": 2, "normalize_inputs": False, "rotate_values": False},
+        "memaug": {"num_blocks": 1, "normalize_inputs": False, "rotate_values": False},
+    },
+}
+# The same with two of each layer, for tests of what is done layer by layer.
+DEEP = {
+    **TINY,
+    "model": {
+        **TINY["model"],
+        "text_config": TINY["model"]["text_config"] | {"num_hidden_layers": 2},
+        "memaug": TINY["model"]["memaug"] | {"num_blocks": 2},
     },
 }
 

@@ -21,7 +21,7 @@ from hourllava.training.groups import freeze_and_group
 from hourllava.training.recipe import LoraRecipe, Recipe, load_recipe
 from hourllava.training.run import prepare, train
 from hourllava.training.start import load_start
-from training.runs import recipe_of
+from training.runs import DEEP, recipe_of
 
 RATES = {"*": 0, "*.lora_*": 1e-2}
 WEIGHTS = "model.safetensors"
@@ -30,7 +30,7 @@ WEIGHTS = "model.safetensors"
 @pytest.fixture(scope="module")
 def recipe(mixture, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("run") / "out")
-    content = recipe_of(*mixture, out=out, learning_rates=RATES, lora={"rank": 4, "alpha": 8})
+    content = recipe_of(*mixture, out=out, start=DEEP, learning_rates=RATES, lora={"rank": 4, "alpha": 8})
     return Recipe.model_validate(content | {"schedule": {"epochs": 3, "max_steps": 4}})
 
 
@@ -162,6 +162,7 @@ class TestRun:
         """The merged weights are those that peft makes of the saved adapters and the start."""
         rates = {"*": 0, "*.lora_*": 1e-4}
         changes = {"precision": precision, "out": tmp_path / "run", "learning_rates": rates}
+        changes["schedule"] = recipe.schedule.model_copy(update={"max_steps": 2})
         changed = recipe.model_copy(update=changes)
         train(changed)
         export_model(str(tmp_path / "run" / "final"), tmp_path / "given")

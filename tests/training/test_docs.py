@@ -154,7 +154,7 @@ def test_the_table_of_settings_is_complete_and_its_defaults_are_right():
 
 def test_every_figure_of_the_log_is_told(mixture, tmp_path):
     root, streams = mixture
-    validation = {"streams": streams, "every_steps": 1}
+    validation = {"streams": streams[1:2], "every_steps": 1}
     recipe = recipe_of(root, streams, out=str(tmp_path), schedule={"max_steps": 1}, validation=validation)
     train(Recipe.model_validate(recipe))
     history = json.loads((tmp_path / "checkpoint-1" / "trainer_state.json").read_text())["log_history"]

@@ -10,6 +10,7 @@ from hourllava.model.config import HourLlavaConfig
 from hourllava.training.estimate import MicroBatchSize, activation_bytes, describe_run, estimate_memory
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
+from hourllava.training.trainer import HourLlavaTrainer
 from training.runs import recipe_of
 
 HOUR = MicroBatchSize(tokens=9_004, memory_entries=234_000, views=0)
@@ -67,7 +68,10 @@ class TestDescription:
             ({"token_budget": 256, "tokens": 1024, "multiple_of": 2}, None),
         ],
     )
-    def test_steps_far_larger_than_asked_for_are_warned_of(self, recipe, tmp_path, batch, warned, capsys):
+    def test_steps_far_larger_than_asked_for_are_warned_of(self, recipe, tmp_path, batch, warned, monkeypatch, capsys):
+        """By the dry run, and by a run before its first step."""
+        monkeypatch.setattr(HourLlavaTrainer, "resume_or_start", lambda self, checkpoint: None)
+        monkeypatch.setattr(HourLlavaTrainer, "save_final", lambda self: self.recipe.out / "final")
         changed = Recipe.model_validate(
             recipe.model_dump(mode="json", exclude_none=True)
             | {"batch": batch, "out": str(tmp_path), "schedule": {"max_steps": 1}}

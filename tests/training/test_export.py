@@ -23,16 +23,13 @@ from training.runs import recipe_of, write_videos
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The final folder of a run of one step that started from another run."""
+def trained(finished, tmp_path_factory):
+    """The final folder of a run of one step that started from the end of `finished`."""
     root = tmp_path_factory.mktemp("runs")
     write_videos(root / "shards", root / "media", count=4)
-    streams = [{"folder": str(root / "shards")}]
-    first = recipe_of(root, streams, out=str(root / "first"), schedule={"max_steps": 1})
-    train(Recipe.model_validate(first))
-    second = first | {"out": str(root / "second"), "start": {"checkpoint": str(root / "first" / "final")}}
-    train(Recipe.model_validate(second))
-    return root / "second" / "final"
+    recipe = recipe_of(root, [{"folder": str(root / "shards")}], schedule={"max_steps": 1})
+    recipe["start"] = {"checkpoint": str(finished.out / "final")}
+    return train(Recipe.model_validate(recipe))
 
 
 def front_matter(folder):
@@ -58,12 +55,11 @@ class TestOurs:
         assert model.config.forgetting.spatial == "random"
         assert HourLlava.from_pretrained(str(exported))
 
-    def test_the_card_says_what_it_is_and_where_it_comes_from(self, trained, exported):
+    def test_the_card_says_what_it_is_and_where_it_comes_from(self, finished, trained, exported):
         card = (exported / "README.md").read_text()
         assert front_matter(exported)["library_name"] == "hourllava"
         assert front_matter(exported)["pipeline_tag"] == "video-text-to-text"
-        first = str(trained.parents[1] / "first" / "final")
-        assert f"Started from `{first}`, which started from `hourllava-nano`" in card
+        assert f"Started from `{finished.out / 'final'}`, which started from `hourllava-nano`" in card
         assert "trained on `" in card
         inside = card.split("```yaml\n")[1].split("```")[0]
         (exported.parent / "again.yaml").write_text(inside)

@@ -12,7 +12,7 @@ from hourllava.errors import CheckpointError, DataError, HourLlavaError
 from hourllava.training.export import export_model
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import train
-from training.runs import recipe_of, write_texts
+from training.runs import DEEP, recipe_of, write_texts
 
 WEIGHTS = "final/model.safetensors"
 LORA = {"learning_rates": {"*": 0, "*.lora_*": 1e-2}, "lora": {"rank": 4, "alpha": 8}}
@@ -36,7 +36,7 @@ def recipes(tmp_path_factory):
     made = {}
     for kind, changes in {"full": {}, "lora": LORA}.items():
         schedule = {"epochs": 4, "max_steps": 1}
-        made[kind] = recipe_of(root, streams, out=str(root / kind), schedule=schedule, **changes)
+        made[kind] = recipe_of(root, streams, out=str(root / kind), start=DEEP, schedule=schedule, **changes)
         train(Recipe.model_validate(made[kind]))
     return made
 

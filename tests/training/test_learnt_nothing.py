@@ -112,6 +112,7 @@ class TestUnreadable:
             (tmp_path / "media" / f"{k}.safetensors").unlink()
         recipe["data"]["max_failed_share"] = 0.75
         train(Recipe.model_validate(recipe))
+        assert (tmp_path / "run" / "failures" / "failures.jsonl").read_text()
 
     @pytest.mark.slow
     def test_counts_of_all_processes_are_added_up_and_kept(self, tmp_path):

@@ -13,7 +13,7 @@ from hourllava.training.recipe import Recipe
 from hourllava.training.run import train
 from hourllava.training.start import load_start
 from training import observed
-from training.runs import recipe_of, run, write_recipe
+from training.runs import DEEP, recipe_of, run, write_recipe
 
 TOLERANCE = {"atol": 2e-4, "rtol": 1e-3}
 
@@ -28,7 +28,7 @@ def recipe(mixture):
         "tokens": 720,
         "multiple_of": 2,
     }  # some micro-batches of images run beside others without
-    return recipe_of(root, streams, batch=batch, validation=held_out, activations="selective")
+    return recipe_of(root, streams, start=DEEP, batch=batch, validation=held_out, activations="selective")
 
 
 def alone_and_sharded(recipe, folder: Path, **changes):

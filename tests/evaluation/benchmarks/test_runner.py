@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from cli.in_process import error_line, run_here
+from cli.in_process import Ended, error_line, run_here
 from conftest import tiny_checkpoint
 from data.kill_loop import KILL_LOOP
 from evaluation.benchmarks.miniatures import HUB_MINIATURES, MINIATURES, put_json, put_srt, put_video
@@ -22,13 +24,13 @@ from hourllava.inference.questions.prompt import PromptMaker
 @pytest.fixture(autouse=True, scope="module")
 def short_answers():
     """Four tokens do: the tiny model says nothing that a rule could read."""
-    ask = HourLlava.ask
+    stream = HourLlava.stream
 
-    def short(self, memory, question, **options):
-        return ask(self, memory, question, **options | {"max_new_tokens": min(4, options["max_new_tokens"])})
+    def short(self, memory, question, *, max_new_tokens):
+        return stream(self, memory, question, max_new_tokens=min(4, max_new_tokens))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HourLlava, "ask", short)
+        patch.setattr(HourLlava, "stream", short)
         yield
 
 
@@ -48,6 +50,33 @@ def data(tmp_path_factory):
 
 def run(name, root, out, *options):
     return run_here("eval", name, root, "--out", out, "--model", tiny_checkpoint(), "--device", "cpu", *options)
+
+
+class Run(NamedTuple):
+    """A run that was never stopped."""
+
+    ended: Ended
+    out: Path
+    watched: list[str]  # videos, in their order
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory) -> Callable[[str], Run]:
+    """A function that gives the run of a miniature, whose folder tests must leave as it is."""
+    runs = {}
+    watch = HourLlava.watch
+
+    def run_of(name):
+        if name not in runs:
+            out, watched = tmp_path_factory.mktemp("finished") / "out", []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(
+                    HourLlava, "watch", lambda self, path, **some: watched.append(path) or watch(self, path, **some)
+                )
+                runs[name] = Run(run(name, data(name), out), out, watched)
+        return runs[name]
+
+    return run_of
 
 
 def raw(out):
@@ -73,8 +102,9 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_miniature_runs_from_end_to_end(name, data, tmp_path):
-    ended = run(name, data(name), tmp_path / "out")
+def test_a_miniature_runs_from_end_to_end(name, finished, tmp_path):
+    ended = finished(name).ended
+    shutil.copytree(finished(name).out, tmp_path / "out")
     num_answered, num_questions, code = RUNS[name]
     assert ended.code == code, ended.stderr
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
@@ -161,7 +191,7 @@ class TestSubtitles:
         )
         assert [[cue.text for cue in cues] for cues in seen] == [["go"]]
 
-    @pytest.mark.parametrize("change", ["missing", "damaged"])
+    @pytest.mark.parametrize("change", ["missing", pytest.param("damaged", marks=pytest.mark.slow)])
     def test_lost_ones_are_said_and_the_question_is_not_asked(self, tmp_path, change):
         root = MINIATURES["video-mme"](tmp_path / "data")
         path = root / "subtitle" / "-AAAAAAAAA3.srt"
@@ -218,8 +248,15 @@ class TestFailures:
         assert run("egoschema", root, tmp_path / "out").code == 0
         assert len(raw(tmp_path / "out")) == 4
 
-    @pytest.mark.parametrize("protocol", ["lmms-eval-0.7.2", "likelihood"])
-    @pytest.mark.parametrize(("long", "others"), [(0, ["2", "3"]), (1, ["1", "3"])])
+    @pytest.mark.parametrize(
+        ("protocol", "long", "others"),
+        [
+            ("lmms-eval-0.7.2", 0, ["2", "3"]),
+            pytest.param("lmms-eval-0.7.2", 1, ["1", "3"], marks=pytest.mark.slow),
+            pytest.param("likelihood", 0, ["2", "3"], marks=pytest.mark.slow),
+            ("likelihood", 1, ["1", "3"]),
+        ],
+    )
     def test_one_long_question_does_not_cost_the_others_of_its_video(
         self, tmp_path, monkeypatch, protocol, long, others
     ):
@@ -259,11 +296,9 @@ def same_results(one, other):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(finished):
     """The folder of a run that was never stopped."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    assert run("video-mme", data("video-mme"), out).code == 9
-    return out
+    return finished("video-mme").out
 
 
 class TestResuming:
@@ -303,15 +338,10 @@ class TestResuming:
         assert run("video-mme", data("video-mme"), tmp_path / "out").code == 9
         same_results(tmp_path / "out", whole)
 
-    def test_each_video_is_watched_once(self, data, whole, tmp_path, monkeypatch):
-        watched = []
-        watch = HourLlava.watch
-        monkeypatch.setattr(
-            HourLlava, "watch", lambda self, path, **some: watched.append(path) or watch(self, path, **some)
-        )
-        run("video-mme", data("video-mme"), tmp_path / "out")
+    def test_each_video_is_watched_once(self, finished):
+        _, out, watched = finished("video-mme")
         assert len(watched) == len(set(watched)) == 3
-        assert {(line["question"]["video"]) for line in raw(tmp_path / "out")} == {Path(path).stem for path in watched}
+        assert {(line["question"]["video"]) for line in raw(out)} == {Path(path).stem for path in watched}
 
     def test_shards_give_the_results_of_one_run(self, data, whole, tmp_path):
         ended = [run("video-mme", data("video-mme"), tmp_path / "out", "--shard", f"{k}/3") for k in range(3)]
