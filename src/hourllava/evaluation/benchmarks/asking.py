@@ -8,7 +8,7 @@ import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hourllava import __version__
@@ -28,14 +28,23 @@ QUESTIONS_AT_ONCE = 16
 _LEAST_PROBABILITY = 1e-30  # of a letter, so that its logarithm is finite
 
 
+@dataclass(frozen=True)
+class AskWay:
+    """How an answer is written; see `hourllava.inference.questions.options.AskOptions`."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
 def ask_together(
-    engine: HourLlava, memory: Memory, prompts: Sequence[str], max_new_tokens: int
+    engine: HourLlava, memory: Memory | None, prompts: Sequence[str], way: AskWay
 ) -> Iterator[Answer | InputError]:
-    """Answer several prompts about one memory, greedily: each gets the answer, or the refusal, that it gets alone."""
+    """Answer several prompts about one memory: each gets the answer, or the refusal, that it gets alone."""
     with contextlib.ExitStack() as stack:
-        streams = [
-            stack.enter_context(engine.stream(memory, prompt, max_new_tokens=max_new_tokens)) for prompt in prompts
-        ]
+        streams = [stack.enter_context(engine.stream(memory, prompt, **asdict(way))) for prompt in prompts]
         for stream in streams:
             try:
                 yield stream.answer
@@ -128,16 +137,16 @@ def _prepare(question: Question, watched: Watched, data: Path, protocol: Protoco
 def _write(
     engine: HourLlava, watched: Watched, prepared: Sequence[_Prepared], protocol: Protocol
 ) -> Iterator[RawAnswer | tuple[Question, InputError]]:
-    answers = ask_together(engine, watched.memory, [one.prompt for one in prepared], protocol.max_new_tokens)
+    way = AskWay(protocol.max_new_tokens, (protocol.stop,) if protocol.stop else ())
+    answers = ask_together(engine, watched.memory, [one.prompt for one in prepared], way)
     start = time.perf_counter()
     for one, answer in zip(prepared, answers, strict=True):
         seconds, start = time.perf_counter() - start, time.perf_counter()
         if isinstance(answer, InputError):
             yield one.question, answer
             continue
-        output = answer.text.split(protocol.stop)[0] if protocol.stop else answer.text
         yield RawAnswer(
-            question=one.question, prompt=one.prompt, output=output, evidence=_intervals(answer.evidence),
+            question=one.question, prompt=one.prompt, output=answer.text, evidence=_intervals(answer.evidence),
             num_frames=len(watched.memory), fps=watched.memory.fps, duration_seconds=watched.memory.duration_seconds,
             num_prompt_tokens=answer.num_prompt_tokens, num_new_tokens=answer.num_new_tokens,
             finish_reason=answer.finish_reason, had_subtitles=one.had_subtitles,

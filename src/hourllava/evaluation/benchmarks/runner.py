@@ -71,11 +71,14 @@ class Tally:
 
 
 def asked_by(table: QuestionTable, protocol: Protocol) -> QuestionTable:
-    """The table without the questions that a protocol cannot ask, which are counted.
+    """The table as a protocol asks it: without the questions that it cannot ask, which are counted.
 
     Raises:
         ConfigError: the protocol can ask none.
     """
+    if protocol.whole_file:
+        whole = [question.model_copy(update={"end_seconds": None}) for question in table.questions]
+        table = dataclasses.replace(table, questions=whole)
     if not protocol.is_likelihood:
         return table
     askable = [question for question in table.questions if len(question.options) > 1]
