@@ -14,6 +14,7 @@ import pytest
 
 from cli.in_process import run_here
 from conftest import tiny_checkpoint
+from evaluation.benchmarks.answers import answered, asked, write_run
 from evaluation.benchmarks.harness import PYTHON, ROOT, TASKS, link_media, prepare, run_harness, write_tasks
 from evaluation.benchmarks.judges import judge_server
 
@@ -127,6 +128,26 @@ def test_two_processes_give_the_answers_of_one(folders, tmp_path):
             one["filtered_resps"] for one in alone.samples[name]
         ]
         assert together.results[name] == alone.results[name]
+
+
+@pytest.mark.slow
+def test_lmms_eval_reads_exported_samples(tmp_path):
+    """As `--baseline` does, to compare another model with ours."""
+    questions = [asked(k, "ABCD"[k % 4], groups={"duration": ("long",)}) for k in range(8)]
+    answers = [answered(question, ("A", "B.", "no letter")[k % 3]) for k, question in enumerate(questions)]
+    out = write_run(tmp_path / "run", "video-mme", answers)
+    assert run_here("eval", "export", out, "--form", "lmms-eval").code == 0
+    path = out / "export" / "lmms-eval" / "hourllava_samples_videomme.jsonl"
+    code = (
+        "import json, sys; from lmms_eval.baselines.loader import load_baseline; "
+        "scores, results = load_baseline(sys.argv[1], 'videomme'); "
+        "print(json.dumps([scores, results['results']['videomme']]))"
+    )
+    done = subprocess.run([PYTHON, "-c", code, path], capture_output=True, text=True, check=True)
+    scores, results = json.loads(done.stdout.splitlines()[-1])
+    right = [answer.output[0] == question.gold for answer, question in zip(answers, questions)]
+    assert scores == {str(k): float(hit) for k, hit in enumerate(right)}
+    assert results["videomme_perception_score,none"] == 100 * sum(right) / len(right)
 
 
 @pytest.mark.slow

@@ -58,12 +58,9 @@ def score_run(
         ConfigError: there is no such rule, the judge refuses, or `out` cannot be written.
         DataError: the run has no answers, is damaged, or cannot be compared with the other.
     """
-    settings = read_settings(run)
+    settings, summary = read_settings(run), read_summary(run)
     benchmark = find_benchmark(settings.benchmark)
-    name = rule or benchmark.protocol(settings.protocol).rule
-    judge = _judge(run, judge_url, judge_model)
-    scored = _scored(run, benchmark, name, judge)
-    summary = read_summary(run)
+    scored, name, judge = scored_run(run, rule, judge_url, judge_model)
     scores: dict[str, Any] = scores_of(benchmark, scored, summary)
     answered = {one.question.id for one in scored}
     failures = Counter(failure.reason for failure in read_failures(run) if failure.id not in answered)
@@ -79,19 +76,36 @@ def score_run(
         yield f"the judge failed on {judge.num_failed:,} answers, which are not scored: {judge.last_failure}"
 
 
+def scored_run(
+    run: Path, rule: str | None = None, judge_url: str | None = None, judge_model: str | None = None
+) -> tuple[list[Scored], str, JudgeClient | None]:
+    """The verdicts on the answers of a run.
+
+    Args:
+        run, rule, judge_url, judge_model: as `score_run`.
+
+    Returns:
+        the verdicts, the name of the rule, and the judge.
+
+    Raises:
+        ConfigError, DataError: as `score_run`.
+    """
+    settings = read_settings(run)
+    benchmark = find_benchmark(settings.benchmark)
+    name = rule or benchmark.protocol(settings.protocol).rule
+    judge = _judge(run, judge_url, judge_model)
+    answers = read_raw(run)
+    if not answers:
+        raise DataError(f"{run} holds no answers yet; let hourllava eval {benchmark.name} run")
+    return score_answers(answers, benchmark.rule(name), judge), name, judge
+
+
 def _judge(run: Path, url: str | None, model: str | None) -> JudgeClient | None:
     if url is None:
         if model is not None:
             raise ConfigError("--judge-model names a judge without an address; give --judge, too")
         return None
     return JudgeClient(url, model or DEFAULT_JUDGE, run / JUDGED_NAME)
-
-
-def _scored(run: Path, benchmark: Benchmark, rule: str, judge: JudgeClient | None) -> list[Scored]:
-    answers = read_raw(run)
-    if not answers:
-        raise DataError(f"{run} holds no answers yet; let hourllava eval {benchmark.name} run")
-    return score_answers(answers, benchmark.rule(rule), judge)
 
 
 def _compared(
@@ -105,7 +119,7 @@ def _compared(
             f"{against} is a run of {others.benchmark} ({others.split}), not of {settings.benchmark} "
             f"({settings.split}); compare runs of one benchmark and split"
         )
-    theirs = _scored(against, benchmark, rule, _judge(against, judge_url, judge_model))
+    theirs, _, _ = scored_run(against, rule, judge_url, judge_model)
     return {**compare_runs(benchmark, scored, theirs), "settings": others.model_dump(mode="json")}
 
 

@@ -8,6 +8,7 @@
 A line is written when the answer is there. What a killed run leaves of a last line is cut off by the next.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,11 @@ class DataSummary(BaseModel):
     left_out: dict[str, int]
     totals: dict[str, dict[str, int]]
     notes: tuple[str, ...]
+
+    def first_places(self, axis: str) -> dict[str, int]:
+        """Where each group of an axis begins in the table, if it holds one group after the other."""
+        counts = self.totals.get(axis, {})
+        return dict(zip(counts, itertools.accumulate(counts.values(), initial=0)))
 
     @classmethod
     def of(cls, table: QuestionTable) -> "DataSummary":
