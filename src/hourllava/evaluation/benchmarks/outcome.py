@@ -3,9 +3,12 @@
 OUT/scores.json   scores with intervals, and everything that is needed to understand them
 OUT/table.md      the same for people
 OUT/page.html     every question, with options, answer, moments and evidence
+OUT/scores.png    a bar for each group; only if matplotlib is installed
 """
 
+import importlib.util
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +31,9 @@ from hourllava.evaluation.benchmarks.report import headline, report_of
 from hourllava.evaluation.benchmarks.scoring import Scored, compare_runs, score_answers, scores_of
 from hourllava.files import replacing
 
-SCORES_NAME, TABLE_NAME, PAGE_NAME = "scores.json", "table.md", "page.html"
+SCORES_NAME, TABLE_NAME, PAGE_NAME, FIGURE_NAME = "scores.json", "table.md", "page.html", "scores.png"
+
+_log = logging.getLogger(__name__)
 
 
 def score_run(
@@ -143,6 +148,18 @@ def _write(
             with replacing(out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             yield str(out / name)
+        yield from write_figure(benchmark, title, scores, out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
     yield said.replace("**", "")
+
+
+def write_figure(benchmark: Benchmark, title: str, scores: dict[str, Any], out: Path) -> Iterator[str]:
+    """Draw the scores; yields the path of the picture. Without matplotlib, a warning says how to get it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        _log.warning("the figure needs matplotlib: pip install 'hourllava[world]', then hourllava eval score %s", out)
+        return
+    from hourllava.evaluation.benchmarks.figures import draw_scores
+    from hourllava.plotting import save_figure
+
+    yield str(save_figure(draw_scores(benchmark, title, scores), out / FIGURE_NAME))
