@@ -390,10 +390,8 @@ def start(folder):
     if child == 0:
         engine._process = engine._watcher._process = os.getpid()
         try:
-            for line in command.run_benchmark(
-                "video-mme", data, Path(folder), model="tiny", protocol=None, split=None, subtitles=True, shard="0/1",
-                limit=None, memories=None, judge=None, judge_model=None, device=None, dtype=None,
-            ):
+            options = command.RunOptions(model="tiny", subtitles=True)
+            for line in command.run_benchmark("video-mme", data, Path(folder), options):
                 print(line)
         except PartlyDoneError:
             os._exit(0)
