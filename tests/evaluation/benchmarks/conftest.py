@@ -9,7 +9,7 @@ from hourllava.evaluation.benchmarks import outcome
 def no_figure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes half a second; a test that wants it asks for the fixture `figure`."""
     if "figure" not in request.fixturenames:
-        monkeypatch.setattr(outcome, "write_figure", lambda benchmark, title, scores, out: ())
+        monkeypatch.setattr(outcome, "write_figures", lambda benchmark, title, scores, scored, out: ())
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_two_processes_give_the_answers_of_one(folders, tmp_path):
     arguments = f"model={tiny_checkpoint()},device=cpu,memories={tmp_path / 'memories'}"
     alone = run_harness(home, tasks, tmp_path / "alone", names, arguments, environment=variables)
     launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    arguments = arguments.replace("memories", "others")
+    arguments = f"model={tiny_checkpoint()},device=cpu"
     together = run_harness(home, tasks, tmp_path / "together", names, arguments, environment=variables, prefix=launch)
     for name in names:
         assert [one["filtered_resps"] for one in together.samples[name]] == [

@@ -10,7 +10,7 @@ from evaluation.benchmarks.answers import answered, asked, write_run
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
 from hourllava.evaluation.benchmarks.outcome import score_run
 
-NASTY = "<script>alert('x')</script> & \"| y\" ```"
+NASTY = "<script>alert('x')</script> & \"| y\" $\\frac$ ```"
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,14 @@ TITLES = {
     "egoschema": "Ask a model the questions of EgoSchema.",
     "cg-bench": "Ask a model the questions of CG-Bench.",
     "hourvideo": "Ask a model the questions of HourVideo.",
-    "marathonworld": "Ask a model the questions of a folder of hourllava world make.",
 }
 """By name, what the help says. A test compares the names with those of the benchmarks."""
+MADE_TITLES = {
+    "marathonworld": "Ask a model the questions of a folder of hourllava world make.",
+    "marathonworld-1": "Ask a model the questions of a frozen release of MarathonWorld.",
+    "needles": "Ask a model about one letter card per video, at even depths.",
+}
+"""The same for those that are made here."""
 
 _HELP = """{title}
 
@@ -60,5 +65,5 @@ def benchmark_command(name: str) -> Callable[..., None]:
         for line in run_benchmark(name, data, out, chosen):
             typer.echo(line)
 
-    command.__doc__ = _HELP.format(title=TITLES[name])
+    command.__doc__ = _HELP.format(title=(TITLES | MADE_TITLES)[name])
     return command

@@ -95,8 +95,11 @@ def run_benchmark(name: str, data: Path, out: Path, options: RunOptions) -> Iter
     """
     benchmark = find_benchmark(name)
     asking, part = _asking(benchmark, options), parse_part(options.shard, "--shard")
+    split = benchmark.split(options.split)
+    if benchmark.make is not None:
+        benchmark.make(data, split)
     folder = DataFolder(data)
-    table = asked_by(benchmark.read(folder, benchmark.split(options.split)), asking.protocol)
+    table = asked_by(benchmark.read(folder, split), asking.protocol)
     _check_media(benchmark, table, folder, asking)
     answer_all, model, weights = _model(benchmark, folder, asking, options)
     settings = RunSettings(

@@ -1,6 +1,6 @@
 """Scores of a benchmark as a picture: a bar with its interval for all questions and for each group."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -8,7 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hourllava.evaluation.benchmarks.benchmark import Benchmark
+from hourllava.evaluation.benchmarks.scoring import Scored
+from hourllava.evaluation.scores import DEPTH_BINS
 from hourllava.plotting import INK, MUTED, OTHER, OWN, STYLE, TOPIC_COLOURS, new_figure, styled_axes
+from hourllava.world.making.needles import NeedleResult, draw_needle_map
 
 _MAX_GROUPS = 40  # an axis with more is left to the table
 _ROW_INCHES = 0.3
@@ -42,9 +45,7 @@ def draw_scores(benchmark: Benchmark, title: str, scores: Mapping[str, Any]) -> 
                 _bar(axes, y, cell, colour)
         if scores["guessing"] is not None:
             axes.axvline(100 * scores["guessing"], color=MUTED, linewidth=1, linestyle=":")
-        labels = axes.set_yticks(
-            range(len(rows)), [name if cell else name.upper() for name, cell, _ in rows], color=INK
-        )
+        labels = axes.set_yticks(range(len(rows)), [_label(name, cell is None) for name, cell, _ in rows], color=INK)
         for (_, cell, _), label in zip(rows, labels):
             label.label1.set_fontweight("normal" if cell else "bold")
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -52,6 +53,21 @@ def draw_scores(benchmark: Benchmark, title: str, scores: Mapping[str, Any]) -> 
         guess = "; dotted line: guessing" if scores["guessing"] is not None else ""
         axes.set_xlabel(f"percent of scored questions, 95 % intervals{guess}", loc="left")
     return figure
+
+
+def draw_needles(title: str, needles: Sequence[Scored]) -> Figure:
+    """The map of needles: lengths from left to right, tenths of the video from top to bottom."""
+    results = []
+    for one in needles:
+        first_percent = int(one.question.groups["depth"][0].partition("-")[0])
+        depth = first_percent / 100 + 1 / (2 * DEPTH_BINS)
+        results.append(NeedleResult(round(one.question.duration_seconds or 0), depth, bool(one.right)))
+    return draw_needle_map(results, title)
+
+
+def _label(name: str, is_heading: bool) -> str:
+    """A text that matplotlib does not take for a formula."""
+    return (name.upper() if is_heading else name).replace("$", r"\$")
 
 
 def _bar(axes: Axes, y: float, cell: Mapping[str, Any], colour: str) -> None:

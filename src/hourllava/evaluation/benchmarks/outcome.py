@@ -4,6 +4,7 @@ OUT/scores.json   scores with intervals, and everything that is needed to unders
 OUT/table.md      the same for people
 OUT/page.html     every question, with options, answer, moments and evidence
 OUT/scores.png    a bar for each group; only if matplotlib is installed
+OUT/needles.png   for needles, the map of lengths and depths
 """
 
 import importlib.util
@@ -32,6 +33,7 @@ from hourllava.evaluation.benchmarks.scoring import Scored, compare_runs, score_
 from hourllava.files import replacing
 
 SCORES_NAME, TABLE_NAME, PAGE_NAME, FIGURE_NAME = "scores.json", "table.md", "page.html", "scores.png"
+NEEDLES_NAME = "needles.png"
 
 _log = logging.getLogger(__name__)
 
@@ -148,18 +150,22 @@ def _write(
             with replacing(out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             yield str(out / name)
-        yield from write_figure(benchmark, title, scores, out)
+        yield from write_figures(benchmark, title, scores, scored, out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
     yield said.replace("**", "")
 
 
-def write_figure(benchmark: Benchmark, title: str, scores: dict[str, Any], out: Path) -> Iterator[str]:
-    """Draw the scores; yields the path of the picture. Without matplotlib, a warning says how to get it."""
+def write_figures(
+    benchmark: Benchmark, title: str, scores: dict[str, Any], scored: list[Scored], out: Path
+) -> Iterator[str]:
+    """Draw the scores; yields the paths of the pictures. Without matplotlib, a warning says how to get it."""
     if importlib.util.find_spec("matplotlib") is None:
         _log.warning("the figure needs matplotlib: pip install 'hourllava[world]', then hourllava eval score %s", out)
         return
-    from hourllava.evaluation.benchmarks.figures import draw_scores
+    from hourllava.evaluation.benchmarks.figures import draw_needles, draw_scores
     from hourllava.plotting import save_figure
 
     yield str(save_figure(draw_scores(benchmark, title, scores), out / FIGURE_NAME))
+    if needles := [one for one in scored if one.right is not None and "depth" in one.question.groups]:
+        yield str(save_figure(draw_needles(title, needles), out / NEEDLES_NAME))
