@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 # The docs are built without the library's own dependencies: docstrings are read, not imported.
 DOCS_BIN := .venv-docs/bin
 DOCS_READY := .venv-docs/.ready
+# lmms-eval asks for other packages than the library does, so it has an environment of its own.
+LMMS_BIN := .venv-lmms-eval/bin
+LMMS_READY := .venv-lmms-eval/.ready
 # Tests run in as many processes as there are cores; one thread is enough for each of them.
 test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -42,6 +45,14 @@ $(DOCS_READY): pyproject.toml constraints.txt
 	$(DOCS_BIN)/pip install --quiet --constraint constraints.txt --requirement .venv-docs/requirements.txt
 	touch $(DOCS_READY)
 
+# --no-deps: lmms-eval's own list demands av below 16 and torchvision, of which there is no CPU build; neither is used.
+$(LMMS_READY): pyproject.toml $(CONSTRAINTS) lmms-eval-requirements.txt
+	$(PYTHON) -m venv .venv-lmms-eval
+	$(LMMS_BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
+	$(LMMS_BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[world]' --requirement lmms-eval-requirements.txt
+	$(LMMS_BIN)/pip install --quiet --no-deps lmms_eval==0.7.3 decord
+	touch $(LMMS_READY)
+
 demo: $(READY)
 	$(BIN)/hourllava demo $(if $(SEED),--seed $(SEED))
 	@echo '(not on your PATH? The command is $(BIN)/hourllava in this folder.)'
@@ -55,7 +66,7 @@ serve: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n auto
 
-test-slow: $(READY) $(DOCS_READY)
+test-slow: $(READY) $(DOCS_READY) $(LMMS_READY)
 	$(BIN)/pytest -n auto -m "slow or hypothesis"
 
 test-fuzz: $(READY)
@@ -100,4 +111,4 @@ docs: $(DOCS_READY)
 	$(DOCS_BIN)/python tests/site_check.py site
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel .venv-docs site .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(PAGE_TESTS)/node_modules
+	rm -rf $(VENV) $(VENV)-wheel .venv-docs .venv-lmms-eval site .cache dist .pytest_cache .mypy_cache .ruff_cache .hypothesis $(PAGE_TESTS)/node_modules

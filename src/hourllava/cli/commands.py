@@ -11,6 +11,8 @@ from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
 from hourllava.cli.eval import benchmark, score
 from hourllava.cli.eval import check as eval_check
+from hourllava.cli.eval import export as eval_export
+from hourllava.cli.eval import make as eval_make
 from hourllava.cli.eval import world as eval_world
 from hourllava.cli.world import blind, make, pictures, tokenizer
 
@@ -90,12 +92,16 @@ data_app.command(rich_help_panel=heading)(show.show)
 
 heading = "Videos that are made here"
 eval_app.command(rich_help_panel=heading)(eval_world.world)
+eval_app.command("make", rich_help_panel=heading)(eval_make.make)
+for name in benchmark.MADE_TITLES:
+    eval_app.command(name, rich_help_panel=heading)(benchmark.benchmark_command(name))
 heading = "Public benchmarks"
 eval_app.command(rich_help_panel=heading)(eval_check.check)
 for name in benchmark.TITLES:
     eval_app.command(name, rich_help_panel=heading)(benchmark.benchmark_command(name))
 heading = "Kept answers"
 eval_app.command(rich_help_panel=heading)(score.score)
+eval_app.command(rich_help_panel=heading)(eval_export.export)
 
 world_app.command()(make.make)
 world_app.command()(pictures.pictures)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hourllava.errors import ConfigError
 from hourllava.evaluation.benchmarks.outcome import score_run
+from hourllava.evaluation.benchmarks.over_runs import score_runs
 from hourllava.evaluation.benchmarks.raw import RUN_NAME
 from hourllava.evaluation.results import run_score
 
@@ -16,7 +17,8 @@ def score_again(
     """Score kept answers again.
 
     Args:
-        answers: the folder of a benchmark's run, or one of its files; or what `results.run_score` takes.
+        answers: the folder of a benchmark's run, or one of its files; several, for their mean and spread; or what
+            `results.run_score` takes.
         against: answers of another model.
         out: folder for the results; by default that of the answers.
         rule, judge, judge_model: as `outcome.score_run`; only for a benchmark's run.
@@ -25,8 +27,8 @@ def score_again(
         lines for the user.
 
     Raises:
-        ConfigError: several runs of benchmarks, or an option that these answers do not have.
-        Also all errors of `score_run` and `run_score`.
+        ConfigError: an option that these answers do not have.
+        Also all errors of `score_run`, `score_runs` and `run_score`.
     """
     folders = [path if path.is_dir() else path.parent for path in answers]
     runs = [folder for folder in folders if (folder / RUN_NAME).exists()]
@@ -36,5 +38,10 @@ def score_again(
             raise ConfigError(f"{named[0]} is for runs of benchmarks; {answers[0]} holds no {RUN_NAME}")
         return run_score(answers, against, out)
     if len(answers) > 1:
-        raise ConfigError(f"{len(answers)} runs cannot be scored as one; score them one by one, or use --against")
+        if len(runs) < len(answers) or against is not None or out is None:
+            raise ConfigError(
+                f"{len(answers)} sets of answers can be scored together if all are runs of a benchmark, with --out and "
+                "without --against"
+            )
+        return score_runs(runs, out, rule=rule, judge_url=judge, judge_model=judge_model)
     return score_run(runs[0], rule=rule, judge_url=judge, judge_model=judge_model, against=against, out=out)

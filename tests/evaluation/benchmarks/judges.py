@@ -29,7 +29,8 @@ def judge_server() -> Iterator[JudgeServer]:
             found.headers.append(dict(self.headers))
             answer = found.reply(body["messages"][-1]["content"])
             status = answer if isinstance(answer, int) else 200
-            value = {"choices": [{"message": {"content": answer}}]} if isinstance(answer, str) else answer
+            whole = {"choices": [{"message": {"content": answer}}], "usage": {"total_tokens": 1}}
+            value = whole if isinstance(answer, str) else answer
             content = json.dumps(value).encode()
             self.send_response(status if self.path == "/v1/chat/completions" else 404)
             self.send_header("Content-Length", str(len(content)))

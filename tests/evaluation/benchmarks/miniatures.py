@@ -72,8 +72,8 @@ def put_zip(path: Path, names: Iterable[str]) -> None:
 # ------------------------------------------------------------------------------------------------ Video-MME
 
 _MME = [  # (number, length, domain, YouTube id, file, whether it has subtitles)
-    ("901", "short", "Knowledge", "AAAAAAAAAA1", "AAAAAAAAAA1.mp4", False),  # a video without subtitles, by design
-    ("902", "medium", "Life Record", "AAAAAAAAAA2", "AAAAAAAAAA2.MP4", True),  # another suffix
+    ("901", "short", "Knowledge", "AAAAAAAAAA1", "AAAAAAAAAA1.MP4", False),  # another suffix; no subtitles, by design
+    ("902", "medium", "Life Record", "AAAAAAAAAA2", "AAAAAAAAAA2.mp4", True),
     ("903", "long", "Knowledge", "-AAAAAAAAA3", "-AAAAAAAAA3.mkv", True),  # a name that looks like an option
     ("904", "long", "Multilingual", "AAAAAAAAAA4", None, False),  # still packed, and long ones do have subtitles
 ]
@@ -107,7 +107,7 @@ def video_mme(root: Path) -> Path:
     with (root / "subtitle" / "AAAAAAAAAA2.srt").open("a") as file_:
         file_.write("\n3\n00:00:01,900 --> 00:00:02,000\nwithout a tag\n")
     put_parquet(root / "videomme" / "test-00000-of-00001.parquet", rows)
-    put_zip(root / "videos_chunked_01.zip", ["data/AAAAAAAAAA1.mp4", "data/AAAAAAAAAA2.MP4"])
+    put_zip(root / "videos_chunked_01.zip", ["data/AAAAAAAAAA1.MP4", "data/AAAAAAAAAA2.mp4"])
     put_zip(root / "videos_chunked_02.zip", ["data/AAAAAAAAAA4.mp4"])
     return root
 
@@ -347,25 +347,29 @@ def mlvu(root: Path) -> Path:
 
 def mlvu_hub(root: Path) -> Path:
     """The re-packed rows of dev and test: options in the question, the answer is a letter, videos in one folder."""
+    tasks = ("needle", "needle", "count", "ego", "order", "plotQA", "anomaly_reco", "topic_reasoning")
     rows = [
         {
             "video_name": f"needle_90{k}.mp4",
-            "question": "What does the hand do?\n(A) waves\n(B) knocks\n(C) points\n(D) writes",
+            "question": f"What does hand {k} do?\n(A) waves\n(B) knocks\n(C) points\n(D) writes",
             "candidates": ["waves", "knocks", "points", "writes"],
-            "answer": "ABCD"[k],
-            "task_type": ("needle", "needle", "count")[k],
+            "answer": "ABCD"[k % 4],
+            "task_type": task,
         }
-        for k in range(3)
+        for k, task in enumerate(tasks)
     ]
     six = "\n".join(f"({letter}) {letter.lower() * 3}" for letter in "ABCDEF")
-    tasks = ("sportsQA", "needleQA", "ego")
+    tasks_of_test = (
+        "sportsQA", "needleQA", "ego", "anomaly_reco", "count", "order", "plotQA", "topic_reasoning", "tutorialQA",
+    )  # fmt: skip
     of_test = [
-        {**row, "question": f"Which?\n{six}", "answer": "AFE"[k], "task_type": tasks[k]} for k, row in enumerate(rows)
+        {**rows[k % len(rows)], "question": f"Which ({k})?\n{six}", "answer": "AFEDCB"[k % 6], "task_type": task}
+        for k, task in enumerate(tasks_of_test)
     ]
     for hub, some in (("MLVU_dev", rows), ("MLVU_Test", of_test)):
         put_parquet(root / hub / "data" / "test-00000-of-00001.parquet", some)
-    for k in range(3):
-        put_video(root / "video" / f"needle_90{k}.mp4")
+    for k in range(len(rows)):
+        put_video(root / "video" / f"needle_90{k}.mp4", 2 + k % 2)
     return root
 
 

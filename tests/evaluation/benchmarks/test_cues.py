@@ -10,6 +10,7 @@ from evaluation.benchmarks.miniatures import put_srt
 from hourllava.errors import DataError
 from hourllava.evaluation.benchmarks.cues import (
     Sampling,
+    Section,
     TimedText,
     at_frames,
     cues_of_part,
@@ -34,6 +35,14 @@ from hourllava.inference.questions.subtitles import Cue
 def test_both_shapes_of_subtitles(tmp_path, cells, expected):
     (tmp_path / "x.json").write_text(json.dumps(cells))
     assert timed_texts(tmp_path / "x.json") == [expected]
+
+
+def test_a_whole_number_is_no_end_for_the_authors(tmp_path):
+    """Their script, and lmms-eval's, take only numbers with a point for ends."""
+    cells = [{"timestamp": [1, 3], "text": "x"}, {"timestamp": [4.0, 6.0], "text": "y"}]
+    (tmp_path / "x.json").write_text(json.dumps(cells))
+    assert timed_texts(tmp_path / "x.json") == [TimedText(1.0, 3.0, "x"), TimedText(4.0, 6.0, "y")]
+    assert timed_texts(tmp_path / "x.json", as_authors=True) == [TimedText(1.0, None, "x"), TimedText(4.0, 6.0, "y")]
 
 
 def test_an_srt_file_gives_the_same_cues(tmp_path):
@@ -78,7 +87,7 @@ class TestHarnessText:
             file.write('\n3\n00:00:01,000 --> 00:00:09,000\nno tag\n\n4\n00:00:01,000 --> 00:00:09,500\n'
                        '<font color="white" size="x72c">other size</font>\n\nno section\n')  # fmt: skip
         sections = srt_sections(tmp_path / "x.srt")
-        assert [section[2] for section in sections][2:] == [
+        assert [section.text for section in sections][2:] == [
             "no tag",
             '<font color="white" size="x72c">other size</font>',
         ]
@@ -86,24 +95,38 @@ class TestHarnessText:
 
     def test_cues_between_the_frames_are_not_shown(self):
         sections = [
-            (0.0, 0.6, self.tagged("at 0")),
-            (2.0, 2.4, self.tagged("between")),
-            (9.4, 10.0, self.tagged("last")),
-        ]
+            self.section(0.0, 0.6, "at 0"), self.section(2.0, 2.4, "between"), self.section(9.4, 10.0, "last")
+        ]  # fmt: skip
         assert harness_text(sections, self.sampling, num_frames=2) == "at 0\nlast"
 
     def test_many_cues_lose_their_order(self):
         """The numbers go through a set; with up to a hundred cues they stay in order."""
-        few = [(k, k + 1.0, self.tagged(str(k))) for k in range(100)]
-        many = [(k, k + 1.0, self.tagged(str(k))) for k in range(1000)]
+        few = [self.section(k, k + 1.0, str(k)) for k in range(100)]
+        many = [self.section(k, k + 1.0, str(k)) for k in range(1000)]
         assert harness_text(few, Sampling([], 100.0, 1.0, 100)).split() == [str(int(k * 99 / 31)) for k in range(32)]
         shown = list(map(int, harness_text(many, Sampling([], 1000.0, 1.0, 1000)).split()))
         assert sorted(shown) == [int(k * 999 / 31) for k in range(32)]
         assert shown != sorted(shown)
 
     def test_of_equal_times_the_last_text_counts(self):
-        sections = [(0.0, 9.0, self.tagged("one")), (0.0, 9.0, self.tagged("other"))]
+        sections = [self.section(0.0, 9.0, "one"), self.section(0.0, 9.0, "other")]
         assert harness_text(sections, self.sampling) == "other"
+
+    def test_a_cue_without_text_has_no_number(self):
+        """Numbers decide the order: with one more, other cues would come first."""
+        many = [self.section(k, k + 1.0, str(k)) for k in range(1000)]
+        empty = [Section(k + 0.5, k + 0.6, ()) for k in range(1000)]
+        both = [section for pair in zip(empty, many) for section in pair]
+        sampling = Sampling([], 1000.0, 1.0, 1000)
+        assert harness_text(both, sampling) == harness_text(many, sampling)
+
+    @pytest.mark.parametrize(
+        ("time", "seconds"),
+        [("00:00:01,500", 1.5), ("01:00:00.250", 3600.25), ("00:00:01,5", 1.005), ("00:00:07", 7.0)],
+    )
+    def test_digits_behind_the_comma_are_milliseconds(self, tmp_path, time, seconds):
+        (tmp_path / "x.srt").write_text(f"1\n00:00:00,000 --> {time}\nx\n")
+        assert srt_sections(tmp_path / "x.srt") == [Section(0.0, seconds, ("x",))]
 
     def test_damaged_times_are_refused(self, tmp_path):
         (tmp_path / "x.srt").write_text("1\n00:00 --> 00:01\nx\n")
@@ -111,15 +134,15 @@ class TestHarnessText:
             srt_sections(tmp_path / "x.srt")
 
     @staticmethod
-    def tagged(text):
-        return f'<font color="white" size=".72c">{text}</font>'
+    def section(start, end, text):
+        return Section(start, end, (f'<font color="white" size=".72c">{text}</font>',))
 
 
 def test_evenly_spaced_frames_have_both_ends():
     assert evenly_spaced(Sampling([], 10.0, 2.0, 20), 3) == [0.0, 4.75, 9.5]
     assert evenly_spaced(Sampling([], 1.0, 2.0, 1)) == [0.0]
-    sections = [(0.0, 1.0, "first"), (2.0, 3.0, "never"), (9.0, 10.0, "last")]
-    assert sections_at_frames(sections, [0.0, 4.75, 9.5]) == "first\nlast"
+    sections = [Section(0.0, 1.0, ("fi", "rst")), Section(2.0, 3.0, ("never",)), Section(9.0, 10.0, ("last",))]
+    assert sections_at_frames(sections, [0.0, 4.75, 9.5]) == "fi rst\nlast"
 
 
 class TestInterleaving:

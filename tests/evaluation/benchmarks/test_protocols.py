@@ -118,6 +118,20 @@ def test_subtitles_of_video_mme(folders):
         assert harness == f"{listed} \nGood day.\nThis is Ann.\n{after}"
 
 
+def test_lmms_eval_shows_subtitles_of_mp4_files_only(folders):
+    """It opens `<id>.mp4` to count frames, whatever the file is called that the model watches."""
+    mkv = said_in(folders, "video-mme", NEW, 6, Sampling([0.0], 2.0, 20.0, 40))
+    assert mkv.startswith("This video's subtitles are listed below: \n\nSelect the best answer")
+
+
+def test_an_unused_option_between_others_shifts_letters_in_lmms_eval_only(folders):
+    question = first(folders("longvideobench"), "longvideobench", place=1)
+    question = question.model_copy(update={"options": ("a cup", "N/A", "a hat")})
+    prompts = find_benchmark("longvideobench").protocols
+    assert "\nA. a cup\nB. a hat\nAnswer" in prompts[NEW].prompt(question, None).user
+    assert "\nA. a cup\nB. N/A\nC. a hat\nAnswer" in prompts[OFFICIAL].prompt(question, None).user
+
+
 def test_a_video_without_subtitles(folders):
     official = said_in(folders, "video-mme", OFFICIAL, 0)
     assert official == f"{SELECT}. {ASK}\n{MME}\nThe best answer is:"

@@ -4,12 +4,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
 
 from evaluation.benchmarks.answers import answered, asked, write_run
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
 from hourllava.evaluation.benchmarks.outcome import score_run
 
-NASTY = "<script>alert('x')</script> & \"| y\" ```"
+NASTY = "<script>alert('x')</script> & \"| y\" $\\frac$ ```"
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,20 @@ PUBLISHED = {  # of the paper, 3B and 7B
 def test_the_papers_figures(name):
     figures = [one.percent for one in BENCHMARKS[name].figures if one.model.startswith("Hour-LLaVA")]
     assert figures == PUBLISHED.get(name, [])
+
+
+def test_the_scores_are_drawn(run, figure, tmp_path):
+    """A picture with a bar per group; names of groups with odd characters do not break it."""
+    lines = list(score_run(run, out=tmp_path))
+    path = tmp_path / "scores.png"
+    assert str(path) in lines
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.height > 20
+
+
+def test_without_matplotlib_a_warning_says_how_to_get_the_picture(run, figure, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    list(score_run(run, out=tmp_path))
+    assert not (tmp_path / "scores.png").exists()
+    assert "pip install 'hourllava[world]'" in caplog.text

@@ -1,7 +1,9 @@
 """Runs of all benchmarks with a tiny model: files, resuming after kills, shards, failures, subtitles, exit codes."""
 
+import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +15,12 @@ from conftest import tiny_checkpoint
 from data.kill_loop import KILL_LOOP
 from evaluation.benchmarks.miniatures import HUB_MINIATURES, MINIATURES, put_json, put_srt, put_video
 from forking import run_python
-from hourllava.cli.eval.benchmark import TITLES
+from hourllava.cli.eval.benchmark import MADE_TITLES, TITLES
 from hourllava.errors import InputError
-from hourllava.evaluation.benchmarks import asking, runner
+from hourllava.evaluation.benchmarks import asking, command, runner
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
 from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories.encoder import weights_digest
 from hourllava.inference.questions.prompt import PromptMaker
 
 
@@ -26,8 +29,8 @@ def short_answers():
     """Four tokens do: the tiny model says nothing that a rule could read."""
     stream = HourLlava.stream
 
-    def short(self, memory, question, *, max_new_tokens):
-        return stream(self, memory, question, max_new_tokens=min(4, max_new_tokens))
+    def short(self, memory, question, **options):
+        return stream(self, memory, question, **options | {"max_new_tokens": min(4, options["max_new_tokens"])})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HourLlava, "stream", short)
@@ -90,7 +93,7 @@ def raw(out):
 
 
 def test_every_benchmark_has_its_command():
-    assert TITLES.keys() == BENCHMARKS.keys()
+    assert (TITLES | MADE_TITLES).keys() == BENCHMARKS.keys()
 
 
 # (questions that are answered, in the files, exit code)
@@ -127,6 +130,31 @@ def test_a_miniature_runs_from_end_to_end(name, finished, tmp_path):
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores
 
 
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory):
+    """(the engine of nano, a folder of its memories): the short videos are few, and each is watched once."""
+    with HourLlava.from_pretrained("nano", device="cpu") as engine:
+        yield engine, tmp_path_factory.mktemp("memories")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_nano_answers_the_first_video_of_each_miniature(name, data, nano, tmp_path, monkeypatch):
+    engine, memories = nano
+    monkeypatch.setattr(HourLlava, "from_pretrained", lambda *arguments, **options: engine)
+    out = tmp_path / "out"
+    ended = run_here("eval", name, data(name), "--out", out, "--limit", 1, "--memories", memories)
+    assert ended.code in (0, 9), ended.stderr  # 9: a row of HourVideo's cannot be read
+    answers = raw(out)
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["counts"]["answered"] == len(answers) > 0
+    assert scores["settings"]["weights"] == weights_digest(engine.model)
+    for line in answers:
+        assert line["output"].isprintable()
+        assert line["num_new_tokens"] > 0
+    if name == "marathonworld":  # nano was trained on such videos, and half of the questions are about colours
+        assert scores["axes"]["all"]["all"]["right"] >= 1
+
+
 @pytest.mark.parametrize("name", HUB_MINIATURES)
 def test_the_hubs_files_run_too(name, data, tmp_path):
     ended = run(name, data(name, HUB_MINIATURES), tmp_path / "out", "--limit", 1, "--protocol", "likelihood")
@@ -139,9 +167,10 @@ def test_the_hubs_files_run_too(name, data, tmp_path):
 
 
 def test_a_clip_and_a_prefix_are_watched_in_part(data, tmp_path):
-    run("longvideobench", data("longvideobench"), tmp_path / "lvb", "--limit", 1)
-    (line,) = raw(tmp_path / "lvb")
-    assert (line["num_frames"], line["duration_seconds"]) == (2, 2.0)  # of a file of three seconds
+    for protocol, watched in (("official", (2, 2.0)), ("lmms-eval-0.7.2", (3, 3.0))):  # lmms-eval watches all of a file
+        run("longvideobench", data("longvideobench"), tmp_path / protocol, "--limit", 1, "--protocol", protocol)
+        (line,) = raw(tmp_path / protocol)
+        assert (line["num_frames"], line["duration_seconds"]) == watched
     run("hourvideo", data("hourvideo"), tmp_path / "hour")
     assert {line["question"]["id"]: line["num_frames"] for line in raw(tmp_path / "hour")} == {
         "q1": 4,
@@ -419,10 +448,8 @@ def start(folder):
     if child == 0:
         engine._process = engine._watcher._process = os.getpid()
         try:
-            for line in command.run_benchmark(
-                "video-mme", data, Path(folder), model="tiny", protocol=None, split=None, subtitles=True, shard="0/1",
-                limit=None, memories=None, judge=None, judge_model=None, device=None, dtype=None,
-            ):
+            options = command.RunOptions(model="tiny", subtitles=True)
+            for line in command.run_benchmark("video-mme", data, Path(folder), options):
                 print(line)
         except PartlyDoneError:
             os._exit(0)
@@ -440,3 +467,34 @@ def test_killed_at_twenty_moments(data, tmp_path):
     assert done.returncode == 0, done.stderr
     same_results(tmp_path / "killed", tmp_path / "whole")
     assert len(raw(tmp_path / "whole")) == 10
+
+
+def test_ray_must_be_there(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ended = run("egoschema", data("egoschema"), tmp_path / "out", "--engine", "ray")
+    assert (ended.code, "pip install 'hourllava[ray]'" in error_line(ended)) == (2, True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # ray's own
+def test_a_ray_cluster_gives_the_results_of_one_process(data, tmp_path, monkeypatch):
+    """Parts are answered by actors, written here, and resumed; a worker that is lost ends the run with a line."""
+    ray = pytest.importorskip("ray")
+    alone, out, how = tmp_path / "alone", tmp_path / "out", ("--protocol", "likelihood")
+    assert run("video-mme", data("video-mme"), alone, *how).code == 9  # a video is missing
+    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, log_to_driver=False)
+    try:
+        ended = run("video-mme", data("video-mme"), out, *how, "--engine", "ray", "--limit", 2)
+        assert ended.code == 0, ended.stderr
+        assert len(raw(out)) == 7
+        assert run("video-mme", data("video-mme"), out, *how, "--engine", "ray").code == 9
+        same_results(out, alone)
+        plan = command.WorkerPlan
+        monkeypatch.setattr(
+            command, "WorkerPlan", lambda *fields: dataclasses.replace(plan(*fields), protocol="nonsense")
+        )
+        ended = run("egoschema", data("egoschema"), tmp_path / "lost", "--engine", "ray")
+        assert ended.code == 6
+        assert "a worker of the Ray cluster ended (KeyError: 'nonsense'); run again" in error_line(ended)
+    finally:
+        ray.shutdown()

@@ -16,9 +16,14 @@ TITLES = {
     "egoschema": "Ask a model the questions of EgoSchema.",
     "cg-bench": "Ask a model the questions of CG-Bench.",
     "hourvideo": "Ask a model the questions of HourVideo.",
-    "marathonworld": "Ask a model the questions of a folder of hourllava world make.",
 }
 """By name, what the help says. A test compares the names with those of the benchmarks."""
+MADE_TITLES = {
+    "marathonworld": "Ask a model the questions of a folder of hourllava world make.",
+    "marathonworld-1": "Ask a model the questions of a frozen release of MarathonWorld.",
+    "needles": "Ask a model about one letter card per video, at even depths.",
+}
+"""The same for those that are made here."""
 
 _HELP = """{title}
 
@@ -37,6 +42,7 @@ def benchmark_command(name: str) -> Callable[..., None]:
         protocol: options.Protocol = None,
         split: options.Split = None,
         subtitles: options.Subtitles = False,
+        condition: options.Condition = "video",
         shard: options.Shard = "0/1",
         limit: options.Limit = None,
         memories: options.Memories = None,
@@ -44,15 +50,20 @@ def benchmark_command(name: str) -> Callable[..., None]:
         judge_model: options.JudgeModel = None,
         device: shared.Device = None,
         dtype: shared.Dtype = None,
+        engine: options.Engine = "local",
+        server: options.Server = None,
+        server_model: options.ServerModel = None,
+        server_videos: options.ServerVideos = "",
     ) -> None:
-        from hourllava.evaluation.benchmarks.command import run_benchmark
+        from hourllava.evaluation.benchmarks.command import RunOptions, run_benchmark
 
-        lines = run_benchmark(
-            name, data, out, model=model, protocol=protocol, split=split, subtitles=subtitles, shard=shard,
-            limit=limit, memories=memories, judge=judge, judge_model=judge_model, device=device, dtype=dtype,
+        chosen = RunOptions(
+            model=model, device=device, dtype=dtype, protocol=protocol, split=split, subtitles=subtitles,
+            condition=condition, shard=shard, limit=limit, memories=memories, judge=judge, judge_model=judge_model,
+            engine=engine, server=server, server_model=server_model, server_videos=server_videos,
         )  # fmt: skip
-        for line in lines:
+        for line in run_benchmark(name, data, out, chosen):
             typer.echo(line)
 
-    command.__doc__ = _HELP.format(title=TITLES[name])
+    command.__doc__ = _HELP.format(title=(TITLES | MADE_TITLES)[name])
     return command

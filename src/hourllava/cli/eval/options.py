@@ -18,6 +18,21 @@ Protocol = Annotated[
     ),
 ]
 Subtitles = Annotated[bool, typer.Option("--subtitles", help="Put subtitles into the prompts, as the protocol says.")]
+Condition = Annotated[
+    str,
+    typer.Option(help="What the model has seen: video, frames_only (MemAug finds the kept tokens only), or blind."),
+]
+Engine = Annotated[
+    str, typer.Option(help="local: this process. ray: all devices of a Ray cluster, by default this machine's.")
+]
+Server = Annotated[
+    str | None,
+    typer.Option(help="Ask a model behind an OpenAI-compatible server instead of --model.", show_default="none"),
+]
+ServerModel = Annotated[str | None, typer.Option(help="The model's name on that server.", show_default="none")]
+ServerVideos = Annotated[
+    str, typer.Option(help="Address under which the server finds DATA.", show_default="file:// and the path")
+]
 Shard = Annotated[str, typer.Option(help="Run part k of N only, written k/N, such as 0/4; each part has whole videos.")]
 Limit = Annotated[
     int | None,

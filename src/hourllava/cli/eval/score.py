@@ -13,8 +13,8 @@ def score(
         list[Path],
         typer.Argument(
             metavar="ANSWERS",
-            help="Folder of a benchmark's run; or folders of hourllava eval world, or their answers.jsonl, scored as "
-            "one set.",
+            help="Folder of a benchmark's run; several, such as one for each seed of a training, for their mean and "
+            "spread; or folders of hourllava eval world, or their answers.jsonl, scored as one set.",
         ),
     ],
     against: Annotated[Path | None, typer.Option(help="Answers of another model to the same questions.")] = None,

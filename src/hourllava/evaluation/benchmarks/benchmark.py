@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from hourllava.errors import ConfigError
@@ -50,6 +51,7 @@ class Benchmark:
         figures: published ones, to stand beside ours.
         advice: which protocol to quote, in a sentence.
         gone: videos that cannot be had any more.
+        make: makes the files of a split in a data folder, if it is not there; None if they must be downloaded.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Benchmark:
     figures: tuple[Published, ...] = ()
     advice: str = ""
     gone: frozenset[str] = frozenset()
+    make: Callable[[Path, str], None] | None = None
 
     def protocol(self, name: str | None) -> Protocol:
         """The protocol of this name; the usual one for None.

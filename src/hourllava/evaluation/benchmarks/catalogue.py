@@ -8,7 +8,9 @@ from hourllava.evaluation.benchmarks import (
     longvideobench,
     lvbench,
     marathonworld,
+    marathonworld_1,
     mlvu,
+    needles,
     tempcompass,
     video_mme,
 )
@@ -18,6 +20,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
     for module in (
         video_mme, tempcompass, longvideobench, lvbench, mlvu, egoschema, cg_bench, hourvideo, marathonworld,
+        marathonworld_1, needles,
     )
 }  # fmt: skip
 

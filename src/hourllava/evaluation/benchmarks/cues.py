@@ -49,8 +49,13 @@ class Sampling(NamedTuple):
     file_frames: int
 
 
-def timed_texts(path: Path) -> list[TimedText]:
+def timed_texts(path: Path, *, as_authors: bool = False) -> list[TimedText]:
     """The cues of a .json file of either published shape, or of an .srt or .vtt file, in the order of the file.
+
+    Args:
+        path: of the file.
+        as_authors: whether an end that is a whole number counts as missing: in the script of LongVideoBench's authors,
+            and in lmms-eval, only numbers with a point are ends.
 
     Raises:
         DataError: the file cannot be read, or a cue has another form.
@@ -59,17 +64,18 @@ def timed_texts(path: Path) -> list[TimedText]:
         return [TimedText(cue.start_seconds, cue.end_seconds, cue.text) for cue in read_subtitles(path)]
     try:
         cells = json.loads(read_text(path, None))
-        return [_timed_text(cell) for cell in cells]
+        return [_timed_text(cell, as_authors) for cell in cells]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is no subtitle file of LongVideoBench ({error!r:.100}); unpack it again") from error
 
 
-def _timed_text(cell: Any) -> TimedText:
+def _timed_text(cell: Any, as_authors: bool) -> TimedText:
     if "timestamp" in cell:
         start, end = cell["timestamp"]
-        return TimedText(float(start), None if end is None else float(end), str(cell["text"]))
+        is_missing = end is None or (as_authors and not isinstance(end, float))
+        return TimedText(float(start), None if is_missing else float(end), str(cell["text"]))
     return TimedText(_clock_seconds(cell["start"]), _clock_seconds(cell["end"]), str(cell["line"]))
 
 
@@ -103,8 +109,26 @@ def at_frames(cues: Sequence[Cue], frame_seconds: Sequence[float]) -> list[str]:
     return [cue.text for cue, begin, end in zip(cues, first, after) if begin < end]
 
 
-def srt_sections(path: Path) -> list[tuple[float, float, str]]:
-    """(start_seconds, end_seconds, text) of the sections of an .srt file, as lmms-eval cuts it: at blank lines.
+class Section(NamedTuple):
+    """A section of an .srt file, as lmms-eval cuts it: at blank lines.
+
+    Attributes:
+        start_seconds, end_seconds: when it is on screen.
+        lines: of its text.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The lines as one."""
+        return " ".join(self.lines)
+
+
+def srt_sections(path: Path) -> list[Section]:
+    """The sections of an .srt file.
 
     Raises:
         DataError: the file cannot be read, or a time has another form: the harness stops there, too.
@@ -117,32 +141,41 @@ def srt_sections(path: Path) -> list[tuple[float, float, str]]:
         if place is None:
             continue
         try:
-            start, end = map(_clock_seconds, lines[place].split(" --> ", 1))
+            start, end = map(_srt_seconds, lines[place].split(" --> ", 1))
         except ValueError as error:
             raise DataError(f"{path}: {lines[place]!r:.80} are no times; unpack the subtitles again") from error
-        found.append((start, end, " ".join(lines[place + 1 :])))
+        found.append(Section(start, end, tuple(lines[place + 1 :])))
     return found
 
 
-def harness_text(sections: Sequence[tuple[float, float, str]], sampling: Sampling, num_frames: int = 32) -> str:
+def _srt_seconds(text: str) -> float:
+    """Seconds of `HH:MM:SS,mmm`; what stands behind the comma are milliseconds, however many digits there are."""
+    clock, _, milliseconds = text.strip().replace(".", ",").partition(",")
+    return _clock_seconds(clock) + int(milliseconds or 0) / 1000
+
+
+def harness_text(sections: Sequence[Section], sampling: Sampling, num_frames: int = 32) -> str:
     """The subtitle text of lmms-eval's `videomme_w_subtitle`: cues at evenly spaced frames of the file.
 
     Only text inside the published `<font>` tag counts. The numbers of the cues go through a set, so from about a
     hundred cues on they are not in order of time (lmms-eval#452); a score that is to be compared needs the same order.
+    A section without text has no number.
     """
-    sections = list({section[:2]: section for section in sections}.values())  # of equal times, the last text counts
+    # Of equal times, the last text counts.
+    sections = list({section[:2]: section for section in sections if section.lines}.values())
     numbers = []
     for frame in np.linspace(0, sampling.file_frames - 1, num_frames, dtype=int).tolist():
         for number, (start, end, _) in enumerate(sections):
             if int(start * sampling.file_fps) <= frame < int(end * sampling.file_fps):
                 numbers.append(number)
-    tagged = [_TAGGED.search(sections[number][2]) for number in set(numbers)]
+    tagged = [_TAGGED.search(sections[number].text) for number in set(numbers)]
     return "\n".join(match[1] for match in tagged if match)
 
 
-def sections_at_frames(sections: Sequence[tuple[float, float, str]], frame_seconds: Sequence[float]) -> str:
+def sections_at_frames(sections: Sequence[Section], frame_seconds: Sequence[float]) -> str:
     """The texts of all sections that are on screen at one of the frames, one a line."""
-    return "\n".join(at_frames([Cue(*section) for section in sections], frame_seconds))
+    cues = [Cue(section.start_seconds, section.end_seconds, section.text) for section in sections]
+    return "\n".join(at_frames(cues, frame_seconds))
 
 
 def evenly_spaced(sampling: Sampling, num_frames: int = 32) -> list[float]:

@@ -102,13 +102,15 @@ def _official_said(question: Question, path: Path, sampling: Sampling) -> str:
     duration = sampling.duration_seconds
     count = max(1, int(duration))
     frames = [int(int(duration * sampling.file_fps) / count) * k / sampling.file_fps for k in range(count)]
-    found = interleaved(timed_texts(path), frames, question.subtitles_start_seconds, duration)
+    cues = timed_texts(path, as_authors=True)
+    found = interleaved(cues, frames, question.subtitles_start_seconds, duration)
     return "\n".join(text for text in found if text is not None)
 
 
 def _harness(question: Question, said: Said) -> Prompt:
-    subtitles = f"{said}\n" if said else ""
-    return Prompt(f"{subtitles}{question.text}\n{lettered(question.options)}\n{CHOICE_INSTRUCTION}\n")
+    subtitles = "" if said is None or not question.subtitles else f"{said}\n"
+    options = [option for option in question.options if option != _UNUSED]  # one between others shifts the letters
+    return Prompt(f"{subtitles}{question.text}\n{lettered(options)}\n{CHOICE_INSTRUCTION}\n")
 
 
 def _harness_said(question: Question, path: Path, sampling: Sampling) -> str:
@@ -118,13 +120,15 @@ def _harness_said(question: Question, path: Path, sampling: Sampling) -> str:
         frames = [duration / _HARNESS_FRAMES * k for k in range(_HARNESS_FRAMES)]
     else:
         frames = [float(k) for k in range(int(duration))]
-    found = interleaved(timed_texts(path), frames, question.subtitles_start_seconds, duration)
+    cues = timed_texts(path, as_authors=True)
+    found = interleaved(cues, frames, question.subtitles_start_seconds, duration)
     return "\n".join("<image>" if text is None else text for text in found)
 
 
 _NOTE = (
     "Without subtitles as the task longvideobench_val_v. With subtitles the text is that of longvideobench_val_i, "
-    "while the model sees the whole video instead of 16 pictures."
+    "while the model sees the video instead of 16 pictures. All of the file is watched, also behind the published "
+    "length."
 )
 _RULE = letter_rule(
     lambda question, output: first_letter(output, "ABCDE", LONGVIDEOBENCH_WORDS),
@@ -140,8 +144,10 @@ BENCHMARK = Benchmark(
     read=read,
     splits=("val", "test"),
     protocols=by_name(
-        Protocol(HARNESS, _harness, HARNESS, 32, said=_harness_said, stop=HARNESS_STOP, note=_NOTE),
-        Protocol(OLD_HARNESS, _harness, OLD_HARNESS, 32, said=_harness_said, stop=HARNESS_STOP, note=_NOTE),
+        *(
+            Protocol(name, _harness, name, 32, said=_harness_said, stop=HARNESS_STOP, whole_file=True, note=_NOTE)
+            for name in (HARNESS, OLD_HARNESS)
+        ),
         Protocol(
             OFFICIAL, _official, OFFICIAL, 32, said=_official_said, reads_file=True,
             note="With subtitles, those at one frame a second stand before the question.",

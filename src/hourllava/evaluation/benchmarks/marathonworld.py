@@ -13,7 +13,7 @@ from hourllava.data.records.loading import question_rows
 from hourllava.evaluation.benchmarks.benchmark import Benchmark
 from hourllava.evaluation.benchmarks.building import TableBuilder
 from hourllava.evaluation.benchmarks.folder import DataFolder
-from hourllava.evaluation.benchmarks.protocols import PLAIN, Prompt, Protocol, Said, by_name
+from hourllava.evaluation.benchmarks.protocols import HARNESS_STOP, PLAIN, Prompt, Protocol, Said, by_name
 from hourllava.evaluation.benchmarks.questions import Question, QuestionTable
 from hourllava.evaluation.benchmarks.rules import Rule, Verdict, harness_rules, with_likelihood
 from hourllava.evaluation.scores import is_right, length_bin
@@ -62,18 +62,19 @@ def _read_answer(question: Question, output: str) -> Verdict:
     return harness_rules(None)["lmms-eval-0.7.2"].read(question, output)
 
 
+PLAIN_CHOICE = Protocol(
+    PLAIN, _plain, PLAIN, max_new_tokens=64, stop=HARNESS_STOP,
+    note="Options are answered by letter; open-ended answers must match exactly, but for case and blanks.",
+)  # fmt: skip
+RULES = with_likelihood({PLAIN: Rule(_read_answer)})
+
 BENCHMARK = Benchmark(
     name=NAME,
     title="MarathonWorld",
     read=read,
     splits=("all",),
-    protocols=by_name(
-        Protocol(
-            PLAIN, _plain, PLAIN, max_new_tokens=64,
-            note="Options are answered by letter; open-ended answers must match exactly, but for case and blanks.",
-        )
-    ),
-    rules=with_likelihood({PLAIN: Rule(_read_answer)}),
+    protocols=by_name(PLAIN_CHOICE),
+    rules=RULES,
     default_protocol=PLAIN,
     axes={"format": "By format", "length": "By length", "topic": "By topic", "task": "By task", "form": "By form"},
     advice="Quote plain, with the folder's settings (marathonworld.json).",

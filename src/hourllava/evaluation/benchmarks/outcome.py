@@ -3,9 +3,13 @@
 OUT/scores.json   scores with intervals, and everything that is needed to understand them
 OUT/table.md      the same for people
 OUT/page.html     every question, with options, answer, moments and evidence
+OUT/scores.png    a bar for each group; only if matplotlib is installed
+OUT/needles.png   for needles, the map of lengths and depths
 """
 
+import importlib.util
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +32,10 @@ from hourllava.evaluation.benchmarks.report import headline, report_of
 from hourllava.evaluation.benchmarks.scoring import Scored, compare_runs, score_answers, scores_of
 from hourllava.files import replacing
 
-SCORES_NAME, TABLE_NAME, PAGE_NAME = "scores.json", "table.md", "page.html"
+SCORES_NAME, TABLE_NAME, PAGE_NAME, FIGURE_NAME = "scores.json", "table.md", "page.html", "scores.png"
+NEEDLES_NAME = "needles.png"
+
+_log = logging.getLogger(__name__)
 
 
 def score_run(
@@ -58,12 +65,9 @@ def score_run(
         ConfigError: there is no such rule, the judge refuses, or `out` cannot be written.
         DataError: the run has no answers, is damaged, or cannot be compared with the other.
     """
-    settings = read_settings(run)
+    settings, summary = read_settings(run), read_summary(run)
     benchmark = find_benchmark(settings.benchmark)
-    name = rule or benchmark.protocol(settings.protocol).rule
-    judge = _judge(run, judge_url, judge_model)
-    scored = _scored(run, benchmark, name, judge)
-    summary = read_summary(run)
+    scored, name, judge = scored_run(run, rule, judge_url, judge_model)
     scores: dict[str, Any] = scores_of(benchmark, scored, summary)
     answered = {one.question.id for one in scored}
     failures = Counter(failure.reason for failure in read_failures(run) if failure.id not in answered)
@@ -79,19 +83,36 @@ def score_run(
         yield f"the judge failed on {judge.num_failed:,} answers, which are not scored: {judge.last_failure}"
 
 
+def scored_run(
+    run: Path, rule: str | None = None, judge_url: str | None = None, judge_model: str | None = None
+) -> tuple[list[Scored], str, JudgeClient | None]:
+    """The verdicts on the answers of a run.
+
+    Args:
+        run, rule, judge_url, judge_model: as `score_run`.
+
+    Returns:
+        the verdicts, the name of the rule, and the judge.
+
+    Raises:
+        ConfigError, DataError: as `score_run`.
+    """
+    settings = read_settings(run)
+    benchmark = find_benchmark(settings.benchmark)
+    name = rule or benchmark.protocol(settings.protocol).rule
+    judge = _judge(run, judge_url, judge_model)
+    answers = read_raw(run)
+    if not answers:
+        raise DataError(f"{run} holds no answers yet; let hourllava eval {benchmark.name} run")
+    return score_answers(answers, benchmark.rule(name), judge), name, judge
+
+
 def _judge(run: Path, url: str | None, model: str | None) -> JudgeClient | None:
     if url is None:
         if model is not None:
             raise ConfigError("--judge-model names a judge without an address; give --judge, too")
         return None
     return JudgeClient(url, model or DEFAULT_JUDGE, run / JUDGED_NAME)
-
-
-def _scored(run: Path, benchmark: Benchmark, rule: str, judge: JudgeClient | None) -> list[Scored]:
-    answers = read_raw(run)
-    if not answers:
-        raise DataError(f"{run} holds no answers yet; let hourllava eval {benchmark.name} run")
-    return score_answers(answers, benchmark.rule(rule), judge)
 
 
 def _compared(
@@ -105,7 +126,7 @@ def _compared(
             f"{against} is a run of {others.benchmark} ({others.split}), not of {settings.benchmark} "
             f"({settings.split}); compare runs of one benchmark and split"
         )
-    theirs = _scored(against, benchmark, rule, _judge(against, judge_url, judge_model))
+    theirs, _, _ = scored_run(against, rule, judge_url, judge_model)
     return {**compare_runs(benchmark, scored, theirs), "settings": others.model_dump(mode="json")}
 
 
@@ -129,6 +150,22 @@ def _write(
             with replacing(out / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             yield str(out / name)
+        yield from write_figures(benchmark, title, scores, scored, out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}; use a folder you may write to") from error
     yield said.replace("**", "")
+
+
+def write_figures(
+    benchmark: Benchmark, title: str, scores: dict[str, Any], scored: list[Scored], out: Path
+) -> Iterator[str]:
+    """Draw the scores; yields the paths of the pictures. Without matplotlib, a warning says how to get it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        _log.warning("the figure needs matplotlib: pip install 'hourllava[world]', then hourllava eval score %s", out)
+        return
+    from hourllava.evaluation.benchmarks.figures import draw_needles, draw_scores
+    from hourllava.plotting import save_figure
+
+    yield str(save_figure(draw_scores(benchmark, title, scores), out / FIGURE_NAME))
+    if needles := [one for one in scored if one.right is not None and "depth" in one.question.groups]:
+        yield str(save_figure(draw_needles(title, needles), out / NEEDLES_NAME))

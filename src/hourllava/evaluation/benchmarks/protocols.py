@@ -58,6 +58,7 @@ class Protocol:
         said: makes the subtitle text of a question from its subtitle file; None if the protocol has no subtitles.
         reads_file: whether `said` needs the frame rate and number of frames of the video's file.
         stop: the answer ends before this text.
+        whole_file: whether all of a file is watched, also behind the published length of the video.
         is_likelihood: whether the letters' probabilities decide, and there is no prompt of its own.
         note: what a reader of its figures must know.
     """
@@ -69,6 +70,7 @@ class Protocol:
     said: Callable[[Question, Path, Sampling], str] | None = None
     reads_file: bool = False
     stop: str = ""
+    whole_file: bool = False
     is_likelihood: bool = False
     note: str = ""
 

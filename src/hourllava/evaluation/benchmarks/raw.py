@@ -8,6 +8,7 @@
 A line is written when the answer is there. What a killed run leaves of a last line is cut off by the next.
 """
 
+import itertools
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hourllava.errors import ConfigError, DataError
 from hourllava.evaluation.benchmarks.questions import Question, QuestionTable
 from hourllava.evaluation.intervals import Interval
+from hourllava.evaluation.scores import Condition
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import LOCK_NAME, lock_folder
 
 RUN_NAME, DATA_NAME, RAW_NAME, FAILURES_NAME = "run.json", "data.json", "raw.jsonl", "failures.jsonl"
+SERVED = "not known"
+"""The digest of weights behind a server."""
 Shard = tuple[int, int]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,6 +47,7 @@ class RunSettings(BaseModel):
     weights: str  # digest of the model's weights
     fps: float = 1.0
     max_new_tokens: int
+    condition: Condition = "video"
 
 
 class DataSummary(BaseModel):
@@ -55,6 +60,11 @@ class DataSummary(BaseModel):
     left_out: dict[str, int]
     totals: dict[str, dict[str, int]]
     notes: tuple[str, ...]
+
+    def first_places(self, axis: str) -> dict[str, int]:
+        """Where each group of an axis begins in the table, if it holds one group after the other."""
+        counts = self.totals.get(axis, {})
+        return dict(zip(counts, itertools.accumulate(counts.values(), initial=0)))
 
     @classmethod
     def of(cls, table: QuestionTable) -> "DataSummary":
@@ -74,7 +84,7 @@ class RawAnswer(BaseModel):
         output: the model's text; under `likelihood`, the most probable letter.
         log_probabilities: of the letters, under `likelihood`.
         evidence: (start_seconds, end_seconds) of the spans that the model looked at, strongest first.
-        num_frames, fps, duration_seconds: of what was watched.
+        num_frames, fps, duration_seconds: of what was watched; without frames, the published length, or 0.
         num_prompt_tokens, num_new_tokens, finish_reason: of the answer; 0 and "" under `likelihood`.
         had_subtitles: whether the prompt held subtitles.
         watch_seconds, ask_seconds: how long it took to get the memory, and the answer.

@@ -5,7 +5,7 @@ from typing import Any
 
 from hourllava.evaluation.benchmarks.benchmark import Benchmark, Published
 from hourllava.evaluation.benchmarks.protocols import Protocol
-from hourllava.evaluation.benchmarks.raw import RunSettings
+from hourllava.evaluation.benchmarks.raw import SERVED, RunSettings
 from hourllava.evaluation.benchmarks.scoring import HOW_WORDS
 from hourllava.evaluation.report import markdown_table
 
@@ -19,6 +19,11 @@ _DIFFERENCE_NOTE = """Percentage points, this run minus the other, over the same
 drawing videos. p: how often a difference as large appears if both are equally good (the signs of the videos'
 differences are drawn)."""
 _MAX_REASONS = 5
+_FRAMES = {
+    "video": "1 a second, the whole video; the prompt begins with the video's length",
+    "frames_only": "1 a second; MemAug finds the kept tokens only (--condition frames_only)",
+    "blind": "none: the questions alone (--condition blind)",
+}
 
 
 def report_of(
@@ -103,15 +108,16 @@ def _how_asked(benchmark: Benchmark, protocol: Protocol, settings: RunSettings, 
     decoding = (
         "the most probable letter" if protocol.is_likelihood else f"greedy, at most {settings.max_new_tokens} tokens"
     )
+    is_served = settings.weights == SERVED
     rows = [
         ["split", f"{settings.split}, revision {settings.revision}"],
         ["protocol", protocol.name],
         ["rule", scores["rule"]],
         ["subtitles", subtitles],
-        ["frames", f"{settings.fps:g} a second, the whole video; the prompt begins with the video's length"],
+        ["frames", "as the server samples them" if is_served else _FRAMES[settings.condition]],
         ["decoding", decoding],
         ["judge", scores["judge"] or "none"],
-        ["model", f"{settings.model}, weights {settings.weights[:12]}"],
+        ["model", f"{settings.model}, {'behind a server' if is_served else f'weights {settings.weights[:12]}'}"],
         ["hourllava", ", ".join(scores["versions"])],
     ]
     notes = "\n".join(note for note in (protocol.note, benchmark.rules[scores["rule"]].note) if note)

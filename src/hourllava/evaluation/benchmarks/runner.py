@@ -8,16 +8,15 @@ import dataclasses
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneError, VideoError
-from hourllava.evaluation.benchmarks.asking import Watched, answers_about
+from hourllava.evaluation.benchmarks.asking import Asking, Result, Watched, answers_about
 from hourllava.evaluation.benchmarks.building import UNREADABLE
-from hourllava.evaluation.benchmarks.folder import DataFolder
 from hourllava.evaluation.benchmarks.protocols import Protocol
 from hourllava.evaluation.benchmarks.questions import Question, QuestionTable
 from hourllava.evaluation.benchmarks.raw import (
@@ -46,6 +45,14 @@ class Part:
     end_seconds: float | None
     questions: Sequence[Question]
 
+    def without(self, done: Set[str]) -> "Part":
+        """The part with the questions that have no answer yet."""
+        return dataclasses.replace(self, questions=[one for one in self.questions if one.id not in done])
+
+
+AnswerAll = Callable[[Sequence[Part]], Iterable[Result]]
+"""Answers all questions about some parts of videos, in any order."""
+
 
 @dataclass
 class Tally:
@@ -54,28 +61,47 @@ class Tally:
     num_questions: int = 0
     num_answered: int = 0
     num_frames: int = 0
-    num_videos: int = 0
     watch_seconds: float = 0.0
     ask_seconds: float = 0.0
+    watched: set[tuple[object, ...]] = dataclasses.field(default_factory=set)
     failures: list[Failure] = dataclasses.field(default_factory=list)
     first_error: HourLlavaError | None = None
+
+    def add_answer(self, answer: RawAnswer) -> None:
+        """Count an answer, and its part of a video if it is the first about it."""
+        self.num_answered += 1
+        self.ask_seconds += answer.ask_seconds
+        question = answer.question
+        part = question.video, question.start_seconds, question.end_seconds
+        if part not in self.watched and answer.num_frames:
+            self.watched.add(part)
+            self.num_frames += answer.num_frames
+            self.watch_seconds += answer.watch_seconds
+
+    def add_failure(self, question: Question, error: HourLlavaError) -> None:
+        """Count a question that could not be asked."""
+        self.failures.append(Failure(id=question.id, video=question.video, reason=str(error)))
+        self.first_error = self.first_error or error
 
     def line(self) -> str:
         """How fast it was."""
         frames = f"{self.num_frames / self.watch_seconds:.0f} frames/s" if self.watch_seconds else "from kept memories"
         questions = f"{self.num_answered / self.ask_seconds:.2f} questions/s" if self.ask_seconds else "none asked"
         return (
-            f"this run watched {self.num_videos:,} videos, {self.num_frames:,} frames ({frames}), and asked "
+            f"this run watched {len(self.watched):,} videos, {self.num_frames:,} frames ({frames}), and asked "
             f"{self.num_answered:,} questions ({questions})"
         )
 
 
 def asked_by(table: QuestionTable, protocol: Protocol) -> QuestionTable:
-    """The table without the questions that a protocol cannot ask, which are counted.
+    """The table as a protocol asks it: without the questions that it cannot ask, which are counted.
 
     Raises:
         ConfigError: the protocol can ask none.
     """
+    if protocol.whole_file:
+        whole = [question.model_copy(update={"end_seconds": None}) for question in table.questions]
+        table = dataclasses.replace(table, questions=whole)
     if not protocol.is_likelihood:
         return table
     askable = [question for question in table.questions if len(question.options) > 1]
@@ -103,28 +129,14 @@ def parts_of(table: QuestionTable, shard: Shard, limit: int | None) -> list[Part
     return [Part(*key, questions) for key, questions in parts.items()]
 
 
-def ask_all_parts(
-    engine: HourLlava,
-    parts: Sequence[Part],
-    folder: DataFolder,
-    protocol: Protocol,
-    out: Path,
-    *,
-    subtitles: bool,
-    shard: Shard,
-    cache: MemoryCache | None,
-) -> Tally:
+def ask_all_parts(answer_all: AnswerAll, parts: Sequence[Part], out: Path, *, shard: Shard) -> Tally:
     """Ask all questions that are not answered yet; answers and failures are written as they come.
 
     Args:
-        engine: the model.
+        answer_all: answers them, in any order.
         parts: from `parts_of`.
-        folder: of the data.
-        protocol: how the questions are asked.
         out: the run's folder, which this process holds (`raw.run_folder`).
-        subtitles: whether prompts hold subtitles.
         shard: (k, N) for part k of N.
-        cache: of memories; None watches every video.
 
     Raises:
         DataError: the answers of an earlier run are damaged.
@@ -134,65 +146,60 @@ def ask_all_parts(
     done = {answer.question.id for answer in read_raw(out)}
     tally = Tally(num_questions=sum(len(part.questions) for part in parts))
     num_done = sum(question.id in done for part in parts for question in part.questions)
-    failures_path = out / shard_name(FAILURES_NAME, shard)
-    said = ""
     with (
         raw_path.open("a", encoding="utf-8") as raw,
-        failures_path.open("w", encoding="utf-8") as failures,
+        (out / shard_name(FAILURES_NAME, shard)).open("w", encoding="utf-8") as failures,
         tqdm(total=tally.num_questions, initial=num_done, unit="question", desc="asking", file=sys.stderr) as progress,
     ):
-        for part in parts:
-            questions = [question for question in part.questions if question.id not in done]
-            for result in _results(engine, part, questions, folder, protocol, subtitles, cache, tally):
-                progress.update(1)
-                if isinstance(result, RawAnswer):
-                    tally.num_answered += 1
-                    tally.ask_seconds += result.ask_seconds
-                    raw.write(result.model_dump_json() + "\n")
-                    raw.flush()
-                else:
-                    question, error = result
-                    failure = Failure(id=question.id, video=question.video, reason=str(error))
-                    tally.failures.append(failure)
-                    tally.first_error = tally.first_error or error
-                    failures.write(failure.model_dump_json() + "\n")
-                    failures.flush()
-                    if str(error) != said:  # all questions of a video fail for one reason
-                        progress.write(f"failed: {question.id}: {error}", file=sys.stderr)
-                    said = str(error)
+        for result in answer_all([part.without(done) for part in parts if part.without(done).questions]):
+            progress.update(1)
+            if isinstance(result, RawAnswer):
+                tally.add_answer(result)
+                raw.write(result.model_dump_json() + "\n")
+                raw.flush()
+                continue
+            question, error = result
+            if not tally.failures or tally.failures[-1].reason != str(error):  # a video's questions fail for one reason
+                progress.write(f"failed: {question.id}: {error}", file=sys.stderr)
+            tally.add_failure(question, error)
+            failures.write(tally.failures[-1].model_dump_json() + "\n")
+            failures.flush()
     return tally
 
 
-def _results(
-    engine: HourLlava,
-    part: Part,
-    questions: Sequence[Question],
-    folder: DataFolder,
-    protocol: Protocol,
-    subtitles: bool,
-    cache: MemoryCache | None,
-    tally: Tally,
-) -> Iterator[RawAnswer | tuple[Question, HourLlavaError]]:
-    """The answers to some questions about a part of a video, which is watched once."""
-    if not questions:
-        return
-    try:
-        if part.file is None:
-            raise DataError(f"the video {part.video} is missing")
-        path = folder.root / part.file
-        start = time.perf_counter()
-        memory = engine.watch(
-            path, start_seconds=part.start_seconds, end_seconds=part.end_seconds, cache=cache, progress=False
-        )
-    except (DataError, VideoError) as error:
-        for question in questions:
-            yield question, error
-        return
-    watched = Watched(memory, path, time.perf_counter() - start)
-    tally.num_videos += 1
-    tally.num_frames += len(memory)
-    tally.watch_seconds += watched.watch_seconds
-    yield from answers_about(engine, watched, questions, folder.root, protocol, subtitles)
+def answers_of_model(
+    engine: HourLlava, data: Path, asking: Asking, cache: MemoryCache | None, parts: Iterable[Part]
+) -> Iterator[Result]:
+    """Watch each part of a video once, and answer the questions about it.
+
+    Args:
+        engine: the model, as `engine_for` gives it.
+        data: the benchmark's data folder.
+        asking: how the questions are asked.
+        cache: of memories; None watches every video.
+        parts: one after the other.
+    """
+    for part in parts:
+        try:
+            watched = _watched(engine, data, asking, cache, part)
+        except (DataError, VideoError) as error:
+            for question in part.questions:
+                yield question, error
+        else:
+            yield from answers_about(engine, watched, part.questions, data, asking)
+
+
+def _watched(engine: HourLlava, data: Path, asking: Asking, cache: MemoryCache | None, part: Part) -> Watched:
+    if asking.condition == "blind":
+        return Watched(None, data, 0.0)
+    if part.file is None:
+        raise DataError(f"the video {part.video} is missing")
+    path = data / part.file
+    start = time.perf_counter()
+    memory = engine.watch(
+        path, start_seconds=part.start_seconds, end_seconds=part.end_seconds, cache=cache, progress=False
+    )
+    return Watched(memory, path, time.perf_counter() - start)
 
 
 def check_outcome(tally: Tally, table: QuestionTable, num_answers: int, out: Path, shard: Shard) -> None:

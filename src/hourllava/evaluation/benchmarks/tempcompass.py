@@ -124,7 +124,7 @@ def _add(
     numbers[key] += 1
     question_id = f"{key}/{numbers[key]}"
     judged = row if row.get("mc_question") else first_choice.get((video, aspect), {})
-    gold = str(row["answer"]).strip() if row.get("answer") else None
+    gold = str(row["answer"]) if row.get("answer") else None
     question, options = _parts(kind, text, builder, question_id)
     if kind == "captioning" and not judged:
         builder.problems.add(_NO_JUDGE_QUESTION, question_id)
@@ -163,6 +163,7 @@ def _gold_index(
 ) -> int | None:
     if gold is None or kind == "captioning":
         return None
+    gold = gold.strip()
     if kind == "choice":
         index = LETTERS.find(gold[:1])
     else:

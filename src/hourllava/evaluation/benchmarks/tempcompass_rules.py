@@ -6,6 +6,7 @@ the benchmark, spelling included. Source: llyx97/TempCompass `utils/eval_utils.p
 """
 
 import textwrap
+from collections.abc import Sequence
 
 from hourllava.evaluation.benchmarks.questions import Question
 from hourllava.evaluation.benchmarks.rules import Verdict
@@ -78,22 +79,29 @@ def judge_request(question: Question, output: str) -> str:
     """What the authors ask a judge about an answer that no rule matches, or about a caption."""
     if question.kind == "captioning":
         return f"{_CAPTION_REQUEST}\nVideo Description:{output}\nMulti-Choice Question:\n{question.judge_question}\n"
-    what, heading = _KINDS[question.kind]
-    return (
-        f"\nYou will receive a {what}, the ground-truth answer and the prediction from a question answering (QA) "
-        "model. Your task is to determine whether QA model prediction is correct, based on the question and "
-        'ground-truth answer. If the prediction is correct, respond "Correct". If the prediction is incorrect, respond '
-        '"Incorrect".\n'
-        f"\n{heading}:\n{question.text}\nGround-Truth Answer: {question.gold}\nModel Prediction: {output}"
-    )
+    what, _ = _KINDS[question.kind]
+    return f"{_REQUEST.format(what)}{_asked_about(question, output)}"
 
 
 def harness_judge_request(question: Question, output: str) -> str:
-    """What lmms-eval asks a judge: about a caption, the same with four blanks before each line, and `Answer:`."""
-    if question.kind != "captioning":
-        return judge_request(question, output)
-    request = textwrap.indent(_CAPTION_REQUEST, "    ", lambda line: line.strip() != "")
-    return f"{request}\nVideo Description:{output}\nMulti-Choice Question:\n{question.judge_question}\nAnswer:"
+    """What lmms-eval asks a judge: the same with blanks, for its texts are indented as its code is, and `Answer:`."""
+    if question.kind == "captioning":
+        request = _indented(_CAPTION_REQUEST, _CAPTION_BREAKS, "    ")
+        return f"{request}\nVideo Description:{output}\nMulti-Choice Question:\n{question.judge_question}\nAnswer:"
+    what, _ = _KINDS[question.kind]
+    return f"{_indented(_REQUEST.format(what), _BREAKS, 8 * ' ')}{_asked_about(question, output)}"
+
+
+def _asked_about(question: Question, output: str) -> str:
+    heading = _KINDS[question.kind][1]
+    return f"\n{heading}:\n{question.text}\nGround-Truth Answer: {question.gold}\nModel Prediction: {output}"
+
+
+def _indented(request: str, breaks: Sequence[str], indent: str) -> str:
+    """Every line with an indent, also within a line where lmms-eval's code breaks it: before these words."""
+    for words in breaks:
+        request = request.replace(f" {words}", f" {indent}{words}")
+    return textwrap.indent(request, indent, lambda line: line.strip() != "") + indent
 
 
 def judge_says(question: Question, reply: str) -> bool | None:
@@ -115,6 +123,13 @@ def _caption_is_right(reply: str, gold: str) -> bool | None:
     return answer.split(". ")[0] == gold.split(". ")[0] and num_letters == 1
 
 
+_REQUEST = (
+    "\nYou will receive a {}, the ground-truth answer and the prediction from a question answering (QA) model. "
+    "Your task is to determine whether QA model prediction is correct, based on the question and ground-truth answer. "
+    'If the prediction is correct, respond "Correct". If the prediction is incorrect, respond "Incorrect".\n'
+)
+_BREAKS = ("Your task is to", "If the prediction is correct")
+_CAPTION_BREAKS = ("If none of the choice", "Please organize")
 # fmt: off
 _CAPTION_REQUEST = """
 You will receive a video description and a multi-choice question. Your task is to choose the correct answer and briefly explain the reason why you choose the answer. If none of the choice candidates are correct or the video description lacks enough information to answer the question, just answer "None of the choices are correct". Please organize your response in this format:

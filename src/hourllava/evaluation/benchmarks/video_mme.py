@@ -93,12 +93,15 @@ def _harness(question: Question, said: Said) -> Prompt:
 
 
 def _harness_said(question: Question, path: Path, sampling: Sampling) -> str:
-    return harness_text(srt_sections(path), sampling)
+    """lmms-eval watches `.MP4` and `.mkv` files, too, but counts frames of `.mp4` only: of others it shows no cue."""
+    sections = srt_sections(path)
+    return harness_text(sections, sampling) if question.file and question.file.endswith(".mp4") else ""
 
 
 _HARNESS = Protocol(
     HARNESS, _harness, HARNESS, said=_harness_said, reads_file=True, stop=HARNESS_STOP,
-    note="With subtitles, the prompt holds those at 32 evenly spaced frames, as the harness's default has it.",
+    note="With subtitles, the prompt holds those at 32 evenly spaced frames, as the harness's default has it; none if "
+    "the file is .MP4 or .mkv instead of .mp4.",
 )  # fmt: skip
 _OLD = Protocol(
     OLD_HARNESS, _harness, OLD_HARNESS, said=_harness_said, reads_file=True, stop=HARNESS_STOP, note=_HARNESS.note
