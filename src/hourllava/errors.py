@@ -47,6 +47,20 @@ class VideoError(HourLlavaError):
     exit_code = 3
 
 
+class VideoLimitError(VideoError):
+    """A video is larger than somebody allows.
+
+    Attributes:
+        limit: what there is too much of: `seconds`, `frames`, `pixels` or `streams`.
+    """
+
+    exit_code = 13
+
+    def __init__(self, message: str, limit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
 class CheckpointError(HourLlavaError):
     """A checkpoint is missing, damaged, of another shape, or of a refused kind."""
 

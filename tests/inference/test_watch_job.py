@@ -1,6 +1,7 @@
 """Watching as a job: one for all who want the same, cancelled by the last one, and nothing is left of it."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import random
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from hourllava.errors import Cancelled, ConfigError, InputError, VideoError
+from hourllava.errors import Cancelled, ConfigError, InputError, VideoError, VideoLimitError
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
@@ -24,6 +25,7 @@ from hourllava.inference.watching.growing import VideoPart
 from hourllava.inference.watching.job import attend
 from hourllava.inference.watching.progress import Progress, progress_bar
 from hourllava.inference.watching.watcher import Watcher
+from hourllava.video import VideoLimits
 from hourllava.video.budget import ProcessBudget
 from inference.encoding import encoding_at_once
 
@@ -444,3 +446,33 @@ def test_a_bar_shows_progress_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     with progress_bar(shown=False) as show:
         show(Progress(1, 2))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit"), [(VideoLimits(max_seconds=5.0), "seconds"), (VideoLimits(max_frames=60), "frames")]
+)
+def test_a_video_over_a_limit_is_refused_before_a_frame_is_encoded(
+    gate: Gate, part: VideoPart, limits: VideoLimits, limit: str
+) -> None:
+    with pytest.raises(VideoLimitError) as raised:
+        gate.watcher.start(dataclasses.replace(part, limits=limits)).result()
+    assert raised.value.limit == limit
+    assert not gate.waits.is_set()
+    gate.open.set()
+    half = dataclasses.replace(part, limits=limits, end_seconds=4.0)
+    assert gate.watcher.start(half).result().num_frames == 40
+
+
+def test_a_video_that_is_longer_than_its_header_says_is_refused_amid_it(
+    gate: Gate, clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.open.set()
+    monkeypatch.setattr("hourllava.inference.watching.growing.MemoryGrower._open", shorter_header)
+    with pytest.raises(VideoLimitError):
+        gate.watcher.start(VideoPart(clips["longer"], fps=10, limits=VideoLimits(max_frames=100))).result()
+    assert gate.waits.is_set()
+
+
+def shorter_header(grower: Any, *arguments: Any, open_part: Any = growing.MemoryGrower._open) -> Any:
+    reader, _ = open_part(grower, *arguments)
+    return reader, 10

@@ -18,6 +18,7 @@ from hourllava.errors import (
     MemoryFileError,
     StorageError,
     VideoError,
+    VideoLimitError,
 )
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.serving.failures import failure_of, shown_error
@@ -25,6 +26,7 @@ from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.memories import MemoryShelf
 from hourllava.serving.protocol import EngineFailure, Question, TextPiece, Video, WatchView
 from hourllava.serving.watches import VIEW_SECONDS
+from hourllava.video import VideoLimits
 from serving.looping import collected, in_loop, until
 from serving.scripted import ENCODER, SPAN, ScriptedModel, scripted_memory
 
@@ -299,3 +301,24 @@ def test_memories_at_hand_are_bounded_in_bytes(tmp_path):
     assert tight.get(videos[0]) is tight.get(videos[0])
     shelf.clear()
     assert len(shelf) == 0
+
+
+@pytest.mark.parametrize("limit", ["seconds", "frames", "pixels", "streams"])
+def test_limits_of_videos_have_codes_of_their_own(limit):
+    failure = failure_of(VideoLimitError(f"{VIDEO.path} is too large", limit), VIDEO)
+    assert failure.code == ("video_too_long" if limit == "seconds" else f"too_many_{limit}")
+    assert failure.message == "lecture.mp4 is too large"
+
+
+@in_loop
+async def test_the_engine_hands_its_limits_on(model, tmp_path, monkeypatch):
+    limits = VideoLimits(max_frames=3)
+    seen = []
+    start_watch = model.start_watch
+    monkeypatch.setattr(
+        model, "start_watch", lambda *path, **options: seen.append(options["limits"]) or start_watch(*path, **options)
+    )
+    engine = LocalEngine(model, tmp_path, EngineSettings(limits=limits))
+    await collected(engine.ask(VIDEO, QUESTION))
+    await engine.close()
+    assert seen == [limits]

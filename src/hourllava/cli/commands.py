@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hourllava.cli import ask, chat, demo, export, info, serve, train, version, watch
+from hourllava.cli import ask, chat, demo, export, info, mcp, serve, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
@@ -19,6 +19,7 @@ ORDER = (
     "ask",
     "chat",
     "serve",
+    "mcp",
     "demo",
     "data",
     "train",
@@ -53,6 +54,7 @@ app.command(rich_help_panel=heading)(watch.watch)
 app.command(rich_help_panel=heading)(ask.ask)
 app.command(rich_help_panel=heading)(chat.chat)
 app.command(rich_help_panel=heading)(serve.serve)
+app.command(rich_help_panel=heading)(mcp.mcp)
 app.command(rich_help_panel=heading)(demo.demo)
 
 heading = "Prepare data, train, measure"

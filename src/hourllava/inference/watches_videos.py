@@ -65,6 +65,7 @@ class WatchesVideos:
 
         Raises:
             VideoError: the video cannot be read, shows nothing in that part, or changed while it was read.
+            VideoLimitError: it is larger than `limits` allow.
             MemoryFileError: `memory` is of another video, encoder or frame rate.
             ConfigError: a number is outside what is allowed.
             InputError: the features are not finite: the weights are damaged.

@@ -22,6 +22,9 @@ _TYPES = (  # how a file begins
     (rb"\x00\x00\x01[\xba\xb3]", "video/mpeg"),
     (rb"\x47.{187}\x47|.{4}\x47.{191}\x47", "video/mp2t"),
 )
+MEDIA_TYPES = ("application/octet-stream", "text/plain", *dict.fromkeys(kind for _, kind in _TYPES))
+"""What a file may be sent as."""
+
 _HEADS = tuple((re.compile(pattern, re.DOTALL), kind) for pattern, kind in _TYPES)
 
 

@@ -16,6 +16,7 @@ from hourllava.errors import (
     MemoryFileError,
     StorageError,
     VideoError,
+    VideoLimitError,
 )
 from hourllava.serving.protocol import EngineFailure, Video, WatchFailure
 
@@ -30,6 +31,10 @@ _CODES: tuple[tuple[type[HourLlavaError], str], ...] = (
     (InputError, "invalid_request"),
     (CheckpointError, "internal"),
 )
+_LIMIT_CODES = {
+    **{"seconds": "video_too_long", "frames": "too_many_frames", "pixels": "too_many_pixels"},
+    **{"streams": "too_many_streams"},
+}
 _OUT_OF_MEMORY = "the memory of the server's device is full; try again later, or with a shorter video"
 _INTERNAL = "the server has failed at this; its log says why"
 
@@ -45,6 +50,8 @@ def failure_of(error: BaseException, video: Video | None = None) -> WatchFailure
     """
     if isinstance(error, EngineFailure):
         return WatchFailure(error.code, str(error))
+    if isinstance(error, VideoLimitError):
+        return WatchFailure(_LIMIT_CODES[error.limit], _without_path(str(error), video))
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return WatchFailure("out_of_memory", _OUT_OF_MEMORY)
     for kind, code in _CODES:

@@ -41,9 +41,20 @@ from hourllava.serving.protocol import (
     WatchView,
 )
 from hourllava.serving.watches import Watch, Watches, ready_view
+from hourllava.video.limits import VideoLimits
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+SERVED_LIMITS = VideoLimits(
+    max_seconds=6 * 3600,
+    max_frames=40_000,
+    max_pixels=8192 * 4320,
+    max_streams=64,
+    memory_bytes=4 * 2**30,
+    cpu_seconds=2 * 3600,
+)
+"""Limits for videos of strangers, unless the server has others."""
 
 _NUM_THREADS = 8  # that wait for the disk
 _NUM_DEVICE_THREADS = 4  # that wait for choices and evidence; the device does one after the other
@@ -61,6 +72,7 @@ class EngineSettings:
         max_waiting_questions: questions without a first token, those that wait for their video included.
         memory_bytes: of memories at hand in this process. (Keys and values on the device have a limit of their own.)
         cache_bytes: of memories on the disk.
+        limits: of videos.
     """
 
     name: str = "hourllava-nano"
@@ -69,6 +81,7 @@ class EngineSettings:
     max_waiting_questions: int = 256
     memory_bytes: int = 4 * 2**30
     cache_bytes: int = DEFAULT_MAX_BYTES
+    limits: VideoLimits = SERVED_LIMITS
 
 
 class LocalEngine:
@@ -149,6 +162,7 @@ class LocalEngine:
             end_seconds=video.end_seconds,
             cache=self._shelf.cache,
             digest=video.digest,
+            limits=self.settings.limits,
         )
 
     async def _watched(self, video: Video) -> AsyncGenerator[WatchView | Memory, None]:

@@ -187,7 +187,12 @@ def _start_process(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            # One thread for BLAS: the processes fill the cores, and each idle thread takes 40 MB of address space.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                "OPENBLAS_NUM_THREADS": "1",
+            },
             start_new_session=True,
             pass_fds=() if descriptor is None else (descriptor,),
             bufsize=0,

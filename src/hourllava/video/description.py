@@ -63,6 +63,7 @@ def describe(
         duration_seconds=float(duration) if duration and not is_stream else None,
         average_fps=float(rate) if rate else None,
         start_seconds=float(start),
+        num_streams=len(container.streams),
         player_offset_seconds=max(0.0, float(start - player_start)),
         transfer=transfer_name(frame.color_trc),
         timestamps_derived=timestamps_derived,

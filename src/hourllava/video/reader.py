@@ -29,6 +29,7 @@ from hourllava.errors import ConfigError, VideoError
 from hourllava.video.budget import MAX_PROCESSES, ProcessBudget, ProcessShare
 from hourllava.video.child import Child, Stop
 from hourllava.video.identity import SourceState
+from hourllava.video.limits import VideoLimits
 from hourllava.video.source import Source, resolve_source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import FrameBatch, Gap, VideoInfo, join_gaps
@@ -84,6 +85,7 @@ def read_frames(
     allow_playlists: bool = False,
     folder_fps: float = 1.0,
     budget: ProcessBudget | None = None,
+    limits: VideoLimits | None = None,
     stop: Stop | None = None,
 ) -> FrameReader:
     """Frames of a video at k / fps: each is the frame on screen at that presentation time, 0 = the first picture.
@@ -104,11 +106,13 @@ def read_frames(
         allow_playlists: Whether playlists may be opened: files that name other files or addresses.
         folder_fps: Pictures per second of a folder of frames.
         budget: Shared with other readers.
+        limits: What the video may have, as its header says, and what each process may take.
         stop: Another thread sets it to end the reading, here or in the reader, within 0.1 s.
 
     Raises:
         VideoError: the source cannot be opened or holds no picture.
         ConfigError: an argument has a value or a type that is not allowed.
+        VideoLimitError: the video is larger than `limits` allow.
         Cancelled: `stop` was set.
     """
     check_sampling(fps, start_seconds, end_seconds)
@@ -131,10 +135,18 @@ def read_frames(
         "end_seconds": None if end_seconds is None else float(end_seconds),
         "size_pixels": None if size_pixels is None else [int(side) for side in size_pixels],
         "folder_fps": float(folder_fps),
+        "limits": None if limits is None else limits.for_child(),
     }
     budget = budget or ProcessBudget(num_processes)
     return FrameReader(
-        resolved, request, budget, num_processes, batch_frames=batch_frames, timeout_seconds=timeout_seconds, stop=stop
+        resolved,
+        request,
+        budget,
+        num_processes,
+        batch_frames=batch_frames,
+        timeout_seconds=timeout_seconds,
+        limits=limits,
+        stop=stop,
     )
 
 
@@ -190,12 +202,14 @@ class FrameReader:
         *,
         batch_frames: int,
         timeout_seconds: float,
+        limits: VideoLimits | None,
         stop: Stop | None,
     ):
         self._source = source
         self._request = request
         self._batch_frames = batch_frames
         self._timeout_seconds = timeout_seconds
+        self._limits = limits
         self._stop = stop
         self._gaps: list[Gap] = []
         self.num_frames = 0
@@ -218,6 +232,8 @@ class FrameReader:
         first = self._start_child()
         message = first.receive()
         self.info = VideoInfo(**message["info"])
+        if self._limits is not None:
+            self._limits.check(self.info, self._source.location)
         self._num_segments: int = message["num_segments"]
         self._shape = (*(self._request["size_pixels"] or (self.info.height_pixels, self.info.width_pixels)), 3)
         # The others need not search for the end.

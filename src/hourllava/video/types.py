@@ -33,6 +33,7 @@ class VideoInfo:
     transfer: str = "sdr"  # or "pq" or "hlg", which are tone mapped to 8-bit SDR
     timestamps_derived: bool = False  # the file has no timestamps: frames are counted, `average_fps` gives their times
     is_live: bool = False  # cannot be reopened or sought: frames come once, in order, as they arrive
+    num_streams: int = 1  # of pictures, sound, subtitles and data
     player_offset_seconds: float = 0.0  # the first picture on the player's clock: 7 if the sound begins 7 s earlier
 
 

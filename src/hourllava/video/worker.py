@@ -20,6 +20,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from hourllava.errors import HourLlavaError
+from hourllava.video.limits import limit_this_process
 from hourllava.video.opened import SampledFrame, open_video
 from hourllava.video.source import Source
 from hourllava.video.timeline import SampleGrid
@@ -118,6 +119,8 @@ def _unforeseen(error: Exception, location: str) -> str:
 
 
 def _serve(request: dict[str, Any], stdin: BinaryIO, outbox: _Outbox) -> None:
+    if request.get("limits"):
+        limit_this_process(request["limits"])
     plan: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(stdin, plan), daemon=True).start()
     source = Source.from_message(request["source"])

@@ -9,6 +9,7 @@ from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.rows.sampling import Sampling
+from hourllava.video.limits import VideoLimits
 
 DEFAULT_SUBTITLE_TOKENS = 2048
 DEFAULT_MAX_NEW_TOKENS = 512
@@ -61,6 +62,7 @@ class WatchOptions(TypedDict, total=False):
         allow_playlists: whether a playlist may be opened, a file that names other files or addresses.
         digest: a text that stands for the content of the video, from a caller who knows it; by default it is computed,
             see `hourllava.video.source_digest`.
+        limits: on length and size of the video, and on what its decoding may take; for videos of strangers.
         num_processes: that decode, at most. All videos that a model watches share one process for each usable core, 16
             at most; each has at least one.
     """
@@ -73,6 +75,7 @@ class WatchOptions(TypedDict, total=False):
     allow_network: bool
     allow_playlists: bool
     digest: str | None
+    limits: VideoLimits | None
     num_processes: int | None
 
 

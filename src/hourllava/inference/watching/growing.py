@@ -26,7 +26,7 @@ from hourllava.inference.watching.frame_encoder import (
     FrameEncoder,
     in_flight,
 )
-from hourllava.video import FrameBatch, FrameReader, Gap, read_frames, shown_name
+from hourllava.video import FrameBatch, FrameReader, Gap, VideoLimits, read_frames, shown_name
 from hourllava.video.budget import ProcessBudget
 from hourllava.video.child import Stop
 from hourllava.video.reader import BATCH_FRAMES, check_sampling
@@ -45,6 +45,7 @@ class VideoPart:
         start_seconds, end_seconds: on the player's clock; None stands for the video's end.
         allow_network: whether a URL may be opened.
         allow_playlists: whether a playlist may be opened.
+        limits: for a video of a stranger.
 
     Raises:
         ConfigError: a number is outside what is allowed.
@@ -56,6 +57,7 @@ class VideoPart:
     end_seconds: float | None = None
     allow_network: bool = False
     allow_playlists: bool = False
+    limits: VideoLimits | None = None
 
     def __post_init__(self) -> None:
         check_sampling(self.fps, self.start_seconds, self.end_seconds)
@@ -112,7 +114,7 @@ class MemoryGrower:
 
         Raises:
             MemoryFileError: the memory does not go on with this video.
-            VideoError, ConfigError, InputError: as `HourLlava.watch`.
+            VideoError, VideoLimitError, ConfigError, InputError: as `HourLlava.watch`.
             Cancelled: `stop` was set.
         """
         old = memory.snapshot() if memory is not None and len(memory) else None
@@ -123,7 +125,8 @@ class MemoryGrower:
             reader,
             closing(in_flight(reader, lambda batch: self._hand_over(batch.frames), num_ahead, stop)) as encoded,
         ):
-            num_done = 0
+            num_done, limits = 0, part.limits or VideoLimits()
+            limits.check_frames(num_frames or 0, part.fps, reader.info.path)
             report(num_done, num_frames)
             for batch, features in encoded:
                 num_known = 0 if old is None else num_remembered(old, features, batch)
@@ -133,6 +136,7 @@ class MemoryGrower:
                 if num_known < len(batch):
                     _append(memory, batch, features, num_known, reader, source)
                 num_done += len(batch)
+                limits.check_frames(num_done, part.fps, reader.info.path)
                 report(num_done, num_frames)
                 if num_known < len(batch):
                     yield memory
@@ -164,6 +168,7 @@ class MemoryGrower:
                 allow_playlists=part.allow_playlists,
                 num_processes=num_processes,
                 budget=self._budget,
+                limits=part.limits,
                 stop=stop,
             )
 

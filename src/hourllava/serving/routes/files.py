@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from hourllava.serving import files
-from hourllava.serving.content import file_response
+from hourllava.serving.content import MEDIA_TYPES, file_response
 from hourllava.serving.context import ERRORS, Here, Owner
 from hourllava.serving.errors import not_found
 from hourllava.serving.shapes import Deleted, FileObject
@@ -17,8 +17,11 @@ from hourllava.serving.uploading import PURPOSES, take_body, take_form
 router = APIRouter(responses=ERRORS)
 
 BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {}}, "description": "the whole file"},
-    206: {"content": {"application/octet-stream": {}}, "description": "the ranges that were asked for"},
+    200: {"content": {kind: {} for kind in MEDIA_TYPES}, "description": "the whole file"},
+    206: {
+        "content": {kind: {} for kind in (*MEDIA_TYPES, "multipart/byteranges")},
+        "description": "the ranges that were asked for",
+    },
 }
 _FORM: dict[str, Any] = {
     "requestBody": {

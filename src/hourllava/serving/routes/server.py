@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -86,7 +86,7 @@ async def ready(here: Here, response: Response) -> Health:
     return Health(status="ok")
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=_text("text/plain"))
+@router.get("/metrics", response_class=Response, responses=_text("text/plain"))
 async def metrics(here: Here) -> Response:
     """Figures for Prometheus."""
     page = here.metrics.page(await here.engine.status(), here.num_streams)
@@ -114,7 +114,7 @@ async def media(here: Here) -> MediaList:
     return MediaList(data=[MediaObject(**dataclasses.asdict(file)) for file in found])
 
 
-@router.get("/v1/hourllava/subtitles/{file_id}", response_class=PlainTextResponse, responses=_text("text/vtt"))
+@router.get("/v1/hourllava/subtitles/{file_id}", response_class=Response, responses=_text("text/vtt"))
 async def subtitles(file_id: str, here: Here, owner: Owner) -> Response:
     """An uploaded subtitle file as WebVTT, which players take."""
     record = await files.file_of(here, file_id, owner)

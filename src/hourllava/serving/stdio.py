@@ -1,0 +1,64 @@
+"""The MCP tools over stdin and stdout, for an agent that starts this process."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from hourllava.inference.engine import HourLlava
+from hourllava.serving.app import create_app
+from hourllava.serving.context import Context
+from hourllava.serving.local import EngineSettings, LocalEngine
+from hourllava.serving.mcp_server import create_mcp
+from hourllava.serving.protocol import Engine
+from hourllava.serving.settings import ServeSettings
+from hourllava.serving.start import shown_model
+from hourllava.serving.store import Store
+
+
+def serve_stdio(
+    model_name: str, store_folder: Path, media_root: Path, *, device: str | None = None, dtype: str | None = None
+) -> None:
+    """Serve the tools until stdin ends.
+
+    The tools are listed at once; the first call waits until the model is loaded. (Hosts do not wait long for a list.)
+
+    Args:
+        model_name, device, dtype: see `HourLlava.from_pretrained`.
+        store_folder: for memories; a running server may use it too.
+        media_root: folder whose videos may be watched.
+
+    Raises:
+        HourLlavaError: the model cannot be loaded, or the store cannot be written to.
+    """
+    store = Store(store_folder)
+    settings = ServeSettings.model_validate({"media_root": media_root})
+
+    def load() -> Context:
+        model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
+        engine: Engine = LocalEngine(model, store.memories_folder, EngineSettings(name=shown_model(model_name)))
+        context: Context = create_app(engine, store, settings).state.context
+        return context
+
+    async def run() -> None:
+        loading = asyncio.ensure_future(asyncio.to_thread(load))
+        serving = asyncio.ensure_future(create_mcp(lambda: asyncio.shield(loading)).run_stdio_async())
+        try:
+            await asyncio.wait((loading, serving), return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()  # raises if the model cannot be loaded
+            await serving
+        finally:
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await serving
+            with contextlib.suppress(Exception):
+                await close(await loading)
+
+    asyncio.run(run())
+
+
+async def close(context: Context) -> None:
+    """End what runs."""
+    await context.watching.close()
+    await context.drawing.close()
+    await context.engine.close()
