@@ -23,7 +23,7 @@ from video.clips import write_clip
 
 
 def ask(engine, memory, question="What happens?", **options):
-    return engine.ask(memory, question, **{"max_new_tokens": 12, **options})
+    return engine.ask(memory, question, **{"max_new_tokens": 6, **options})
 
 
 def test_the_same_question_gets_the_same_answer_always(engine, tokenizer):
@@ -53,7 +53,7 @@ def test_the_answer_is_the_models_own(engine):
     projected = engine.model.model.remember(Visuals(inputs["visuals"], features={"video": memory.features}))
     end = engine.processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     output = engine.model.generate(
-        **inputs, memory=projected, max_new_tokens=12, do_sample=False, eos_token_id=[end, 401], pad_token_id=401
+        **inputs, memory=projected, max_new_tokens=6, do_sample=False, eos_token_id=[end, 401], pad_token_id=401
     )
     expected = engine.processor.decode(output[0, inputs["input_ids"].shape[1] :])
     assert ask(engine, memory).text == expected
@@ -63,7 +63,7 @@ def test_many_questions_get_the_answers_that_each_gets_alone(engine):
     memory = random_memory(engine)
     questions = ["What happens?", "Who is it, and why does he not say so?", "When?"]
     seen = []
-    together = engine.ask_all(memory, questions, max_new_tokens=12, on_answer=seen.append)
+    together = engine.ask_all(memory, questions, max_new_tokens=6, on_answer=seen.append)
     assert seen == together
     for question, answer in zip(questions, together, strict=True):
         alone = ask(engine, memory, question)

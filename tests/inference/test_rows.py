@@ -141,15 +141,21 @@ def shares(monkeypatch):
     return make
 
 
+@functools.cache
+def waiting_rows(window):
+    """A model, prompts with the numbers of tokens that they ask for, and transformers' own tokens."""
+    model = tiny_model(windowed(window)).double()
+    lengths = (9, 20, 40, 5, 33, 12, 7, 26)
+    waiting = [(embeds, 3 + n % 5 * 2) for n, embeds in enumerate(prompts(model, lengths))]
+    return model, waiting, [generated(model, embeds, num_tokens) for embeds, num_tokens in waiting]
+
+
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("max_rows", [1, 3, 4, 8])
 def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
     """Rows grow the buffers, move when another row leaves, and fill buckets of other sizes."""
-    model = tiny_model(windowed(window)).double()
+    model, waiting, expected = waiting_rows(window)
     decoder = shares(model, max_rows=max_rows)
-    lengths = (9, 20, 40, 5, 33, 12, 7, 26)
-    waiting = [(embeds, 3 + n % 5 * 2) for n, embeds in enumerate(prompts(model, lengths))]
-    expected = [generated(model, embeds, num_tokens) for embeds, num_tokens in waiting]
     row_of, tokens = {}, [[] for _ in waiting]
     while len(row_of) < len(waiting) or len(decoder):
         while len(row_of) < len(waiting) and decoder.has_room(len(waiting[len(row_of)][0]) + waiting[len(row_of)][1]):

@@ -23,7 +23,7 @@ from hourllava.inference.queues import RoundRobin
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
-TOKENS = 8
+TOKENS = 5
 
 
 def untimed(answer):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -32,10 +33,23 @@ def number_of(picture: NDArray[np.uint8]) -> int:
     return number
 
 
-def write_clip(
+_made: dict[tuple[str, str], bytes] = {}
+
+
+def write_clip(path: Path, num_frames: int = 100, fps: float | Fraction = 25, **options: Any) -> Path:
+    """Write frames 0, 1, ... at i / fps, or at `times` (seconds); see `_encode`. Equal clips are encoded once."""
+    key = path.suffix, repr((num_frames, fps, sorted(options.items())))
+    if key not in _made:
+        _made[key] = _encode(path, num_frames, fps, **options).read_bytes()
+    else:
+        path.write_bytes(_made[key])
+    return path
+
+
+def _encode(
     path: Path,
-    num_frames: int = 100,
-    fps: float | Fraction = 25,
+    num_frames: int,
+    fps: float | Fraction,
     *,
     width: int = 64,
     height: int = 48,
@@ -50,7 +64,6 @@ def write_clip(
     audio: bool = False,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write frames 0, 1, ... at i / fps, or at `times` (seconds)."""
     rate = Fraction(fps).limit_denominator(100000)
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})

@@ -190,7 +190,7 @@ def test_other_pictures_are_as_if_none_was_painted(monkeypatch, tmp_path):
 
 def test_painted_videos_name_objects_by_their_shape_and_ask_what_can_be_seen():
     asked = Counter()
-    for seed, duration_seconds in enumerate((12, 40, 75, 180, 900, 400, 20)):
+    for seed, duration_seconds in enumerate((12, 40, 75, 180, 600, 400, 20)):
         density = list(DIFFICULTIES.values())[seed % len(DIFFICULTIES)]
         script = generate_script(seed, duration_seconds, density=density, needles=0, painted=True)
         assert script.is_painted

@@ -9,7 +9,7 @@ from hourllava.world.questions import BUILDERS
 
 
 def test_blind_attackers_find_a_planted_shortcut_and_nothing_else():
-    train, test = choice_questions("train", range(8), 2), choice_questions("test", range(8), 2)
+    train, test = choice_questions("train", range(5), 2), choice_questions("test", range(5), 2)
     honest = measure_blind(train, test)
     assert {result.task for result in honest} == set(BUILDERS)
     for name in ("frequent", "words", "pairs", "likeness"):

@@ -114,7 +114,7 @@ def test_records_of_several_questions_hold_each_question_once_and_mix_tasks(tmp_
 
 @pytest.mark.parametrize("questions", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_captions_are_among_the_questions_of_records_only(tmp_path, questions):
-    settings = wanted(videos=12, minutes="0.1-2", container="reference", questions=questions, captions=3)
+    settings = wanted(videos=8, minutes="0.1-2", container="reference", questions=questions, captions=3)
     make_world(settings, tmp_path / "world", processes=1)
     make_world(settings.model_copy(update={"captions": 0}), tmp_path / "plain", processes=1)
     table, plain = (tmp_path / name / "jsons/questions.parquet" for name in ("world", "plain"))

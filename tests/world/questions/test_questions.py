@@ -36,9 +36,9 @@ def solve_videos(seeds: range, per_task: int) -> tuple[int, list[str]]:
     return asked, wrong
 
 
-def test_the_solver_agrees_on_a_thousand_questions():
-    asked, wrong = solve_videos(range(26), per_task=1)
-    assert asked >= 900
+def test_the_solver_agrees_on_hundreds_of_questions():
+    asked, wrong = solve_videos(range(13), per_task=1)
+    assert asked >= 400
     assert not wrong, wrong[:5]
 
 
