@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hourllava.cli import ask, chat, demo, export, info, train, version, watch
+from hourllava.cli import ask, chat, demo, export, info, synth, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
@@ -14,7 +14,21 @@ from hourllava.cli.eval import check as eval_check
 from hourllava.cli.eval import world as eval_world
 from hourllava.cli.world import blind, make, pictures, tokenizer
 
-ORDER = ("watch", "ask", "chat", "demo", "data", "train", "eval", "export", "world", "cache", "info", "version")
+ORDER = (
+    "watch",
+    "ask",
+    "chat",
+    "demo",
+    "data",
+    "synth",
+    "train",
+    "eval",
+    "export",
+    "world",
+    "cache",
+    "info",
+    "version",
+)
 
 
 class _InOrder(TyperGroup):
@@ -43,6 +57,7 @@ app.command(rich_help_panel=heading)(demo.demo)
 heading = "Prepare data, train, measure"
 data_app = typer.Typer(help="Check data sets and write them as shards for training.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=heading)
+app.command(rich_help_panel=heading)(synth.synth)
 app.command(rich_help_panel=heading)(train.train)
 eval_app = typer.Typer(help="Measure how well a model sees, remembers and finds moments.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval", rich_help_panel=heading)
