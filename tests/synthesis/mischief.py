@@ -86,7 +86,15 @@ QUESTION_MISCHIEF: dict[str, Callable[[Question, Sequence[Question]], Question |
     "telltale": _telltale,
     "foreign": _foreign,
 }
-MISCHIEF = (*QUESTION_MISCHIEF, "made-up object", "unordered events", "late events", "overlapping events", "m:ss")
+MISCHIEF = (
+    *QUESTION_MISCHIEF,
+    "verifier errs",
+    "made-up object",
+    "unordered events",
+    "late events",
+    "overlapping events",
+    "m:ss",
+)
 
 
 def spoilt(server: Drawing, request: Request, text: str) -> str:
@@ -96,6 +104,10 @@ def spoilt(server: Drawing, request: Request, text: str) -> str:
         found["questions"] = [_spoilt_question(server, question, found["questions"]) for question in found["questions"]]
     elif request.kind == "clip_caption" and server.drawn("made-up object", text):
         found["object"] = found["object"].replace("Visible: ", "Visible: a small purple arrow, ")
+    elif request.kind == "verify_open" and server.drawn("verifier errs", digest(request.text)):
+        found["verdict"] = "different" if found["verdict"] == "same" else "same"
+    elif request.kind == "verify_choice" and server.drawn("verifier errs", digest(request.text)):
+        found["letter"] = "ABCD"[("ABCDEF".index(found["letter"]) + 1) % 4]
     elif request.kind == "events":
         _spoil_events(server, found["events"], digest(request.text))
     else:

@@ -44,6 +44,11 @@ class Candidate:
         """The options in an order that the key decides."""
         return Draws("options", self.id, *key).shuffled([self.answer, *self.wrong])
 
+    def rotated_options(self, purpose: str, k: int) -> list[str]:
+        """The options in order k for a purpose: with each k, every option has another letter."""
+        options = self.options(purpose)
+        return options[k % len(options) :] + options[: k % len(options)]
+
     def row(self, seed: int) -> QuestionRow:
         """The question as a row of the data set: options in a random order, which id and seed decide."""
         task = TASKS[self.task]

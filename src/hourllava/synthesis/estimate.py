@@ -225,7 +225,7 @@ def run_estimate(options: SynthOptions) -> Iterator[str]:
         cells = (short_number(value) for value in (amount.calls, amount.prompt_tokens, amount.completion_tokens))
         yield f"{kind:17} {model[:28]:28} {' '.join(f'{cell:>9}' for cell in cells)} {told:>9}"
     total = result.total
-    line = f"{short_number(total.prompt_tokens + total.completion_tokens)} tokens in all"
+    line = f"{total.prompt_tokens:,.0f} tokens read and {total.completion_tokens:,.0f} written in all"
     per_hour = (total.prompt_tokens + total.completion_tokens) / hours
     line += f", {short_number(per_hour)} for an hour of video; {short_number(spending.tokens)} are spent already"
     yield line + (f"; cost {cost:.2f}" if settings.prices else "")

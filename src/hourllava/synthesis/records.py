@@ -63,7 +63,8 @@ class RecordWriter:
     def add_dropped(self, candidate: Candidate, ledger: Ledger) -> None:
         """Write a question that a check dropped."""
         check, reason = ledger.dropped[candidate.id]
-        fields = {"question_id": candidate.id, "check": check, "reason": reason, "task": candidate.task}
+        fields = {"question_id": candidate.id, "video": candidate.video.name, "check": check, "reason": reason}
+        fields["task"] = candidate.task
         asked = {"question": candidate.question, "answer": candidate.answer, "wrong": list(candidate.wrong)}
         self._lines["dropped"](fields | asked)
 

@@ -118,7 +118,7 @@ class CheckSettings(_Section):
     yes_no: bool = True
     script: str = "latin"
     near_duplicate: Share = 0.9
-    guesses: Annotated[int, Field(ge=1, le=6)] = 3
+    guesses: Annotated[int, Field(ge=1, le=4)] = 3
     verifications: Annotated[int, Field(ge=1, le=4)] = 2
 
 

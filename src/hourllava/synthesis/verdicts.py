@@ -89,11 +89,11 @@ class VerdictStage:
             requests.append((self._verification(told, candidate, "verify_open", Verdict, []), []))
         elif self._checks.verifier:
             for k in range(self._checks.verifications):
-                options = [*candidate.options("verify", k), NONE, SEVERAL]
+                options = [*candidate.rotated_options("verify", k), NONE, SEVERAL]
                 requests.append((self._verification(told, candidate, "verify_choice", Letter, options), options))
         if self._checks.guessing and candidate.format == "choice":
             for k in range(self._checks.guesses):
-                options = candidate.options("guess", k)
+                options = candidate.rotated_options("guess", k)
                 question = data_block("question", [{"question": candidate.question}])
                 values = {"question": question, "options": _lettered(options)}
                 requests.append((self._verifier.request("guess", Letter, 0.0, **values), options))

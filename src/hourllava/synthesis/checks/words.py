@@ -30,7 +30,7 @@ _PERSONAL = {
 }
 _EMPTY_OPTIONS = re.compile(r"(?:all|none|both|neither|some|several) of (?:the|these) (?:above|options|others)?"
                             r"|(?:all|none) of (?:these|them)|not enough information", re.IGNORECASE)  # fmt: skip
-_OFFER = re.compile(r"\bor\b|\(\d\)|[:;]", re.IGNORECASE)
+_OFFER = re.compile(r"\bor\b|\bwhich\b|\(\d\)|[:;]", re.IGNORECASE)
 _WORD = re.compile(r"[\w']+")
 MAX_QUESTION_LETTERS, MAX_ANSWER_LETTERS, MAX_OPTION_LETTERS = 400, 600, 200
 _FOREIGN_SHARE = 0.2

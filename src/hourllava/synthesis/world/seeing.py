@@ -19,6 +19,7 @@ SIDE_PIXELS = 16
 RENDERED_PIXELS = 64
 FITS = 12.0  # of 255: mean difference up to which a frame is one of a script
 ALIKE = 0.35  # difference up to which two seconds fit equally well
+_COARSE_SIDE = 4
 _CANDIDATES = 3  # frames of a clip by which its script is found
 
 
@@ -32,6 +33,8 @@ class Eye:
     def __init__(self, scripts: Sequence[Script]) -> None:
         self.scripts = list(scripts)
         self._thumbnails: dict[int, NDArray[np.float32]] = {}
+        self._coarse: NDArray[np.float32] | None = None
+        self._starts: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def see(self, pictures: Sequence[Picture]) -> tuple[Script, list[int]] | None:
         """The script that frames show, and the second of it for each frame; None if they show none of the scripts.
@@ -40,23 +43,29 @@ class Eye:
             pictures: of one video.
         """
         frames = np.stack([_thumbnail(Image.open(io.BytesIO(picture.jpeg))) for picture in pictures])
-        few = frames[:: max(1, len(frames) // _CANDIDATES)]
-        best = min(range(len(self.scripts)), key=lambda k: float(self._distances(k, few).min(1).mean()), default=None)
-        if best is None:
+        number = self._script(frames[:: max(1, len(frames) // _CANDIDATES)])
+        if number is None:
             return None
-        distances = self._distances(best, frames)  # [frames, seconds]
+        known = self._of_script(number)
+        distances = np.stack([np.abs(known - frame).mean(1) for frame in frames])  # [frames, seconds]
         if float(np.median(distances.min(1))) > FITS:
             return None
         seconds = []
         for row, picture in zip(distances, pictures):
             fitting = np.flatnonzero(row <= row.min() + ALIKE)
             seconds.append(int(fitting[np.abs(fitting - picture.seconds).argmin()]))
-        return self.scripts[best], seconds
+        return self.scripts[number], seconds
 
-    def _distances(self, number: int, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[frames, seconds] mean absolute difference of the thumbnails."""
-        known = self._of_script(number)
-        return np.stack([np.abs(known - frame).mean(1) for frame in frames])
+    def _script(self, frames: NDArray[np.float32]) -> int | None:
+        """The script that some frames fit best, by smaller thumbnails: there may be many hours of candidates."""
+        if len(self.scripts) < 2:
+            return 0 if self.scripts else None
+        if self._coarse is None:
+            parts = [_coarse(self._of_script(k)) for k in range(len(self.scripts))]
+            self._coarse = np.concatenate(parts)
+            self._starts = np.cumsum([0, *(len(part) for part in parts)])[:-1]
+        nearest = [np.minimum.reduceat(np.abs(self._coarse - frame).mean(1), self._starts) for frame in _coarse(frames)]
+        return int(np.mean(nearest, axis=0).argmin())
 
     def _of_script(self, number: int) -> NDArray[np.float32]:
         if number not in self._thumbnails:
@@ -66,6 +75,13 @@ class Eye:
                 [_thumbnail(Image.fromarray(renderer.frame(float(second)))) for second in seconds]
             )
         return self._thumbnails[number]
+
+
+def _coarse(thumbnails: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 [N, 48]: thumbnails of 4 x 4 pixels."""
+    block = SIDE_PIXELS // _COARSE_SIDE
+    parts = thumbnails.reshape(len(thumbnails), _COARSE_SIDE, block, _COARSE_SIDE, block, 3)
+    return parts.mean((2, 4)).reshape(len(thumbnails), -1)
 
 
 def _thumbnail(image: Image.Image) -> NDArray[np.float32]:
