@@ -15,6 +15,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,26 +149,35 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
         "the same, one order of options": ({"wrong answer": 0.2, "verifier errs": 0.1}, {"verifications": 1}),
         "20 % wrong, no verifier": ({"wrong answer": 0.2}, {"verifier": False}),
     }
-    for name, (faults, checks) in writers.items():
-        out = folder / f"writer-{len(rows)}"
-        with serving(videos, faults=faults, seed=1) as server:
-            run(videos, out, server.address, {"checks": checks})
+    for name, (rates, checks) in writers.items():
+        out = captioned_copy(folder, f"writer-{len(rows)}")
+        with serving(videos, faults=rates, seed=1) as server:
+            run(videos, out, server.address, {"checks": {"guessing": False} | checks})
         found = filter_scores(out, videos)
         shares = [percent(found[key]) for key in ("wrong before", "wrong after", "right lost")]
         rows.append((name, int(found["written"]), int(found["kept"]), *shares))
     table(("writer", "written", "kept", "wrong before %", "wrong after %", "right lost %"), rows)
 
     kinds = {kind: 0.03 for kind in QUESTION_MISCHIEF if kind != "telltale"}
-    out = folder / "mischief"
+    out = captioned_copy(folder, "mischief")
     with serving(videos, faults=kinds, seed=2) as server:
-        run(videos, out, server.address, {})
+        run(videos, out, server.address, {"checks": {"guessing": False}})
     print((out / "card.md").read_text().partition("## What checks dropped")[2].partition("**")[0])
-    out = folder / "telltale"
+    out = captioned_copy(folder, "telltale")
     with serving(videos, faults={"telltale": 0.3}, seed=2) as server:
-        run(videos, out, server.address, {"checks": {"verifier": False}})
+        run(videos, out, server.address, {"checks": {"verifier": False, "guessing": False}})
     lines = (out / "card.md").read_text().splitlines()
     print("a word that only right options have, in 30 % of multiple choice:")
     print("\n".join(line for line in lines if line.startswith(("| all", "| blind", "| task"))))
+
+
+def captioned_copy(folder: Path, name: str) -> Path:
+    """The clean run's folder without questions: captions, events and summaries need not be made again."""
+    out = folder / name
+    shutil.copytree(folder / "clean", out)
+    for stage in ("questions", "checks"):
+        (out / "stages" / f"{stage}.jsonl").unlink()
+    return out
 
 
 def faults(folder: Path, given: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ Fact = tuple[str, ...]
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The lines of a file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def script_of(video: str, videos: Path) -> Script:

@@ -119,7 +119,8 @@ def read_block(tag: str, text: str) -> list[Any]:
         ValueError: a line is no JSON.
     """
     match = re.search(rf"^<{tag}>\n(.*?)^</{tag}>$", text, re.DOTALL | re.MULTILINE)
-    return [json.loads(line) for line in match[1].splitlines()] if match else []
+    # Not splitlines: JSON may hold other ends of lines, such as U+2028, as they are.
+    return [json.loads(line) for line in match[1].split("\n")[:-1]] if match else []
 
 
 def _prompt(name: str, text: str) -> Prompt:

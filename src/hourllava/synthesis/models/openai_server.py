@@ -79,10 +79,11 @@ class ServerModel:
 
     async def call(self, request: Request) -> Reply:
         """Ask the server that has least to do."""
+        arguments = self._arguments(request)  # before the block: what fails in it is the server's
         address = min(self._at_work, key=self._at_work.__getitem__)
         self._at_work[address] += 1
         try:
-            completion = await self._clients[address].chat.completions.create(**self._arguments(request))
+            completion = await self._clients[address].chat.completions.create(**arguments)
             return _reply(completion, address)
         except openai.APIStatusError as error:
             raise _of_status(error, address) from None
