@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hourllava.cli import ask, chat, demo, export, info, mcp, serve, train, version, watch
+from hourllava.cli import ask, chat, demo, export, info, mcp, serve, synth, train, version, watch
 from hourllava.cli.cache import clear
 from hourllava.cli.cache import list as list_
 from hourllava.cli.data import check, features, group, lengths, merge, prepare, shard, show, sources, stats, verify
@@ -24,6 +24,7 @@ ORDER = (
     "mcp",
     "demo",
     "data",
+    "synth",
     "train",
     "eval",
     "export",
@@ -62,6 +63,7 @@ app.command(rich_help_panel=heading)(demo.demo)
 heading = "Prepare data, train, measure"
 data_app = typer.Typer(help="Check data sets and write them as shards for training.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=heading)
+app.command(rich_help_panel=heading)(synth.synth)
 app.command(rich_help_panel=heading)(train.train)
 eval_app = typer.Typer(help="Measure how well a model sees, remembers and finds moments.", no_args_is_help=True)
 app.add_typer(eval_app, name="eval", rich_help_panel=heading)

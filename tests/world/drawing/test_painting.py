@@ -25,12 +25,12 @@ from hourllava.world.making.make import make_settings, make_world
 from hourllava.world.making.pictures import PictureSettings, _Job, _make_record
 from hourllava.world.making.records import question_rows
 from hourllava.world.questions import generate_questions
+from hourllava.world.questions.solver import Solver
 from hourllava.world.questions.stills import PICTURE_PHRASINGS, still_at, still_exchange
 from hourllava.world.reference import load_reference
 from hourllava.world.rng import Draws
 from hourllava.world.script import check_script, screen_log
 from hourllava.world.vocabulary import COLOURS, PLACES, SHAPES
-from world.questions.solver import Solver
 from world.questions.stills_solver import Seen, solve
 
 COLOUR_WORD = re.compile(rf"\b(?:{'|'.join(COLOURS)}|colours?|colou?red|#)\b", re.IGNORECASE)

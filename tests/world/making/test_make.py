@@ -19,9 +19,9 @@ from hourllava.world.captions import Captions, generate_captions
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.making.make import MakeSettings, make_settings, make_world, parse_minutes
 from hourllava.world.questions.descriptions import description_exchanges
+from hourllava.world.questions.reading import read
 from hourllava.world.script import Script
 from world.folders import digests
-from world.questions.solver import read
 
 SMALL = MakeSettings(videos=3, min_seconds=20, max_seconds=40, per_task=1, size_pixels=64)
 

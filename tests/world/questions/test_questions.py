@@ -10,10 +10,11 @@ import pytest
 from hourllava.data.records.taxonomy import TASKS
 from hourllava.world.generate import DIFFICULTIES, generate_script
 from hourllava.world.questions import BUILDERS, FORMATS, Question, generate_questions, needle_question
+from hourllava.world.questions.reading import PHRASINGS, read
+from hourllava.world.questions.solver import Solver
 from hourllava.world.questions.stills import PICTURE_PHRASINGS
 from hourllava.world.script import Script, screen_log
 from hourllava.world.vocabulary import SPLITS, split_pairs
-from world.questions.solver import PHRASINGS, Solver, read
 
 DURATIONS_SECONDS = (5, 12, 40, 75, 180, 400, 900, 1803, 3600, 20000, 86400)
 

@@ -21,7 +21,7 @@ WORLD_NAME, WORLD_SOURCE = "MarathonWorld", "marathonworld"  # the source is the
 PUBLISHED: dict[str, Any] = json.loads(
     files("hourllava.data.records").joinpath("published.json").read_text(encoding="utf-8")
 )
-_TABLES = ("questions.parquet", "videomarathon.json", "videomarathon.jsonl", "videomarathon.parquet")
+_TABLES = ("questions.parquet", "questions.jsonl", "videomarathon.json", "videomarathon.jsonl", "videomarathon.parquet")
 
 
 class Statistics(BaseModel):

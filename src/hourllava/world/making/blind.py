@@ -7,12 +7,14 @@
   the other options, its length, its rank among the numbers, and its position.
 
 They learn from one set of videos and answer questions about another; 25 % is chance. Run: `hourllava world blind`.
+Synthesis lets the same attackers loose on questions of any origin.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,27 @@ from hourllava.world.questions.draft import NUM_OPTIONS
 from hourllava.world.rng import Draws
 from hourllava.world.vocabulary import SPLITS, Split
 
-Scorer = Callable[[Question], NDArray[np.float64]]  # -> [4], a larger value for a likelier option
 CHANCE = 1 / NUM_OPTIONS
+
+
+class Attacked(Protocol):
+    """What attackers read of a multiple-choice question with four options; `template` is what alike questions share."""
+
+    @property
+    def template(self) -> str: ...  # noqa: D102
+    @property
+    def task(self) -> str: ...  # noqa: D102
+    @property
+    def question(self) -> str: ...  # noqa: D102
+    @property
+    def options(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def answer(self) -> str: ...  # noqa: D102
+    @property
+    def answer_index(self) -> int | None: ...  # noqa: D102
+
+
+Scorer = Callable[[Attacked], NDArray[np.float64]]  # -> [4], a larger value for a likelier option
 
 
 @dataclass(frozen=True)
@@ -78,14 +99,7 @@ def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[B
     """
     if not train or not test:
         raise ConfigError("there are no multiple-choice questions to measure; use more videos")
-    scorers: dict[str, Scorer] = {
-        "frequent": _frequent(train),
-        "words": _naive_bayes(train, lambda question, option: _words(option)),
-        "pairs": _naive_bayes(
-            train, lambda question, option: [f"{a}|{b}" for a in _words(question.question) for b in _words(option)]
-        ),
-        "likeness": _likeness(train),
-    }
+    scorers = attackers(train)
     jitter = Draws("ties")
     hits: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for question in test:
@@ -97,6 +111,18 @@ def measure_blind(train: Sequence[Question], test: Sequence[Question]) -> list[B
         for task in BUILDERS
         if task in hits
     ]
+
+
+def attackers(train: Sequence[Attacked]) -> dict[str, Scorer]:
+    """All attackers by name, after they have learnt from `train`."""
+    return {
+        "frequent": _frequent(train),
+        "words": _naive_bayes(train, lambda question, option: _words(option)),
+        "pairs": _naive_bayes(
+            train, lambda question, option: [f"{a}|{b}" for a in _words(question.question) for b in _words(option)]
+        ),
+        "likeness": _likeness(train),
+    }
 
 
 def accuracy_table(results: Sequence[BlindResult]) -> str:
@@ -116,12 +142,12 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9:]+", text.lower())
 
 
-def _frequent(train: Sequence[Question]) -> Scorer:
+def _frequent(train: Sequence[Attacked]) -> Scorer:
     counts = Counter((question.template, question.answer) for question in train)
     return lambda question: np.array([float(counts[question.template, option]) for option in question.options])
 
 
-def _naive_bayes(train: Sequence[Question], features: Callable[[Question, str], list[str]]) -> Scorer:
+def _naive_bayes(train: Sequence[Attacked], features: Callable[[Attacked, str], list[str]]) -> Scorer:
     right: Counter[tuple[str, str]] = Counter()
     wrong: Counter[tuple[str, str]] = Counter()
     for question in train:
@@ -130,7 +156,7 @@ def _naive_bayes(train: Sequence[Question], features: Callable[[Question, str], 
                 (question.template, feature) for feature in features(question, option)
             )
 
-    def score(question: Question) -> NDArray[np.float64]:
+    def score(question: Attacked) -> NDArray[np.float64]:
         return np.array(
             [
                 sum(
@@ -146,7 +172,7 @@ def _naive_bayes(train: Sequence[Question], features: Callable[[Question, str], 
     return score
 
 
-def _traits(question: Question) -> NDArray[np.float64]:
+def _traits(question: Attacked) -> NDArray[np.float64]:
     """The inputs of `likeness`, [4, 9]: shared words, length, rank among the numbers, one-hot position."""
     words = [set(_words(option)) for option in question.options]
     asked = set(_words(question.question))
@@ -170,7 +196,7 @@ def _traits(question: Question) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def _likeness(train: Sequence[Question]) -> Scorer:
+def _likeness(train: Sequence[Attacked]) -> Scorer:
     weights = {}
     for task in {question.task for question in train}:
         mine = [question for question in train if question.task == task]
@@ -187,7 +213,7 @@ def _likeness(train: Sequence[Question]) -> Scorer:
             weight -= 0.3 * np.einsum("no,nof->f", chances, scaled) / len(right)
         weights[task] = (weight / spread, mean)
 
-    def score(question: Question) -> NDArray[np.float64]:
+    def score(question: Attacked) -> NDArray[np.float64]:
         if question.task not in weights:
             return np.zeros(NUM_OPTIONS)
         weight, mean = weights[question.task]

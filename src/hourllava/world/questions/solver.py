@@ -1,86 +1,51 @@
 """Answers MarathonWorld's questions from their words and the log of what is on screen.
 
 Shares nothing with the generator but the file of phrasings (to read questions) and the screen log: how a video looks,
-not how a question was made. Every rule is written anew from the meaning of the question.
+not how a question was made. Every rule is written anew from the meaning of the question. The tests hold the generator
+against it, and synthesis holds questions against it whose log was read from captions.
 """
 
-import functools
-import json
 import re
-from importlib.resources import files
 
+from hourllava.world.questions.reading import COLUMNS, MEET, PAST, PLAIN, ROWS, Unanswerable, read, require
 from hourllava.world.script import Shown
 
-PHRASINGS = json.loads(files("hourllava.world.questions").joinpath("phrasings.json").read_text(encoding="utf-8"))
-COLOURS = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "white"]
-SHAPES = ["ball", "square", "triangle", "star", "heart", "cross", "moon", "arrow"]
-OCCASIONS = ["rainstorm", "snowfall", "rainbow", "party", "concert", "race", "firework show", "balloon festival"]
-SCENES = [
-    "desert", "meadow", "forest", "city", "cave", "mountains", "bay", "galaxy", "living room", "volcano",
-]  # fmt: skip
-ROWS, COLUMNS = {"top": 0, "middle": 1, "bottom": 2}, {"left": 0, "centre": 1, "right": 2}
-PAST = {
-    "slid away": "slide", "left the picture": "leave", "jumped up and down": "jump", "swayed from side to side": "sway",
-    "spun around": "spin", "grew": "grow", "shrank": "shrink", "blinked": "blink", "split in two": "split",
-    "swapped places with": "swap", "circled": "orbit", "covered": "cover", "bumped into": "bump",
-}  # fmt: skip
-PLAIN = {verb: verb for verb in PAST.values()} | {"swap places": "swap", "circle": "orbit"}
-MEET = {"swap places with": "swap", "circle": "orbit", "cover": "cover", "bump into": "bump"}
-MEETINGS = ("swap", "orbit", "cover", "bump")
-
-_OBJECT = f"(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join(SHAPES)})"  # painted ones are named by their shape
-_TITLE = f"the (?:{'|'.join(OCCASIONS)}) in the (?:{'|'.join(SCENES)})"
-_BY_LETTER = [
-    re.escape(p.lower()).replace(re.escape("{glyph}"), "[e-z2-9]")
-    for both in PHRASINGS["event_by_letter"].values()
-    for p in both
-]
-_SLOTS = {
-    "object": _OBJECT,
-    "an_object": f"an? {_OBJECT}",
-    "glyph": "[e-z2-9]",
-    "event": "|".join([*_BY_LETTER, _TITLE]),
-    "thing": rf"the letter [e-z2-9]|{_TITLE}",
-    "place": "|".join([f"{r} {c}" for r in ROWS for c in COLUMNS] + ["centre"]),
-    "past": "|".join(PAST),
-    "plain": "|".join(PLAIN),
-    "meet": "|".join(MEET),
-}
-
-
-@functools.cache  # all patterns take seconds to compile, and a test reads some of them
-def _pattern(phrasing: str) -> re.Pattern[str]:
-    """The pattern of small letters: it compiles ten times as fast as one that ignores the case."""
-    parts = re.split(r"\{(\w+)\}", phrasing)
-    regex = "".join(
-        re.escape(part) if k % 2 == 0 else f"(?P<{part}>{_SLOTS[part.rstrip('23')]})" for k, part in enumerate(parts)
-    )
-    return re.compile(regex)
-
-
-_ENTRIES = [
-    (template, split, phrasing.lower(), (phrasing.lower().partition("{")[0], phrasing.lower().rpartition("}")[2]))
-    for template, both in PHRASINGS.items()
-    if template != "event_by_letter"
-    for split, phrasings in both.items()
-    for phrasing in phrasings
-]
-
-
-def read(text: str) -> tuple[str, str, dict[str, str]]:
-    """The template, split and slots of a question; it must match exactly one phrasing."""
-    small = text.lower()
-    found = [
-        (template, split, {slot: text[slice(*match.span(slot))] for slot in match.groupdict()})
-        for template, split, phrasing, (start, end) in _ENTRIES
-        if small.startswith(start) and small.endswith(end) and (match := _pattern(phrasing).fullmatch(small))
-    ]
-    assert len(found) == 1, (text, [f[0] for f in found])
-    return found[0]
+_OF_OPTIONS = {"first_of_these", "last_of_these", "which_appears", "which_never_appears", "which_happened"}
 
 
 class Solver:
-    """Answers questions about one video."""
+    """Answers questions about one video.
+
+    Args:
+        log: what is on screen, from `screen_log`.
+        total_seconds: length of the video.
+    """
+
+    def __init__(self, log: list[Shown], total_seconds: int):
+        self._rules = _Rules(log, total_seconds)
+
+    def solve(self, text: str, options: tuple[str, ...]) -> str:
+        """The right answer: one of the options if there are any, otherwise the canonical open answer.
+
+        Raises:
+            Unanswerable: the log does not give one answer.
+        """
+        template, _, slots = read(text)
+        rule = getattr(self._rules, template, None)
+        require(rule is not None, template)
+        assert rule is not None
+        try:
+            right = rule(options) if template in _OF_OPTIONS else [rule(**slots)]
+        except (LookupError, ValueError) as error:
+            raise Unanswerable(str(error)) from error
+        if options:
+            right = [option for option in options if option in right]
+        require(len(right) == 1, (text, options, right))
+        return str(right[0])
+
+
+class _Rules:
+    """A method for each template, named as it is; its arguments are the template's slots."""
 
     def __init__(self, log: list[Shown], total_seconds: int):
         self.total = total_seconds
@@ -88,19 +53,6 @@ class Solver:
         self.cards = [line for line in log if line.kind == "card"]
         self.actions = [line for line in log if line.kind == "action"]
         self.objects = [line for line in log if line.kind == "object"]
-
-    def solve(self, text: str, options: tuple[str, ...]) -> str:
-        """The right answer: one of the options if there are any, otherwise the canonical open answer."""
-        template, _, slots = read(text)
-        rule = getattr(self, template)
-        if template in {"first_of_these", "last_of_these", "which_appears", "which_never_appears", "which_happened"}:
-            right = rule(options)
-        else:
-            right = [rule(**slots)]
-        if options:
-            right = [option for option in options if option in right]
-        assert len(right) == 1, (text, options, right)
-        return right[0]
 
     # -- looking things up
 
@@ -110,7 +62,7 @@ class Solver:
         if not named:
             card = self._card(re.findall(r"\b[E-Z2-9]\b", words)[-1])
             named = [event for event in self.events if event.start_seconds <= card.start_seconds < event.end_seconds]
-        assert len(named) == 1, words
+        require(len(named) == 1, words)
         return named[0]
 
     def _card(self, letter: str) -> Shown:
@@ -127,7 +79,7 @@ class Solver:
         ]
 
     def _one(self, actions: list[Shown]) -> Shown:
-        assert len(actions) == 1, actions
+        require(len(actions) == 1, actions)
         return actions[0]
 
     def _present(self, event: Shown) -> set[str]:
@@ -145,7 +97,7 @@ class Solver:
     def _quarter_of(self, thing: Shown) -> int:
         quarter = self.total / 4
         inside = [k for k in range(4) if k * quarter <= thing.start_seconds and thing.end_seconds <= (k + 1) * quarter]
-        assert len(inside) == 1
+        require(len(inside) == 1, thing.name)
         return inside[0]
 
     @staticmethod
@@ -227,7 +179,7 @@ class Solver:
     def object_did(self, past: str, event: str) -> str:
         found = [a for a in self._during(self._event(event)) if a.verb == PAST[past]]
         if past == "jumped up and down":
-            assert not [a for a in self._during(self._event(event)) if a.verb == "bump"]
+            require(not [a for a in self._during(self._event(event)) if a.verb == "bump"], event)
         return self._one(found).name
 
     def letter_colour(self, glyph: str) -> str:
@@ -285,7 +237,7 @@ class Solver:
     def next_event_of(self, object: str, event: str) -> str:
         end = self._event(event).end_seconds
         later = [e for e in self.events if e.start_seconds >= end and object in self._present(e)]
-        assert object in self._present(self._event(event))
+        require(object in self._present(self._event(event)), object)
         return min(later, key=lambda e: e.start_seconds).name
 
     # -- actions
@@ -302,7 +254,7 @@ class Solver:
         action = self._one([a for a in self.actions if a.name == object and a.verb == PLAIN[plain]])
         width = 10 if self.total <= 300 else 60 if self.total <= 7200 else 600
         low = width * int(action.start_seconds / width)
-        assert low < action.start_seconds < low + width
+        require(low < action.start_seconds < low + width, plain)
 
         def clock(s: int) -> str:
             return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}"
@@ -313,7 +265,7 @@ class Solver:
     def _three(actions: list[Shown]) -> str:
         first = sorted(actions, key=lambda a: a.start_seconds)[:3]
         names = {verb: plain for plain, verb in PLAIN.items()} | {"swap": "swap places", "orbit": "circle"}
-        assert len({a.verb for a in first}) == 3
+        require(len({a.verb for a in first}) == 3, "the first three actions")
         return ", ".join(names[str(a.verb)] for a in first)
 
     def action_order(self, event: str) -> str:
@@ -324,7 +276,7 @@ class Solver:
 
     def why_hop(self, object: str, event: str) -> str:
         within = self._during(self._event(event))
-        assert not [a for a in within if a.verb == "jump" and a.name == object]
+        require(not [a for a in within if a.verb == "jump" and a.name == object], object)
         return self._one([a for a in within if a.verb == "bump" and a.partner == object]).name
 
     def next_actor(self, object: str, past: str, event: str) -> str:
@@ -363,9 +315,8 @@ class Solver:
 
     def longest_event(self) -> str:
         by_length = sorted(self.events, key=lambda e: e.end_seconds - e.start_seconds)
-        assert by_length[-1].end_seconds - by_length[-1].start_seconds > (
-            by_length[-2].end_seconds - by_length[-2].start_seconds
-        )
+        longest, second = (event.end_seconds - event.start_seconds for event in by_length[:-3:-1])
+        require(longest > second, "two events last longest")
         return by_length[-1].name
 
     def which_happened(self, options: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,368 @@
+"""Synthesis against a local server that answers from MarathonWorld: quality, faults, kills, throughput.
+
+    python benchmarks/synthesis.py quality      # events, captions, answers, evidence; what the checks find
+    python benchmarks/synthesis.py faults       # every kind of fault at 10 %
+    python benchmarks/synthesis.py kills        # killed at 30 moments
+    python benchmarks/synthesis.py throughput   # requests in flight, planning, estimates
+
+The server (`tests/synthesis/model_server.py`) is a process of its own. It recognises the frames that it is sent, and
+answers all later requests from their texts. Frames are 64 pixels wide; all of them are drawn, sent and looked at.
+"""
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.remove(str(Path(__file__).parent))  # tests/synthesis has the name of this file
+
+from hourllava.world.generate import DIFFICULTIES
+from hourllava.world.reference import Reference, write_reference
+from hourllava.world.rng import Draws
+from synthesis.mischief import QUESTION_MISCHIEF
+from synthesis.model_server import CONTENT, TRANSPORT
+from synthesis.runs import final_files
+from synthesis.scoring import event_scores, evidence_scores, fact_scores, filter_scores, rows_of
+
+TESTS = Path(__file__).parent.parent / "tests"
+MODEL, VERIFIER = "test-model", "other-model"
+FAST_RETRIES = {"retries": {"first_pause_seconds": 0.01, "longest_pause_seconds": 0.2}}
+
+
+def write_videos(folder: Path, count: int, minutes: tuple[float, float], difficulty: str = "normal") -> float:
+    """Write references to videos; gives their hours."""
+    folder.mkdir(parents=True)
+    total = 0
+    for k in range(count):
+        draws = Draws("synthesis-benchmark", k)
+        seconds = min(draws.between(int(60 * minutes[0]), int(60 * minutes[1])) for _ in range(2))
+        reference = Reference(
+            seed=k,
+            duration_seconds=seconds,
+            split="train",
+            density=DIFFICULTIES[difficulty],
+            needles=None,
+            size_pixels=64,
+        )
+        write_reference(reference, folder / f"v{k:03}.world.json")
+        total += seconds
+    return total / 3600
+
+
+class Server:
+    """The test server as a process."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        self.address = process.stdout.readline().strip()
+
+    def counts(self) -> dict[str, Any]:
+        """What it has counted so far."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def serving(videos: Path, **options: Any) -> Iterator[Server]:
+    """A server for the videos of a folder."""
+    command = [sys.executable, str(TESTS / "synthesis" / "model_server.py"), str(videos)]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", json.dumps(value) if name == "faults" else str(value)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield Server(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def command_of(videos: Path, out: Path, address: str, settings: dict[str, Any], *more: str) -> list[str]:
+    """The command of a run."""
+    path = out.with_name(f"{out.name}.yaml")
+    path.write_text(yaml.safe_dump(settings))
+    models = ["--captioner", f"{MODEL}@{address}", "--writer", f"{MODEL}@{address}"]
+    models += ["--verifier", f"{VERIFIER}@{address}", "--settings", str(path)]
+    return [sys.executable, "-m", "hourllava", "synth", str(videos), "--out", str(out), *models, *more]
+
+
+def run(videos: Path, out: Path, address: str, settings: dict[str, Any], *more: str) -> tuple[int, str, float]:
+    """(exit code, output, seconds) of a run."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        command_of(videos, out, address, settings, *more), capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 9):
+        raise SystemExit(done.stderr)
+    return done.returncode, done.stdout, time.monotonic() - begun
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+def quality(folder: Path, given: argparse.Namespace) -> None:
+    """Scores of a clean run, and of runs with a writer that is wrong on purpose."""
+    videos = folder / "videos"
+    hours = write_videos(videos, given.videos, (3, given.minutes))
+    print(f"{given.videos} videos of 3 to {given.minutes} minutes, {hours:.2f} hours")
+    with serving(videos) as server:
+        _, text, seconds = run(videos, folder / "clean", server.address, {})
+        print(text, f"{seconds:.0f} s; {sum(server.counts()['calls'].values())} requests")
+    captions = rows_of(folder / "clean" / "jsons" / "captions.jsonl")
+    table(("events", "score"), [(name, f"{v:.3f}") for name, v in event_scores(captions, videos).items()])
+    facts = fact_scores(captions, videos)
+    table(("facts of clip captions", "precision", "recall", "true facts"),
+          [(a, percent(p), percent(r), n) for a, (p, r, n) in facts.items()])  # fmt: skip
+    table(("evidence", "score"), [(k, f"{v:.3f}") for k, v in evidence_scores(folder / "clean", videos).items()])
+    print((folder / "clean" / "card.md").read_text().partition("## Questions")[2].partition("## What")[0])
+
+    rows = []
+    writers = {
+        "right": ({}, {}),
+        "20 % of answers wrong": ({"wrong answer": 0.2}, {}),
+        "the same, and the verifier errs in 10 %": ({"wrong answer": 0.2, "verifier errs": 0.1}, {}),
+        "the same, one order of options": ({"wrong answer": 0.2, "verifier errs": 0.1}, {"verifications": 1}),
+        "20 % wrong, no verifier": ({"wrong answer": 0.2}, {"verifier": False}),
+    }
+    for name, (rates, checks) in writers.items():
+        out = captioned_copy(folder, f"writer-{len(rows)}")
+        with serving(videos, faults=rates, seed=1) as server:
+            run(videos, out, server.address, {"checks": {"guessing": False} | checks})
+        found = filter_scores(out, videos)
+        shares = [percent(found[key]) for key in ("wrong before", "wrong after", "right lost")]
+        rows.append((name, int(found["written"]), int(found["kept"]), *shares))
+    table(("writer", "written", "kept", "wrong before %", "wrong after %", "right lost %"), rows)
+
+    kinds = {kind: 0.03 for kind in QUESTION_MISCHIEF if kind != "telltale"}
+    out = captioned_copy(folder, "mischief")
+    with serving(videos, faults=kinds, seed=2) as server:
+        run(videos, out, server.address, {"checks": {"guessing": False}})
+    print((out / "card.md").read_text().partition("## What checks dropped")[2].partition("**")[0])
+    out = captioned_copy(folder, "telltale")
+    with serving(videos, faults={"telltale": 0.3}, seed=2) as server:
+        run(videos, out, server.address, {"checks": {"verifier": False, "guessing": False}})
+    lines = (out / "card.md").read_text().splitlines()
+    print("a word that only right options have, in 30 % of multiple choice:")
+    print("\n".join(line for line in lines if line.startswith(("| all", "| blind", "| task"))))
+
+
+def captioned_copy(folder: Path, name: str) -> Path:
+    """The clean run's folder without questions: captions, events and summaries need not be made again."""
+    out = folder / name
+    shutil.copytree(folder / "clean", out)
+    for stage in ("questions", "checks"):
+        (out / "stages" / f"{stage}.jsonl").unlink()
+    return out
+
+
+def faults(folder: Path, given: argparse.Namespace) -> None:
+    """Every kind of fault at 10 %, alone and all together."""
+    videos = folder / "videos"
+    write_videos(videos, given.videos, (1, 2), "dense")
+    settings: dict[str, Any] = FAST_RETRIES | {
+        "server": {"timeout_seconds": 1.0, "concurrency": 16},
+        "checks": {"guessing": False},
+    }
+    with serving(videos) as server:
+        run(videos, folder / "clean", server.address, settings)
+    clean = records_by_video(folder / "clean")
+    rows = []
+    runs = {kind: {kind: 0.1} for kind in (*TRANSPORT, *CONTENT)}
+    runs["all kinds, 10 % together"] = dict.fromkeys((*TRANSPORT, *CONTENT), 0.1 / len((*TRANSPORT, *CONTENT)))
+    runs["all kinds, 10 % each"] = dict.fromkeys((*TRANSPORT, *CONTENT), 0.1)
+    for name, rates in runs.items():
+        out = folder / name.replace(" ", "-").replace(",", "").replace("%", "")
+        with serving(videos, faults=rates, seed=3) as server:
+            code, _, seconds = run(videos, out, server.address, settings)
+            counts = server.counts()
+        found, failed = records_by_video(out), failed_videos(out)
+        same = sum(found.get(video) == records for video, records in clean.items() if video not in failed)
+        doubled = sum(len(records) - len(set(records)) for records in found.values())
+        strange = sum(len(set(found.get(video, ())) - set(records)) for video, records in clean.items())
+        whole = f"{same} of {len(clean) - len(failed)}"
+        times = sum(counts["faults"].values())
+        rows.append((name, times, code, num_errors(out), whole, doubled, strange, f"{seconds:.0f}"))
+    table(("fault", "times", "exit code", "items given up", "videos without such items that are the same",
+           "doubled", "not in the clean run", "seconds"), rows)  # fmt: skip
+
+
+def records_by_video(out: Path) -> dict[str, list[str]]:
+    """Video -> its questions as they stand in the file."""
+    found: dict[str, list[str]] = {}
+    for row in rows_of(out / "jsons" / "questions.jsonl"):
+        found.setdefault(row["video"], []).append(json.dumps(row))
+    return found
+
+
+def error_rows(out: Path) -> list[dict[str, Any]]:
+    return [row for path in (out / "stages").glob("*.jsonl") for row in rows_of(path) if row["status"] == "error"]
+
+
+def num_errors(out: Path) -> int:
+    return len(error_rows(out))
+
+
+def failed_videos(out: Path) -> set[str]:
+    """Videos with an item that was given up, or a task that was."""
+    names = {row["video"] for row in rows_of(out / "jsons" / "captions.jsonl")}
+    rows = error_rows(out) + [
+        row
+        for row in rows_of(out / "stages" / "questions.jsonl")
+        if row["status"] == "ok" and row["value"]["failed_tasks"]
+    ]
+    return {name for name in names for row in rows if name in row["id"]}
+
+
+def kills(folder: Path, given: argparse.Namespace) -> None:
+    """A run that is killed at random moments ends with the bytes of one that is not."""
+    videos = folder / "videos"
+    write_videos(videos, given.videos, (1, 2), "dense")
+    settings = {"checks": {"guessing": False}, "server": {"concurrency": 8}}
+    chance, killed, begun = random.Random(0), 0, 0
+    with serving(videos, latency_seconds=0.02) as server:
+        _, _, seconds = run(videos, folder / "whole", server.address, settings)
+        calls = sum(server.counts()["calls"].values())
+        out = folder / "killed"
+        while killed < given.kills:
+            process = subprocess.Popen(
+                command_of(videos, out, server.address, settings),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            begun += 1
+            try:
+                process.wait(chance.uniform(given.start_seconds, given.start_seconds + seconds / 4))
+                subprocess.run(["rm", "-r", str(out)], check=True)  # it was faster: once more from the beginning
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
+        run(videos, out, server.address, settings)
+        more = sum(server.counts()["calls"].values()) - 2 * calls
+        twice = server.counts()["twice"]
+    whole, after = final_files(folder / "whole"), final_files(out)
+    different = sorted(name for name in whole.keys() | after.keys() if whole.get(name) != after.get(name))
+    print(f"{begun} runs, {killed} killed; {len(whole)} files, different: {different or 'none'}")
+    print(
+        f"{calls} requests without kills, {more} more than twice as many in both; {twice} bodies answered twice or more"
+    )
+
+
+def throughput(folder: Path, given: argparse.Namespace) -> None:
+    """Requests in flight, planning in bounded memory, and how good the estimate is."""
+    videos = folder / "videos"
+    write_videos(videos, 12, (3, 12))
+    rows = []
+    for limit in (8, 32, 64):
+        out = folder / f"in-flight-{limit}"
+        with serving(videos, latency_seconds=1.0) as server:
+            _, _, seconds = run(videos, out, server.address, {"server": {"concurrency": limit}}, "--until", "questions")
+            counts = server.counts()
+        flight = [number for _, number in counts["samples"]]
+        mean = sum(sorted(flight)[len(flight) // 4 :]) / max(1, len(flight) - len(flight) // 4)
+        rows.append((limit, sum(counts["calls"].values()), counts["most_in_flight"], f"{mean:.1f}", f"{seconds:.0f}",
+                     f"{sum(counts['calls'].values()) / limit:.0f}"))  # fmt: skip
+    table(
+        ("limit", "requests", "most in flight", "in flight, upper three quarters", "seconds", "seconds if always full"),
+        rows,
+    )
+    out = folder / "client"
+    with serving(videos) as server:
+        _, _, seconds = run(videos, out, server.address, {})
+        calls = sum(server.counts()["calls"].values())
+    print(f"\nwithout latency: {calls} requests in {seconds:.1f} s, server and client on the same cores")
+    plan_clips_of_many()
+    estimates(folder, given)
+
+
+def plan_clips_of_many() -> None:
+    """10,000 clips become rows; the memory that it takes."""
+    import asyncio
+
+    from hourllava.synthesis.rows import RowFile, digest
+    from hourllava.synthesis.stage import Item, run_stage
+
+    async def work(item: Item) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"text": "x" * 1500}
+
+    with tempfile.TemporaryDirectory() as name:
+        for count in (10_000, 100_000):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            begun = time.monotonic()
+            rows = RowFile(Path(name) / f"{count}.jsonl")
+            items = (Item(f"clip {k}", digest(k), "m") for k in range(count))
+            asyncio.run(run_stage("captions", items, work, rows, concurrency=64))
+            rows.close()
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            seconds = time.monotonic() - begun
+            print(f"{count} items of 1.5 KB: {seconds:.1f} s, {count / seconds:.0f} rows/s, + {grown / 1024:.0f} MiB")
+
+
+def estimate_of(text: str) -> tuple[float, float]:
+    """Tokens read and written, by the last line of `--dry-run`."""
+    read, written = re.findall(r"([\d,]+) tokens read and ([\d,]+) written", text)[0]
+    return float(read.replace(",", "")), float(written.replace(",", ""))
+
+
+def estimates(folder: Path, given: argparse.Namespace) -> None:
+    """The estimate after three videos, and without any, against what the server counts for all."""
+    videos = folder / "estimated"
+    write_videos(videos, given.videos, (3, given.minutes))
+    out = folder / "estimate"
+    with serving(videos) as server:
+        rough = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
+        told = {"none": rough}
+        for done in (3, 6):
+            run(videos, out, server.address, {}, "--limit", str(done))
+            told[str(done)] = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
+        run(videos, out, server.address, {})
+        counts = server.counts()
+    true = counts["prompt_tokens"], counts["completion_tokens"]
+    rows = [
+        (done, f"{found[0]:,.0f}", f"{found[1]:,.0f}", *(f"{100 * (f - t) / t:+.1f}" for f, t in zip(found, true)))
+        for done, found in told.items()
+    ]
+    rows.append(("the server counted", f"{true[0]:,}", f"{true[1]:,}", "", ""))
+    table(("videos done", "tokens read", "tokens written", "error %", "error %"), rows)
+
+
+if __name__ == "__main__":
+    PARTS = {part.__name__: part for part in (quality, faults, kills, throughput)}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--videos", type=int, default=30)
+    parser.add_argument("--minutes", type=int, default=60, help="longest video")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--start-seconds", type=float, default=2.0, help="that the command needs to start")
+    parser.add_argument("--keep", type=Path, help="folder for all files, in place of a temporary one")
+    arguments = parser.parse_args()
+    if arguments.keep is not None:
+        PARTS[arguments.part](arguments.keep, arguments)
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            PARTS[arguments.part](Path(temporary), arguments)

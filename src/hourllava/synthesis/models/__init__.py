@@ -1,0 +1,1 @@
+"""Models behind one interface: a server, hourllava itself, or MarathonWorld's truth."""
