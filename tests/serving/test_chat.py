@@ -9,6 +9,7 @@ import time
 import httpx2
 import openai
 import pytest
+import torch
 
 from hourllava.errors import InputError
 from serving.conftest import sdk
@@ -273,14 +274,10 @@ def test_an_error_amid_a_stream_is_an_event(serve, after):
             ask(client, "x")
 
 
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "code"),
     [
-        (OutOfMemoryError("CUDA"), openai.InternalServerError, "out_of_memory"),
+        (torch.OutOfMemoryError("CUDA"), openai.InternalServerError, "out_of_memory"),
         (ZeroDivisionError("a secret"), openai.InternalServerError, "internal"),
     ],
 )

@@ -19,8 +19,6 @@ import pytest
 from conftest import tiny_checkpoint
 from forking import start_hourllava
 from fuzz.mutations import damage
-from hourllava.errors import VideoError
-from hourllava.video import read_frames
 from running import is_left
 from serving.conftest import raw, sdk
 from serving.scripted_engine import Script
@@ -51,9 +49,9 @@ def gif(width, height):
 
 
 def test_pictures_that_are_too_large_are_refused(server):
-    for width, height in ((65535, 65535), (1, 65535), (40_000, 40_000)):
+    for width, height in ((65535, 65535), (1, 65535), (40_000, 40_000), (8000, 8000)):
         answer = put(server, gif(width, height), "a.gif")
-        assert answer.status_code == 400 or width * height <= 1 << 26, (width, height, answer.text)
+        assert answer.status_code == 400 or width * height <= 8192 * 4320, (width, height, answer.text)
 
 
 def test_a_wide_line_is_a_video_too(server, tmp_path):
@@ -61,9 +59,9 @@ def test_a_wide_line_is_a_video_too(server, tmp_path):
     assert put(server, path.read_bytes()).status_code == 200
 
 
-def test_a_video_of_a_year_is_refused_and_one_of_a_million_frames_a_second_is_not(server, tmp_path):
-    year = write_clip(tmp_path / "year.mkv", 2, 25, times=[0.0, 3e7], time_base=Fraction(1, 1000))
-    answer = put(server, year.read_bytes())
+def test_a_video_of_a_day_is_refused_and_one_of_a_million_frames_a_second_is_not(server, tmp_path):
+    day = write_clip(tmp_path / "day.mp4", 30, 25, times=[n * 3000.0 for n in range(30)], time_base=Fraction(1, 1000))
+    answer = put(server, day.read_bytes())
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "video_too_long")
     fast = write_clip(
         tmp_path / "fast.mp4", 500, 25, times=[n / 10**6 for n in range(500)], time_base=Fraction(1, 10**6)
@@ -81,15 +79,6 @@ def test_the_same_bytes_and_the_same_time_are_one_watch(serve, clip):
         thread.join()
     assert len({answer["id"] for answer in answers}) == 6
     assert len(server.engine._tasks) == 1
-
-
-def test_a_decoder_has_a_limit_of_memory(tmp_path, monkeypatch):
-    path = write_clip(
-        tmp_path / "large.mkv", num_frames=2, width=8000, height=8000, codec="ffv1", pixel_format="yuv420p"
-    )
-    monkeypatch.setenv("HOURLLAVA_DECODER_BYTES", str(700 << 20))
-    with pytest.raises(VideoError, match="memory"), read_frames(path, num_processes=1) as reader:
-        list(reader)
 
 
 # ----------------------------------------------------------------------------------------------------------------- disk

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from hourllava.serving.protocol import WatchFailure
 from serving.conftest import raw
 from serving.scripted_engine import Script
 
@@ -263,8 +264,6 @@ def test_too_many_uploads_at_once_are_told_when_to_come_again(serve, clip):
 
 
 def test_a_failed_video_says_why(serve, clip):
-    from hourllava.serving.protocol import WatchFailure
-
     server = serve(script=Script(watch_failure=WatchFailure("video_unreadable", "it breaks off")))
     file = server.http.put("/v1/hourllava/videos", **raw(clip)).json()
     found = wait_for(server, file["id"], "error")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hourllava.serving.protocol import WatchFailure
 from serving.conftest import raw
 from serving.scripted_engine import EVIDENCE, Script
 from video.clips import number_of, write_clip
@@ -251,3 +252,23 @@ def test_a_video_that_is_too_long_is_refused(serve, clip):
     answer = server.http.put("/v1/hourllava/videos", **raw(clip))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "video_too_long")
     assert server.http.get("/v1/files").json()["data"] == []
+
+
+def test_a_watch_that_is_tried_again_begins_as_queued(serve, clip):
+    """The old state, cancelled or failed, is not shown any more, not even for a moment."""
+    server = serve(script=Script(frame_seconds=0.05))
+    file = server.http.put("/v1/hourllava/videos", **raw(clip)).json()
+    memory_id = file["hourllava"]["memory_id"]
+    until(lambda: memory_of(server, memory_id)["state"] == "watching")
+    server.http.post(f"{MEMORIES}/{memory_id}/cancel")
+    server.engine.script.frame_seconds = 0.001
+    for failure in (WatchFailure("video_unreadable", "it breaks off"), None):
+        server.engine.script.watch_failure = failure
+        server.engine.script.busy_watches = 1
+        assert server.http.post(MEMORIES, json={"file_id": file["id"]}).json()["state"] == "queued"
+        with server.http.stream("GET", f"{MEMORIES}/{memory_id}/events") as answer:
+            data = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+        states = [json.loads(each)["state"] for each in data]
+        assert states[0] == "queued"
+        assert states[-1] == ("failed" if failure else "ready")
+        assert not set(states[:-1]) & {"failed", "cancelled", "ready"}

@@ -7,6 +7,7 @@ It knows an engine by its protocol only, and its clients by the HTTP API only; t
 
 import asyncio
 import contextlib
+import importlib.util
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -54,7 +55,7 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
         watching=Watching(engine, store, settings, metrics),
         fetching=Fetching(),
         fetcher=Fetcher(settings.allow_url_hosts, settings.max_upload_bytes, settings.fetch_seconds),
-        drawing=Drawing(store.folder / "filmstrips"),
+        drawing=Drawing(store.folder / "filmstrips", settings.video_limits),
         responses=Kept(settings.max_responses),
     )
 
@@ -65,7 +66,8 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
         context.model, context.context_tokens = status.model, status.context_tokens
         await context.watching.resume()
         try:
-            yield
+            async with contextlib.nullcontext() if mcp is None else mcp.session_manager.run():
+                yield
         finally:
             context.closing.end()
             await context.responses.close()
@@ -86,9 +88,24 @@ def create_app(engine: Engine, store: Store, settings: ServeSettings) -> FastAPI
     install_errors(app)
     for routes in (models, files, chat, responses, memories, moments, server):
         app.include_router(routes.router)
+    mcp = _mount_mcp(app, context)
     server.mount_page(app)
     app.add_middleware(Guard, context=context)
     return app
+
+
+def _mount_mcp(app: FastAPI, context: Context) -> Any:
+    """Add `/mcp`, the tools of agents; None without the package `mcp`. The result's session manager must run."""
+    if importlib.util.find_spec("mcp") is None:
+        return None
+    from hourllava.serving.mcp_server import create_mcp, mcp_routes
+
+    async def get_context() -> Context:
+        return context
+
+    tools = create_mcp(get_context)
+    app.router.routes += mcp_routes(tools)
+    return tools
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -80,9 +80,7 @@ def errors_of(context: Context, memory: MemoryRecord | None) -> Iterator[None]:
     try:
         yield
     except HourLlavaError as error:
-        video = video_of(context, memory)
-        hide = {} if video is None or memory is None else {video.path: memory.name}
-        raise api_error(error, is_draining=context.closing.is_draining, hide=hide) from error
+        raise api_error(error, video_of(context, memory), is_draining=context.closing.is_draining) from error
 
 
 async def ask(context: Context, asked: Asked) -> AsyncGenerator[AskEvent, None]:

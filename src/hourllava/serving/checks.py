@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hourllava.errors import HourLlavaError
 from hourllava.serving.errors import api_error, invalid
+from hourllava.serving.protocol import Video
 from hourllava.serving.settings import ServeSettings
 from hourllava.video import VideoInfo, probe
 from hourllava.video.formats import CONTAINERS, RAW_STREAMS
@@ -47,9 +48,10 @@ class Checks:
         """
         async with self._places:
             try:
-                info = await asyncio.to_thread(probe, path, timeout_seconds=PROBE_SECONDS)
+                limits = self._settings.video_limits
+                info = await asyncio.to_thread(probe, path, timeout_seconds=PROBE_SECONDS, limits=limits)
             except HourLlavaError as error:
-                raise api_error(error, hide={str(path): name}) from error
+                raise api_error(error, Video(str(path), "", name=name)) from error
         if not _VIDEO_FORMATS & set(info.container.split(",")):
             raise invalid(f"{name} is no video but a picture ({info.container})", code="video_unreadable")
         return info

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from hourllava.serving.pictures import Filmstrip, known_filmstrip, make_filmstrip
+from hourllava.serving.pictures import Filmstrip, jpeg_at, known_filmstrip, make_filmstrip
 from hourllava.video import probe
+from hourllava.video.limits import VideoLimits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,10 +27,11 @@ class Drawing:
 
     Args:
         folder: is made when something is drawn.
+        limits: of videos, and of decoding them.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, limits: VideoLimits) -> None:
+        self._folder, self._limits = folder, limits
         self._threads = ThreadPoolExecutor(THREADS, "hourllava-drawing")
         self._stop = threading.Event()
         self._running: dict[str, asyncio.Task[Filmstrip]] = {}
@@ -42,6 +44,10 @@ class Drawing:
         """Call a function that decodes, in one of few threads."""
         call = functools.partial(function, *arguments, **more)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    async def jpeg_at(self, path: Path, at_seconds: float, max_width: int) -> bytes:
+        """The picture on screen at a time; see `pictures.jpeg_at`."""
+        return await self.run(jpeg_at, path, at_seconds, max_width, self._limits)
 
     async def filmstrip(self, path: Path | None, key: str, start: float, end: float | None) -> Filmstrip | None:
         """The filmstrip of a part of a video; it is drawn once, whoever asks. None: there is neither strip nor file.
@@ -63,9 +69,9 @@ class Drawing:
     def _draw(self, path: Path, key: str, start: float, end: float | None) -> Filmstrip:
         self._folder.mkdir(exist_ok=True)
         if end is None:
-            info = probe(path)
+            info = probe(path, limits=self._limits)
             end = (info.duration_seconds or 0.0) + info.player_offset_seconds
-        strip = make_filmstrip(path, self.sheet(key), start, end, self._stop)
+        strip = make_filmstrip(path, self.sheet(key), start, end, limits=self._limits, stop=self._stop)
         oldest_first = sorted(self._folder.glob("*.json"), key=lambda each: each.stat().st_mtime)
         for old in oldest_first[:-MAX_SHEETS]:
             self.remove(old.stem)

@@ -5,7 +5,6 @@ The SDK tries again after 408, 409, 429 and every 5xx. So what will not get bett
 """
 
 import asyncio
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,18 +15,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from hourllava.errors import (
-    Cancelled,
-    ConfigError,
-    DataError,
-    EngineBusy,
-    HourLlavaError,
-    InputError,
-    StorageError,
-    VideoError,
-    one_line,
-)
-from hourllava.serving.protocol import EngineFailure
+from hourllava.errors import Cancelled, DataError, EngineBusy, HourLlavaError, one_line
+from hourllava.serving.failures import failure_of
+from hourllava.serving.protocol import Video
 
 MAX_RETRY_SECONDS = 120
 """The SDK does not try again at all if it is told to wait longer."""
@@ -37,9 +27,6 @@ DRAIN_RETRY_SECONDS = 30
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}
 _SERVER_CODES = ("storage_full", "out_of_memory", "internal")
-_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # Python's, torch's
-
-_log = logging.getLogger(__name__)
 
 
 class ErrorDetails(BaseModel):
@@ -141,37 +128,24 @@ def failed(code: str, message: str) -> ApiError:
     return ApiError(400, code, message)
 
 
-def api_error(error: BaseException, *, is_draining: bool = False, hide: Mapping[str, str] | None = None) -> ApiError:
+def api_error(error: BaseException, video: Video | None = None, *, is_draining: bool = False) -> ApiError:
     """Any error as one for the client; one that is not foreseen is logged.
 
     Args:
         error: raised by an engine, the store, or a bug.
+        video: whose path is not shown.
         is_draining: whether the server ends, which explains a cancellation.
-        hide: paths of the server and what to say in place of them.
     """
     if isinstance(error, ApiError):
         return error
-    message = str(error)
-    for path, name in (hide or {}).items():
-        message = message.replace(path, name)
     if isinstance(error, EngineBusy):
-        return queue_full(message, error.retry_after_seconds)
-    if isinstance(error, EngineFailure):
-        return failed(error.code, message)
+        return queue_full(str(error), error.retry_after_seconds)
     if isinstance(error, Cancelled | asyncio.CancelledError):
         return shutting_down() if is_draining else cancelled()
-    if isinstance(error, VideoError):
-        return invalid(message, code="video_unreadable")
-    if isinstance(error, InputError | ConfigError | DataError):
-        return invalid(message)
-    if isinstance(error, StorageError):
-        return failed("storage_full", message)
-    if type(error).__name__ in _OUT_OF_MEMORY:
-        return failed("out_of_memory", "the server ran out of memory for this request; try again later")
-    _log.error("unforeseen error", exc_info=error)
-    if isinstance(error, HourLlavaError):
-        return ApiError(500, "internal", message)
-    return ApiError(500, "internal", "something is wrong in the server; its log says more, by the x-request-id")
+    if isinstance(error, DataError):
+        return invalid(str(error))
+    failure = failure_of(error, video)
+    return failed(failure.code, failure.message)
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:

@@ -47,7 +47,6 @@ from hourllava.serving.mcp_shapes import (
     note_of,
 )
 from hourllava.serving.media import SUBTITLE_SUFFIXES, list_media, media_file
-from hourllava.serving.pictures import jpeg_at
 from hourllava.serving.protocol import Question, WatchView
 from hourllava.serving.store import MemoryRecord
 from hourllava.serving.subtitles import cues_of
@@ -279,7 +278,7 @@ class _Tools:
         content: list[Any] = []
         for seconds in at_seconds:
             with errors_of(context, record):
-                jpeg = await context.drawing.run(jpeg_at, path, seconds, width)
+                jpeg = await context.drawing.jpeg_at(path, seconds, width)
             content += [f"{record.name} at {format_clock(seconds)} ({seconds:g} s):", Image(data=jpeg, format="jpeg")]
         return content
 

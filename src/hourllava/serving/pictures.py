@@ -15,6 +15,7 @@ from PIL import Image
 from hourllava.errors import VideoError
 from hourllava.files import replacing
 from hourllava.video import probe, read_frames
+from hourllava.video.limits import VideoLimits
 
 MAX_TILES = 60
 COLUMNS = 10
@@ -48,19 +49,20 @@ class Filmstrip:
     times: list[float]
 
 
-def jpeg_at(path: Path, at_seconds: float, max_width: int) -> bytes:
+def jpeg_at(path: Path, at_seconds: float, max_width: int, limits: VideoLimits | None = None) -> bytes:
     """The picture on screen at a time, as a JPEG.
 
     Args:
         path: of the video.
         at_seconds: on the player's clock; after the end, the last picture is meant.
         max_width: in pixels; a smaller picture keeps its size.
+        limits: of the video, and of decoding it.
 
     Raises:
         VideoError: the video cannot be read.
         Cancelled: it took too long.
     """
-    info = probe(path, timeout_seconds=FRAME_SECONDS_LIMIT)
+    info = probe(path, timeout_seconds=FRAME_SECONDS_LIMIT, limits=limits)
     seconds = max(at_seconds - info.player_offset_seconds, 0.0)
     if info.duration_seconds is not None:
         seconds = min(seconds, max(info.duration_seconds - 1 / (info.average_fps or _USUAL_FPS), 0.0))
@@ -74,6 +76,7 @@ def jpeg_at(path: Path, at_seconds: float, max_width: int) -> bytes:
             end_seconds=start + 1 / _FINEST_FPS,
             num_processes=1,
             timeout_seconds=FRAME_SECONDS_LIMIT,
+            limits=limits,
             stop=stop,
         ) as reader,
     ):
@@ -86,7 +89,13 @@ def jpeg_at(path: Path, at_seconds: float, max_width: int) -> bytes:
 
 
 def make_filmstrip(
-    path: Path, sheet: Path, start_seconds: float, end_seconds: float, stop: threading.Event | None = None
+    path: Path,
+    sheet: Path,
+    start_seconds: float,
+    end_seconds: float,
+    *,
+    limits: VideoLimits | None = None,
+    stop: threading.Event | None = None,
 ) -> Filmstrip:
     """Draw a sheet into a file, and its description beside it (`.json`).
 
@@ -94,13 +103,14 @@ def make_filmstrip(
         path: of the video.
         sheet: JPEG file to write.
         start_seconds, end_seconds: the part, on the player's clock.
+        limits: of the video, and of decoding it.
         stop: ends it.
 
     Raises:
         VideoError: the video cannot be read.
         Cancelled: it was stopped, or took too long.
     """
-    offset = probe(path).player_offset_seconds
+    offset = probe(path, limits=limits).player_offset_seconds
     start, end = max(start_seconds - offset, 0.0), max(end_seconds - offset, 0.1)
     seconds = max(end - start, 0.1)
     num_tiles = max(1, min(MAX_TILES, round(seconds)))
@@ -113,6 +123,7 @@ def make_filmstrip(
             end_seconds=start + seconds,
             num_processes=1,
             batch_frames=1,
+            limits=limits,
             stop=limit,
         ) as reader,
     ):

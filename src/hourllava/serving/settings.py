@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from hourllava.video.limits import VideoLimits
+
 MIB = 2**20
 
 
@@ -32,8 +34,12 @@ class ServeSettings(BaseModel):
     fetch_seconds: float = Field(1800, gt=0, description="that fetching a video may take")
 
     # Videos.
-    max_video_seconds: float = Field(12 * 3600, gt=0, description="of a video or the part of it that is watched")
-    max_frames: int = Field(50_000, ge=1, description="of a memory")
+    max_video_seconds: float = Field(6 * 3600, gt=0, description="of a video, or of the part of it that is watched")
+    max_frames: int = Field(40_000, ge=1, description="of a memory")
+    max_pixels: int = Field(8192 * 4320, ge=1, description="of a picture of a video")
+    max_video_streams: int = Field(64, ge=1, description="pictures, sound and subtitles in a video's file")
+    max_decoder_bytes: int = Field(4096 * MIB, ge=512 * MIB, description="address space of each decoding process")
+    max_decoder_seconds: int = Field(2 * 3600, ge=10, description="of processor time of each decoding process")
     max_fps: float = Field(30, gt=0, description="frames sampled a second")
     max_watches_waiting: int = Field(64, ge=1, description="videos that wait to be watched")
 
@@ -54,6 +60,18 @@ class ServeSettings(BaseModel):
     send_seconds: float = Field(600, gt=0, description="that a client may take to read what was sent")
     drain_seconds: float = Field(30, ge=0, description="for answers that are being written when the server ends")
     token_seconds: float = Field(12 * 3600, gt=0, description="that the address of a video for the player is valid")
+
+    @property
+    def video_limits(self) -> VideoLimits:
+        """What a video may have, and what decoding it may take."""
+        return VideoLimits(
+            max_seconds=self.max_video_seconds,
+            max_frames=self.max_frames,
+            max_pixels=self.max_pixels,
+            max_streams=self.max_video_streams,
+            memory_bytes=self.max_decoder_bytes,
+            cpu_seconds=self.max_decoder_seconds,
+        )
 
     @field_validator("keys")
     @classmethod

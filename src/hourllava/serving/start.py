@@ -42,7 +42,7 @@ def serve(
     """
     store = Store(store_folder, min_free_bytes=settings.min_free_bytes)
     model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
-    engine: Engine = LocalEngine(model, store.memories_folder, EngineSettings(name=shown_model(model_name)))
+    engine: Engine = LocalEngine(model, store.memories_folder, engine_settings(model_name, settings))
     server = Server(create_app(engine, store, settings), host, port)
 
     def announce() -> None:
@@ -61,6 +61,13 @@ def serve(
     finally:
         ended.set()
         announcer.join()
+
+
+def engine_settings(model_name: str, settings: ServeSettings) -> EngineSettings:
+    """Settings of the engine behind a server."""
+    return EngineSettings(
+        name=shown_model(model_name), max_waiting_watches=settings.max_watches_waiting, limits=settings.video_limits
+    )
 
 
 def shown_model(name: str) -> str:

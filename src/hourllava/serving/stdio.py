@@ -7,11 +7,11 @@ from pathlib import Path
 from hourllava.inference.engine import HourLlava
 from hourllava.serving.app import create_app
 from hourllava.serving.context import Context
-from hourllava.serving.local import EngineSettings, LocalEngine
+from hourllava.serving.local import LocalEngine
 from hourllava.serving.mcp_server import create_mcp
 from hourllava.serving.protocol import Engine
 from hourllava.serving.settings import ServeSettings
-from hourllava.serving.start import shown_model
+from hourllava.serving.start import engine_settings
 from hourllava.serving.store import Store
 
 
@@ -35,7 +35,7 @@ def serve_stdio(
 
     def load() -> Context:
         model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
-        engine: Engine = LocalEngine(model, store.memories_folder, EngineSettings(name=shown_model(model_name)))
+        engine: Engine = LocalEngine(model, store.memories_folder, engine_settings(model_name, settings))
         context: Context = create_app(engine, store, settings).state.context
         return context
 

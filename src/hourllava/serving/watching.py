@@ -25,6 +25,10 @@ from hourllava.video import source_digest
 _log = logging.getLogger(__name__)
 
 
+BEGIN_SECONDS = 0.05
+"""How often a follower looks whether the engine has taken a video."""
+
+
 class Watching:
     """Memories of one server; see the module.
 
@@ -39,6 +43,7 @@ class Watching:
         self._engine, self._store, self._settings, self._metrics = engine, store, settings, metrics
         self._checks = Checks(settings)
         self._attending: dict[str, asyncio.Task[None]] = {}  # by key of the video
+        self._begun: set[str] = set()  # those of them that the engine has taken
         self._failures: dict[str, WatchFailure] = {}  # of videos that the engine never took, or that were too long
 
     # Records.
@@ -188,6 +193,7 @@ class Watching:
         video = self.video(record)
         try:
             await self._begin(video)
+            self._begun.add(video.key)
             begin_seconds = time.monotonic()
             view = WatchView(video.key, "queued")
             async with contextlib.aclosing(self._engine.follow(video)) as views:
@@ -195,11 +201,12 @@ class Watching:
                     self.check_frames(view)
             self._metrics.watched(view, time.monotonic() - begin_seconds)
         except Exception as error:  # noqa: BLE001 - nobody awaits this task: the record tells
-            told = api_error(error, hide={video.path: record.name})
+            told = api_error(error, video)
             self._failures[video.key] = WatchFailure(told.code, told.message)
             await self._engine.cancel_watch(video)
         finally:
             self._attending.pop(video.key, None)
+            self._begun.discard(video.key)
 
     async def _begin(self, video: Video) -> None:
         while True:
@@ -225,27 +232,34 @@ class Watching:
     async def view(self, record: MemoryRecord) -> WatchView:
         """How far a memory is."""
         video = self.video(record)
+        if video.key in self._attending and video.key not in self._begun:
+            return WatchView(video.key, "queued")  # whatever became of it before
         view = await self._engine.view(video)
         failure = self._failures.get(video.key)
         if failure is not None and (view is None or view.state in ("failed", "cancelled")):
             return WatchView(video.key, "failed", failure=failure)
-        return view or WatchView(video.key, "queued" if video.key in self._attending else "cancelled")
+        return view or WatchView(video.key, "cancelled")
 
     async def follow(self, record: MemoryRecord) -> AsyncGenerator[WatchView, None]:
         """A memory now and at each change, to a final state."""
         video = self.video(record)
-        view = await self.view(record)
-        yield view
-        while not view.is_final:
-            if await self._engine.view(video) is None and video.key in self._attending:
-                await asyncio.sleep(0.2)  # the engine has not taken it yet
+        seen: WatchView | None = None
+        while True:
+            view = await self.view(record)
+            if view != seen:
+                yield (seen := view)
+            if view.is_final:
+                return
+            if video.key in self._attending and video.key not in self._begun:
+                await asyncio.sleep(BEGIN_SECONDS)
                 continue
             async with contextlib.aclosing(self._engine.follow(video)) as views:
                 async for _ in views:
-                    new = await self.view(record)
-                    if new != view:
-                        yield (view := new)
-            view = await self.view(record)
+                    view = await self.view(record)
+                    if view.is_final:
+                        break
+                    if view != seen:
+                        yield (seen := view)
 
     async def cancel(self, record: MemoryRecord) -> None:
         """End the watching of a memory's video, for all. It is watched again when somebody asks, not by a restart."""

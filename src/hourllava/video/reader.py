@@ -54,10 +54,12 @@ def probe(
     allow_playlists: bool = False,
     folder_fps: float = 1.0,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    limits: VideoLimits | None = None,
 ) -> VideoInfo:
     """What a video is, found by opening it in a child process.
 
     Raises:
+        VideoLimitError: it is larger than `limits` allow.
         VideoError: it cannot be opened, holds no picture, or gives no sign of life for `timeout_seconds`.
     """
     with read_frames(
@@ -67,6 +69,7 @@ def probe(
         folder_fps=folder_fps,
         timeout_seconds=timeout_seconds,
         num_processes=1,
+        limits=limits,
     ) as reader:
         return reader.info
 

@@ -6,12 +6,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
-from hourllava.errors import VideoError
 from hourllava.serving.asking import check_question, errors_of, question_place, until_gone, video_of
 from hourllava.serving.content import file_response
 from hourllava.serving.context import ERRORS, Context, Here, Owner
-from hourllava.serving.errors import api_error, invalid, not_found
-from hourllava.serving.pictures import Filmstrip, jpeg_at
+from hourllava.serving.errors import invalid, not_found
+from hourllava.serving.pictures import Filmstrip
 from hourllava.serving.protocol import Question
 from hourllava.serving.shapes import Evidence, Strict
 from hourllava.serving.store import MemoryRecord
@@ -141,8 +140,6 @@ async def frame(
     path = await here.watching.path(memory)
     if path is None:
         raise not_found("file of this memory any more")
-    try:
-        jpeg = await here.drawing.run(jpeg_at, path, at, width)
-    except VideoError as error:
-        raise api_error(error, hide={str(path): memory.name}) from error
+    with errors_of(here, memory):
+        jpeg = await here.drawing.jpeg_at(path, at, width)
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
