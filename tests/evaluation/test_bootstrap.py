@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from evaluation.test_intervals import alike, flat
 from hourllava.evaluation.bootstrap import MIN_VIDEOS, bootstrap_accuracy, bootstrap_difference
 from hourllava.evaluation.intervals import accuracy_of, difference_of
@@ -18,7 +19,7 @@ def test_nothing_asked_says_nothing():
     assert (cell["difference"], cell["p"]) == (None, 1.0)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(some_hits)
 def test_an_interval_holds_its_share(videos):
     hits, names = flat(videos)
@@ -34,7 +35,7 @@ def test_an_interval_holds_its_share(videos):
     assert bootstrap_accuracy(hits, names) == cell  # drawn alike every time
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(some_hits, st.randoms(use_true_random=False))
 def test_a_difference_is_the_negative_of_its_reverse(videos, chance):
     ours, names = flat(videos)

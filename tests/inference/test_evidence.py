@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.inference.questions import evidence
 from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, shown_from_seconds
 from hourllava.model.attention_share import KeyRuns
@@ -95,7 +96,7 @@ def test_spans_keep_real_times():
     assert (spans[0].start_seconds, spans[0].end_seconds) == (7.25, 9.0)
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     frames=st.lists(
         st.tuples(st.floats(0, 1), st.one_of(st.just(0.0), st.floats(0.1, 90))), min_size=1, max_size=60

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_config, tiny_model
+from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.watching.frame_encoder import EncodedFrames, FrameEncoder, in_flight
 from hourllava.inference.watching.growing import VideoPart
@@ -26,7 +26,7 @@ def number(k: int) -> EncodedFrames:
     return EncodedFrames(torch.tensor(k))
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(num_batches=st.integers(0, 12), num_ahead=st.integers(0, 3), seed=st.integers(0, 99))
 def test_batches_come_in_order_and_few_are_ahead(num_batches: int, num_ahead: int, seed: int) -> None:
     chance, ahead = random.Random(seed), []

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from conftest import tiny_config, tiny_model
+from conftest import examples, tiny_config, tiny_model
 from forking import start_python
 from hourllava.errors import InputError, MemoryFileError
 from hourllava.inference.memories import memory as memory_module
@@ -106,7 +106,7 @@ def test_features_must_be_floating_point_grids() -> None:
             Memory(features, [0, 1, 2], [0, 1, 2], fps=1, duration_seconds=3, source=WatchedSource("x"))
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(lengths=st.lists(st.integers(0, 9), max_size=12), dtype=st.sampled_from([torch.float16, torch.float32]))
 def test_appending_piece_by_piece_equals_making_it_at_once(lengths: list[int], dtype: torch.dtype) -> None:
     whole = make_memory(sum(lengths), dtype)

@@ -9,10 +9,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import tiny_config, tiny_model
+from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories import ready as ready_module
 from hourllava.inference.memories.key_values import KeyValueRoom
@@ -98,7 +98,7 @@ def test_a_memory_that_no_longer_fits_moves_to_the_host(engine, monkeypatch, cap
     assert_same(state, make_ready(memory.snapshot(), model))
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(steps=st.lists(st.integers(0, 12), min_size=1, max_size=8), chunk=st.sampled_from([None, 1, 7, 1000]))
 def test_earlier_views_of_a_room_stay_as_they_were(steps, chunk):
     """Whatever is added, and on whatever buffers it lands."""

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from forking import run_python
 from hourllava.errors import InputError
 from hourllava.inference.engine import HourLlava
@@ -44,7 +45,7 @@ def assert_whole(snapshot: MemorySnapshot | Memory) -> None:
     assert snapshot.num_bytes == len(numbers) * (4 * 6 * 4 + 8 + 8)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(lengths=st.lists(st.integers(0, 9), max_size=12))
 def test_a_snapshot_stays_what_it_was(lengths: list[int]) -> None:
     memory = numbered()

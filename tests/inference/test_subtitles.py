@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError, DataError
 from hourllava.inference.questions import subtitle_text
@@ -172,7 +173,7 @@ def test_other_alphabets_are_refused_until_they_are_named(tmp_path: Path, langua
     assert read_bytes(tmp_path, content, encoding) == [*WORDS[language], "OK"]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(place=st.integers(0, 10**6), byte=st.integers(0x80, 0xFF), language=st.sampled_from(sorted(WORDS)))
 def test_a_bad_byte_in_utf_8_costs_one_character(
     tmp_path_factory: pytest.TempPathFactory, place: int, byte: int, language: str
@@ -339,7 +340,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         read_subtitles(tmp_path / "folder.vtt")
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     st.lists(
         st.tuples(st.integers(0, 10**7), st.integers(1, 10**4), st.text("abc xyz", min_size=1).filter(str.strip)),

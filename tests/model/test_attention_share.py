@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.model import attention_kernels as kernels
 from hourllava.model import attention_share
 from hourllava.model.attention import Segments
@@ -23,7 +24,7 @@ def softmax_shares(query, key, num_runs, run_of_key):
     return torch.zeros(num_runs, dtype=torch.float64).index_add(0, run_of_key, scores.softmax(-1).mean((0, 1)))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     lengths=st.one_of(
         st.lists(st.integers(1, 9), min_size=1, max_size=30),

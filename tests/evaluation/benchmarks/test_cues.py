@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from evaluation.benchmarks.miniatures import put_srt
 from hourllava.errors import DataError
 from hourllava.evaluation.benchmarks.cues import (
@@ -65,7 +66,7 @@ def test_a_clip_gets_its_own_part_of_the_subtitles():
     ]  # fmt: skip
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(
     st.lists(st.tuples(st.floats(0, 100), st.floats(0, 20)), max_size=8),
     st.lists(st.floats(0, 120), max_size=8),
@@ -164,7 +165,7 @@ class TestInterleaving:
             None, None, "x", None
         ]  # fmt: skip
 
-    @settings(max_examples=50)
+    @examples(50)
     @given(
         st.lists(st.tuples(st.floats(0, 60), st.floats(0, 5)), max_size=8),
         st.lists(st.floats(0, 60), max_size=8, unique=True).map(sorted),

@@ -1,9 +1,10 @@
 """Rules that read a letter: the published tables of examples, and what holds for every text."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS
 from hourllava.evaluation.benchmarks.letters import (
     HARNESS_WORDS,
@@ -112,7 +113,7 @@ pieces = st.sampled_from([*"ABCDEab .:)(\n*", "the answer is ", "Answer:", "</th
 texts = st.lists(pieces, max_size=15).map("".join)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(texts)
 def test_a_rule_reads_a_letter_or_nothing(text):
     for name in ("new", "old", "vlmevalkit", "longvideobench"):
@@ -121,7 +122,7 @@ def test_a_rule_reads_a_letter_or_nothing(text):
     assert len(first_character(text)) <= 1
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.sampled_from("ABCD"), st.sampled_from(["", " ", "\n"]), st.sampled_from(["", " ", "\n", "."]))
 def test_all_rules_agree_on_a_bare_letter(letter, before, after):
     assert {read(f"{before}{letter}{after}") for read in RULES.values()} == {letter}
@@ -129,7 +130,7 @@ def test_all_rules_agree_on_a_bare_letter(letter, before, after):
     assert before_bracket(f"{before}{letter}") == letter
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(texts.filter(lambda text: not set("ABCD") & set(text)))
 def test_no_rule_invents_a_letter(text):
     for name in ("new", "old", "vlmevalkit"):

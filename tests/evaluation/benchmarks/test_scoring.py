@@ -4,9 +4,10 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import examples
 from evaluation.benchmarks.answers import FOUR, answered, asked, summary_of, write_run
 from evaluation.benchmarks.judges import judge_server
 from hourllava.errors import ConfigError, DataError
@@ -79,7 +80,7 @@ def test_a_letter_is_no_option_text():
 letters = st.sampled_from(["A", "B", "C", "D", "none", ""])
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     st.lists(st.tuples(letters, st.sampled_from("ABCD"), st.integers(0, 3)), min_size=1, max_size=12), st.integers(0, 5)
 )
