@@ -15,6 +15,7 @@ uploaded and watched, then asked. Everything is bounded: `--seconds` a rate, `--
 
 import argparse
 import asyncio
+import itertools
 import json
 import tempfile
 import time
@@ -93,7 +94,7 @@ async def asked(client: httpx2.AsyncClient, memory_id: str, number: int) -> Timi
             if chunk["choices"][0]["delta"].get("content"):
                 seen.append(time.perf_counter() - start)
     whole = time.perf_counter() - start
-    return Timing(seen[0] if seen else whole, [b - a for a, b in zip(seen, seen[1:])], whole)
+    return Timing(seen[0] if seen else whole, [b - a for a, b in itertools.pairwise(seen)], whole)
 
 
 def percentiles(name: str, seconds: Sequence[float]) -> Figures:
