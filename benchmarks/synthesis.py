@@ -46,7 +46,7 @@ FAST_RETRIES = {"retries": {"first_pause_seconds": 0.01, "longest_pause_seconds"
 
 def write_videos(folder: Path, count: int, minutes: tuple[float, float], difficulty: str = "normal") -> float:
     """Write references to videos; gives their hours."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # with --keep, an interrupted benchmark goes on
     total = 0
     for k in range(count):
         draws = Draws("synthesis-benchmark", k)
@@ -174,6 +174,8 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
 def captioned_copy(folder: Path, name: str) -> Path:
     """The clean run's folder without questions: captions, events and summaries need not be made again."""
     out = folder / name
+    if out.exists():
+        return out
     shutil.copytree(folder / "clean", out)
     for stage in ("questions", "checks"):
         (out / "stages" / f"{stage}.jsonl").unlink()

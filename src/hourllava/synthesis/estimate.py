@@ -2,7 +2,7 @@
 
 If some videos of the folder are done, the estimate is measured: for each kind of request a straight line through the
 done videos, tokens = a + b x clips, gives those of the others. So a run with `--limit 3` makes the estimate of all good
-(within 10 % of what a server counted, docs/synthesis.md). Without it, typical lengths of answers are assumed.
+(a test holds it within 10 % of what a server counts). Without it, typical lengths of answers are assumed.
 """
 
 import asyncio
