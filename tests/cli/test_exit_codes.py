@@ -253,6 +253,6 @@ def test_the_table_names_every_command_of_many_items():
     }
     assert found == {
         "data features", "data shard", "data prepare", "data check", "data check --fix", "data sources", "data verify",
-        "data lengths", "data group", "data merge", "data stats", "eval world", "eval video-mme", "eval check",
+        "data lengths", "data group", "data merge", "data stats", "synth", "eval world", "eval video-mme", "eval check",
         "cache clear",
     }  # fmt: skip

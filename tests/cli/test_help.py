@@ -33,7 +33,7 @@ def shown_commands(screen):
 
 def test_commands_are_shown_by_the_way_of_the_work():
     assert shown_commands(run_here("--help").stdout) == {
-        "Watch and ask": ["watch", "ask", "chat", "serve", "demo"],
+        "Watch and ask": ["watch", "ask", "chat", "serve", "mcp", "demo"],
         "Prepare data, train, measure": ["data", "synth", "train", "eval", "export", "world"],
         "This installation": ["cache", "info", "version"],
     }

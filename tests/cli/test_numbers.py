@@ -12,8 +12,8 @@ from hourllava.cli.main import app
 from hourllava.cli.options import MAX_SEED
 
 LOWEST = {
-    "captions": 0, "fps": 0.001, "images": 0, "memory_share": 0, "multi_images": 0, "needles": 0, "seed": 0,
-    "temperature": 0, "texts": 0,
+    "captions": 0, "fps": 0.001, "images": 0, "max_cost": 0, "memory_share": 0, "multi_images": 0, "needles": 0,
+    "port": 0, "seed": 0, "temperature": 0, "texts": 0,
 }  # fmt: skip
 """The lowest value of options that need not be 1 or more."""
 

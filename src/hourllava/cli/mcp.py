@@ -18,7 +18,7 @@ def mcp(
     device: options.Device = None,
     dtype: options.Dtype = None,
 ) -> None:
-    """Give an agent tools that watch videos and answer questions, over stdin and stdout (MCP).
+    """Give an agent tools that watch and answer, over stdin and stdout (MCP).
 
     The agent's program starts this command and ends it. Nothing but the protocol is written to stdout.
     """

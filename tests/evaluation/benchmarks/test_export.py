@@ -9,7 +9,7 @@ import pytest
 from cli.in_process import error_line, run_here
 from evaluation.benchmarks.answers import answered, write_run
 from evaluation.benchmarks.miniatures import HUB_MINIATURES, MINIATURES
-from hourllava.evaluation.benchmarks.catalogue import BENCHMARKS, find_benchmark
+from hourllava.evaluation.benchmarks.catalogue import find_benchmark
 from hourllava.evaluation.benchmarks.folder import DataFolder
 from hourllava.evaluation.benchmarks.raw import DataSummary
 
@@ -50,7 +50,7 @@ def rows_of(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_samples_of_lmms_eval_have_the_scores_of_the_run(tmp_path, tables, name):
     answers, folder, _ = export(tmp_path, tables(name), "--form", "lmms-eval", left_out=(1,))
     files = sorted((folder / "lmms-eval").glob("hourllava_samples_*.jsonl"))

@@ -35,7 +35,7 @@ def tables(tmp_path_factory):
 
 
 def test_every_benchmark_has_a_miniature():
-    assert MINIATURES.keys() == BENCHMARKS.keys()
+    assert MINIATURES.keys() == BENCHMARKS.keys() - {"marathonworld-1", "needles"}  # those are made, not read
 
 
 NUM_QUESTIONS = {
@@ -219,7 +219,7 @@ def test_damaged_rows_are_left_out_and_counted(tmp_path):
     assert table.problems.counts["a row cannot be read"] >= 1
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", MINIATURES)
 def test_an_empty_folder_is_an_error_that_says_what_to_do(tmp_path, name):
     with pytest.raises(DataError, match=rf"holds no questions of {name} .*(download|hourllava world make)"):
         read(tmp_path, name)

@@ -23,7 +23,12 @@ def make(
         int | None,
         typer.Option(help="Needle videos of each length.", callback=shared.between(1, 1000), show_default="10"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed gives other needles.", show_default="0")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Another seed gives other needles.", callback=shared.between(0, shared.MAX_SEED), show_default="0"
+        ),
+    ] = None,
     processes: Annotated[
         int, typer.Option(help="Processes that make video files.", callback=shared.between(1, 1024))
     ] = 2,
