@@ -1,5 +1,6 @@
 """Which processes run, as /proc says."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable
@@ -8,8 +9,11 @@ from pathlib import Path
 
 def children_of(process: int) -> list[int]:
     """Process ids of the children that a process has now."""
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    children: list[int] = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            children += map(int, (task / "children").read_text().split())
+    return children
 
 
 def is_left(process: int) -> bool:

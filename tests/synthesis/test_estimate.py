@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from forked_decoding import forked_decoding
 from hourllava.synthesis.command import SynthOptions
 from hourllava.synthesis.estimate import KINDS, run_estimate
@@ -33,6 +35,7 @@ def test_every_kind_of_request_is_estimated():
     assert set(KINDS) == set(PROMPTS)
 
 
+@pytest.mark.slow
 def test_what_some_videos_took_tells_what_all_take(tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "data"
     scripts = write_world(videos, (60, 100, 70, 90, 80))

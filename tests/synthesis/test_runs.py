@@ -150,6 +150,7 @@ def test_a_changed_prompt_makes_anew_what_depends_on_it_and_nothing_else(clean, 
     assert not server.counts.calls
 
 
+@pytest.mark.slow
 def test_stages_can_be_made_one_by_one(world, tmp_path):
     folder, scripts = world
     calls = []
@@ -191,6 +192,7 @@ def test_hourllava_captions_clips(world, tmp_path):
     assert set(rows[0]["value"]) == {"temporality", "spatiality", "object", "action", "scene", "summary"}
 
 
+@pytest.mark.slow
 def test_clips_may_know_the_summary_before(world, tmp_path):
     folder, scripts = world
     settings = FAST | FEW | {"clips": {"recurrent": True}}
@@ -200,6 +202,7 @@ def test_clips_may_know_the_summary_before(world, tmp_path):
     assert server.counts.calls["clip_caption"] == len(rows_of(tmp_path / "data" / "stages" / "captions.jsonl"))
 
 
+@pytest.mark.slow
 def test_clips_are_sent_as_videos_too(world, tmp_path):
     folder, scripts = world
     settings = FAST | {"server": {"media": "video"}}
@@ -225,6 +228,7 @@ def test_faults_that_pass_leave_the_same_bytes(clean, world, tmp_path):
     assert [name for name in theirs if ours[name] != theirs[name]] == ["synth.json"]
 
 
+@pytest.mark.slow
 def test_what_is_given_up_is_an_error_row_and_costs_nothing_else(clean, world, tmp_path):
     with ModelServer(world[1], faults={"refusal": 0.15, "not json": 0.15}, seed=2) as server:
         done = synthesise(world[0], tmp_path / "data", server.address, settings=FAST | FEW)
@@ -242,6 +246,7 @@ def test_what_is_given_up_is_an_error_row_and_costs_nothing_else(clean, world, t
         assert (tmp_path / "data/jsons" / name).read_bytes() == (clean[0] / "jsons" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_down_ends_the_run_and_another_one_goes_on(clean, world, tmp_path):
     settings = FAST | FEW | {"retries": {**FAST["retries"], "transport": 1, "stop_after": 3}}
     with ModelServer(world[1]) as server:
@@ -255,6 +260,7 @@ def test_a_server_that_goes_down_ends_the_run_and_another_one_goes_on(clean, wor
     assert (tmp_path / "data/jsons/questions.jsonl").read_bytes() == (clean[0] / "jsons/questions.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_run_and_a_larger_one_goes_on(clean, world, tmp_path):
     with ModelServer(world[1]) as server:
         done = synthesise(world[0], tmp_path / "data", server.address, settings=FAST | FEW, max_tokens=4000)
@@ -280,6 +286,7 @@ def test_a_video_that_cannot_be_read_is_one_error(world, tmp_path):
     assert questions_of(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_nothing_made_is_an_error(world, tmp_path):
     with ModelServer(world[1], faults={"refusal": 1.0}) as server:
         done = synthesise(world[0], tmp_path / "data", server.address, settings=FAST | FEW)
@@ -297,6 +304,7 @@ def test_wrong_answers_are_found_by_the_verifier(world, tmp_path):
     assert found["right lost"] <= 0.10
 
 
+@pytest.mark.slow
 def test_frames_at_wrong_times_give_wrong_captions(world, tmp_path, monkeypatch):
     """The test server is honest: it describes what it sees, not what it should see."""
     from hourllava.synthesis import frames
