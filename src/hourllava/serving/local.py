@@ -31,15 +31,7 @@ from hourllava.inference.questions.prompt import checked_question, room_after
 from hourllava.inference.watching.job import WatchJob
 from hourllava.serving.failures import MAX_RETRY_SECONDS, shown_error
 from hourllava.serving.memories import MemoryShelf
-from hourllava.serving.protocol import (
-    AskEvent,
-    EngineFailure,
-    EngineStatus,
-    Question,
-    TextPiece,
-    Video,
-    WatchView,
-)
+from hourllava.serving.protocol import AskEvent, EngineFailure, EngineStatus, Question, TextPiece, Video, WatchView
 from hourllava.serving.watches import Watch, Watches, ready_view
 from hourllava.video.limits import VideoLimits
 

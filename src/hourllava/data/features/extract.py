@@ -24,6 +24,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from tqdm import tqdm
 
+from hourllava.cluster import WorkerLostError, cluster_devices
 from hourllava.data.features.files import SETTINGS_NAME, FeatureSettings, Form, Storage, check_folder
 from hourllava.data.features.items import (
     MAX_ATTEMPTS,
@@ -35,9 +36,9 @@ from hourllava.data.features.items import (
     refusal,
     remove_unfinished,
 )
-from hourllava.data.features.ray import cluster_devices, run_on_ray
+from hourllava.data.features.ray import run_on_ray
 from hourllava.data.features.tower import load_tower
-from hourllava.data.features.worker import Finished, WorkerLostError, WorkerSettings, extract
+from hourllava.data.features.worker import Finished, WorkerSettings, extract
 from hourllava.errors import ConfigError, DataError, HourLlavaError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder

@@ -23,7 +23,7 @@ from torch import Tensor
 from hourllava.data.features.files import MIN_RELEASED_FRAMES, FeatureSettings, is_made, write_features
 from hourllava.data.features.items import Item, note_attempts, num_attempts
 from hourllava.data.features.tower import Tower, load_tower
-from hourllava.errors import DataError, HourLlavaError, InputError, VideoError
+from hourllava.errors import HourLlavaError, InputError, VideoError
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.memories.snapshot import WatchedSource
 from hourllava.model.forgetting import evenly_spaced
@@ -55,10 +55,6 @@ class Finished:
     kept: bool = False
     reason: str | None = None
     int8_error_share: float | None = None
-
-
-class WorkerLostError(DataError):
-    """A process that encodes videos ended without an error message, perhaps killed for memory."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from hourllava.data.features.ray import cluster_devices
+from hourllava.cluster import cluster_devices
 from hourllava.errors import ConfigError, DataError
 from hourllava.evaluation.benchmarks.asking import Asking, engine_for
 from hourllava.evaluation.benchmarks.benchmark import Benchmark

@@ -18,6 +18,7 @@ from hourllava.data.records.models import QuestionRow
 from hourllava.errors import ConfigError
 from hourllava.evaluation.benchmarks.building import TableBuilder
 from hourllava.evaluation.benchmarks.folder import DataFolder
+from hourllava.evaluation.benchmarks.marathonworld import add_row
 from hourllava.evaluation.benchmarks.questions import QuestionTable
 from hourllava.evaluation.scores import depth_bin
 from hourllava.files import replacing
@@ -107,21 +108,7 @@ def _add(builder: TableBuilder, record: Mapping[str, Any]) -> None:
     groups = {"length": length_name(seconds), "task": row.task, "topic": row.topic, "form": row.form}
     if row.template == "letter_colour" and row.evidence and seconds:
         groups["depth"] = depth_bin(sum(row.evidence[0]) / 2 / seconds)
-    builder.add(
-        row.question_id,
-        video=row.video,
-        file=builder.folder.video(row.video, builder.problems),
-        kind=row.format,
-        text=row.question,
-        lines=row.options,
-        question=row.question,
-        options=row.options,
-        gold=row.answer,
-        gold_index=row.answer_index,
-        groups={axis: (group,) for axis, group in groups.items() if group},
-        duration_seconds=row.duration_seconds,
-        moments=row.evidence,
-    )
+    add_row(builder, row, groups)
 
 
 def length_name(seconds: float) -> str:

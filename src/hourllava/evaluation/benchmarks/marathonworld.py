@@ -10,6 +10,7 @@ from typing import Any
 
 from hourllava.choices import choice_prompt
 from hourllava.data.records.loading import question_rows
+from hourllava.data.records.models import QuestionRow
 from hourllava.evaluation.benchmarks.benchmark import Benchmark
 from hourllava.evaluation.benchmarks.building import TableBuilder
 from hourllava.evaluation.benchmarks.folder import DataFolder
@@ -35,6 +36,17 @@ def _add(builder: TableBuilder, record: Mapping[str, Any]) -> None:
     groups = {"task": row.task, "topic": row.topic, "form": row.form, "format": row.format}
     if row.duration_seconds:
         groups["length"] = length_bin(row.duration_seconds)
+    add_row(builder, row, groups)
+
+
+def add_row(builder: TableBuilder, row: QuestionRow, groups: Mapping[str, str | None]) -> None:
+    """Add a question of MarathonWorld to a table.
+
+    Args:
+        builder: of the table.
+        row: the question.
+        groups: of the question by axis; one without a group is left out.
+    """
     builder.add(
         row.question_id,
         video=row.video,
