@@ -36,7 +36,7 @@ def plan_path(tmp_path_factory):
         "variants": [
             {"name": "baseline"},
             {"name": "half a memory", "of": "baseline", "ask": "--memory-share 0.5"},
-            {"name": "one block", "set": {"start.model.memaug.num_blocks": 1}},
+            {"name": "two blocks", "set": {"start.model.memaug.num_blocks": 2}},
         ],
     }
     path = root / "plan.yaml"
@@ -73,14 +73,14 @@ def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process, no_f
         name: json.loads((plan.out / f"{name}-0" / "stage-1" / "final" / "config.json").read_text())["memaug"][
             "num_blocks"
         ]
-        for name in ("baseline", "one-block")
+        for name in ("baseline", "two-blocks")
     }
-    assert blocks == {"baseline": 2, "one-block": 1}
+    assert blocks == {"baseline": 1, "two-blocks": 2}
     scores = json.loads((plan.out / "half-a-memory-0" / "eval-world" / "scores.json").read_text())
     assert scores["settings"]["memory_share"] == 0.5
     table = (plan.out / "table.md").read_text()
     names = [line.split(" |")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")]
-    trained = ["baseline", "half a memory", "one block"]
+    trained = ["baseline", "half a memory", "two blocks"]
     assert names == ["variant", "---", *trained, "variant", "---", *trained[1:]]
     percent = 100 * scores["all"]["all"]["choice"]["video"]["accuracy"]
     assert f"| half a memory | {percent:.1f} ({percent:.1f} to {percent:.1f}; 1) |" in table
@@ -90,7 +90,7 @@ def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process, no_f
 
     # Elsewhere, without the models, results.json says so too, and the table is the same.
     found = json.loads((plan.out / "results.json").read_text())
-    assert sorted(found) == ["baseline-0", "half-a-memory-0", "one-block-0"]
+    assert sorted(found) == ["baseline-0", "half-a-memory-0", "two-blocks-0"]
     assert all([*unit["replies"]] == ["world"] for unit in found.values())
     shutil.copytree(plan.out, plan.out.with_name("carried"), ignore=lambda folder, names: set(names) - {"results.json"})
     elsewhere = plan.model_copy(update={"out": plan.out.with_name("elsewhere")})

@@ -134,12 +134,22 @@ def test_the_loss_teaches_to_look_there(processor, samples):
     assert (output.evidence_shares > 1.5 * grounded.evidence_shares).all()
 
 
-@pytest.mark.parametrize("mode", [pytest.param("full", marks=pytest.mark.slow), "selective"])
-def test_blocks_that_are_computed_again_are_grounded_alike(mode, processor, samples):
-    inputs = processor.collate_packed(samples)
+@pytest.mark.parametrize(
+    ("mode", "recall"),
+    [
+        pytest.param("full", "kept", marks=pytest.mark.slow),
+        ("selective", "kept"),
+        pytest.param("full", "question", marks=pytest.mark.slow),
+        ("selective", "question"),
+    ],
+)
+def test_blocks_that_are_computed_again_are_grounded_alike(mode, recall, tokenizer):
+    config = tiny_config(memaug=MemAugConfig(recall=recall, recall_tokens=2))
+    processor = HourLlavaProcessor(tokenizer, config)
+    inputs = processor.collate_packed(samples_of(processor))
     gradients = []
     for checkpointing in ("none", mode):
-        model = tiny_model().train()
+        model = tiny_model(config).train()
         checkpoint_activations(model, checkpointing)
         model(**inputs, grounding_weight=2.0).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

@@ -13,9 +13,11 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from conftest import tiny_model
+from conftest import tiny_config, tiny_model
 from hourllava.errors import ConfigError
+from hourllava.model.config import MemAugConfig
 from hourllava.model.messages import Video
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training import run as training_run
 from hourllava.training.compilation import compile_layers
 from hourllava.training.recipe import Recipe, load_recipe
@@ -78,9 +80,12 @@ def test_a_layer_computes_the_same_and_shapes_share_its_graph():
 
 
 @pytest.mark.slow
-def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(processor):
+@pytest.mark.parametrize("recall", ["kept", "question"])
+def test_loss_and_gradients_are_the_same_and_shapes_share_their_graphs(recall, tokenizer):
+    config = tiny_config(memaug=MemAugConfig(recall=recall, recall_tokens=3))
+    processor = HourLlavaProcessor(tokenizer, config)
     batches = [packed_batch(processor, *frames) for frames in SHAPES]
-    model = tiny_model().train()
+    model = tiny_model(config).train()
     expected = [loss_and_gradients(model, batch) for batch in batches]
     names = list(model.state_dict())
     kinds = {type(module) for module in model.modules() if isinstance(module, GradientCheckpointingLayer)}
