@@ -4,6 +4,7 @@
     python benchmarks/ablations.py plan.yaml --seconds 500        # stops everything after 500 s
     python benchmarks/ablations.py plan.yaml --only baseline --seed 0
     python benchmarks/ablations.py plan.yaml --devices 0,1,2,3 --at-once 3
+    python benchmarks/ablations.py plan.yaml --out runs/longer --set schedule.max_steps=900 --results found
 
 A plan:
 
@@ -18,12 +19,14 @@ A plan:
       - {name: baseline}
       - {name: no MemAug, set: {start.model.memaug.num_blocks: 0}}
       - {name: memory 25 %, of: baseline, ask: --memory-share 0.25}             # no training
+      - {name: nano as it is, model: nano}                                      # no training
 
 A unit is one variant with one seed. OUT/<variant>-<seed>/stage-K holds its trainings, eval-<name> its evaluations, and
 log.txt their output. Steps continue where they were killed and finished units are skipped, so a plan can run in slices
 of any length, and its units on several machines. OUT/table.md is rewritten after every step. It gives each variant's
 mean, lowest and highest accuracy over the seeds, and the difference from the plan's first variant, question by
-question, with one interval over videos and one over seeds.
+question, with one interval over videos and one over seeds. Beside it lies results.json, from which a plan goes on
+without the models (`ablations_results.py`); `--results` puts both elsewhere.
 
 Each training and evaluation is a process, `python -m hourllava`. The steps of a small model are bound by kernel
 launches, so several units share a GPU well if their memory fits. A failed unit does not stop the others.
@@ -43,8 +46,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ablations_plan import Plan, Variant, load_plan, steps_of, unit_folder
+from ablations_results import Results
 from ablations_table import TABLE_NAME, write_table
-from hourllava.errors import HourLlavaError, PartlyDoneError
+from hourllava.errors import ConfigError, HourLlavaError, PartlyDoneError
 
 LOG_NAME = "log.txt"
 SECONDS_BETWEEN_LINES = 30
@@ -90,17 +94,20 @@ class Run:
         plan: the plan of the units.
         units: variants with seeds; a trained variant comes before those that ask its model.
         seconds: time after which all running commands are killed; None for no limit.
+        results: takes what is found.
     """
 
-    def __init__(self, plan: Plan, units: Sequence[tuple[Variant, int]], seconds: float | None) -> None:
-        self.plan, self.seconds = plan, seconds
+    def __init__(
+        self, plan: Plan, units: Sequence[tuple[Variant, int]], seconds: float | None, results: Results
+    ) -> None:
+        self.plan, self.seconds, self.results = plan, seconds, results
         self.failures: list[str] = []
         self._waiting = iter(units)
         self._total, self._begun = len(units), itertools.count(1)
         self._started = time.monotonic()
         self._lock = threading.Lock()
         self._logs: dict[str, Path] = {}  # of the running units
-        self._trained = {(v.name, seed): threading.Event() for v, seed in units if v.of is None}
+        self._trained = {(v.name, seed): threading.Event() for v, seed in units if v.is_trained}
 
     def lane(self, device: str | None) -> bool:
         """Do units one after the other until none is left; returns False if the time ran out."""
@@ -115,7 +122,7 @@ class Run:
             except HourLlavaError as error:
                 self.failures.append(str(error))
             finally:
-                if variant.of is None:
+                if variant.is_trained:
                     self._trained[variant.name, seed].set()
 
     def _unit(self, variant: Variant, seed: int, device: str | None) -> bool:
@@ -126,7 +133,7 @@ class Run:
         self._logs[name] = log = unit_folder(self.plan, variant, seed) / LOG_NAME
         try:
             for step in steps_of(self.plan, variant, seed):
-                if step.command[0] == "eval" and variant.of is None:
+                if step.command[0] == "eval" and variant.is_trained:
                     self._trained[variant.name, seed].set()
                 if step.result.exists():
                     continue
@@ -136,11 +143,16 @@ class Run:
                 print(f"{name}: {step.command[0]}", file=sys.stderr)
                 if not hourllava(step.command, left, device, log):
                     return False
-                with self._lock:
-                    write_table(self.plan)
+                self.tell_results()
         finally:
             del self._logs[name]
         return True
+
+    def tell_results(self) -> None:
+        """Write results.json and the table."""
+        with self._lock:
+            self.results.collect()
+            write_table(self.results)
 
     def tell(self, finished: threading.Event) -> None:
         """Print the state of the running units every 30 seconds."""
@@ -152,34 +164,45 @@ class Run:
 def run_plan(
     plan: Plan,
     *,
-    only: str | None = None,
+    only: Sequence[str] = (),
     seed: int | None = None,
     seconds: float | None = None,
     devices: Sequence[str | None] = (None,),
     at_once: int = 1,
+    results: Path | None = None,
 ) -> bool:
     """Do the missing steps of a plan, seed by seed; returns False if the time ran out.
 
     Args:
         plan: the plan.
-        only, seed: restrict the run to one variant, or one seed.
+        only, seed: restrict the run to some variants, or one seed.
         seconds: time after which all running commands are killed; None for no limit.
         devices: numbers of GPUs; None for all visible GPUs.
         at_once: units at a time on each device.
+        results: folder of results.json and table.md; the plan's `out` if None.
 
     Raises:
+        ConfigError: there is no such variant.
         PartlyDoneError: some units failed; all others are done.
         HourLlavaError: all units failed.
     """
-    units = [(v, one) for one in plan.seeds for v in plan.variants if only in (None, v.name) and seed in (None, one)]
-    run = Run(plan, units, seconds)
+    if unknown := sorted(set(only) - {variant.name for variant in plan.variants}):
+        raise ConfigError(f"the plan has no variant {', '.join(unknown)}")
+    found = Results(plan, results or plan.out)
+    units = [
+        (variant, one)
+        for one in plan.seeds
+        for variant in plan.variants
+        if (not only or variant.name in only) and seed in (None, one) and not found.is_whole(variant, one)
+    ]
+    run = Run(plan, units, seconds, found)
     finished = threading.Event()
     teller = threading.Thread(target=run.tell, args=(finished,), daemon=True)
     teller.start()
     with ThreadPoolExecutor(len(devices) * at_once) as lanes:
         in_time = list(lanes.map(run.lane, [device for _ in range(at_once) for device in devices]))
     finished.set()
-    write_table(plan)
+    run.tell_results()
     if run.failures:
         raise (PartlyDoneError if len(run.failures) < len(units) else HourLlavaError)("; ".join(run.failures))
     return all(in_time)
@@ -188,14 +211,17 @@ def run_plan(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--only", help="name of the only variant to run")
+    parser.add_argument("--only", action="append", default=[], help="a variant to run; can be given several times")
     parser.add_argument("--seed", type=int, help="the only seed to run")
     parser.add_argument("--seconds", type=float, help="stop everything after this time")
     parser.add_argument("--devices", help="numbers of GPUs, such as 0,1; all visible ones by default")
     parser.add_argument("--at-once", type=int, default=1, help="units at a time on each device")
+    parser.add_argument("--out", type=Path, help="in place of the plan's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of all recipes")
+    parser.add_argument("--results", type=Path, help="folder of results.json and table.md; OUT by default")
     arguments = parser.parse_args()
     try:
-        plan = load_plan(arguments.plan)
+        plan = load_plan(arguments.plan, out=arguments.out, settings=arguments.set)
         done = run_plan(
             plan,
             only=arguments.only,
@@ -203,12 +229,13 @@ def main() -> None:
             seconds=arguments.seconds,
             devices=arguments.devices.split(",") if arguments.devices else (None,),
             at_once=arguments.at_once,
+            results=arguments.results,
         )
     except HourLlavaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     print(
-        (plan.out / TABLE_NAME).read_text(encoding="utf-8")
+        ((arguments.results or plan.out) / TABLE_NAME).read_text(encoding="utf-8")
         if done
         else "The plan is not finished: run the command again."
     )

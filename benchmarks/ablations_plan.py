@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,24 @@ MEMAUG_PATTERN = "memaug"
 
 
 class Variant(BaseModel):
-    """A variant: other settings of the recipes, or another way to ask an already trained variant."""
+    """A variant: other settings of the recipes, another way to ask a trained variant, or a model as it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     set: dict[str, Any] = {}  # recipe settings, with dots in their names
     of: str | None = None  # the trained variant whose model is asked
+    model: str | None = None  # a model that is asked without training
     ask: str = ""  # more options of `hourllava eval world`
 
     @property
     def folder(self) -> str:
         """The name as a file name."""
         return re.sub(r"[^\w.]+", "-", self.name).strip("-")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the unit trains a model of its own."""
+        return self.of is None and self.model is None
 
 
 class Plan(BaseModel):
@@ -46,12 +52,14 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Plan":
-        trained = {variant.name for variant in self.variants if variant.of is None}
+        trained = {variant.name for variant in self.variants if variant.is_trained}
         for variant in self.variants:
             if variant.of is not None and (variant.of not in trained or variant.set):
                 raise ValueError(
                     f"{variant.name!r} is of {variant.of!r}; `of` must be a trained variant, and `set` empty"
                 )
+            if variant.model is not None and (variant.of is not None or variant.set):
+                raise ValueError(f"{variant.name!r} asks {variant.model}; `of` and `set` must be empty")
         if len({variant.folder for variant in self.variants}) < len(self.variants):
             raise ValueError("two variants have the same name")
         return self
@@ -67,9 +75,26 @@ class Step:
     command: list[str]
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path, *, out: Path | None = None, settings: Sequence[str] = ()) -> Plan:
+    """The plan in a file.
+
+    Args:
+        path: of the file.
+        out: in place of the plan's.
+        settings: `name=value`, settings of all stages and variants.
+
+    Raises:
+        ConfigError: the file is no plan, or a setting has no value.
+    """
     try:
-        return Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        plan = Plan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        common = dict(plan.common)
+        for setting in settings:
+            name, sign, value = setting.partition("=")
+            if not sign:
+                raise ConfigError(f"--set {setting} needs a value: NAME=VALUE")
+            common[name] = yaml.safe_load(value)
+        return plan.model_copy(update={"out": out or plan.out, "common": common})
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValidationError) as error:
@@ -79,7 +104,7 @@ def load_plan(path: Path) -> Plan:
 def steps_of(plan: Plan, variant: Variant, seed: int) -> Iterator[Step]:
     """The steps of a unit in order: trainings, then evaluations."""
     model = unit_folder(plan, plan.variants[_index(plan, variant.of or variant.name)], seed)
-    stages = _stages(plan, variant) if variant.of is None else []
+    stages = _stages(plan, variant) if variant.is_trained else []
     previous: Path | None = None
     for number, recipe, rates in stages:
         out = model / f"stage-{number}"
@@ -92,10 +117,10 @@ def steps_of(plan: Plan, variant: Variant, seed: int) -> Iterator[Step]:
         overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
         yield Step(variant, seed, previous, ["train", recipe, *overrides])
     origin = variant if variant.of is None else plan.variants[_index(plan, variant.of)]
-    last = _stages(plan, origin)[-1][0]
+    asked = variant.model or str(model / f"stage-{_stages(plan, origin)[-1][0]}" / "final")
     for name, options in plan.evaluations.items():
         out = evaluation_folder(plan, variant, seed, name)
-        command = ["eval", "world", "--model", str(model / f"stage-{last}" / "final"), "--out", str(out)]
+        command = ["eval", "world", "--model", asked, "--out", str(out)]
         yield Step(variant, seed, out / SCORES_NAME, [*command, *shlex.split(options), *shlex.split(variant.ask)])
 
 

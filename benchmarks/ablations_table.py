@@ -1,24 +1,24 @@
 """The table of `ablations.py`: accuracies of the variants, and their differences from the first variant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ablations_plan import Plan, Variant, evaluation_folder
+from ablations_results import Reply, Results
 from hourllava.evaluation.intervals import difference_of, mean_interval
 from hourllava.evaluation.report import markdown_table
-from hourllava.evaluation.results import ANSWERS_NAME, SCORES_NAME, read_answers
-from hourllava.evaluation.scores import AnsweredQuestion
 from hourllava.files import replacing
 
 TABLE_NAME = "table.md"
 Column = tuple[str, str]  # evaluation, format
-Answers = dict[Column, dict[str, AnsweredQuestion]]  # by the question's id
+Answers = dict[Column, dict[str, Reply]]  # by the question's id
 
 
-def write_table(plan: Plan) -> None:
-    """Write OUT/table.md from all finished evaluations: accuracies, and differences from the first variant."""
+def write_table(results: Results) -> None:
+    """Write table.md from all finished evaluations: accuracies, and differences from the first variant."""
+    plan = results.plan
     columns = [(name, format_) for name in plan.evaluations for format_ in ("choice", "open")]
     found = {
-        variant.name: {seed: _answers(plan, variant, seed, columns) for seed in plan.seeds} for variant in plan.variants
+        variant.name: {seed: _answers(results.unit(variant, seed).replies) for seed in plan.seeds}
+        for variant in plan.variants
     }
     used = [column for column in columns if any(column in one for seeds in found.values() for one in seeds.values())]
     baseline = plan.variants[0].name
@@ -36,34 +36,30 @@ def write_table(plan: Plan) -> None:
         "seeds. A difference is certain if both intervals exclude 0.",
         markdown_table(["variant", *heads], differences),
     ))  # fmt: skip
-    plan.out.mkdir(parents=True, exist_ok=True)
-    with replacing(plan.out / TABLE_NAME) as temporary:
+    with replacing(results.path.with_name(TABLE_NAME)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def _answers(plan: Plan, variant: Variant, seed: int, columns: Sequence[Column]) -> Answers:
-    """The answers of a unit's finished evaluations."""
+def _answers(replies: Mapping[str, Sequence[Reply]]) -> Answers:
+    """The replies of a unit, by column."""
     answers: Answers = {}
-    for name, format_ in columns:
-        folder = evaluation_folder(plan, variant, seed, name)
-        if (folder / SCORES_NAME).exists():
-            asked = {one.id: one for one in read_answers(folder / ANSWERS_NAME) if one.format == format_}
-            if asked:
-                answers[name, format_] = asked
+    for name, of_evaluation in replies.items():
+        for one in of_evaluation:
+            answers.setdefault((name, one.format), {})[one.id] = one
     return answers
 
 
-def _share_cell(seeds: Sequence[dict[str, AnsweredQuestion]]) -> str:
+def _share_cell(seeds: Sequence[dict[str, Reply]]) -> str:
     if not seeds:
         return ""
-    values = [100 * sum(one.right["video"] for one in asked.values()) / len(asked) for asked in seeds]
+    values = [100 * sum(one.right for one in asked.values()) / len(asked) for asked in seeds]
     return f"{sum(values) / len(values):.1f} ({min(values):.1f} to {max(values):.1f}; {len(values)})"
 
 
 def _difference_cell(ours: dict[int, Answers], baseline: dict[int, Answers], column: Column) -> str:
     """The difference over the questions of all seeds, with its interval by video and its interval by seed."""
     pairs = [
-        [(one.right["video"], others[name].right["video"], one.video)
+        [(one.right, others[name].right, one.video)
          for name, one in answers[column].items() if name in others]
         for seed, answers in ours.items() if column in answers and (others := baseline[seed].get(column))
     ]  # fmt: skip

@@ -1,14 +1,19 @@
 """benchmarks/ablations.py in miniature: trained variants, a variant that is only asked differently, parallel units."""
 
 import json
+import shutil
 import threading
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from evaluation.conftest import BENCHMARKS
 from hourllava.cli.main import app
 from hourllava.errors import ConfigError, HourLlavaError
+from hourllava.evaluation.scores import AnsweredQuestion
+from hourllava.model.config import MemAugConfig
+from hourllava.training.recipe import load_recipe
 from training.runs import recipe_of, write_recipe, write_texts, write_videos
 
 
@@ -60,7 +65,7 @@ def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process, no_f
     plan = ablations.load_plan(plan_path)
     assert not ablations.run_plan(plan, seconds=-1)
     assert in_process == []
-    assert ablations.run_plan(plan, only="baseline")
+    assert ablations.run_plan(plan, only=["baseline"])
     assert [arguments[0] for arguments in in_process] == ["train", "train", "eval"]
     assert ablations.run_plan(plan)
     assert [arguments[0] for arguments in in_process[3:]] == ["eval", "train", "train", "eval"]
@@ -82,6 +87,87 @@ def test_a_plan_from_nothing_to_its_table(ablations, plan_path, in_process, no_f
     assert table.count("; one seed) |") == 2
     assert ablations.run_plan(plan)
     assert len(in_process) == 7  # all is done
+
+    # Elsewhere, without the models, results.json says so too, and the table is the same.
+    found = json.loads((plan.out / "results.json").read_text())
+    assert sorted(found) == ["baseline-0", "half-a-memory-0", "one-block-0"]
+    assert all([*unit["replies"]] == ["world"] for unit in found.values())
+    shutil.copytree(plan.out, plan.out.with_name("carried"), ignore=lambda folder, names: set(names) - {"results.json"})
+    elsewhere = plan.model_copy(update={"out": plan.out.with_name("elsewhere")})
+    assert ablations.run_plan(elsewhere, results=plan.out.with_name("carried"))
+    assert len(in_process) == 7
+    assert not elsewhere.out.exists()
+    assert (plan.out.with_name("carried") / "table.md").read_text() == table
+
+
+def write_answers(folder, *rights):
+    """What a finished evaluation leaves: answers about a card at 3-4 s, which the evidence shows if they are right."""
+    folder.mkdir(parents=True)
+    answers = [
+        AnsweredQuestion(
+            id=f"q{number}", video="v", duration_seconds=60, task="Object Attribute", topic="object", form="short",
+            format="choice", template="letter_colour", question="?", options=("a", "b"), truth="a",
+            answers={"video": "a"}, right={"video": right}, moments=((3.0, 4.0),),
+            evidence=((3.0, 4.0) if right else (8.0, 9.0),),
+        )
+        for number, right in enumerate(rights)
+    ]  # fmt: skip
+    (folder / "answers.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in answers))
+    (folder / "scores.json").write_text("{}")
+
+
+def test_results_go_on_where_the_models_are_gone(ablations, tmp_path, monkeypatch):
+    settings = {"out": tmp_path / "here", "seeds": [0], "recipes": ["r.yaml"], "evaluations": {"e": "--videos 1"}}
+    variants = [{"name": "a"}, {"name": "nano", "model": "nano"}, {"name": "b"}]
+    plan = ablations.Plan.model_validate(settings | {"variants": variants})
+    ran = []
+
+    def run(arguments, seconds, device, log):
+        ran.append((arguments[0], log.parent.name))
+        if arguments[0] == "eval":
+            assert (arguments[arguments.index("--model") + 1] == "nano") == (log.parent.name == "nano-0")
+            write_answers(log.parent / "eval-e", True, log.parent.name == "a-0")
+        return True
+
+    monkeypatch.setattr(ablations, "hourllava", run)
+    assert ablations.run_plan(plan, only=["a", "nano"], results=tmp_path / "found")
+    assert ran == [("train", "a-0"), ("eval", "a-0"), ("eval", "nano-0")]
+    table = (tmp_path / "found" / "table.md").read_text()
+    assert "| a | 100.0 (100.0 to 100.0; 1) |" in table
+    assert "| nano | 50.0 (50.0 to 50.0; 1) |" in table
+    replies = json.loads((tmp_path / "found" / "results.json").read_text())["nano-0"]["replies"]["e"]
+    assert [(one["right"], one["shown"]) for one in replies] == [(True, True), (False, False)]
+
+    shutil.rmtree(tmp_path / "here")
+    ran.clear()
+    assert ablations.run_plan(plan, results=tmp_path / "found")
+    assert ran == [("train", "b-0"), ("eval", "b-0")]
+    assert "| a | 100.0" in (tmp_path / "found" / "table.md").read_text()
+    (tmp_path / "found" / "results.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"results\.json cannot be read"):
+        ablations.run_plan(plan, results=tmp_path / "found")
+    with pytest.raises(ConfigError, match="no variant c"):
+        ablations.run_plan(plan, only=["c"])
+
+
+def test_a_plan_is_changed_on_the_command_line(ablations, plan_path, tmp_path):
+    plan = ablations.load_plan(plan_path, out=tmp_path, settings=["schedule.max_steps=9", "log.to=[]"])
+    train, *_ = ablations.steps_of(plan, plan.variants[0], 0)
+    assert "schedule.max_steps=9" in train.command
+    assert "log.to=[]" in train.command
+    assert train.result.is_relative_to(tmp_path)
+    with pytest.raises(ConfigError, match="--set seed needs a value"):
+        ablations.load_plan(plan_path, settings=["seed"])
+
+
+def test_the_shipped_plans_are_plans(ablations):
+    for path in sorted(BENCHMARKS.glob("nano-*.yaml")):
+        plan = ablations.load_plan(path)
+        for variant in plan.variants:
+            changes = plan.common | variant.set
+            for recipe in plan.recipes if variant.is_trained else ():
+                loaded = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in changes.items()])
+                MemAugConfig(**loaded.start.model.get("memaug", {}))
 
 
 def test_a_model_without_memaug_skips_the_stage_that_trains_nothing_else(ablations, plan_path):
@@ -142,6 +228,7 @@ def test_units_at_once_share_the_devices_and_wait_for_the_model_they_ask(ablatio
     ("change", "words"),
     [
         ({"variants": [{"name": "a", "of": "b"}]}, "must be a trained variant"),
+        ({"variants": [{"name": "a", "model": "nano", "set": {"seed": 1}}]}, "`of` and `set` must be empty"),
         ({"variants": [{"name": "a b"}, {"name": "a-b"}]}, "two variants have the same name"),
         ({"budget": 3}, "budget"),
     ],

@@ -13,6 +13,7 @@ from hourllava.evaluation import answering
 from hourllava.evaluation.cases import needle_videos, world_cases, world_of
 from hourllava.evaluation.command import _needle_settings, run_world_evaluation
 from hourllava.evaluation.world import evaluate_world
+from hourllava.model.config import MemAugConfig
 from hourllava.world.making.make import make_settings
 
 TASKS_ASKED = ("Object Attribute", "Scene Recognition", "Temporal Order", "Event Sequence", "Object Existence")
@@ -162,3 +163,11 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
     assert ended.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors == [f"error: {tmp_path} is not empty and holds no run to continue; use a new or empty folder"]
+
+
+def test_forgetting_by_the_question_is_refused_where_kept_tokens_are_the_same_for_all(engine, tmp_path, monkeypatch):
+    before = engine.model.config.forgetting
+    monkeypatch.setattr(engine.model.config, "memaug", MemAugConfig(recall="question"))
+    with pytest.raises(ConfigError, match="chooses others for each"):
+        list(evaluate_world(engine, "nano", WORLD, tmp_path / "out", forgetting="question"))
+    assert engine.model.config.forgetting == before

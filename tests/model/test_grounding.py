@@ -11,9 +11,11 @@ from hourllava.inference.questions.evidence import WatchedQueries
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.attention_share import KeyRuns
+from hourllava.model.config import MemAugConfig
 from hourllava.model.grounding import ENOUGH, Grounding, grounding_loss
 from hourllava.model.layout import video_entries_at
 from hourllava.model.messages import Video
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.visuals import Visuals
 
 SPANS = ([(2.0, 4.0)], [(7.0, 8.0), (0.0, 1.0)], [(20.0, 23.0)])
@@ -25,6 +27,10 @@ def record(question):
 
 @pytest.fixture
 def samples(processor):
+    return samples_of(processor)
+
+
+def samples_of(processor):
     """Two questions about one memory, the second without evidence between them, and one about another."""
 
     def video(num_frames):
@@ -87,7 +93,11 @@ def test_spans_that_teach_nothing_are_no_evidence(processor):
         assert processor.encode_record(record("What?"), video=video, evidence_seconds=spans).evidence is None
 
 
-def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, processor, samples):
+@pytest.mark.parametrize("memaug", [{}, {"recall": "question", "recall_tokens": 2}])
+def test_shares_are_the_attention_that_evidence_spans_are_made_of(memaug, tokenizer):
+    config = tiny_config(memaug=MemAugConfig(**memaug))
+    model, processor = tiny_model(config), HourLlavaProcessor(tokenizer, config)
+    samples = samples_of(processor)
     inputs = processor.collate_packed(samples)
     layouts = inputs["visuals"]
     grounding = Grounding(layouts.evidence, layouts.memory_segments)
@@ -99,7 +109,7 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(model, process
         # Alone, and with the memory it shares.
         owner = samples[3] if sample is samples[3] else samples[0]
         alone = processor.collate_packed([dataclasses.replace(sample, features=owner.features)])
-        watched = WatchedQueries(alone["visuals"].visual_query_index)
+        watched = WatchedQueries(alone["visuals"].watching_query_index)
         with torch.no_grad():
             model.model.embed(alone["input_ids"], Visuals.take_from(alone), watched.observe)
         share_of_entries = watched.share_of_frames(KeyRuns(np.arange(len(sample.layout.memory_index))))

@@ -16,10 +16,10 @@ from hourllava.model.layout import (
     best_tile_grid,
     image_layout,
     num_kept_video_tokens,
-    query_layout,
     tiled_image_layout,
     video_layout,
 )
+from hourllava.model.queries import query_layout
 
 CONFIGS = {
     spatial: tiny_config(forgetting=ForgettingConfig(spatial=spatial), min_video_frames=128)

@@ -1,11 +1,13 @@
 """Questions of a record as samples that share one memory have the gradients of separate samples."""
 
+import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
 from hourllava.data.batches.samples import RowEncoder
 from hourllava.inference.memories.encoder import EncoderIdentity
 from hourllava.inference.memories.memory import Memory, WatchedSource
+from hourllava.model.config import MemAugConfig
 from hourllava.model.processor import HourLlavaProcessor
 
 NUM_FRAMES, NUM_TOKENS, WIDTH = 20, 16, 24  # of the tiny model
@@ -24,7 +26,10 @@ def gradients(model, processor, *rows):
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    "memaug", [{}, {"recall": "question", "recall_tokens": 3}, {"recall": "question", "recall_tokens": 0}]
+)
+def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(memaug, tokenizer, tmp_path):
     torch.manual_seed(0)
     features = torch.randn(NUM_FRAMES, NUM_TOKENS, WIDTH).bfloat16()
     times = torch.arange(NUM_FRAMES).double().numpy()
@@ -33,7 +38,8 @@ def test_questions_that_share_a_memory_have_the_gradients_of_questions_apart(tok
     turns = [{"from": speaker, "value": text} for pair in QUESTIONS for speaker, text in zip(("human", "gpt"), pair)]
     for answer, evidence in zip(turns[1::2], EVIDENCE):
         answer["evidence"] = evidence
-    model, processor = tiny_model(), HourLlavaProcessor(tokenizer, tiny_config())
+    config = tiny_config(memaug=MemAugConfig(**memaug))
+    model, processor = tiny_model(config), HourLlavaProcessor(tokenizer, config)
     encoder = RowEncoder(processor, tmp_path, questions="segments")
     shared = encoder({"video": "v.safetensors", "text": {"id": "r", "conversations": turns}}, seed=3)
     apart = [

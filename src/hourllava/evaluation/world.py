@@ -23,7 +23,7 @@ from hourllava.evaluation.run import answer_all
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.encoder import weights_digest
-from hourllava.model.config import TemporalForgetting
+from hourllava.model.config import TemporalForgetting, check_recall
 from hourllava.world.making.jobs import run_folder
 from hourllava.world.making.make import MakeSettings
 
@@ -79,7 +79,9 @@ def evaluate_world(
     """
     config = engine.model.config
     if forgetting is not None:
-        config.forgetting = dataclasses.replace(config.forgetting, temporal=forgetting)
+        changed = dataclasses.replace(config.forgetting, temporal=forgetting)
+        check_recall(config.memaug, changed)
+        config.forgetting = changed
     engines = engines_for(engine, memory_share=memory_share, baselines=baselines)
     settings = EvaluationSettings(
         model=name, weights=weights_digest(engine.model), videos=videos, baselines=baselines, memory_share=memory_share,

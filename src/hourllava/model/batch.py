@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hourllava.model.attention import Segments
-from hourllava.model.layout import NEWLINE, GridResize, VisualLayout, query_layout
+from hourllava.model.layout import NEWLINE, GridResize, VisualLayout
+from hourllava.model.queries import QueriesOfSample, QueryParts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ class EvidenceBatch:
     """Evidence of the R samples of a batch whose evidence is known.
 
     Attributes:
-        watching_index: [W] MemAug queries that are kept tokens of these samples.
+        watching_index: [W] MemAug queries that are kept tokens of these samples, or their recall tokens if they have
+            any.
         watching_sample: [W] which of the R samples each belongs to.
         watching_segments: watching queries of each sample.
         recall_segments: watching queries of each memory of the batch.
@@ -59,22 +61,40 @@ class EvidenceBatch:
 
 
 @dataclasses.dataclass(frozen=True)
+class RecallBatch:
+    """What a batch has more where kept tokens do not see the question, see `hourllava.model.queries`.
+
+    Attributes:
+        input_index: [S * R] flat place of each recall token in the inputs, sample after sample.
+        query_index: [S * R] which queries are the recall tokens.
+        seen_index: [N] queries that are seen by the queries of each segment, segment after segment.
+        seen_segments: seen queries of each segment.
+    """
+
+    input_index: Tensor
+    query_index: Tensor
+    seen_index: Tensor
+    seen_segments: Segments
+
+
+@dataclasses.dataclass(frozen=True)
 class VisualBatch:
     """Sources and places of all visual tokens of a batch.
 
     Attributes:
         memory_index: [M] token of the bank behind each memory entry.
         memory_positions: [M] rotary positions of the memory entries.
-        kept_index: [K] token of the bank behind each visual token.
-        input_index: [K] flat place of each visual token in the inputs.
+        kept_index: [K] token of the bank behind each kept token.
+        input_index: [K] flat place of each kept token in the inputs.
         query_index: [Q] flat place in the inputs of each MemAug query.
         query_positions: [Q] rotary positions of the queries.
-        visual_query_index: [K] which queries are the visual tokens.
-        query_segments: queries of each sample.
+        visual_query_index: [K] which queries are the kept tokens.
+        query_segments: queries that see each other: of each sample, or the parts of `QueryParts`.
         recall_segments: queries of each memory.
         memory_segments: entries of each memory.
         resizes: tile grids to resize, `source_index` into the bank.
         num_image_tokens, num_video_tokens: patch tokens the bank starts with.
+        recall: of batches whose kept tokens do not see the question.
         evidence: of the samples that have any.
     """
 
@@ -91,7 +111,15 @@ class VisualBatch:
     resizes: tuple[GridResize, ...]
     num_image_tokens: int
     num_video_tokens: int
+    recall: RecallBatch | None = None
     evidence: EvidenceBatch | None = None
+
+    @property
+    def watching_query_index(self) -> Tensor:
+        """[W] the queries whose attention tells what is looked at: recall tokens, or kept tokens if there are none."""
+        if self.recall is not None and len(self.recall.query_index):
+            return self.recall.query_index
+        return self.visual_query_index
 
     @property
     def newline_index(self) -> int:
@@ -109,13 +137,13 @@ class VisualBatch:
 
 
 def _with_tensors(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A copy of a dataclass with its tensors changed, also those of its evidence."""
+    """A copy of a dataclass with its tensors changed, also those of its parts."""
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
         if isinstance(value, Tensor):
             changed[field.name] = change(value)
-        elif isinstance(value, EvidenceBatch):
+        elif isinstance(value, (EvidenceBatch, RecallBatch)):
             changed[field.name] = _with_tensors(value, change)
     return dataclasses.replace(batch, **changed)
 
@@ -149,13 +177,16 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
         own = np.where(index < layout.num_patch_tokens, index + first, index + first_resized)
         return np.where(index == NEWLINE, newline, own)
 
-    queries = [query_layout(sample.is_visual, sample.is_prompt_text, sample.layout) for sample in samples]
-    query_lengths = [len(index) for index, _ in queries]
-    first_queries = np.cumsum([0, *query_lengths])
-    visual_queries = [
-        first + np.flatnonzero(sample.is_visual[index])
-        for first, sample, (index, _) in zip(first_queries, samples, queries)
+    parts = QueryParts()
+    queries = [
+        parts.add(owner, sample.first_token, sample.is_visual, sample.is_prompt_text, sample.layout)
+        for owner, sample in zip(owners, samples)
     ]
+    visual_places = [
+        np.split(sample.first_token + np.flatnonzero(sample.is_visual), [len(sample.layout.kept_index)])
+        for sample in samples
+    ]
+    first_parts = np.searchsorted(parts.owners, memories)
     memory_segments = Segments(tuple(len(layout.memory_index) for layout in layouts.values()))
     return VisualBatch(
         memory_index=_join(bank_index(n, layout.memory_index) for n, layout in layouts.items()),
@@ -164,37 +195,55 @@ def batch_visuals(samples: Sequence[VisualSample]) -> VisualBatch | None:
             bank_index(owner, sample.layout.memory_index[sample.layout.kept_index])
             for owner, sample in zip(owners, samples)
         ),
-        input_index=_join(sample.first_token + np.flatnonzero(sample.is_visual) for sample in samples),
-        query_index=_join(sample.first_token + index for sample, (index, _) in zip(samples, queries)),
-        query_positions=_join(positions for _, positions in queries),
-        visual_query_index=_join(visual_queries),
-        query_segments=Segments(tuple(query_lengths)),
-        recall_segments=Segments(tuple(np.add.reduceat(query_lengths, memories).tolist())),
+        input_index=_join(kept for kept, _ in visual_places),
+        query_index=_join(parts.index),
+        query_positions=_join(parts.positions),
+        visual_query_index=_join(of_sample.kept for of_sample in queries),
+        query_segments=Segments(parts.lengths),
+        recall_segments=Segments(tuple(np.add.reduceat(parts.lengths, first_parts).tolist())),
         memory_segments=memory_segments,
         resizes=tuple(resizes),
         num_image_tokens=num_image_tokens,
         num_video_tokens=num_video_tokens,
-        evidence=_batch_evidence(samples, owners, visual_queries, dict(zip(memories, memory_segments.offsets))),
+        recall=_batch_recall(parts, queries, [recall for _, recall in visual_places]) if parts.has_recall else None,
+        evidence=_batch_evidence(
+            samples, owners, [of_sample.watching for of_sample in queries], dict(zip(memories, memory_segments.offsets))
+        ),
+    )
+
+
+def _batch_recall(parts: QueryParts, queries: Sequence[QueriesOfSample], places: Sequence[np.ndarray]) -> RecallBatch:
+    return RecallBatch(
+        input_index=_join(places),
+        query_index=_join(of_sample.recall for of_sample in queries),
+        seen_index=_join(parts.seen),
+        seen_segments=Segments(tuple(map(len, parts.seen))),
     )
 
 
 def _batch_evidence(
     samples: Sequence[VisualSample],
     owners: Sequence[int],
-    visual_queries: Sequence[np.ndarray],
+    watching: Sequence[np.ndarray],
     first_entries: Mapping[int, int],
 ) -> EvidenceBatch | None:
-    """The known evidence of the samples; `first_entries` maps each owner to the first entry of its memory."""
+    """The known evidence of the samples.
+
+    Args:
+        samples, owners: of the batch, and the first sample of each one's memory.
+        watching: queries of each sample that are to look at its evidence.
+        first_entries: the first entry of each owner's memory.
+    """
     known = {number: sample.evidence for number, sample in enumerate(samples) if sample.evidence is not None}
     if not known:
         return None
-    sizes = [len(visual_queries[number]) for number in known]
+    sizes = [len(watching[number]) for number in known]
     num_watching = dict.fromkeys(first_entries, 0)
     for number, size in zip(known, sizes):
         num_watching[owners[number]] += size
     entries = [first_entries[owners[number]] + evidence for number, evidence in known.items()]
     return EvidenceBatch(
-        watching_index=_join(visual_queries[number] for number in known),
+        watching_index=_join(watching[number] for number in known),
         watching_sample=torch.from_numpy(np.arange(len(known)).repeat(sizes)),
         watching_segments=Segments(tuple(sizes)),
         recall_segments=Segments(tuple(num_watching.values())),

@@ -22,6 +22,7 @@ from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.released import (
     MEMAUG_PREFIXES,
+    RECALL_TOKENS,
     RELEASED_MODEL_TYPES,
     VISION_TOWERS,
     flat_config,
@@ -41,7 +42,8 @@ class LoadReport:
 
     Attributes:
         loaded: come from the checkpoint.
-        fresh: are not in the checkpoint and newly initialised: MemAug, when training starts from an image model.
+        fresh: are not in the checkpoint and newly initialised: MemAug, when training starts from an image model, or
+            recall tokens, when it starts from a model without them.
         unexpected: are in the checkpoint, but have no place in the model.
     """
 
@@ -149,8 +151,11 @@ def load_model(
         has_memaug = any(stored.startswith(MEMAUG_PREFIXES) for stored in tensors)
     else:  # stage 0 ends without one
         has_memaug = load_config(folder).memaug.num_blocks > 0
+    has_recall_tokens = not released and load_config(folder).memaug.num_recall_tokens > 0
     missing = [key for key, stored in stored_names.items() if stored not in tensors]
     fresh = [] if has_memaug else [key for key in missing if key.startswith(MEMAUG_PREFIXES)]
+    if not has_recall_tokens and RECALL_TOKENS in missing and RECALL_TOKENS not in fresh:
+        fresh.append(RECALL_TOKENS)
     lost = sorted(set(missing) - set(fresh))
     if lost:
         raise CheckpointError(

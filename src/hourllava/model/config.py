@@ -29,6 +29,7 @@ from hourllava.model.backbones import (
 )
 from hourllava.model.checks import describe_error, require, require_choice, require_flag, require_number, require_whole
 
+Recall = Literal["kept", "question"]
 SpatialForgetting = Literal["random", "uniform"]
 TemporalForgetting = Literal["uniform", "random", "keyframe", "question"]
 
@@ -52,6 +53,11 @@ class MemAugConfig:
 
     `rotate_values` (not in the paper) also rotates values, by their distance from the query. Without it, position
     decides where a block looks, but the values it reads do not tell their time.
+
+    `recall` decides what the question sees. `kept`, the published way: kept tokens and the question look into the
+    memory together, so the kept tokens differ with every question. `question` (not in the paper): kept tokens see each
+    other and the memory only; `recall_tokens` learnt tokens behind them look into the memory together with the
+    question, and carry to the decoder what they find. See `hourllava.model.queries`.
     """
 
     num_blocks: int = 4
@@ -60,6 +66,8 @@ class MemAugConfig:
     rope_theta: float | None = None
     normalize_inputs: bool = False
     rotate_values: bool = False
+    recall: Recall = "kept"
+    recall_tokens: int = 16
 
     def __post_init__(self) -> None:
         require_whole("memaug.num_blocks", self.num_blocks, 0, 512)  # 0: no MemAug
@@ -73,6 +81,25 @@ class MemAugConfig:
             require_number("memaug.rope_theta", self.rope_theta, above=0)
         for name in ("normalize_inputs", "rotate_values"):
             require_flag(f"memaug.{name}", getattr(self, name))
+        require_choice("memaug.recall", self.recall, get_args(Recall))
+        require_whole("memaug.recall_tokens", self.recall_tokens, 0, 4096)
+        require(
+            self.recall == "kept" or self.num_blocks > 0,
+            "memaug.recall is 'question', which needs MemAug, but memaug.num_blocks is 0; set it to 1 or more, or "
+            "memaug.recall to kept",
+        )
+
+    @property
+    def num_recall_tokens(self) -> int:
+        """Recall tokens of every sample with visuals: `recall_tokens`, or none in the published way."""
+        return self.recall_tokens if self.recall == "question" else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data. The published way is not mentioned, so earlier versions read such a configuration too."""
+        fields = dataclasses.asdict(self)
+        if self.recall == "kept":
+            del fields["recall"], fields["recall_tokens"]
+        return fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +123,19 @@ class ForgettingConfig:
             require_number(f"forgetting.{name}", ratio)
             require(0.0 < ratio <= 1.0, f"forgetting.{name} is {ratio}; it must lie above 0 and not above 1")
         require_whole("forgetting.max_kept_frames", self.max_kept_frames, 1, 2**31 - 1)
+
+
+def check_recall(memaug: MemAugConfig, forgetting: ForgettingConfig) -> None:
+    """Refuse forgetting by the question where kept tokens are the same for all questions.
+
+    Raises:
+        ConfigError: both are asked for.
+    """
+    require(
+        memaug.recall == "kept" or forgetting.temporal != "question",
+        "memaug.recall is 'question', so kept tokens are the same for all questions, but forgetting.temporal "
+        "'question' chooses others for each; use uniform, random or keyframe, or set memaug.recall to kept",
+    )
 
 
 # Names besides its fields that transformers, this version or an earlier one, writes into configurations.
@@ -196,6 +236,7 @@ class HourLlavaConfig(PreTrainedConfig):
         text, vision = self.text_config, self.vision_config
         check_decoder(text)
         check_vision_tower(vision)
+        check_recall(self.memaug, self.forgetting)
         num_layers = vision.num_hidden_layers
         is_whole = isinstance(self.vision_feature_layer, int) and not isinstance(self.vision_feature_layer, bool)
         require(
@@ -248,7 +289,7 @@ class HourLlavaConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as written to `config.json`."""
         output: dict[str, Any] = super().to_dict()
-        output["memaug"] = dataclasses.asdict(self.memaug)
+        output["memaug"] = self.memaug.to_dict()
         output["forgetting"] = dataclasses.asdict(self.forgetting)
         return output
 

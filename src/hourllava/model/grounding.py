@@ -1,15 +1,15 @@
 """Grounding: teaches MemAug where to look, from the moments of a video that show the answer.
 
-A record may name these moments (`evidence` of an answer). A part of the attention of the sample's kept tokens, in every
-block and head, should then fall on the memory entries of these moments. `hourllava.inference.questions.evidence`
-measures the same share when a question is asked. The paper trains by answers alone, which is a long search among
-thousands of frames.
+A record may name these moments (`evidence` of an answer). A part of the attention of the sample's recall tokens (its
+kept tokens, if it has none), in every block and head, should then fall on the memory entries of these moments.
+`hourllava.inference.questions.evidence` measures the same share when a question is asked. The paper trains by answers
+alone, which is a long search among thousands of frames.
 
     grounding = Grounding(layouts.evidence, layouts.memory_segments)
     model.recall(embeds, visuals, grounding.observe)
     loss_R = grounding_loss(grounding.shares())
 
-Shapes: R samples with evidence, W kept tokens of theirs, Q queries, H heads, E head width.
+Shapes: R samples with evidence, W recall or kept tokens of theirs, Q queries, H heads, E head width.
 """
 
 import torch
@@ -54,7 +54,7 @@ class Grounding:
         self._shares_WH.append(shares_WH)
 
     def shares(self) -> Tensor:
-        """[R] share of each sample's attention, a mean over its kept tokens, heads and blocks; with a gradient."""
+        """[R] share of each sample's attention, a mean over these tokens, heads and blocks; with a gradient."""
         share_W = torch.stack(self._shares_WH).mean((0, 2))
         evidence = self.evidence
         counted_2W = torch.stack([share_W, torch.ones_like(share_W)])

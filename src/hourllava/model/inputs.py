@@ -22,7 +22,7 @@ class Sample:
     """One encoded conversation.
 
     Attributes:
-        input_ids: [L], a visual token id for every kept token.
+        input_ids: [L], a visual token id for every kept token and recall token.
         labels: [L], -100 where nothing is supervised.
         is_prompt_text: [L] text that MemAug may read.
         layout: of its visuals; None for text only.

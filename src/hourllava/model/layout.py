@@ -56,6 +56,7 @@ class VisualLayout:
         memory_positions: [M] rotary positions of the memory entries.
         kept_index: [K] kept memory entries, in the order of the prompt.
         kept_per_visual: kept tokens of each placeholder of the conversation; their sum is K.
+        recall_positions: [R] rotary positions of the recall tokens; None if kept tokens see the question.
         resize: of a large tile grid, before it enters the memory.
     """
 
@@ -65,6 +66,7 @@ class VisualLayout:
     memory_positions: Indices
     kept_index: Indices
     kept_per_visual: tuple[int, ...]
+    recall_positions: Indices | None = None
     resize: GridResize | None = None
 
     def __post_init__(self) -> None:
@@ -75,6 +77,21 @@ class VisualLayout:
     def kept_positions(self) -> Indices:
         """[K] memory positions of the kept tokens."""
         return self.memory_positions[self.kept_index]
+
+    @property
+    def num_recall_tokens(self) -> int:
+        """R, recall tokens; they stand behind the kept tokens of the last placeholder."""
+        return 0 if self.recall_positions is None else len(self.recall_positions)
+
+    @property
+    def tokens_per_visual(self) -> tuple[int, ...]:
+        """Visual tokens of each placeholder: its kept tokens and, of the last one, the recall tokens."""
+        return (*self.kept_per_visual[:-1], self.kept_per_visual[-1] + self.num_recall_tokens)
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """K + R, visual tokens of the sample in the decoder's sequence."""
+        return len(self.kept_index) + self.num_recall_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,14 +153,23 @@ def video_layout(
         kept_tokens = spatial_kept[kept_frames]
     newline = np.full((len(kept_frames), 1), frame_tokens)
     kept_index = kept_frames[:, None] * (frame_tokens + 1) + np.concatenate([kept_tokens, newline], axis=1)
+    memory_positions = np.arange(memory_index.size)
     return VisualLayout(
         modality="video",
         num_patch_tokens=num_frames * frame_tokens,
         memory_index=memory_index.ravel(),
-        memory_positions=np.arange(memory_index.size),
+        memory_positions=memory_positions,
         kept_index=kept_index.ravel(),
         kept_per_visual=(kept_index.size,),
+        recall_positions=_recall_positions(memory_positions, config),
     )
+
+
+def _recall_positions(memory_positions: Indices, config: HourLlavaConfig) -> Indices | None:
+    """Recall tokens stand at evenly spaced memory entries, so they differ and look at all parts of the memory."""
+    if config.memaug.recall == "kept":
+        return None
+    return memory_positions[forget.evenly_spaced(len(memory_positions), config.memaug.recall_tokens)]
 
 
 def video_entries_at(
@@ -205,13 +231,15 @@ def image_layout(
         spatial_kept = forget.kept_tokens(num_images, side, side, config.forgetting, np.random.default_rng(seed))
     newline = np.full((num_images, 1), view_tokens)
     kept_index = np.arange(num_images)[:, None] * (view_tokens + 1) + np.concatenate([spatial_kept, newline], axis=1)
+    memory_positions = np.where(memory_index == NEWLINE, num_images * view_tokens, memory_index).ravel()
     return VisualLayout(
         modality="image",
         num_patch_tokens=num_images * view_tokens,
         memory_index=memory_index.ravel(),
-        memory_positions=np.where(memory_index == NEWLINE, num_images * view_tokens, memory_index).ravel(),
+        memory_positions=memory_positions,
         kept_index=kept_index.ravel(),
         kept_per_visual=(kept_index.shape[1],) * num_images,
+        recall_positions=_recall_positions(memory_positions, config),
     )
 
 
@@ -262,13 +290,15 @@ def tiled_image_layout(
     else:
         kept_base, kept_grid = spatial_kept
     kept_index = np.concatenate([kept_base, base_tokens + _with_newlines(kept_grid, width)])
+    memory_positions = np.concatenate([base_positions, grid_positions])
     return VisualLayout(
         modality="image",
         num_patch_tokens=num_patch_tokens,
         memory_index=np.concatenate([np.arange(base_tokens), grid_index]),
-        memory_positions=np.concatenate([base_positions, grid_positions]),
+        memory_positions=memory_positions,
         kept_index=kept_index,
         kept_per_visual=(len(kept_index),),
+        recall_positions=_recall_positions(memory_positions, config),
         resize=resize,
     )
 
@@ -319,47 +349,3 @@ def _without_padding(lines: Indices, num_shown: int) -> Indices:
 def _nearest(num_lines: int, num_base_lines: int) -> Indices:
     """[num_base_lines] the grid line of each base line; in torch like the release, as numpy breaks ties otherwise."""
     return torch.linspace(0, num_lines - 1, num_base_lines).round().long().numpy()
-
-
-def query_layout(
-    is_visual: Sequence[bool] | np.ndarray, is_prompt_text: Sequence[bool] | np.ndarray, layout: VisualLayout
-) -> tuple[Indices, Indices]:
-    """MemAug's queries of one sample: its visual tokens and prompt text, in conversation order, and their positions.
-
-    Text tokens count up by one from the largest position so far + 1. Kept tokens have their memory positions, shifted
-    behind everything before them; the largest counts for the text after them.
-
-    Args:
-        is_visual: [L] which tokens of the sample are visual; their number is that of the layout's kept tokens.
-        is_prompt_text: [L] which tokens are text that MemAug may read.
-        layout: the sample's layout.
-
-    Returns:
-        query_index [Q] into the sample's tokens, query_positions [Q].
-    """
-    is_visual, is_prompt_text = np.asarray(is_visual, bool), np.asarray(is_prompt_text, bool)
-    visual_index = np.flatnonzero(is_visual)
-    if len(visual_index) != len(layout.kept_index):
-        raise InputError(
-            f"the prompt holds {len(visual_index)} visual tokens but its layout keeps {len(layout.kept_index)}; "
-            "expand each placeholder to the number of tokens its layout keeps"
-        )
-    query_index = np.flatnonzero(is_visual | is_prompt_text)
-    query_is_visual = is_visual[query_index]
-    positions = np.empty(len(query_index), np.int64)
-    next_position, done = 0, 0
-    visual_queries = np.flatnonzero(query_is_visual)
-    for kept, kept_positions in _split(visual_queries, layout.kept_positions, layout.kept_per_visual):
-        num_text = kept[0] - done
-        positions[done : kept[0]] = next_position + np.arange(num_text)
-        next_position += num_text
-        positions[kept] = next_position + kept_positions
-        next_position += kept_positions.max() + 1
-        done = kept[-1] + 1
-    positions[done:] = next_position + np.arange(len(query_index) - done)
-    return query_index, positions
-
-
-def _split(first: Indices, second: Indices, lengths: Sequence[int]) -> list[tuple[Indices, Indices]]:
-    bounds = np.cumsum(lengths)[:-1]
-    return list(zip(np.split(first, bounds), np.split(second, bounds)))

@@ -1,10 +1,11 @@
 """MemAug: kept tokens and the question look into the whole memory again (paper section 3.3).
 
-A block is post-norm: self-attention among the queries (all kept tokens and the prompt, not causal), cross-attention
-from the queries to the memory, an MLP. Keys and values depend on the projected memory and the block only, not on the
-question. So they are computed once per memory and passed in (`MemoryKeysValues`): for an hour and the 3B model they
-take 4 x 240 MB in bf16, and attention takes 31 ms per block and question. They are computed for patch tokens and
-gathered afterwards. So repeated frames and newlines are computed once, and the wide memory is never built.
+A block is post-norm: self-attention among the queries (kept tokens, recall tokens and the prompt, not causal;
+`hourllava.model.queries` says who sees whom), cross-attention from the queries to the memory, an MLP. Keys and values
+depend on the projected memory and the block only, not on the question. So they are computed once per memory and passed
+in (`MemoryKeysValues`): for an hour and the 3B model they take 4 x 240 MB in bf16, and attention takes 31 ms per block
+and question. They are computed for patch tokens and gathered afterwards. So repeated frames and newlines are computed
+once, and the wide memory is never built.
 
 Shapes: Q queries and M memory entries of all samples together, P patch tokens, D width, H heads, G key/value heads,
 E head width, R rotated part of it.
@@ -59,6 +60,19 @@ class ProjectedMemory:
     kept_tokens: Tensor
 
 
+@dataclasses.dataclass
+class SeenQueries:
+    """The queries that those of each segment see, where these are not the segment itself.
+
+    Attributes:
+        index: [N] queries, segment after segment.
+        segments: how many each segment sees.
+    """
+
+    index: Tensor
+    segments: Segments
+
+
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
 """Called with a block's rotated queries [Q, H, E] and the memory they look into."""
 
@@ -110,7 +124,7 @@ class ResidualOutput(nn.Linear):
 
 
 class MemAugSelfAttention(nn.Module):
-    """Full attention among the queries of a sample; `qkv_proj` stacks queries, keys, values."""
+    """Full attention among the queries of a segment; `qkv_proj` stacks queries, keys, values."""
 
     def __init__(self, width: int, num_heads: int, num_groups: int, rotary: PartialRotaryEmbedding) -> None:
         super().__init__()
@@ -120,12 +134,18 @@ class MemAugSelfAttention(nn.Module):
         self.qkv_proj = nn.Linear(width, (num_heads + 2 * num_groups) * self.head_width)
         self.o_proj = ResidualOutput(width, width)
 
-    def forward(self, x_QD: Tensor, angles: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(
+        self, x_QD: Tensor, angles: tuple[Tensor, Tensor], segments: Segments, seen: SeenQueries | None = None
+    ) -> Tensor:
         """[Q, D] -> [Q, D]."""
         heads = self.qkv_proj(x_QD).unflatten(-1, (-1, self.head_width))
         query, key, value = heads.split([self.num_heads, self.num_groups, self.num_groups], dim=1)
         query, key = self.rotary.rotate(query, angles), self.rotary.rotate(key, angles)
-        return self.o_proj(packed_attention(query, key, value, segments, segments).flatten(1))
+        seen_segments = segments
+        if seen is not None:
+            key, value = key.index_select(0, seen.index), value.index_select(0, seen.index)
+            seen_segments = seen.segments
+        return self.o_proj(packed_attention(query, key, value, segments, seen_segments).flatten(1))
 
 
 class MemAugCrossAttention(nn.Module):
@@ -223,9 +243,10 @@ class MemAugBlock(GradientCheckpointingLayer):
         recall_segments: Segments,
         memory_segments: Segments,
         observe: QueryObserver | None = None,
+        seen: SeenQueries | None = None,
     ) -> Tensor:
         """[Q, D] -> [Q, D]."""
-        x_QD = self.norm1(x_QD + self.self_attn(x_QD, angles, query_segments))
+        x_QD = self.norm1(x_QD + self.self_attn(x_QD, angles, query_segments, seen))
         x_QD = self.norm2(x_QD + self.cross_attn(x_QD, angles, memory, recall_segments, memory_segments, observe))
         return self.norm3(x_QD + self.mlp(x_QD))
 
@@ -240,6 +261,8 @@ class MemAug(nn.Module):
         self.normalizes_inputs = config.memaug.normalize_inputs
         # Any: to mypy the members of a ModuleList are bare modules.
         self.blocks: Any = nn.ModuleList(MemAugBlock(config, self.rotary) for _ in range(config.memaug.num_blocks))
+        num_recall_tokens, width = config.memaug.num_recall_tokens, config.text_config.hidden_size
+        self.recall_tokens = nn.Parameter(torch.empty(num_recall_tokens, width)) if num_recall_tokens else None
 
     def keys_values(self, tokens_PD: Tensor, index_M: Tensor, positions_M: Tensor) -> list[MemoryKeysValues]:
         """Keys and values of the memory for every block; independent of the question.
@@ -262,24 +285,26 @@ class MemAug(nn.Module):
         recall_segments: Segments,
         memory_segments: Segments,
         observe: QueryObserver | None = None,
+        seen: SeenQueries | None = None,
     ) -> Tensor:
         """Augment the queries.
 
         Args:
-            x_QD: kept tokens and prompt text of all samples, in conversation order.
+            x_QD: kept tokens, recall tokens and prompt text of all samples.
             positions_Q: their rotary positions.
             memory: keys and values of each block, from `keys_values`.
-            query_segments: queries of each sample.
+            query_segments: queries that belong together.
             recall_segments: queries of each memory (samples that share a memory follow one another).
             memory_segments: entries of each memory.
             observe: called in each block with the rotated queries [Q, H, E] and the keys and values they look into.
+            seen: the queries that each segment sees; itself if None.
 
         Returns:
             [Q, D]
         """
         x_QD, angles = self._input(x_QD), self.rotary.angles(positions_Q)
         for block, keys_values in zip(self.blocks, memory, strict=True):
-            x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments, observe)
+            x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments, observe, seen)
         return x_QD
 
     def _input(self, tokens_ND: Tensor) -> Tensor:

@@ -222,7 +222,7 @@ class HourLlavaProcessor:
         input_ids, labels = np.array(prompt.input_ids, np.int64), np.array(prompt.labels, np.int64)
         repeats = np.ones(len(input_ids), np.int64)
         if layout is not None:
-            repeats[input_ids == self.config.visual_token_id] = layout.kept_per_visual
+            repeats[input_ids == self.config.visual_token_id] = layout.tokens_per_visual
         input_ids, labels = input_ids.repeat(repeats), labels.repeat(repeats)
         is_visual = input_ids == self.config.visual_token_id
         limit = self.config.max_sequence_tokens

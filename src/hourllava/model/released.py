@@ -36,6 +36,9 @@ RELEASED_NAMES = (
 MEMAUG_PREFIXES = ("model.memaug.", "model.vision_resampler.")
 """Prefixes of MemAug's tensors in our layout and in the released one."""
 
+RECALL_TOKENS = "model.memaug.recall_tokens"
+"""Our name of the recall tokens, which only models with `memaug.recall: question` have."""
+
 RELEASED_MEMAUG_NAMES = (
     (".self_attn.qkv_proj.", ".self_attn.Wqkv."),
     (".self_attn.o_proj.", ".self_attn.Wo."),

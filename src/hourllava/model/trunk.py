@@ -23,7 +23,14 @@ from hourllava.errors import InputError
 from hourllava.model.attention import Segments
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.decoder_attention import PACKED_ATTENTION, packed_positions
-from hourllava.model.memaug import MemAug, MemoryKeysValues, ProjectedMemory, QueryObserver, ResidualOutput
+from hourllava.model.memaug import (
+    MemAug,
+    MemoryKeysValues,
+    ProjectedMemory,
+    QueryObserver,
+    ResidualOutput,
+    SeenQueries,
+)
 from hourllava.model.norms import fuse_norms
 from hourllava.model.vision import (
     MultiModalProjector,
@@ -55,6 +62,8 @@ class HourLlavaPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, HourLlavaModel):
             initialization.normal_(module.image_newline, std=self.config.text_config.hidden_size**-0.5)
+        if isinstance(module, MemAug) and module.recall_tokens is not None:
+            initialization.normal_(module.recall_tokens, std=1.0)  # as long as normalised inputs
         if isinstance(module, ResidualOutput):
             initialization.zeros_(module.weight)
 
@@ -171,7 +180,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         return torch.cat([self.multi_modal_projector(features), self.image_newline[None]]), index
 
     def recall(self, inputs_embeds_BLD: Tensor, visuals: Visuals, observe: QueryObserver | None = None) -> Tensor:
-        """Put the augmented kept tokens into the prompt (paper section 3.3).
+        """Put the augmented kept tokens, and recall tokens, into the prompt (paper section 3.3).
 
         Args:
             inputs_embeds_BLD: embedded prompt; its values at visual places have no effect.
@@ -185,19 +194,26 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         if memory is None:
             memory = self.remember(visuals)
         flat = inputs_embeds_BLD.flatten(0, 1)
-        places = layouts.input_index[:, None].expand(-1, flat.shape[1])
-        with_kept = flat.scatter(0, places, memory.kept_tokens.to(flat.dtype))
+        visual, places, queries, seen = memory.kept_tokens, layouts.input_index, layouts.visual_query_index, None
+        if (recall := layouts.recall) is not None:
+            seen = SeenQueries(recall.seen_index, recall.seen_segments)
+            if (learnt_RD := self.memaug.recall_tokens) is not None:
+                num_samples = len(recall.input_index) // len(learnt_RD)
+                visual = torch.cat([visual, learnt_RD.to(visual.dtype).repeat(num_samples, 1)])
+                places, queries = torch.cat([places, recall.input_index]), torch.cat([queries, recall.query_index])
+        places = places[:, None].expand(-1, flat.shape[1])
+        with_visual = flat.scatter(0, places, visual.to(flat.dtype))
         augmented = self.memaug(
-            with_kept.index_select(0, layouts.query_index),  # whose backward pass does not sort, as [] does
+            with_visual.index_select(0, layouts.query_index),  # whose backward pass does not sort, as [] does
             layouts.query_positions,
             memory.keys_values,
             layouts.query_segments,
             layouts.recall_segments,
             layouts.memory_segments,
             observe,
+            seen,
         )
-        recalled = augmented.index_select(0, layouts.visual_query_index)
-        return flat.scatter(0, places, recalled).view_as(inputs_embeds_BLD)
+        return flat.scatter(0, places, augmented.index_select(0, queries)).view_as(inputs_embeds_BLD)
 
     def embed(self, input_ids: Tensor, visuals: Visuals | None = None, observe: QueryObserver | None = None) -> Tensor:
         """The decoder's input: text embeddings, and augmented tokens at the visual places.

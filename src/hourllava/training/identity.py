@@ -69,7 +69,7 @@ class Identity:
         encoding = encoder.settings | {
             "labels": encoder.label_policy,
             "forgetting": dataclasses.asdict(config.forgetting),
-            "memaug": dataclasses.asdict(config.memaug),
+            "memaug": config.memaug.to_dict(),
         }
         return cls(
             [stream.content_digest() for stream in streams],

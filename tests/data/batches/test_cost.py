@@ -13,9 +13,10 @@ from conftest import tiny_config, tiny_model
 from hourllava.data.batches.cost import TrainedParts, check_lengths, estimate_costs, memory_entries, questions_apart
 from hourllava.errors import DataError
 from hourllava.model import attention
-from hourllava.model.config import HourLlavaConfig
+from hourllava.model.config import HourLlavaConfig, MemAugConfig
 from hourllava.model.layout import image_layout, tiled_image_layout, video_layout
 from hourllava.model.messages import Video
+from hourllava.model.processor import HourLlavaProcessor
 
 QUESTION = "Which colour does the third box have, and what happens to it after the music stops? " * 6
 ANSWER = "It is red, and it slides to the left until it leaves the picture. " * 6
@@ -99,8 +100,11 @@ def test_matches_counted_operations(kind, stage, checkpointing, processor, monke
 
 
 @pytest.mark.parametrize("kind", ["frames", pytest.param("pictures", marks=pytest.mark.slow)])
-def test_questions_apart_see_the_video_but_not_each_other(kind, processor):
-    model, config = tiny_model().train(), processor.config
+@pytest.mark.parametrize("memaug", [{}, {"recall": "question", "recall_tokens": 9}])
+def test_questions_apart_see_the_video_but_not_each_other(kind, memaug, tokenizer, monkeypatch):
+    monkeypatch.setattr(attention, "CPU_BLOCKS", {})  # as above
+    config = tiny_config(memaug=MemAugConfig(**memaug))
+    model, processor = tiny_model(config).train(), HourLlavaProcessor(tokenizer, config)
     given = visuals(kind, config)
     marks = "<image>" * (len(given.get("images", ())) or 1)
     turns = [{"from": "human", "value": f"{marks}\n{QUESTION}"}, {"from": "gpt", "value": ANSWER}]
@@ -112,7 +116,7 @@ def test_questions_apart_see_the_video_but_not_each_other(kind, processor):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**processor.collate_packed(samples)).loss.backward()
 
-    kept = 2 * len(first.layout.kept_index)
+    kept = 2 * first.layout.num_visual_tokens
     text = sum(len(sample.input_ids) for sample in samples) - kept
     lengths = np.array([[30 if kind == "frames" else 3, kept, text]], np.int32)
     questions = questions_apart(lengths, config, is_video=kind == "frames")

@@ -20,6 +20,7 @@ from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError, InputError, VideoError
 from hourllava.inference.memories.encoder import EncoderIdentity
 from hourllava.inference.memories.memory import Memory, WatchedSource
+from hourllava.model.config import MemAugConfig
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.vision import frame_pixels
 from hourllava.world.drawing.render import render_frames
@@ -133,6 +134,21 @@ def test_lengths_are_those_of_the_samples(name, questions, processor, media):
     assert encode.lengths(row) == encode.lengths(as_files(row)) == (num_views, *tokens_of(samples, 511))
     is_split = questions == "segments" and num_views
     assert len(samples) == (len(row["text"]["conversations"]) // 2 if is_split else 1)
+
+
+@pytest.mark.parametrize("questions", ["conversation", "segments"])
+@pytest.mark.parametrize("name", ["memory", "several images", "text"])
+def test_lengths_count_the_recall_tokens_of_each_question(name, questions, tokenizer, processor, media):
+    row, num_views = ROWS[name]
+    recalling = HourLlavaProcessor(tokenizer, tiny_config(memaug=MemAugConfig(recall="question", recall_tokens=6)))
+    encode, published = (RowEncoder(one, media, questions=questions) for one in (recalling, processor))
+    samples = encode(row, seed=5)
+    assert encode.lengths(row) == (num_views, *tokens_of(samples, 511))
+    _, kept, text = published.lengths(row)
+    assert encode.lengths(row)[1:] == (kept + 6 * (len(samples) if num_views else 0), text)
+    # Lengths beside shards that were measured for the published way do not count here; those of it stay as they were.
+    assert encode.settings == published.settings | {"recall_tokens": 6}
+    assert "recall_tokens" not in published.settings
 
 
 @pytest.mark.parametrize(

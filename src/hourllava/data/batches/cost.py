@@ -6,7 +6,8 @@ sums count matrix products and attention, a multiply-add as two operations. They
 embeddings, which are below one percent. A test compares them with torch's FlopCounterMode.
 
 Shapes: N samples. Lengths are those of a shard folder's `lengths.npy`, int32 [N, 3]: views given to the vision tower
-(frames of a video, tiles or pictures of an image record, 0 for text), kept visual tokens, text tokens.
+(frames of a video, tiles or pictures of an image record, 0 for text), visual tokens (kept and recall tokens), text
+tokens.
 """
 
 import dataclasses
@@ -149,7 +150,7 @@ def estimate_costs(
     of_one = np.stack([lengths[:, 0], lengths[:, 1] // num_questions, lengths[:, 2] // num_questions], axis=1)
     memory = memory_entries(of_one, config, is_video=is_video).astype(np.float64)
     supervised = text * supervised_share
-    queries = np.where(kept > 0, kept + text - supervised, 0.0)
+    queries, query_pairs = _queries(kept, text - supervised, num_questions, config)
     tokens = kept + text
 
     decoder = config.text_config
@@ -168,7 +169,7 @@ def estimate_costs(
         memory_keys_values=2 * patches * width * 2 * group_width * num_blocks * passes.memory_keys_values,
         memaug_linear=2 * queries * width * (4 * width + 2 * group_width + 2 * config.memaug.mlp_ratio * width)
         * num_blocks * passes.memaug_linear,
-        memaug_self_attention=4 * queries * queries / num_questions * width * num_blocks * passes.memaug_attention,
+        memaug_self_attention=4 * query_pairs * width * num_blocks * passes.memaug_attention,
         memaug_cross_attention=4 * queries * memory * width * num_blocks * passes.memaug_attention,
         decoder_linear=2 * tokens * width
         * (2 * decoder_query_width + 2 * decoder_group_width + 3 * decoder.intermediate_size)
@@ -180,10 +181,23 @@ def estimate_costs(
     )  # fmt: skip
 
 
+def _queries(
+    visual: Flops, prompt_text: Flops, num_questions: int | NDArray[np.int64], config: HourLlavaConfig
+) -> tuple[Flops, Flops]:
+    """[N] MemAug's queries of each sample, and the pairs of them that attend to each other."""
+    if config.memaug.recall == "kept":
+        queries = np.where(visual > 0, visual + prompt_text, 0.0)
+        return queries, queries * queries / num_questions
+    # Kept tokens are queries once for all questions; recall tokens and text see them and those of their own question.
+    kept = np.maximum(visual / num_questions - config.memaug.recall_tokens, 0.0)
+    asking = np.where(visual > 0, num_questions * config.memaug.recall_tokens + prompt_text, 0.0)
+    return kept + asking, kept * kept + asking * (kept + asking / num_questions)
+
+
 def questions_apart(
     lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """[N] questions of each row that are samples of their own: the row's kept tokens over those of one question.
+    """[N] questions of each row that are samples of their own: the row's visual tokens over those of one question.
 
     Exact for videos and images of one view, an estimate for tiled images.
     """
@@ -191,7 +205,8 @@ def questions_apart(
     frames, place = np.unique(views, return_inverse=True)
     of_video = np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames])[place]
     of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
-    return np.maximum(np.rint(kept / np.maximum(np.where(is_video, of_video, of_image), 1)), 1).astype(np.int64)
+    of_one = np.where(is_video, of_video, of_image) + config.memaug.num_recall_tokens
+    return np.maximum(np.rint(kept / np.maximum(of_one, 1)), 1).astype(np.int64)
 
 
 def memory_entries(
@@ -205,6 +220,7 @@ def memory_entries(
     views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1].astype(np.int64)
     frames = np.where(views > 0, np.maximum(views, config.min_video_frames), 0)
     ratio = 0.25 if config.forgetting.spatial == "uniform" else config.forgetting.spatial_keep_ratio
+    kept = np.maximum(kept - config.memaug.num_recall_tokens, 0)
     of_images = np.minimum((kept / ratio).astype(np.int64), views * (config.patch_grid**2 + 1))
     return np.where(is_video, frames * (config.video_frame_tokens + 1), of_images)
 

@@ -108,7 +108,7 @@ class RowEncoder:
         return (sample, *(self._encode(other, seed, layout=sample.layout) for other in others))
 
     def lengths(self, row: Mapping[str, Any]) -> tuple[int, int, int]:
-        """Views, kept visual tokens and text tokens of all samples of a shard row together.
+        """Views, visual tokens (kept and recall tokens) and text tokens of all samples of a shard row together.
 
         Exact, except for a tiled image, where it is the maximum: a line of which chance keeps no token loses its
         newline as well.
@@ -125,20 +125,21 @@ class RowEncoder:
             layout = video_layout(num_frames, config)
             video = Video(duration_seconds, layout=layout, num_frames=num_frames)
             samples = [self._encode(part, 0, video=video) for part in self._conversations(record, 1)]
-            return num_frames, *_tokens(samples, len(layout.kept_index), config)
+            return num_frames, *_tokens(samples, layout.num_visual_tokens, config)
         sizes = [image.size for image in _images(row, record)]
         if not sizes:
             return 0, *_tokens([self._encode(record["conversations"], 0)], 0, config)
         layout = self.processor.layout_of_images(sizes)
         samples = [self._encode(part, 0, layout=layout) for part in self._conversations(record, len(sizes))]
         num_views = layout.num_patch_tokens // config.patch_grid**2
-        return num_views, *_tokens(samples, _most_kept(layout, config), config)
+        return num_views, *_tokens(samples, _most_kept(layout, config) + layout.num_recall_tokens, config)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides `lengths` besides rows and media: plain data, written beside `lengths.npy`."""
         config = self.processor.config
         forgetting = dataclasses.asdict(config.forgetting)
+        num_recall_tokens = config.memaug.num_recall_tokens
         return {
             "questions": self.questions,
             "tokenizer": _tokenizer_digest(self.processor.tokenizer),
@@ -151,6 +152,7 @@ class RowEncoder:
             "max_image_grid_tiles": config.max_image_grid_tiles,
             "max_sequence_tokens": config.max_sequence_tokens,
             "forgetting": {name: value for name, value in forgetting.items() if name != "temporal"},  # same number
+            **({"recall_tokens": num_recall_tokens} if num_recall_tokens else {}),  # older files do not name them
         }
 
     def _encode(

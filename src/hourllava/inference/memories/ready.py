@@ -252,7 +252,7 @@ def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayo
 
 def layout_batch(layout: VisualLayout) -> VisualBatch:
     """A batch with this layout only, without a prompt."""
-    everything = np.ones(len(layout.kept_index), bool)
+    everything = np.ones(layout.num_visual_tokens, bool)
     batch = batch_visuals([VisualSample(layout, 0, everything, ~everything)])
     assert batch is not None
     return batch

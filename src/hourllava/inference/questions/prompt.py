@@ -149,7 +149,7 @@ class PromptMaker:
         inputs = self.processor.collate([sample], for_generation=True)
         room_after(inputs["input_ids"].shape[1], self.model.config)  # before the work
         layouts = inputs["visuals"].to(device)
-        queries = WatchedQueries(layouts.visual_query_index)
+        queries = WatchedQueries(layouts.watching_query_index)
         embeds_1LD = model.embed(
             inputs["input_ids"].to(device),
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
