@@ -32,25 +32,26 @@ help:
 	@echo "make docs       build the documentation as a site, in site/"
 
 # torch first and pinned by the constraints, so that nothing later pulls another build of it.
+# --no-compile: pip would compile every module of every package, for a minute and a half; few of them are ever imported.
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "hourllava needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
-	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS) torch numpy
+	$(BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $(READY)
 
 $(DOCS_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-docs
 	$(DOCS_BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > .venv-docs/requirements.txt
-	$(DOCS_BIN)/pip install --quiet --constraint constraints.txt --requirement .venv-docs/requirements.txt
+	$(DOCS_BIN)/pip install --quiet --no-compile --constraint constraints.txt --requirement .venv-docs/requirements.txt
 	touch $(DOCS_READY)
 
 # --no-deps: lmms-eval's own list demands av below 16 and torchvision, of which there is no CPU build; neither is used.
 $(LMMS_READY): pyproject.toml $(CONSTRAINTS) lmms-eval-requirements.txt
 	$(PYTHON) -m venv .venv-lmms-eval
-	$(LMMS_BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
-	$(LMMS_BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[world]' --requirement lmms-eval-requirements.txt
-	$(LMMS_BIN)/pip install --quiet --no-deps lmms_eval==0.7.3 decord
+	$(LMMS_BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS) torch numpy
+	$(LMMS_BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[world]' --requirement lmms-eval-requirements.txt
+	$(LMMS_BIN)/pip install --quiet --no-compile --no-deps lmms_eval==0.7.3 decord
 	touch $(LMMS_READY)
 
 demo: $(READY)
@@ -96,8 +97,8 @@ wheel: $(READY)
 	rm -rf dist $(VENV)-wheel
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv $(VENV)-wheel
-	$(VENV)-wheel/bin/pip install --quiet --constraint $(CONSTRAINTS) torch numpy
-	$(VENV)-wheel/bin/pip install --quiet --constraint $(CONSTRAINTS) dist/*.whl
+	$(VENV)-wheel/bin/pip install --quiet --no-compile --constraint $(CONSTRAINTS) torch numpy
+	$(VENV)-wheel/bin/pip install --quiet --no-compile --constraint $(CONSTRAINTS) dist/*.whl
 	cd $(VENV)-wheel && bin/hourllava info && bin/hourllava demo --minutes 1 --seed 1 --out demo
 	rm -rf $(VENV)-wheel
 

@@ -209,7 +209,7 @@ def test_so_many_are_kept(serve):
             client.responses.create(model=MODEL, input="x", background=True)
         client.responses.cancel(running[1])
         client.responses.create(model=MODEL, input="x", background=True)
-        assert client.responses.retrieve(running[0]).status == "in_progress"
+        assert client.responses.retrieve(running[0]).status in ("queued", "in_progress")
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(running[1])
         not_stored = serve_whole(client, server)

@@ -16,6 +16,8 @@ from hourllava.evaluation.benchmarks import made, marathonworld_1, needles
 from hourllava.evaluation.benchmarks.folder import DataFolder
 from hourllava.evaluation.benchmarks.made import make_part
 from hourllava.evaluation.benchmarks.marathonworld_1 import SPLITS, digest_of, frozen, videos_of
+from hourllava.evaluation.benchmarks.raw import DataSummary
+from hourllava.evaluation.benchmarks.scoring import scores_of
 from hourllava.world.script import GENERATOR
 
 SMALL = "dev-1min"
@@ -169,3 +171,13 @@ def test_genuine_lmms_eval_gives_the_answers_of_our_runner(two, tmp_path, monkey
         assert sample["filtered_resps"] == line["output"]
     scores = json.loads((out / "scores.json").read_text())
     assert run.results[task]["accuracy,none"] == pytest.approx(100 * scores["headline"]["accuracy"], rel=1e-14)
+
+
+def test_tenths_of_a_video_are_shown_from_its_start():
+    totals = {"depth": {"60-70 %": 1, "0-10 %": 2, "90-100 %": 3}, "length": {"30 min": 4, "1 min": 2}}
+    summary = DataSummary(
+        annotations=(), num_questions=6, num_videos=6, left_out={}, totals=totals, notes=()
+    )  # fmt: skip
+    axes = scores_of(marathonworld_1.BENCHMARK, [], summary)["axes"]
+    assert list(axes["depth"]) == ["0-10 %", "60-70 %", "90-100 %"]
+    assert list(axes["length"]) == ["30 min", "1 min"]  # as the files have them

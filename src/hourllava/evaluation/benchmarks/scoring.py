@@ -5,7 +5,7 @@ Nothing is a bare percentage: every cell has the number of scored questions and 
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from hourllava.errors import DataError
@@ -132,7 +132,7 @@ def scores_of(benchmark: Benchmark, scored: Sequence[Scored], summary: DataSumma
         totals = summary.totals.get(axis, {})
         axes[axis] = {
             group: _cell([one for one in usable if group in one.question.groups.get(axis, ())], total)
-            for group, total in totals.items()
+            for group, total in _in_order(axis, totals)
         }
     mean = None
     if benchmark.macro_axis is not None and usable:
@@ -142,6 +142,12 @@ def scores_of(benchmark: Benchmark, scored: Sequence[Scored], summary: DataSumma
         "headline": headline, "axes": axes, "mean": mean, "counts": _counts(scored, usable, summary),
         "evidence": _evidence(scored), "guessing": _guessing(usable),
     }  # fmt: skip
+
+
+def _in_order(axis: str, totals: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The groups of an axis as the files have them; tenths of a video from its start to its end."""
+    groups = list(totals.items())
+    return sorted(groups, key=lambda group: int(group[0].partition("-")[0])) if axis == "depth" else groups
 
 
 def _cell(some: Sequence[Scored], total: int) -> dict[str, Any]:
