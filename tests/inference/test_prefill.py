@@ -37,7 +37,7 @@ def test_logits_keys_and_values_are_the_families_own(family, fields):
     with torch.no_grad():
         expected = own(ids[None]).logits[0, -1]
         plain = ours(ids[None], past_key_values=DynamicCache(), use_cache=True).past_key_values
-        logits, keys, values = prefill(ours, ours.get_input_embeddings()(ids))
+        logits, keys, values, _ = prefill(ours, ours.get_input_embeddings()(ids))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     for layer, key, value in zip(plain.layers, keys, values, strict=True):
         torch.testing.assert_close(key, layer.keys[0])

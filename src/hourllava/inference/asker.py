@@ -95,7 +95,7 @@ class Asker:
 
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
-            logits_V = prefill(self._model, prompt.take_embeds()).logits_V
+            logits_V = prefill(self._model, prompt.take_embeds(), prompt.prefix).logits_V
             return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
 
         probabilities, evidence = self._scheduler.run(work)

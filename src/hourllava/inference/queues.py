@@ -40,9 +40,9 @@ class Started:
     max_new_tokens: int
 
     @property
-    def num_tokens(self) -> int:
-        """Of prompt and answer."""
-        return self.prompt.num_tokens + self.max_new_tokens
+    def num_own_tokens(self) -> int:
+        """Of prompt and answer, without those of a kept prefix."""
+        return self.prompt.num_own_tokens + self.max_new_tokens
 
 
 @dataclasses.dataclass(frozen=True)

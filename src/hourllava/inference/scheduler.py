@@ -33,7 +33,6 @@ from hourllava.inference.questions.answers import FinishReason
 from hourllava.inference.questions.prompt import room_after
 from hourllava.inference.queues import Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
-from hourllava.inference.rows.prefill import prefill
 from hourllava.model.devices import check_fork
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -263,7 +262,7 @@ class Scheduler:
             task()
         if question is not None:
             self._next = self._embedded(question)
-        if self._next is not None and self._rows.has_room(self._next.num_tokens):
+        if self._next is not None and self._rows.has_room(self._next.num_own_tokens, self._next.prompt.prefix):
             started, self._next = self._next, None
             self._prefill(started)
         for _ in range(STEPS_PER_TURN):
@@ -304,7 +303,7 @@ class Scheduler:
 
     def _prefill(self, started: Started) -> None:
         with Telling(started.question):
-            prefilled = prefill(self.model, started.prompt.take_embeds())
+            prefilled = self._rows.prefill(started.prompt.take_embeds(), started.prompt.prefix)
             sampling = started.question.sampling
             row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
             self._running[row] = started

@@ -1,4 +1,5 @@
-"""The attention of transformers' decoders: packed samples through `packed_attention`, everything else through SDPA.
+"""The attention of transformers' decoders: packed samples through `packed_attention`, tokens behind a common prefix
+through `attention_behind_prefix`, everything else through SDPA.
 
 Shapes: B rows, L tokens of a row, Q queries, K keys, H query heads, G key/value heads, N query heads of each of these,
 E head width.
@@ -16,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 from hourllava.errors import InputError
 from hourllava.model.attention import Segments, packed_attention
+from hourllava.model.prefix_attention import Prefixed, attention_behind_prefix
 
 PACKED_ATTENTION = "hourllava_packed"
 """Name under which transformers' decoders find `decoder_attention`."""
@@ -26,17 +28,17 @@ class Ragged:
     """Keys or values of rows of different lengths.
 
     Attributes:
-        rows: [1, G, K, E] of each row.
+        rows: [1, G, K, E] of each row, or these behind the row's prefix.
     """
 
-    rows: Sequence[Tensor]
+    rows: Sequence[Tensor | Prefixed]
 
 
 def decoder_attention(
     module: nn.Module,
     query: Tensor,
-    key: Tensor | Ragged,
-    value: Tensor | Ragged,
+    key: Tensor | Ragged | Prefixed,
+    value: Tensor | Ragged | Prefixed,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     segments: Segments | None = None,
@@ -49,7 +51,8 @@ def decoder_attention(
     Args:
         module: the decoder's attention layer.
         query: [B, H, Q, E]; with `segments`, B is 1.
-        key, value: [B, G, K, E], or ragged rows, of which each query sees all. There may be fewer rows than queries.
+        key, value: [B, G, K, E], alone or behind a prefix; or ragged rows, of which each query sees all. There may be
+            fewer ragged rows than queries.
         attention_mask: mask that transformers made; has no effect with `segments`.
         scaling: of the scores.
         segments: of the packed sequence.
@@ -67,6 +70,11 @@ def decoder_attention(
         assert isinstance(key, Ragged)
         assert isinstance(value, Ragged)
         return _one_token_each(query, key, value, sliding_window, scaling), None
+    if isinstance(key, Prefixed) or isinstance(value, Prefixed):
+        assert isinstance(key, Prefixed)
+        assert isinstance(value, Prefixed)
+        assert sliding_window is None, "decoders with windows are not asked behind a prefix"
+        return attention_behind_prefix(query, key, value, attention_mask, scaling), None
     if sliding_window is not None and window_mask is not None:
         attention_mask = window_mask
     if segments is None and query.shape[2] == 1 and not torch.is_grad_enabled():
@@ -108,6 +116,11 @@ def _one_token_each(
     output_B1HE = query_BH1E.new_zeros(query_BH1E.shape).transpose(1, 2)
     for row, (key, value) in enumerate(zip(keys.rows, values.rows)):
         query = query_BH1E[row, None]
+        if isinstance(key, Prefixed):
+            assert isinstance(value, Prefixed)
+            output_B1HE[row, None] = attention_behind_prefix(query, key, value, None, scale)
+            continue
+        assert not isinstance(value, Prefixed)
         output_B1HE[row, None] = _one_token(query, key[:, :, seen], value[:, :, seen], None, scale)
     return output_B1HE
 

@@ -65,12 +65,20 @@ class SeenQueries:
     """The queries that those of each segment see, where these are not the segment itself.
 
     Attributes:
-        index: [N] queries, segment after segment.
         segments: how many each segment sees.
+        index: [N] queries, segment after segment; None for all of them.
+        before: [K, G, E] keys and values of earlier queries, which a single segment sees before its own.
     """
 
-    index: Tensor
     segments: Segments
+    index: Tensor | None = None
+    before: tuple[Tensor, Tensor] | None = None
+
+    def of(self, own: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Keys and values that are seen, of those of all queries."""
+        if self.index is not None:
+            own = own[0].index_select(0, self.index), own[1].index_select(0, self.index)
+        return list(own) if self.before is None else [torch.cat(pair) for pair in zip(self.before, own)]
 
 
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
@@ -138,14 +146,18 @@ class MemAugSelfAttention(nn.Module):
         self, x_QD: Tensor, angles: tuple[Tensor, Tensor], segments: Segments, seen: SeenQueries | None = None
     ) -> Tensor:
         """[Q, D] -> [Q, D]."""
-        heads = self.qkv_proj(x_QD).unflatten(-1, (-1, self.head_width))
-        query, key, value = heads.split([self.num_heads, self.num_groups, self.num_groups], dim=1)
-        query, key = self.rotary.rotate(query, angles), self.rotary.rotate(key, angles)
+        query, key, value = self.heads(x_QD, angles)
         seen_segments = segments
         if seen is not None:
-            key, value = key.index_select(0, seen.index), value.index_select(0, seen.index)
+            key, value = seen.of((key, value))
             seen_segments = seen.segments
         return self.o_proj(packed_attention(query, key, value, segments, seen_segments).flatten(1))
+
+    def heads(self, x_QD: Tensor, angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """[Q, D] -> queries [Q, H, E], keys and values [Q, G, E]."""
+        heads = self.qkv_proj(x_QD).unflatten(-1, (-1, self.head_width))
+        query, key, value = heads.split([self.num_heads, self.num_groups, self.num_groups], dim=1)
+        return self.rotary.rotate(query, angles), self.rotary.rotate(key, angles), value
 
 
 class MemAugCrossAttention(nn.Module):
@@ -307,5 +319,42 @@ class MemAug(nn.Module):
             x_QD = block(x_QD, angles, keys_values, query_segments, recall_segments, memory_segments, observe, seen)
         return x_QD
 
+    def augment_kept(
+        self, x_KD: Tensor, positions_K: Tensor, memory: Sequence[MemoryKeysValues]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Augment the kept tokens of one memory alone, as they are where they do not see the question.
+
+        Returns:
+            [K, D], and of each block the [K, G, E] keys and values of its self-attention, for `augment_behind`.
+        """
+        x_KD, angles = self._input(x_KD), self.rotary.angles(positions_K)
+        kept, entries, seen = Segments((len(x_KD),)), Segments((_num_entries(memory),)), []
+        for block, keys_values in zip(self.blocks, memory, strict=True):
+            _, key, value = block.self_attn.heads(x_KD, angles)
+            seen.append((key, value.contiguous()))
+            x_KD = block(x_KD, angles, keys_values, kept, kept, entries)
+        return x_KD, seen
+
+    def augment_behind(
+        self,
+        x_AD: Tensor,
+        positions_A: Tensor,
+        memory: Sequence[MemoryKeysValues],
+        kept: Sequence[tuple[Tensor, Tensor]],
+        observe: QueryObserver | None = None,
+    ) -> Tensor:
+        """[A, D] -> [A, D], recall tokens and text of one question, which see kept tokens from `augment_kept`."""
+        x_AD, angles = self._input(x_AD), self.rotary.angles(positions_A)
+        asking, entries = Segments((len(x_AD),)), Segments((_num_entries(memory),))
+        seen_segments = Segments((len(kept[0][0]) + len(x_AD),))
+        for block, keys_values, before in zip(self.blocks, memory, kept, strict=True):
+            seen = SeenQueries(seen_segments, before=before)
+            x_AD = block(x_AD, angles, keys_values, asking, asking, entries, observe, seen)
+        return x_AD
+
     def _input(self, tokens_ND: Tensor) -> Tensor:
         return F.rms_norm(tokens_ND, tokens_ND.shape[-1:]) if self.normalizes_inputs else tokens_ND
+
+
+def _num_entries(memory: Sequence[MemoryKeysValues]) -> int:
+    return memory[0].num_entries

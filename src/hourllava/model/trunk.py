@@ -196,7 +196,7 @@ class HourLlavaModel(HourLlavaPreTrainedModel):
         flat = inputs_embeds_BLD.flatten(0, 1)
         visual, places, queries, seen = memory.kept_tokens, layouts.input_index, layouts.visual_query_index, None
         if (recall := layouts.recall) is not None:
-            seen = SeenQueries(recall.seen_index, recall.seen_segments)
+            seen = SeenQueries(recall.seen_segments, recall.seen_index)
             if (learnt_RD := self.memaug.recall_tokens) is not None:
                 num_samples = len(recall.input_index) // len(learnt_RD)
                 visual = torch.cat([visual, learnt_RD.to(visual.dtype).repeat(num_samples, 1)])

@@ -30,7 +30,8 @@ from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import fits_on_device, total_memory_bytes
 from hourllava.model.forgetting import evenly_spaced
-from hourllava.model.layout import NEWLINE, VisualLayout, num_memory_entries, video_layout
+from hourllava.model.kept_prefix import KeptPrefix, can_keep_prefix, kept_prefix_bytes
+from hourllava.model.layout import NEWLINE, VisualLayout, num_kept_video_tokens, num_memory_entries, video_layout
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
@@ -39,6 +40,13 @@ from hourllava.model.visuals import Visuals
 ENTRIES_PER_CHUNK = 2**18
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class PrefixSlot:
+    """Place for the kept prefix of a memory, which the first question makes."""
+
+    prefix: KeptPrefix | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +61,7 @@ class ReadyMemory:
         frame_descriptors_TD: mean projected token of each frame; None if forgetting does not look at frames.
         room: holds the keys and values; longer states of the memory share it.
         share: of the frames that MemAug can look up.
+        slot: of the prefix that prompts about this state have in common, if the model has such.
     """
 
     memory: MemorySnapshot
@@ -62,11 +71,13 @@ class ReadyMemory:
     frame_descriptors_TD: npt.NDArray[np.float32] | None
     room: KeyValueRoom
     share: float = 1.0
+    slot: PrefixSlot = dataclasses.field(default_factory=PrefixSlot)
 
     @property
     def num_bytes(self) -> int:
-        """Size of keys and values, wherever they lie, with their room to grow, and of kept tokens."""
-        return self.room.num_bytes + self.kept_tokens.nbytes
+        """Size of keys and values, wherever they lie, with their room to grow, of kept tokens, and of the prefix."""
+        of_prefix = self.slot.prefix.num_bytes if self.slot.prefix else 0
+        return self.room.num_bytes + self.kept_tokens.nbytes + of_prefix
 
     @property
     def is_on_host(self) -> bool:
@@ -273,6 +284,13 @@ def num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
 
 
+def prefix_bytes(num_frames: int, model: HourLlavaModel) -> int:
+    """Size of the prefix that is kept of a memory of so many frames, without the text before its kept tokens."""
+    if not can_keep_prefix(model.config):
+        return 0
+    return kept_prefix_bytes(num_kept_video_tokens(num_frames, model.config), model)
+
+
 class ReadyMemories:
     """The memories that were asked last, ready for further questions; the engine's thread alone uses it.
 
@@ -318,12 +336,13 @@ class ReadyMemories:
             known = None  # free the old one first
         num_entries = num_memory_entries(snapshot.num_frames, self.model.config)
         num_bytes = num_key_value_bytes(num_entries, self.model)
+        of_prefix = prefix_bytes(snapshot.num_frames, self.model)
         if known is None:
-            self._make_room(num_bytes)
+            self._make_room(num_bytes + of_prefix)
             newest = ready = self._make_ready(snapshot, self.model)
         else:
             must_grow = not known.is_on_host and num_entries > known.room.capacity
-            self._make_room(2 * num_bytes if must_grow else 0)
+            self._make_room((2 * num_bytes if must_grow else 0) + of_prefix)
             ready = extended(known, snapshot, self.model)
             newest = ready if snapshot.version > known.memory.version else known
         self._ready[memory] = newest

@@ -2,6 +2,8 @@
 
     question -> chat text with the video -> embeddings, augmented from the memory -> Prompt
 
+With a model of recall tokens, the embeddings are only those behind the prefix that is kept with the memory.
+
 A prompt keeps a sample of the queries with which it looked into the memory. So its evidence can be measured later, when
 the first token is out. Subtitles do not change the evidence: it stays that of the bare question. If they all fit, the
 bare question is embedded only when its evidence is asked for. Otherwise its evidence is measured first and chooses
@@ -25,6 +27,15 @@ from hourllava.inference.questions.options import DEFAULT_SUBTITLE_TOKENS, Histo
 from hourllava.inference.questions.subtitles import Cue, SubtitleLines
 from hourllava.inference.questions.text import whole_text
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.inputs import Sample
+from hourllava.model.kept_prefix import (
+    KeptPrefix,
+    can_keep_prefix,
+    embed_behind,
+    make_kept_prefix,
+    recall_queries,
+    text_before_kept,
+)
 from hourllava.model.memaug import ProjectedMemory
 from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -50,13 +61,19 @@ class Prompt:
     Args:
         embeds_LD: [L, D], augmented from the memory.
         measure: gives the evidence.
+        prefix: before these tokens, kept with the memory.
 
     Attributes:
-        num_tokens: L.
+        num_own_tokens: L.
+        num_tokens: L and those of the prefix.
+        prefix: as given.
     """
 
-    def __init__(self, embeds_LD: Tensor, measure: Callable[[], list[Span]] = list) -> None:
-        self.num_tokens = len(embeds_LD)
+    def __init__(
+        self, embeds_LD: Tensor, measure: Callable[[], list[Span]] = list, prefix: KeptPrefix | None = None
+    ) -> None:
+        self.num_own_tokens, self.prefix = len(embeds_LD), prefix
+        self.num_tokens = len(embeds_LD) + (prefix.num_tokens if prefix else 0)
         self._embeds_LD: Tensor | None = embeds_LD
         self._measure: Callable[[], list[Span]] | None = measure
         self._evidence: list[Span] = []
@@ -83,11 +100,15 @@ class PromptMaker:
     Args:
         model: in evaluation mode, on its device.
         processor: of the same model.
+
+    Attributes:
+        keeps_prefix: whether a prefix is kept with each memory, if the model can be asked behind one.
     """
 
     def __init__(self, model: HourLlavaForConditionalGeneration, processor: HourLlavaProcessor) -> None:
         self.model = model
         self.processor = processor
+        self.keeps_prefix = can_keep_prefix(model.config)
         self._lines: dict[tuple[tuple[Cue, ...], int], SubtitleLines] = {}
 
     def prompt(self, ready: ReadyMemory | None, question: str, text: str, context: Context) -> Prompt:
@@ -107,13 +128,13 @@ class PromptMaker:
             return bare()
         if lines.whole is not None:
             with_lines = self._embed(ready, question, _below(lines.whole, text), context.history, observes=False)
-            return Prompt(with_lines.take_embeds(), lambda: bare().evidence())
+            return Prompt(with_lines.take_embeds(), lambda: bare().evidence(), with_lines.prefix)
         prompt = bare()
         evidence = prompt.evidence()
         if not (near := lines.near([(span.start_seconds, span.end_seconds) for span in evidence])):
             return prompt
         with_lines = self._embed(ready, question, _below(near, text), context.history, observes=False)
-        return Prompt(with_lines.take_embeds(), lambda: evidence)
+        return Prompt(with_lines.take_embeds(), lambda: evidence, with_lines.prefix)
 
     def _lines_of(self, context: Context) -> SubtitleLines:
         """The subtitles as lines; their tokens are counted once for all questions with them."""
@@ -146,8 +167,10 @@ class PromptMaker:
         first = [{"type": "video", "video": video}, {"type": "text", "text": messages[0]["content"]}]
         messages[0] = {"role": "user", "content": first}
         sample = self.processor.encode(messages, add_generation_prompt=True)
+        room_after(len(sample.input_ids), self.model.config)  # before the work
+        if self.keeps_prefix:
+            return self._behind_prefix(ready, sample, observes)
         inputs = self.processor.collate([sample], for_generation=True)
-        room_after(inputs["input_ids"].shape[1], self.model.config)  # before the work
         layouts = inputs["visuals"].to(device)
         queries = WatchedQueries(layouts.watching_query_index)
         embeds_1LD = model.embed(
@@ -156,6 +179,17 @@ class PromptMaker:
             queries.observe if observes else None,
         )
         return Prompt(embeds_1LD[0], functools.partial(_evidence, ready, queries) if observes else list)
+
+    def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
+        """The prompt behind the prefix that is kept with the memory; the first question makes the prefix."""
+        model, memory = self.model.model, ProjectedMemory(ready.keys_values, ready.kept_tokens)
+        prefix = ready.slot.prefix
+        if prefix is None or prefix.text_ids != text_before_kept(sample, model.config):
+            prefix = ready.slot.prefix = make_kept_prefix(model, memory, sample)
+        recall = recall_queries(prefix, model.config)
+        queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
+        embeds_SD = embed_behind(model, prefix, memory, sample, queries.observe if observes else None)
+        return Prompt(embeds_SD, functools.partial(_evidence, ready, queries) if observes else list, prefix)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""

@@ -7,26 +7,25 @@ addresses whichever rows take part, so it is captured once for each number of ro
 step, empty ones included, and each row attends alone. So a row's numbers are bit for bit those that it gets without
 neighbours: how a matrix product is rounded depends on the number of rows, not on what is in the others.
 
-Shapes: R rows, L prompt tokens, S slots of a row, V vocabulary, G key/value heads, E head width.
+A kept prefix is not copied into rows: they hold the tokens behind it, and look at both.
+
+Shapes: R rows, L prompt tokens, S slots of a row, C tokens of prefixes, V vocabulary, G key/value heads, E head width.
 """
 
 import abc
-import threading
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hourllava.inference.rows.graphs import captured
 from hourllava.inference.rows.prefill import Prefilled
+from hourllava.inference.rows.prefixes import PrefixPool
 from hourllava.model.backbones import attention_window
 from hourllava.model.decoder_attention import Ragged
+from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-
-# Steps before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
-WARM_UP_STEPS = 3
-
-# CUDA allows one capture at a time in a process.
-_one_capture_at_a_time = threading.Lock()
+from hourllava.model.prefix_attention import Prefixed
 
 
 class RowBuffers(abc.ABC):
@@ -59,7 +58,7 @@ class RowBuffers(abc.ABC):
             row: its place.
             prompt: from `prefill`.
             token: [1] its first new token.
-            num_slots: tokens that the row will have, prompt included.
+            num_slots: tokens that the row will have, prompt included, a kept prefix not.
         """
         self.tokens_R1[row] = token
         self.positions_R1[row] = prompt.num_tokens
@@ -105,13 +104,19 @@ class SharedRows(RowBuffers):
     Args:
         model, like, num_rows: as for `RowBuffers`.
         num_slots: S.
+        pool: of prefixes; None if no row has one.
     """
 
     def __init__(
-        self, model: HourLlavaForConditionalGeneration, like: Prefilled, num_rows: int, num_slots: int
+        self,
+        model: HourLlavaForConditionalGeneration,
+        like: Prefilled,
+        num_rows: int,
+        num_slots: int,
+        pool: PrefixPool | None = None,
     ) -> None:
         super().__init__(model, like, num_rows)
-        self.num_slots = num_slots
+        self.num_slots, self.pool = num_slots, pool
         device = like.logits_V.device
 
         def room(tensor: Tensor) -> Tensor:
@@ -123,14 +128,15 @@ class SharedRows(RowBuffers):
         self.advance_R = torch.zeros(num_rows, dtype=torch.long, device=device)
         # Added to the scores: 0 for visible slots, -inf for others.
         self.bias_R11S = self.keys[0].new_full((num_rows, 1, 1, num_slots), -torch.inf)
+        self.prefix_bias_RC = None if pool is None else pool.no_bias(num_rows)
         self._num_active = num_rows
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        self._pool: Any = None
+        self._graph_memory: Any = None
 
     def put(self, row: int, prompt: Prefilled, token: Tensor, num_slots: int) -> None:
         """Begin a row; `num_slots` are at most those of the buffers."""
         super().put(row, prompt, token, num_slots)
-        num_tokens = prompt.num_tokens
+        num_tokens = prompt.num_own_tokens
         for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
             for buffer, tensor in zip(buffers, tensors):
                 buffer[row, :, :num_tokens] = tensor
@@ -139,11 +145,13 @@ class SharedRows(RowBuffers):
         self.bias_R11S[row, ..., :num_tokens] = 0.0
         self.slot_R[row] = num_tokens
         self.advance_R[row] = 1
+        if self.pool is not None and self.prefix_bias_RC is not None:
+            self.pool.show(self.prefix_bias_RC[row], prompt.prefix)
 
     def move(self, source: int, target: int) -> None:
         """Copy a row."""
         super().move(source, target)
-        for tensor in self._slots():
+        for tensor in self._all():
             tensor[target] = tensor[source]
 
     def clear(self, row: int) -> None:
@@ -155,13 +163,17 @@ class SharedRows(RowBuffers):
 
     def take_over(self, other: "SharedRows", num_rows: int) -> None:
         """Copy the first rows of buffers with no more slots."""
-        for ours, theirs in zip(self._slots(), other._slots(), strict=True):
+        # Where the other has no prefix, the new ones stay hidden.
+        for ours, theirs in zip(self._all(), other._all()):
             ours[(slice(0, num_rows), *(slice(0, size) for size in theirs.shape[1:]))] = theirs[:num_rows]
         self.tokens_R1[:num_rows] = other.tokens_R1[:num_rows]
         self.positions_R1[:num_rows] = other.positions_R1[:num_rows]
 
     def _slots(self) -> list[Tensor]:
         return [self.slot_R, self.advance_R, self.bias_R11S, *self.keys, *self.values]
+
+    def _all(self) -> list[Tensor]:
+        return self._slots() if self.prefix_bias_RC is None else [*self._slots(), self.prefix_bias_RC]
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """As `RowBuffers.update`; gives [rows, G, S, E]."""
@@ -170,7 +182,11 @@ class SharedRows(RowBuffers):
         slots = self.slot_R[own, None, None, None].expand_as(key)
         keys.scatter_(2, slots, key)
         values.scatter_(2, slots, value)
-        return keys, values
+        if self.pool is None or self.prefix_bias_RC is None:
+            return keys, values
+        bias_RC = self.prefix_bias_RC[own]
+        prefixes = self.pool.keys[layer_idx], self.pool.values[layer_idx]
+        return Prefixed(prefixes[0], keys, bias_RC), Prefixed(prefixes[1], values, bias_RC)
 
     def step(self, num_rows: int) -> None:
         """As `RowBuffers.step`."""
@@ -196,21 +212,9 @@ class SharedRows(RowBuffers):
     def _captured(self, num_rows: int) -> torch.cuda.CUDAGraph:
         tokens, advance = self.tokens_R1.clone(), self.advance_R.clone()
         self.advance_R.zero_()  # steps for practice write to the slot that the next step overwrites
-        stream = torch.cuda.Stream(self.tokens_R1.device)
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_STEPS):
-                self._run(num_rows)
-        torch.cuda.current_stream().wait_stream(stream)
+        graph = captured(lambda: self._run(num_rows), self.tokens_R1.device, self._graph_memory)
         self.tokens_R1.copy_(tokens)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use CUDA meanwhile.
-        with (
-            _one_capture_at_a_time,
-            torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
-        ):
-            self._run(num_rows)
-        self._pool = graph.pool()
+        self._graph_memory = graph.pool()
         self.advance_R.copy_(advance)
         return graph
 
@@ -229,6 +233,7 @@ class OwnRows(RowBuffers):
         self.keys: list[list[Tensor]] = [[] for _ in range(num_layers)]
         self.values: list[list[Tensor]] = [[] for _ in range(num_layers)]
         self.num_used: list[int] = []
+        self.prefixes: list[KeptPrefix | None] = []
 
     @property
     def num_slots(self) -> int:
@@ -242,31 +247,36 @@ class OwnRows(RowBuffers):
         own = []
         for tensor in (*prompt.keys, *prompt.values):
             own.append(tensor.new_zeros(1, tensor.shape[0], num_slots, tensor.shape[2]))
-            own[-1][0, :, : prompt.num_tokens] = tensor
+            own[-1][0, :, : prompt.num_own_tokens] = tensor
         for layer, buffer in zip((*self.keys, *self.values), own, strict=True):  # all of them, or none
             layer.append(buffer)
-        self.num_used.append(prompt.num_tokens)
+        self.num_used.append(prompt.num_own_tokens)
+        self.prefixes.append(prompt.prefix)
 
     def move(self, source: int, target: int) -> None:
         """Hand the buffers over."""
         super().move(source, target)
-        for rows in (*self.keys, *self.values, self.num_used):
-            rows[target] = rows[source]  # type: ignore[index]  # lists of tensors, and one of numbers
+        for rows in (*self.keys, *self.values, self.num_used, self.prefixes):
+            rows[target] = rows[source]  # type: ignore[index]  # lists of tensors, of numbers and of prefixes
 
     def clear(self, row: int) -> None:
         """Free the buffers of the last row."""
         super().clear(row)
-        for rows in (*self.keys, *self.values, self.num_used):
+        for rows in (*self.keys, *self.values, self.num_used, self.prefixes):
             rows.pop()  # type: ignore[attr-defined]  # as above
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """As `RowBuffers.update`; gives the used slots of each row, [1, G, slots, E]."""
-        given = []
+        given: list[list[Tensor]] = []
         for rows, tensor in ((self.keys[layer_idx], key), (self.values[layer_idx], value)):
             for number, (buffer, used) in enumerate(zip(rows, self.num_used)):
                 buffer[0, :, used] = tensor[number, :, 0]
-            given.append(Ragged([buffer[:, :, : used + 1] for buffer, used in zip(rows, self.num_used)]))
-        return given[0], given[1]
+            given.append([buffer[:, :, : used + 1] for buffer, used in zip(rows, self.num_used)])
+        keys, values = given
+        return (
+            Ragged([Prefixed(p.keys[layer_idx], key) if p else key for p, key in zip(self.prefixes, keys)]),
+            Ragged([Prefixed(p.values[layer_idx], value) if p else value for p, value in zip(self.prefixes, values)]),
+        )
 
     def step(self, num_rows: int) -> None:
         """As `RowBuffers.step`; `num_rows` are all rows in use."""

@@ -6,7 +6,7 @@ tokens do not depend on its neighbours (`row_buffers` says how).
 Nothing waits on CUDA: the next step is launched before the tokens of the last one are handed out.
 
     rows = RowDecoder(model)
-    row = rows.join(prefill(model, embeds_LD), max_new_tokens=64, sampling=Sampling())
+    row = rows.join(rows.prefill(embeds_LD), max_new_tokens=64, sampling=Sampling())
     while len(rows):
         for row, token in rows.step():
             ...  # rows.leave(row) once it has ended
@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 from hourllava.inference.rows.buffers import OwnRows, RowBuffers, SharedRows
-from hourllava.inference.rows.prefill import Prefilled
+from hourllava.inference.rows.prefill import Prefilled, prefill
+from hourllava.inference.rows.prefixes import PrefixedPrompts
 from hourllava.inference.rows.sampling import Sampling, draw
+from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Shared buffers grow by this number of slots: large steps need few graphs, small ones little attention to unused slots.
@@ -38,6 +40,9 @@ MAX_ROWS_ON_CPU = 8
 MAX_ROW_BYTES = 4 * 2**30
 MAX_SHARE_OF_DEVICE = 0.1
 
+# Bytes of prefixes that rows may look at together: six memories of an hour with the 3B model, four with 7B.
+MAX_PREFIX_BYTES = 2 * 2**30
+
 DAMAGED = -1
 """Handed out in place of a token if the model's logits are NaN: its weights are damaged."""
 
@@ -50,6 +55,7 @@ class Row:
         max_new_tokens: it gets no more than these.
         sampling: how its tokens are chosen.
         uniforms: [max_new_tokens] its random numbers, on the device; None if it is greedy.
+        prefix: that it is behind.
         num_launched: tokens that were computed or are on their way.
         has_left: its tokens are no longer handed out.
     """
@@ -57,6 +63,7 @@ class Row:
     max_new_tokens: int
     sampling: Sampling
     uniforms: Tensor | None
+    prefix: KeptPrefix | None = None
     num_launched: int = 1
     has_left: bool = False
 
@@ -96,6 +103,7 @@ class RowDecoder:
         self._max_waiting = 1 if self._on_cuda else 0
         self._rows: list[Row] = []  # row k of the buffers is self._rows[k]
         self._buffers: RowBuffers | None = None
+        self._prefixed = PrefixedPrompts(model, MAX_PREFIX_BYTES)
         self._handouts: collections.deque[_Handout] = collections.deque()
 
     def __len__(self) -> int:
@@ -115,12 +123,13 @@ class RowDecoder:
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return int(2 * text.num_hidden_layers * groups * width * self.model.dtype.itemsize)
 
-    def has_room(self, num_tokens: int) -> bool:
-        """Whether a row of so many tokens, prompt and answer, may join now."""
+    def has_room(self, num_tokens: int, prefix: KeptPrefix | None = None) -> bool:
+        """Whether a row of so many tokens, prompt without prefix and answer, may join now."""
         if not self._rows:
             return True
         if self._shares_buffers:
-            return len(self._rows) < self._capacity(self._num_slots(num_tokens))
+            has_place = prefix is None or self._prefixed.has_room(prefix, self._prefixes())
+            return has_place and len(self._rows) < self._capacity(self._num_slots(num_tokens))
         assert isinstance(self._buffers, OwnRows)
         num_bytes = (self._buffers.num_slots + num_tokens) * self.bytes_per_slot
         return len(self._rows) < self.max_rows and num_bytes <= self.max_bytes
@@ -135,6 +144,22 @@ class RowDecoder:
     def _capacity(self, num_slots: int) -> int:
         return min(self.max_rows, max(1, self.max_bytes // (num_slots * self.bytes_per_slot)))
 
+    def _prefixes(self) -> set[KeptPrefix]:
+        """Prefixes that rows are behind."""
+        return {row.prefix for row in self._rows if row.prefix is not None}
+
+    @torch.inference_mode()
+    def prefill(self, embeds_LD: Tensor, prefix: KeptPrefix | None = None) -> Prefilled:
+        """Run a prompt through the decoder; there must be room. It joins before the next one runs.
+
+        Args:
+            embeds_LD: the prompt; of one with a prefix, what follows it.
+            prefix: of the prompt.
+        """
+        if prefix is None or not self._shares_buffers:
+            return prefill(self.model, embeds_LD, prefix)
+        return self._prefixed.prefill(embeds_LD, prefix, self._prefixes())
+
     @torch.inference_mode()
     def join(self, prompt: Prefilled, *, max_new_tokens: int, sampling: Sampling) -> Row:
         """Add a row; there must be room. Its first token is handed out by one of the next steps.
@@ -145,11 +170,11 @@ class RowDecoder:
             sampling: how its tokens are chosen.
         """
         uniforms = None if sampling.is_greedy else sampling.uniforms(max_new_tokens).to(prompt.logits_V.device)
-        row = Row(max_new_tokens, sampling, uniforms)
+        row = Row(max_new_tokens, sampling, uniforms, prompt.prefix)
         logits_1V = prompt.logits_V[None]
         token = logits_1V.argmax(-1) if uniforms is None else draw(logits_1V, sampling, uniforms[:1])
         if max_new_tokens > 1:
-            num_slots = prompt.num_tokens + max_new_tokens
+            num_slots = prompt.num_own_tokens + max_new_tokens
             buffers = self._shared_buffers(prompt, num_slots) if self._shares_buffers else self._own_buffers(prompt)
             buffers.put(len(self._rows), prompt, token, num_slots)
             self._rows.append(row)
@@ -164,14 +189,16 @@ class RowDecoder:
     def _shared_buffers(self, like: Prefilled, num_slots: int) -> RowBuffers:
         """Buffers with room for one more row of so many slots."""
         num_slots, old, num_old = self._num_slots(num_slots), self._buffers, len(self._rows)
-        if isinstance(old, SharedRows) and old.num_slots == num_slots and old.num_rows > num_old:
+        pool = self._prefixed.pool
+        is_right = isinstance(old, SharedRows) and old.num_slots == num_slots and old.pool is pool
+        if isinstance(old, SharedRows) and is_right and old.num_rows > num_old:
             return old
         # One row at first: who asks one question at a time never pays for more. Then all at once, because every new set
         # of buffers needs new graphs.
         is_first = num_old == 0 and (old is None or old.num_rows == 1)
         if num_old == 0:
             self._buffers = old = None  # freed before the new ones are made
-        buffers = SharedRows(self.model, like, 1 if is_first else self._capacity(num_slots), num_slots)
+        buffers = SharedRows(self.model, like, 1 if is_first else self._capacity(num_slots), num_slots, pool)
         if isinstance(old, SharedRows):
             buffers.take_over(old, num_old)
         self._buffers = buffers
@@ -243,6 +270,7 @@ class RowDecoder:
         self._rows.clear()
         self._handouts.clear()
         self._buffers = None
+        self._prefixed = PrefixedPrompts(self.model, MAX_PREFIX_BYTES)
 
 
 def _default_max_bytes(device: torch.device) -> int:

@@ -1,0 +1,210 @@
+"""Kept prefixes of rows in common buffers of fixed size, for CUDA: graphs read them there, whichever memory is asked.
+
+A prefix lies there once, for all rows that ask its memory. Rows that ask different memories are decoded together: each
+has a bias that hides the other prefixes. A further question about a memory goes through a graph too, filled up to one
+of a few lengths: 100 tokens of prefill are bound by launches otherwise (3B: 24 ms).
+
+Shapes: P tokens of a prefix, C tokens that the buffers hold, B tokens of a filled-up prefill, L of them given, D width,
+G key/value heads, E head width, V vocabulary.
+"""
+
+import itertools
+import weakref
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from hourllava.inference.rows.graphs import captured
+from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, causal_bias, run_behind_prefix
+from hourllava.model.kept_prefix import KeptPrefix
+from hourllava.model.modeling import HourLlavaForConditionalGeneration
+
+# Tokens behind a prefix are filled up to one of these numbers; more go without a graph.
+FILLED_UP_TO = (128, 256, 512)
+
+# Buffers hold a multiple of so many tokens.
+PREFIX_STEP = 1024
+
+
+class PrefixPool:
+    """Prefixes one after the other in buffers.
+
+    Args:
+        like: a prefix, for shapes, dtype and device.
+        num_tokens: C; rounded up.
+
+    Attributes:
+        keys, values: [G, C, E] of each layer.
+        num_tokens: C.
+    """
+
+    def __init__(self, like: KeptPrefix, num_tokens: int) -> None:
+        self.num_tokens = -(-num_tokens // PREFIX_STEP) * PREFIX_STEP
+
+        def room(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros(tensor.shape[0], self.num_tokens, tensor.shape[2])
+
+        self.keys, self.values = [room(key) for key in like.keys], [room(value) for value in like.values]
+        # Where each prefix begins. One that nobody holds any more leaves by itself.
+        self._starts: weakref.WeakKeyDictionary[KeptPrefix, int] = weakref.WeakKeyDictionary()
+
+    def place(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> bool:
+        """Copy a prefix into the buffers unless it lies there; False if those in use leave no room for it.
+
+        Args:
+            prefix: to be asked behind.
+            in_use: prefixes of rows, which stay where they are.
+        """
+        if prefix in self._starts:
+            return True
+        start = self._gap(prefix.num_tokens, self._starts)
+        if start is None:  # others that are not in use make room
+            start = self._gap(prefix.num_tokens, in_use)
+            if start is None:
+                return False
+            self._starts = weakref.WeakKeyDictionary({one: self._starts[one] for one in in_use})
+        end = start + prefix.num_tokens
+        for buffers, tensors in ((self.keys, prefix.keys), (self.values, prefix.values)):
+            for buffer, tensor in zip(buffers, tensors, strict=True):
+                buffer[:, start:end] = tensor
+        self._starts[prefix] = start
+        return True
+
+    def fits(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> bool:
+        """Whether `place` would work."""
+        return prefix in self._starts or self._gap(prefix.num_tokens, in_use) is not None
+
+    def _gap(self, num_tokens: int, taken: Collection[KeptPrefix]) -> int | None:
+        """The first place with room for so many tokens beside these prefixes."""
+        spans = sorted((self._starts[prefix], self._starts[prefix] + prefix.num_tokens) for prefix in taken)
+        ends, starts = [0, *(end for _, end in spans)], [*(start for start, _ in spans), self.num_tokens]
+        return next((end for end, start in zip(ends, starts) if start - end >= num_tokens), None)
+
+    def take_over(self, other: "PrefixPool") -> None:
+        """Copy smaller buffers; each prefix stays at its place."""
+        for ours, theirs in zip((*self.keys, *self.values), (*other.keys, *other.values), strict=True):
+            ours[:, : other.num_tokens] = theirs
+        self._starts = other._starts.copy()
+
+    def no_bias(self, num_rows: int) -> Tensor:
+        """[num_rows, C] a bias that hides everything."""
+        return self.keys[0].new_full((num_rows, self.num_tokens), -torch.inf)
+
+    def show(self, bias_C: Tensor, prefix: KeptPrefix | None) -> None:
+        """Let a row's bias show its own prefix only, which lies here."""
+        bias_C.fill_(-torch.inf)
+        if prefix is not None:
+            start = self._starts[prefix]
+            bias_C[start : start + prefix.num_tokens] = 0.0
+
+
+class PrefillBehindPrefix:
+    """Prefill of up to B tokens behind a prefix of a pool; on CUDA a graph.
+
+    Args:
+        model: in evaluation mode, on its device.
+        pool: of the prefixes.
+        num_tokens: B.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration, pool: PrefixPool, num_tokens: int) -> None:
+        self.model, self.pool = model, pool
+        self._embeds_BD = pool.keys[0].new_zeros(num_tokens, model.config.text_config.hidden_size)
+        self._count_B = torch.arange(num_tokens, device=self._embeds_BD.device)
+        self._positions_1B = self._count_B[None].clone()
+        self._last_1 = self._count_B[:1].clone()
+        self._prefix_bias_1C, self._causal_bias = pool.no_bias(1), causal_bias(self._embeds_BD)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._cache = BehindPrefix(pool.keys, pool.values, self._prefix_bias_1C)
+        self._logits_V = self._embeds_BD.new_empty(0)
+
+    def __call__(self, embeds_LD: Tensor, prefix: KeptPrefix) -> Prefilled:
+        """Run tokens behind a prefix that lies in the pool. The next call overwrites what this one gives."""
+        num_tokens = len(embeds_LD)
+        self._embeds_BD[:num_tokens] = embeds_LD
+        self._embeds_BD[num_tokens:] = 0.0  # nothing sees them, but nothing times an earlier NaN is NaN
+        torch.add(self._count_B, prefix.num_tokens, out=self._positions_1B[0])
+        self._last_1.fill_(num_tokens - 1)
+        self.pool.show(self._prefix_bias_1C[0], prefix)
+        if embeds_LD.device.type != "cuda":
+            self._run()
+        else:
+            if self._graph is None:
+                self._graph = captured(self._run, embeds_LD.device)
+            self._graph.replay()
+        keys, values = (
+            [layer[0, :, :num_tokens] for layer in layers] for layers in (self._cache.own_keys, self._cache.own_values)
+        )
+        return Prefilled(self._logits_V, keys, values, prefix)
+
+    def _run(self) -> None:
+        self._cache = BehindPrefix(self.pool.keys, self.pool.values, self._prefix_bias_1C)
+        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, self._causal_bias, self._cache)
+        self._logits_V = self.model.lm_head(hidden_BD.index_select(0, self._last_1))[0]
+
+
+class PrefixedPrompts:
+    """The pool of a decoder's rows, grown when they ask several memories at once, and the prefills behind it.
+
+    Args:
+        model: in evaluation mode, on its device.
+        max_bytes: of the pool, unless one prefix alone needs more.
+
+    Attributes:
+        pool: None before the first prefix.
+    """
+
+    def __init__(self, model: HourLlavaForConditionalGeneration, max_bytes: int) -> None:
+        self.model, self.max_bytes = model, max_bytes
+        self.pool: PrefixPool | None = None
+        self._prefills: dict[int, PrefillBehindPrefix] = {}
+
+    def has_room(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> bool:
+        """Whether a row with this prefix may join rows with those in use."""
+        if self.pool is not None and self.pool.fits(prefix, in_use):
+            return True
+        return not in_use or self._needed(prefix, in_use) <= self._most_tokens(prefix)
+
+    def prefill(self, embeds_LD: Tensor, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> Prefilled:
+        """Place a prefix in the pool, and run what follows it; there must be room.
+
+        Args:
+            embeds_LD: the tokens behind the prefix.
+            prefix: of the prompt.
+            in_use: prefixes of rows.
+        """
+        if self.pool is None or not self.pool.place(prefix, in_use):
+            self._make_pool(prefix, in_use)
+        assert self.pool is not None
+        length = next((length for length in FILLED_UP_TO if len(embeds_LD) <= length), None)
+        if length is None:
+            positions_1L = prefix.num_tokens + torch.arange(len(embeds_LD), device=embeds_LD.device)[None]
+            cache = BehindPrefix(prefix.keys, prefix.values)
+            hidden_LD = run_behind_prefix(self.model, embeds_LD, positions_1L, causal_bias(embeds_LD), cache)
+            keys, values = ([layer[0] for layer in layers] for layers in (cache.own_keys, cache.own_values))
+            return Prefilled(self.model.lm_head(hidden_LD[-1]), keys, values, prefix)
+        if length not in self._prefills:
+            self._prefills[length] = PrefillBehindPrefix(self.model, self.pool, length)
+        return self._prefills[length](embeds_LD, prefix)
+
+    def _make_pool(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> None:
+        """A larger pool: for one prefix at first; then, at once, for as many as may be asked together."""
+        old, needed = self.pool, self._needed(prefix, in_use)
+        self._prefills.clear()
+        if not in_use:
+            self.pool = old = None  # freed before the new one is made
+        pool = PrefixPool(prefix, max(needed, self._most_tokens(prefix)) if in_use else needed)
+        if old is not None:
+            pool.take_over(old)
+        self.pool = pool
+        assert pool.place(prefix, in_use), "the pool was made for it"
+
+    def _needed(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> int:
+        """Tokens of buffers with room behind all that are in use."""
+        taken = 0 if self.pool is None or not in_use else self.pool.num_tokens
+        return taken + prefix.num_tokens
+
+    def _most_tokens(self, prefix: KeptPrefix) -> int:
+        num_bytes = sum(tensor.nbytes for tensor in itertools.chain(prefix.keys, prefix.values))
+        return self.max_bytes * prefix.num_tokens // num_bytes

@@ -1,0 +1,305 @@
+"""Asking behind a kept prefix equals asking with the whole prompt: embeddings, logits, tokens, evidence."""
+
+import dataclasses
+import functools
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import examples, tiny_config, tiny_model
+from hourllava.inference.engine import HourLlava
+from hourllava.inference.memories import ready as ready_module
+from hourllava.inference.memories.ready import ReadyMemories, make_ready, prefix_bytes
+from hourllava.inference.questions import prompt as prompt_module
+from hourllava.inference.questions.prompt import Context, PromptMaker
+from hourllava.inference.questions.subtitles import Cue
+from hourllava.inference.rows import decoder as decoder_module
+from hourllava.inference.rows import prefixes as prefixes_module
+from hourllava.inference.rows.decoder import RowDecoder
+from hourllava.inference.rows.prefill import prefill
+from hourllava.inference.rows.prefixes import PrefixPool
+from hourllava.inference.rows.sampling import Sampling
+from hourllava.model import prefix_attention
+from hourllava.model.config import MemAugConfig
+from hourllava.model.kept_prefix import can_keep_prefix
+from hourllava.model.prefix_attention import Prefixed, attention_behind_prefix
+from hourllava.model.processor import HourLlavaProcessor
+from inference.memories import random_memory
+
+GREEDY = Sampling()
+CLOSE = {"atol": 1e-8, "rtol": 1e-8}
+QUESTIONS = ["What?", "Who sleeps on the sofa, and when does it wake up?", "Why is that so? " * 6, "And then?"]
+CUES = [Cue(float(n), n + 1.0, f"line number {n}") for n in range(40)]
+
+
+def recalling(**memaug):
+    return tiny_config(memaug=MemAugConfig(**{"recall": "question", "recall_tokens": 5, **memaug}))
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer):
+    """In float64, in which equal computations agree to 1e-9."""
+    config = recalling()
+    return HourLlava(tiny_model(config), HourLlavaProcessor(tokenizer, config))
+
+
+def makers(engine):
+    """With a kept prefix, and without."""
+    kept, whole = (PromptMaker(engine.model, engine.processor) for _ in range(2))
+    whole.keeps_prefix = False
+    return kept, whole
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Does something with whole prompts."""
+
+    def call(action):
+        with monkeypatch.context() as patch:
+            patch.setattr(prompt_module, "can_keep_prefix", lambda config: False)
+            patch.setattr(ready_module, "can_keep_prefix", lambda config: False)
+            return action()
+
+    return call
+
+
+# ------------------------------------------------------------------------------------------ attention
+
+
+@examples(60)
+@given(
+    rows=st.integers(1, 3), queries=st.integers(1, 9), prefix=st.integers(1, 12), more=st.integers(0, 4),
+    groups=st.integers(1, 3), shared=st.integers(1, 3), hidden=st.integers(0, 5), most=st.sampled_from([1, 60, 2**26]),
+)  # fmt: skip
+def test_attention_behind_a_prefix_is_that_over_both(rows, queries, prefix, more, groups, shared, hidden, most):
+    generator = torch.Generator().manual_seed(rows + 10 * queries + 100 * prefix)
+    make = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
+    own = queries + more
+    query = make(rows, groups * shared, queries, 4)
+    prefixes, own_key, own_value = make(2, groups, prefix, 4), make(rows, groups, own, 4), make(rows, groups, own, 4)
+    causal = torch.ones(queries, own, dtype=torch.bool).tril(more).expand(rows, 1, -1, -1)
+    bias = torch.zeros(rows, prefix, dtype=torch.float64)
+    bias[0, : min(hidden, prefix)] = -torch.inf
+    keys, values = (
+        torch.cat([prefixes[role].expand(rows, -1, -1, -1), tensor], 2).repeat_interleave(shared, 1)
+        for role, tensor in enumerate((own_key, own_value))
+    )
+    scores = (query @ keys.transpose(-1, -2)) / 2
+    scores[..., :prefix] += bias[:, None, None]
+    scores[..., prefix:] = scores[..., prefix:].masked_fill(~causal, -torch.inf)
+    expected = (scores.softmax(-1) @ values).transpose(1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix_attention, "MAX_WRITTEN_SCORES", most)
+        for mask in (causal, torch.where(causal, 0.0, -torch.inf).double()):
+            actual = attention_behind_prefix(
+                query, Prefixed(prefixes[0], own_key, bias), Prefixed(prefixes[1], own_value, bias), mask, None
+            )
+            torch.testing.assert_close(actual, expected)
+
+
+# ------------------------------------------------------------------------------------------ prompts
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("extra", [{}, {"normalize_inputs": True, "rotate_values": True}])
+def test_embeddings_logits_and_evidence_are_those_of_the_whole_prompt(blocks, extra, tokenizer):
+    config = recalling(num_blocks=blocks, **extra)
+    engine = HourLlava(tiny_model(config), HourLlavaProcessor(tokenizer, config))
+    kept, whole = makers(engine)
+    ready = make_ready(random_memory(engine, 40).snapshot(), engine.model.model)
+    for history in ((), [("What?", "A cat."), ("Where?", "On the sofa.")]):
+        for question in QUESTIONS:
+            context = Context(history)
+            ours, theirs = (maker.prompt(ready, question, question, context) for maker in (kept, whole))
+            prefix, behind, embeds = ours.prefix, ours.take_embeds(), theirs.take_embeds()
+            assert prefix is ready.slot.prefix
+            assert ours.num_tokens == theirs.num_tokens == prefix.num_tokens + len(behind)
+            torch.testing.assert_close(behind, embeds[prefix.num_tokens :], **CLOSE)
+            part, all_of_it = prefill(engine.model, behind, prefix), prefill(engine.model, embeds)
+            torch.testing.assert_close(part.logits_V, all_of_it.logits_V, **CLOSE)
+            for own, first, every in zip(part.keys, prefix.keys, all_of_it.keys, strict=True):
+                torch.testing.assert_close(torch.cat([first, own], 1), every, **CLOSE)
+            for span, wanted in zip(ours.evidence(), theirs.evidence(), strict=True):
+                assert dataclasses.astuple(span) == pytest.approx(dataclasses.astuple(wanted))
+
+
+def test_the_engine_answers_choices_and_finds_alike(engine, slowly):
+    memory, other = random_memory(engine, 40), random_memory(engine, 30, seed=3)
+
+    def all_of_it():
+        own = HourLlava(engine.model, engine.processor)
+        with own:
+            answers = own.ask_all(memory, QUESTIONS * 3, max_new_tokens=9)  # more than there are rows
+            streams = [own.stream(one, QUESTIONS[1], max_new_tokens=20) for one in (memory, other, None, memory)]
+            answers += [stream.answer for stream in streams]
+            answers += [own.ask(memory, "What?", subtitles=CUES, subtitle_tokens=number) for number in (60, 2000)]
+            answers += [own.ask(other, "And?", history=[("What?", "A cat.")], temperature=0.9, seed=4)]
+            choice = own.choose(memory, "Who?", ["a cat", "a dog", "nobody"])
+            found = own.find(other, "a cat")
+        texts = [(answer.text, answer.num_prompt_tokens, len(answer.evidence)) for answer in answers]
+        return texts, choice.letter, [(span.start_seconds, span.end_seconds) for span in found], choice.probabilities
+
+    *expected, shares = slowly(all_of_it)
+    *actual, ours = all_of_it()
+    assert actual == expected
+    assert ours == pytest.approx(shares, abs=1e-6)
+    assert len({text for text, *_ in actual[0]}) > 5
+
+
+def test_a_prefix_is_made_once_for_each_state_of_a_memory(engine, monkeypatch, slowly):
+    made = []
+    make = prompt_module.make_kept_prefix
+    monkeypatch.setattr(prompt_module, "make_kept_prefix", lambda *args: made.append(1) or make(*args))
+    memory, more = random_memory(engine, 30), random_memory(engine, 20, seed=1)
+
+    def ask():
+        return [answer.text for answer in engine.ask_all(memory, QUESTIONS, max_new_tokens=6)]
+
+    before = ask()
+    assert len(made) == 1
+    memory.append(more.features, 30 + np.arange(20.0), 30 + np.arange(20.0), duration_seconds=50.0)
+    after = ask()
+    assert len(made) == 2
+    assert before != after
+    assert after == slowly(lambda: [a.text for a in HourLlava(engine.model, engine.processor).ask_all(
+        memory, QUESTIONS, max_new_tokens=6)])  # fmt: skip
+
+
+def test_the_bytes_of_a_prefix_count_and_make_room(engine):
+    kept, _ = makers(engine)
+    model = engine.model.model
+    memories = [random_memory(engine, 40, seed=seed) for seed in range(3)]
+    one = make_ready(memories[0].snapshot(), model)
+    before = one.num_bytes
+    prefix = kept.prompt(one, "What?", "What?", Context()).prefix
+    assert one.num_bytes == before + prefix.num_bytes
+    num_text = len(prefix.text_ids)
+    of_decoder = sum(tensor.nbytes for tensor in (*prefix.keys, *prefix.values))
+    assert prefix.num_bytes == prefix_bytes(40, model) + of_decoder * num_text // prefix.num_tokens
+
+    ready = ReadyMemories(model, max_bytes=2 * one.num_bytes + 1000)
+    for memory in memories:
+        kept.prompt(ready.get(memory, memory.snapshot()), "What?", "What?", Context())
+    assert len(ready) == 2
+    assert ready.num_bytes == 2 * one.num_bytes
+    watched = weakref.ref(ready.get(memories[2], memories[2].snapshot()).slot.prefix)
+    assert watched() is not None
+    ready.release()
+    assert watched() is None
+
+
+def test_models_that_cannot_be_asked_behind_a_prefix(tokenizer):
+    assert can_keep_prefix(recalling())
+    assert not can_keep_prefix(tiny_config())
+    assert not can_keep_prefix(recalling(recall_tokens=0))
+    base = tiny_config().text_config.to_dict()
+    windows = {"layer_types": ["full_attention", "sliding_attention"], "use_sliding_window": True, "sliding_window": 6}
+    config = tiny_config(text_config={**base, **windows}, memaug=MemAugConfig(recall="question"))
+    assert not can_keep_prefix(config)
+    engine = HourLlava(tiny_model(config), HourLlavaProcessor(tokenizer, config))
+    assert engine.ask(random_memory(engine, 40), "What?", max_new_tokens=3).num_new_tokens == 3
+
+
+# ------------------------------------------------------------------------- the pool of prefixes, as CUDA uses it
+
+
+@pytest.fixture(scope="module")
+def asked(engine):
+    """Three memories with prefixes of different lengths; prompts about them, and about none, with their own tokens."""
+    kept, _ = makers(engine)
+    prompts = []
+    for number, num_frames in enumerate((40, 9, 65)):
+        memory = random_memory(engine, num_frames, seed=number)
+        ready = make_ready(memory.snapshot(), engine.model.model)
+        prompts += [kept.prompt(ready, question, question, Context()) for question in QUESTIONS[: 3 - number]]
+    prompts.append(kept.prompt(None, "What?", "What?", Context()))
+    parts = [(prompt.take_embeds(), prompt.prefix, 4 + number) for number, prompt in enumerate(prompts)]
+    return parts, [tokens_of(RowDecoder(engine.model), [part])[0] for part in parts]
+
+
+def tokens_of(decoder, parts):
+    """The tokens of prompts that join as soon as there is room, in this order."""
+    waiting, row_of, tokens = list(enumerate(parts)), {}, [[] for _ in parts]
+    while waiting or len(decoder):
+        while waiting and decoder.has_room(len(waiting[0][1][0]) + waiting[0][1][2], waiting[0][1][1]):
+            number, (embeds, prefix, num_tokens) = waiting.pop(0)
+            row = decoder.join(decoder.prefill(embeds, prefix), max_new_tokens=num_tokens, sampling=GREEDY)
+            row_of[row] = number
+        for row, token in decoder.step():
+            tokens[row_of[row]].append(token)
+    return tokens
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 8])
+@pytest.mark.parametrize("most_prefixes", [0, 2, 9])
+@pytest.mark.parametrize("filled", [(8, 16, 64), (256,)])
+def test_rows_that_share_a_pool_give_the_same_tokens(engine, asked, max_rows, most_prefixes, filled, monkeypatch):
+    """Whatever joins whom, and whether prefixes fit beside each other: without graphs, otherwise what CUDA does."""
+    parts, expected = asked
+    largest = max((prefix for _, prefix, _ in parts if prefix), key=lambda one: one.num_tokens)
+    of_largest = sum(tensor.nbytes for tensor in (*largest.keys, *largest.values))
+    monkeypatch.setattr(decoder_module, "SLOTS_STEP", 16)
+    monkeypatch.setattr(decoder_module, "MAX_PREFIX_BYTES", most_prefixes * of_largest)
+    monkeypatch.setattr(prefixes_module, "PREFIX_STEP", 8)
+    monkeypatch.setattr(prefixes_module, "FILLED_UP_TO", filled)
+    decoder = RowDecoder(engine.model, max_rows=max_rows)
+    decoder._shares_buffers, decoder._max_waiting = True, 1
+    order = np.random.default_rng(most_prefixes + max_rows).permutation(2 * len(parts)) % len(parts)
+    assert tokens_of(decoder, [parts[n] for n in order]) == [expected[n] for n in order]
+
+
+@examples(40)
+@given(order=st.lists(st.tuples(st.integers(0, 5), st.sets(st.integers(0, 5), max_size=3)), max_size=12))
+def test_a_pool_never_moves_or_overwrites_what_is_in_use(order):
+    sizes = (3, 8, 5, 2, 13, 7)
+
+    def of(number):
+        tensor = torch.full((1, sizes[number], 2), float(number + 1))
+        return type("", (), {"num_tokens": sizes[number], "keys": [tensor], "values": [-tensor]})()
+
+    prefixes = [of(number) for number in range(6)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes_module, "PREFIX_STEP", 4)
+        pool = PrefixPool(prefixes[0], 18)
+    assert pool.num_tokens == 20
+    shown = {}
+    for number, in_use in order:
+        used = {prefixes[one] for one in in_use if one in shown}
+        fits = pool.fits(prefixes[number], used)
+        assert pool.place(prefixes[number], used) is fits
+        shown = {one: start for one, start in shown.items() if prefixes[one] in pool._starts}
+        assert all(pool._starts[prefixes[one]] == start for one, start in shown.items())
+        if fits:
+            shown[number] = pool._starts[prefixes[number]]
+        for one in shown:
+            (bias,) = pool.no_bias(1)
+            pool.show(bias, prefixes[one])
+            assert (pool.keys[0][0, bias == 0] == one + 1).all()
+            assert (pool.values[0][0, bias == 0] == -(one + 1)).all()
+            assert (bias == 0).sum() == sizes[one]
+        assert {one for one in in_use if prefixes[one] in used} <= shown.keys()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("max_rows", [1, 3, 8])
+def test_graphs_behind_prefixes_give_the_same_tokens(tokenizer, max_rows):
+    config = recalling()
+    engine = HourLlava(tiny_model(config).float().cuda(), HourLlavaProcessor(tokenizer, config))
+    kept, whole = makers(engine)
+    parts, expected = [], []
+    for number, num_frames in enumerate((40, 9, 65)):
+        ready = make_ready(random_memory(engine, num_frames, seed=number).snapshot(), engine.model.model)
+        for question in QUESTIONS:
+            prompt = kept.prompt(ready, question, question, Context())
+            parts.append((prompt.take_embeds(), prompt.prefix, 4 + number))
+            embeds = whole.prompt(ready, question, question, Context()).take_embeds()
+            expected += tokens_of(RowDecoder(engine.model), [(embeds, None, 4 + number)])
+    decoder = RowDecoder(engine.model, max_rows=max_rows)
+    for _ in range(2):
+        assert tokens_of(decoder, parts) == expected
+    assert decoder._buffers._graphs
+    assert all(one._graph is not None for one in decoder._prefixed._prefills.values())
