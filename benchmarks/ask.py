@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--model", action="append", help="preset; several may be given")
     parser.add_argument("--minutes", action="append", type=int, help="length of the video; several may be given")
     parser.add_argument("--feature-hours", nargs="*", type=int, default=[], help="memories of random features")
+    parser.add_argument("--recall", choices=("kept", "question"), default="kept", help="memaug.recall of the model")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/ask-bench"), help="where the videos are generated")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, bf16, random weights, 360p H.264 at 1 FPS")
     header_printed = False
     for name in options.model or ["hourllava-3b"]:
-        model = random_model(name, torch.device("cuda"))
+        model = random_model(name, torch.device("cuda"), options.recall)
         engine = HourLlava(model, HourLlavaProcessor(nano_tokenizer(), model.config))
         tower_frames_per_second(engine)  # warm up
         for minutes, video in [*videos.items(), *((60 * hours, None) for hours in options.feature_hours)]:

@@ -34,11 +34,11 @@ from hourllava.model.visuals import Visuals
 NUM_TEXT_TOKENS = 80  # of the released prompt around the video, and a question
 
 
-def random_model(name: str, device: torch.device) -> HourLlavaForConditionalGeneration:
+def random_model(name: str, device: torch.device, recall: str = "kept") -> HourLlavaForConditionalGeneration:
     """A model of a preset's shape with random bf16 weights."""
     torch.set_default_dtype(torch.bfloat16)
     with device:
-        model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(name))
+        model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(name, memaug={"recall": recall}))
     torch.set_default_dtype(torch.float32)
     return model.eval()
 

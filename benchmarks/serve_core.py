@@ -1,11 +1,14 @@
 """Many callers of one engine: an hour of features, questions of many lengths, through the public API.
 
     python benchmarks/serve_core.py --model hourllava-3b --model hourllava-7b --out serve_core.json
+    python benchmarks/serve_core.py --model hourllava-3b --recall question
 
 Random weights in bf16. A table for each model:
 
     further question       first token of a question about a memory that was asked before, in milliseconds: median and
                            95th percentile, for prompt lengths that were seen and for new ones
+    prefix                 with `--recall question`: GB that are kept of a memory's prompt
+    100 of 16 tokens       100 questions of 16 tokens each, as the next
     N at once              N questions of 64 tokens each: first token of the first and of the last, all answers, answers
                            a second, and GPU memory at the peak, with that of the model alone
     two memories in turn   first token, each question about the other memory than the last one
@@ -64,11 +67,11 @@ def further_questions(engine: HourLlava, memory: Memory) -> Figures:
     return figures
 
 
-def at_once(engine: HourLlava, memory: Memory, number: int) -> tuple[Figures, list[Answer]]:
+def at_once(engine: HourLlava, memory: Memory, number: int, num_tokens: int = TOKENS) -> tuple[Figures, list[Answer]]:
     """So many questions, asked together."""
     torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
-    answers = engine.ask_all(memory, [question_of(n) for n in range(number)], max_new_tokens=TOKENS)
+    answers = engine.ask_all(memory, [question_of(n % 40) for n in range(number)], max_new_tokens=num_tokens)
     seconds = time.perf_counter() - start
     first = [answer.first_token_seconds for answer in answers]
     figures = {
@@ -150,9 +153,9 @@ def watcher(engine: HourLlava, video: Path | None) -> Callable[[], Memory]:
     return lambda: engine.remember_frames(frames, np.arange(float(WATCH_SECONDS)))
 
 
-def measured(name: str, video: Path | None, note: Callable[[str, Figures], None]) -> None:
+def measured(name: str, recall: str, video: Path | None, note: Callable[[str, Figures], None]) -> None:
     """All figures of one model."""
-    model = random_model(name, torch.device("cuda"))
+    model = random_model(name, torch.device("cuda"), recall)
     note("model", {"GB": torch.cuda.memory_allocated() / 1e9})
     processor = HourLlavaProcessor(nano_tokenizer(), model.config)
     # Token by token: nano's tokenizer has no text for most of this model's tokens.
@@ -162,11 +165,15 @@ def measured(name: str, video: Path | None, note: Callable[[str, Figures], None]
         start = time.perf_counter()
         cold = engine.ask(memories[0], "Anything?", max_new_tokens=4)
         note("cold", {"first s": cold.first_token_seconds, "all s": time.perf_counter() - start})
+        if recall == "question":
+            kept = [ready.slot.prefix for ready in engine._asker.ready._ready.values()]
+            note("prefix", {"GB": sum(prefix.num_bytes for prefix in kept if prefix) / 1e9})
         note("further question", further_questions(engine, memories[0]))
         at_once(engine, memories[0], AT_ONCE[-1])  # captures all graphs
         for number in AT_ONCE:
             figures, answers = at_once(engine, memories[0], number)
             note(f"{number} at once", figures)
+        note("100 of 16 tokens", at_once(engine, memories[0], 100, 16)[0])
         alone = [engine.ask(memories[0], answer.question, max_new_tokens=TOKENS).text for answer in answers]
         note("equal", {"of 32": sum(text == answer.text for text, answer in zip(alone, answers, strict=True))})
         note("two memories in turn", two_memories(engine, memories))
@@ -181,6 +188,7 @@ def main() -> None:
     """Print a table, a line for each figure; with `--out` also as JSON, written after each of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append", help="preset; several may be given")
+    parser.add_argument("--recall", choices=("kept", "question"), default="kept", help="memaug.recall of the models")
     parser.add_argument("--video", type=Path, help="watched beside questions; by default half an hour of given frames")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     options = parser.parse_args()
@@ -197,7 +205,7 @@ def main() -> None:
             if options.out:
                 options.out.write_text(json.dumps(results, indent=1))
 
-        measured(name, options.video, note)
+        measured(name, options.recall, options.video, note)
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -5,7 +5,7 @@ import torch
 
 from hourllava.model import attention
 from hourllava.model import attention_kernels as kernels
-from hourllava.model.attention import Segments, chunked_attention, packed_attention
+from hourllava.model.attention import Segments, chunked_attention, packed_attention, split_attention
 
 
 def naive(query, key, value, causal=False):
@@ -69,6 +69,38 @@ def test_a_window_hides_what_lies_further_back(monkeypatch, window):
         segments = Segments(query_lengths), Segments(key_lengths)
         output = packed_attention(query, key, value, *segments, causal=True, window=window)
         torch.testing.assert_close(output, torch.cat(expected))
+
+
+@pytest.mark.parametrize("num_pieces", [1, 2, 5, 7])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_pieces_of_the_keys_side_by_side_equal_one_pass(num_pieces, groups):
+    query, key, value = tensors(3, 36, groups=groups)
+    torch.testing.assert_close(split_attention(query, key, value, num_pieces), naive(query, key, value))
+
+
+def test_few_queries_with_many_keys_are_split(monkeypatch):
+    """As many blocks as a GPU needs, pieces not too short; many queries, and those with a gradient, are not split."""
+    pieces = []
+    monkeypatch.setattr(kernels, "can_flash", lambda query: True)
+    monkeypatch.setattr(kernels, "can_cudnn", lambda query: False)
+    monkeypatch.setattr(kernels, "with_lse", kernels.written_out_with_lse)
+    monkeypatch.setattr(kernels, "flash", lambda *parts: pieces.append(1) or written_out(*parts))
+    split = attention.split_attention
+    monkeypatch.setattr(attention, "split_attention", lambda *parts: pieces.append(parts[3]) or split(*parts))
+    monkeypatch.setattr(attention, "MIN_SCORES_ALONE", 1)
+    monkeypatch.setattr(attention, "MIN_KEYS_OF_A_PIECE", 10)
+    monkeypatch.setattr(attention, "BLOCKS_OF_FEW_QUERIES", 8)
+    for num_queries, num_keys, has_gradient in ((3, 95, False), (3, 25, False), (100, 95, False), (3, 95, True)):
+        query, key, value = tensors(num_queries, num_keys)
+        with torch.set_grad_enabled(has_gradient):
+            output = packed_attention(query, key, value, Segments((num_queries,)), Segments((num_keys,)))
+        torch.testing.assert_close(output, naive(query, key, value))
+    assert pieces == [4, 2, 1, 1]
+
+
+def written_out(query_1HQE, key_1GKE, value_1GKE, causal, scale):
+    parts = (part[0].transpose(0, 1) for part in (query_1HQE, key_1GKE, value_1GKE))
+    return naive(*parts, causal=causal).transpose(0, 1)[None]
 
 
 @pytest.mark.gpu
@@ -187,3 +219,11 @@ def test_cuda_chunks_agree_with_the_formula():
     expected = naive(query.double().cpu(), key.double().cpu(), value.double().cpu())
     error = (output.double().cpu() - expected).norm() / expected.norm()
     assert error < 1e-2, error
+
+
+@pytest.mark.gpu
+def test_few_queries_with_many_keys_on_cuda():
+    query, key, value = (part.cuda().bfloat16() for part in tensors(100, 50_001, heads=16, width=64))
+    with torch.no_grad():
+        output = packed_attention(query, key, value, Segments((100,)), Segments((50_001,)))
+    torch.testing.assert_close(output.double(), naive(*(t.double() for t in (query, key, value))), atol=2e-3, rtol=0.02)

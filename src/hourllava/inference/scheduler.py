@@ -39,6 +39,9 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
 # prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
 STEPS_PER_TURN = 4
+# The same after a prefill behind a kept prefix, which takes as long as two steps, while others wait. 100 questions of
+# 16 tokens then have 16 rows in flight and take 116 steps; with four between two prefills, 4 rows and 400 steps.
+STEPS_AFTER_SHORT_PREFILL = 1
 
 # Questions that wait, of all calls together. Each holds its text and a reference to its memory.
 MAX_WAITING = 4096
@@ -262,10 +265,13 @@ class Scheduler:
             task()
         if question is not None:
             self._next = self._embedded(question)
+        num_steps = STEPS_PER_TURN
         if self._next is not None and self._rows.has_room(self._next.num_own_tokens, self._next.prompt.prefix):
             started, self._next = self._next, None
             self._prefill(started)
-        for _ in range(STEPS_PER_TURN):
+            if started.prompt.prefix is not None and len(self._questions):
+                num_steps = STEPS_AFTER_SHORT_PREFILL
+        for _ in range(num_steps):
             if not self._running:
                 break
             self._step()

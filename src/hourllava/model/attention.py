@@ -43,6 +43,12 @@ MIN_PREFILL_SCORES_FOR_CUDNN = 2**30
 # Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.
 TOKENS_OF_A_PLAN = 512
 
+# Few queries with many keys keep few multiprocessors busy: one for each 64 queries of a key head. Keys are then cut
+# into pieces, of at least so many keys, until there are as many blocks as this; a GPU has 132 multiprocessors.
+BLOCKS_OF_FEW_QUERIES = 256
+QUERIES_OF_A_BLOCK = 64
+MIN_KEYS_OF_A_PIECE = 4096
+
 # On the CPU, PyTorch's kernel takes queries in larger blocks from 192 and from 768 of them on, and is then faster for
 # each: 158 queries x 39,000 keys take 103 ms of one core, 192 take 84. Fewer queries, but at least so many, are filled
 # up.
@@ -168,6 +174,9 @@ def _one_segment(
     if is_cudnn:
         output_1HQE = kernels.cudnn(query_1HQE, key_1GKE, value_1GKE, causal, scale)
     elif kernels.can_flash(query_QHE):
+        num_pieces = 1 if causal or torch.is_grad_enabled() else _num_pieces(query_QHE, key_KGE)
+        if num_pieces > 1:
+            return split_attention(query_QHE, key_KGE, value_KGE, num_pieces, scale)
         output_1HQE = kernels.flash(query_1HQE, key_1GKE, value_1GKE, causal, scale)
     elif not causal and query_QHE.device.type == "cpu":
         return _full_on_cpu(query_QHE, key_1GKE, value_1GKE, scale)
@@ -293,6 +302,41 @@ def chunked_attention(
         total_1GXE, total_lse_1GX = total_1GXE * old + output_1GXE * new, merged_lse_1GX
     assert total_1GXE is not None, "at least one chunk is needed"
     return kernels.unfold_heads(total_1GXE, num_queries).to(query_QHE.dtype)
+
+
+def _num_pieces(query_QHE: Tensor, key_KGE: Tensor) -> int:
+    num_folded = query_QHE.shape[0] * query_QHE.shape[1] // key_KGE.shape[1]
+    num_blocks = -(-num_folded // QUERIES_OF_A_BLOCK) * key_KGE.shape[1]
+    return min(BLOCKS_OF_FEW_QUERIES // num_blocks, key_KGE.shape[0] // MIN_KEYS_OF_A_PIECE)
+
+
+def split_attention(
+    query_QHE: Tensor, key_KGE: Tensor, value_KGE: Tensor, num_pieces: int, scale: float | None = None
+) -> Tensor:
+    """[Q, H, E] full attention of one segment, without a gradient, to pieces of the keys side by side.
+
+    Args:
+        query_QHE: few queries.
+        key_KGE, value_KGE: many keys and values.
+        num_pieces: of equal length; the rest of the keys is one more.
+        scale: of the scores; 1 / sqrt(E) if None.
+    """
+    query_1GXE = kernels.fold_heads(query_QHE, key_KGE.shape[1])
+    whole = key_KGE.shape[0] // num_pieces * num_pieces
+    outputs, lses = [], []
+    for part, num_parts in ((slice(whole), num_pieces), (slice(whole, None), 1)):
+        if not key_KGE[part].shape[0]:
+            continue
+        key_CGKE, value_CGKE = (
+            tensor[part].unflatten(0, (num_parts, -1)).transpose(1, 2) for tensor in (key_KGE, value_KGE)
+        )
+        output_CGXE, lse_CGX = kernels.with_lse(query_1GXE.expand(num_parts, -1, -1, -1), key_CGKE, value_CGKE, scale)
+        outputs.append(output_CGXE)
+        lses.append(lse_CGX)
+    lse_CGX = torch.cat(lses)
+    weights_CGX = (lse_CGX - lse_CGX.logsumexp(0)).exp()
+    output_GXE = (torch.cat(outputs).to(lse_CGX.dtype) * weights_CGX[..., None]).sum(0)
+    return kernels.unfold_heads(output_GXE[None], query_QHE.shape[0]).to(query_QHE.dtype)
 
 
 def log_sum_exp(query_QHE: Tensor, key_KGE: Tensor, query_segments: Segments, key_segments: Segments) -> Tensor:
