@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.memories import ready as ready_module
-from hourllava.inference.memories.ready import ReadyMemories, make_ready, prefix_bytes
+from hourllava.inference.memories.ready import ReadyMemories, make_ready
 from hourllava.inference.questions import prompt as prompt_module
 from hourllava.inference.questions.prompt import Context, PromptMaker
 from hourllava.inference.questions.subtitles import Cue
@@ -24,11 +23,13 @@ from hourllava.inference.rows.prefill import prefill
 from hourllava.inference.rows.prefixes import PrefixPool
 from hourllava.inference.rows.sampling import Sampling
 from hourllava.model import prefix_attention
+from hourllava.model.backbones import attention_window
 from hourllava.model.config import MemAugConfig
-from hourllava.model.kept_prefix import can_keep_prefix
+from hourllava.model.kept_prefix import KeptPrefix, can_keep_prefix, kept_prefix_bytes
 from hourllava.model.prefix_attention import Prefixed, attention_behind_prefix
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
+from model.test_backbones import CASES, pair
 
 GREEDY = Sampling()
 CLOSE = {"atol": 1e-8, "rtol": 1e-8}
@@ -61,7 +62,6 @@ def slowly(monkeypatch):
     def call(action):
         with monkeypatch.context() as patch:
             patch.setattr(prompt_module, "can_keep_prefix", lambda config: False)
-            patch.setattr(ready_module, "can_keep_prefix", lambda config: False)
             return action()
 
     return call
@@ -136,8 +136,13 @@ def test_the_engine_answers_choices_and_finds_alike(engine, slowly):
             answers = own.ask_all(memory, QUESTIONS * 3, max_new_tokens=9)  # more than there are rows
             streams = [own.stream(one, QUESTIONS[1], max_new_tokens=20) for one in (memory, other, None, memory)]
             answers += [stream.answer for stream in streams]
-            answers += [own.ask(memory, "What?", subtitles=CUES, subtitle_tokens=number) for number in (60, 2000)]
-            answers += [own.ask(other, "And?", history=[("What?", "A cat.")], temperature=0.9, seed=4)]
+            answers += [
+                own.ask(memory, "What?", subtitles=CUES, subtitle_tokens=number, max_new_tokens=6)
+                for number in (60, 2000)
+            ]
+            answers += [
+                own.ask(other, "And?", history=[("What?", "A cat.")], temperature=0.9, seed=4, max_new_tokens=20)
+            ]
             choice = own.choose(memory, "Who?", ["a cat", "a dog", "nobody"])
             found = own.find(other, "a cat")
         texts = [(answer.text, answer.num_prompt_tokens, len(answer.evidence)) for answer in answers]
@@ -179,7 +184,7 @@ def test_the_bytes_of_a_prefix_count_and_make_room(engine):
     assert one.num_bytes == before + prefix.num_bytes
     num_text = len(prefix.text_ids)
     of_decoder = sum(tensor.nbytes for tensor in (*prefix.keys, *prefix.values))
-    assert prefix.num_bytes == prefix_bytes(40, model) + of_decoder * num_text // prefix.num_tokens
+    assert prefix.num_bytes == kept_prefix_bytes(40, model.config, 8) + of_decoder * num_text // prefix.num_tokens
 
     ready = ReadyMemories(model, max_bytes=2 * one.num_bytes + 1000)
     for memory in memories:
@@ -190,6 +195,21 @@ def test_the_bytes_of_a_prefix_count_and_make_room(engine):
     assert watched() is not None
     ready.release()
     assert watched() is None
+
+
+@pytest.mark.parametrize(("family", "fields"), CASES)
+def test_every_decoder_without_windows_reads_behind_a_prefix(family, fields):
+    _, ours = pair(family, fields)
+    ours.config.memaug = MemAugConfig(recall="question")
+    if not can_keep_prefix(ours.config):
+        assert attention_window(ours.config.text_config) is not None
+        return
+    embeds = ours.get_input_embeddings()(torch.randint(0, 100, (23,), generator=torch.Generator().manual_seed(2)))
+    whole, before = prefill(ours, embeds), prefill(ours, embeds[:14])
+    behind = prefill(ours, embeds[14:], KeptPrefix((), 14, before.keys, before.values, []))
+    torch.testing.assert_close(behind.logits_V, whole.logits_V, atol=1e-5, rtol=1e-5)
+    for own, every in zip((*behind.keys, *behind.values), (*whole.keys, *whole.values), strict=True):
+        torch.testing.assert_close(own, every[:, 14:], atol=1e-5, rtol=1e-5)
 
 
 def test_models_that_cannot_be_asked_behind_a_prefix(tokenizer):

@@ -16,6 +16,7 @@ from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
+from hourllava.model.kept_prefix import kept_prefix_bytes
 from hourllava.model.nano import NANO
 from hourllava.video import shown_name
 
@@ -124,7 +125,12 @@ def _describe_model(name: str) -> str:
     except CheckpointError as error:
         return str(error)
     text = config.text_config
-    return f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
+    described = f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
+    if config.memaug.recall == "kept":
+        return described
+    kept_gb = kept_prefix_bytes(3600, config, item_bytes=2) / 1e9
+    of_hour = f", {kept_gb:.3g} GB kept of prompts about an hour (bf16)" if kept_gb else ""
+    return f"{described}; {config.memaug.num_recall_tokens} recall tokens{of_hour}"
 
 
 def read_questions(read_line: Callable[[], str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.decoder_attention import packed_positions
 from hourllava.model.inputs import Sample
-from hourllava.model.layout import VisualLayout
+from hourllava.model.layout import VisualLayout, num_kept_video_tokens
 from hourllava.model.memaug import ProjectedMemory, QueryObserver
 from hourllava.model.queries import query_layout
 from hourllava.model.trunk import HourLlavaModel
@@ -39,13 +39,22 @@ def can_keep_prefix(config: HourLlavaConfig) -> bool:
     return config.memaug.num_recall_tokens > 0 and attention_window(config.text_config) is None
 
 
-def kept_prefix_bytes(num_tokens: int, model: HourLlavaModel) -> int:
-    """Size of a prefix of so many tokens."""
-    text = model.config.text_config
+def kept_prefix_bytes(num_frames: int, config: HourLlavaConfig, item_bytes: int) -> int:
+    """Size of what is kept of prompts about a memory, but for the text before its kept tokens; 0 if nothing is kept.
+
+    Args:
+        num_frames: of the memory.
+        config: of the model.
+        item_bytes: of a number.
+    """
+    if not can_keep_prefix(config):
+        return 0
+    text = config.text_config
     groups = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = text.hidden_size // text.num_attention_heads
-    of_decoder = text.num_hidden_layers * (getattr(text, "head_dim", None) or width)
-    return int(2 * num_tokens * groups * (of_decoder + len(model.memaug.blocks) * width) * model.dtype.itemsize)
+    in_decoder = text.num_hidden_layers * (getattr(text, "head_dim", None) or width)
+    of_token = 2 * groups * (in_decoder + config.memaug.num_blocks * width) * item_bytes
+    return int(num_kept_video_tokens(num_frames, config) * of_token)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # compared and found by identity

@@ -30,8 +30,8 @@ from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import fits_on_device, total_memory_bytes
 from hourllava.model.forgetting import evenly_spaced
-from hourllava.model.kept_prefix import KeptPrefix, can_keep_prefix, kept_prefix_bytes
-from hourllava.model.layout import NEWLINE, VisualLayout, num_kept_video_tokens, num_memory_entries, video_layout
+from hourllava.model.kept_prefix import KeptPrefix, kept_prefix_bytes
+from hourllava.model.layout import NEWLINE, VisualLayout, num_memory_entries, video_layout
 from hourllava.model.memaug import MemoryKeysValues
 from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
@@ -284,13 +284,6 @@ def num_key_value_bytes(num_entries: int, model: HourLlavaModel) -> int:
     return int(num_entries * width * model.dtype.itemsize * len(blocks))
 
 
-def prefix_bytes(num_frames: int, model: HourLlavaModel) -> int:
-    """Size of the prefix that is kept of a memory of so many frames, without the text before its kept tokens."""
-    if not can_keep_prefix(model.config):
-        return 0
-    return kept_prefix_bytes(num_kept_video_tokens(num_frames, model.config), model)
-
-
 class ReadyMemories:
     """The memories that were asked last, ready for further questions; the engine's thread alone uses it.
 
@@ -336,7 +329,7 @@ class ReadyMemories:
             known = None  # free the old one first
         num_entries = num_memory_entries(snapshot.num_frames, self.model.config)
         num_bytes = num_key_value_bytes(num_entries, self.model)
-        of_prefix = prefix_bytes(snapshot.num_frames, self.model)
+        of_prefix = kept_prefix_bytes(snapshot.num_frames, self.model.config, self.model.dtype.itemsize)
         if known is None:
             self._make_room(num_bytes + of_prefix)
             newest = ready = self._make_ready(snapshot, self.model)
