@@ -189,12 +189,13 @@ class PrefixedPrompts:
         return self._prefills[length](embeds_LD, prefix)
 
     def _make_pool(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> None:
-        """A larger pool: for one prefix at first; then, at once, for as many as may be asked together."""
+        """A larger pool: for one prefix at first; then twice as large each time, since every pool needs new graphs."""
         old, needed = self.pool, self._needed(prefix, in_use)
         self._prefills.clear()
         if not in_use:
             self.pool = old = None  # freed before the new one is made
-        pool = PrefixPool(prefix, max(needed, self._most_tokens(prefix)) if in_use else needed)
+        doubled = 0 if old is None else min(2 * old.num_tokens, self._most_tokens(prefix))
+        pool = PrefixPool(prefix, max(needed, doubled))
         if old is not None:
             pool.take_over(old)
         self.pool = pool
