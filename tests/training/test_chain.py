@@ -38,11 +38,9 @@ def run_script(tmp_path):
     write_command(
         commands / "hourllava",
         f'''{note}
-case "$2" in
-  lengths) mkdir -p "$3"; touch "$3/lengths.json"; exit ;;
-  make) mkdir -p "$4/videos" ;;
-esac
-[ -z "$FOR_REAL" ] || exec {sys.executable} -m hourllava "$@"''',
+[ "$2" = lengths ] && {{ mkdir -p "$3"; touch "$3/lengths.json"; exit; }}
+[ -z "$FOR_REAL" ] || exec {sys.executable} -m hourllava "$@"
+[ "$2" != make ] || mkdir -p "$4/videos"''',
     )
     write_command(commands / "torchrun", note)
     environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "PROCESSES": "1"}

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import islice
 
 import pytest
@@ -183,11 +184,14 @@ class TestProcesses:
 def test_killed_at_random_moments_it_ends_with_the_same_weights(finished, mixture, tmp_path):
     rng = random.Random(0)
     path = write_recipe(tmp_path / "recipe.yaml", recipe_of(*mixture))
+    began = time.monotonic()
+    run(path, f"out={tmp_path / 'whole'}")
+    whole_seconds = time.monotonic() - began
     killed = 0
     for number in range(40):
         out = tmp_path / f"out{number}"
         while not (out / "final").is_dir():
-            killed += kill_after(start(path, f"out={out}"), rng.uniform(0, 6))
+            killed += kill_after(start(path, f"out={out}"), rng.uniform(0, 1.2 * whole_seconds))
         assert (out / "final" / WEIGHTS).read_bytes() == (finished.out / "final" / WEIGHTS).read_bytes()
         if killed >= 10:
             return

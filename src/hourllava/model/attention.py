@@ -138,7 +138,8 @@ def packed_attention(
         else _one_segment(*part, causal, window, scale)
         for part, run in zip(parts, runs)
     ]
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return output.contiguous()  # always laid out alike, so that nothing behind it is compiled anew
 
 
 @functools.lru_cache(maxsize=8)  # every layer needs the same runs, whose offsets lie on the device already
