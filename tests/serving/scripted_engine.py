@@ -133,7 +133,7 @@ class ScriptedEngine:
                 given += 1
             text = "".join(script.pieces)
             evidence = [] if video is None else EVIDENCE
-            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2)  # type: ignore[arg-type]
+            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80)  # type: ignore[arg-type]
         finally:
             self.ended.append(given)
 

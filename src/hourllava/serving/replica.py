@@ -1,0 +1,61 @@
+"""A replica's own process: one engine, whose calls come from a server elsewhere.
+
+Every call is one stream. It begins with `TAKEN`, so that the caller knows at once that the replica lives, however long
+the answer takes. What the engine raises comes as an item, too: so it arrives as it was, whatever carries the stream.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from hourllava.errors import HourLlavaError
+from hourllava.serving.protocol import Engine
+
+TAKEN = "taken"
+"""The first item of every stream."""
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The last item of a stream that ends with an error."""
+
+    error: HourLlavaError
+
+
+class ReplicaServer:
+    """Answers the calls for one engine.
+
+    Args:
+        make_engine: called once; if it fails, every call ends with its error.
+    """
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._engine: Engine | HourLlavaError
+        try:
+            self._engine = make_engine()
+        except HourLlavaError as error:  # for those who wait for the start, and not for a log
+            self._engine = error
+
+    async def call(self, method: str, *arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
+        """What a method of the engine gives: `TAKEN`, then its items or its result, or `Raised`.
+
+        Args:
+            method: of `Engine`.
+            arguments, options: of that method.
+        """
+        yield TAKEN
+        if isinstance(self._engine, HourLlavaError):
+            yield Raised(self._engine)
+            return
+        try:
+            work = getattr(self._engine, method)(*arguments, **options)
+            if not inspect.isasyncgen(work):
+                yield await work
+                return
+            async with aclosing(work) as items:
+                async for item in items:
+                    yield item
+        except HourLlavaError as error:
+            yield Raised(error)
