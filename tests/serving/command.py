@@ -54,7 +54,7 @@ class Command:
         """The exit code, when it has ended by itself."""
         return self._process.wait(seconds)
 
-    def signal(self, number):
+    def send_signal(self, number):
         self._process.send_signal(number)
 
     def kill(self, number=signal.SIGKILL, seconds=60):

@@ -1,7 +1,6 @@
 """Replicas in this process, in place of those of a cluster: they can be killed and started again in no time."""
 
 import asyncio
-import contextlib
 import pickle
 
 from hourllava.serving.homes import ReplicaLost
@@ -42,7 +41,7 @@ class InProcess:
 
     async def stream(self, method, *arguments, **options):
         self.calls.append(method)
-        dead = asyncio.ensure_future(self._dead.wait())
+        dead = following = asyncio.ensure_future(self._dead.wait())
         items = self._server.call(method, *_sent(arguments), **_sent(options))
         try:
             while True:
@@ -51,8 +50,6 @@ class InProcess:
                 following = asyncio.ensure_future(anext(items))
                 await asyncio.wait((dead, following), return_when=asyncio.FIRST_COMPLETED)
                 if dead.done():
-                    following.cancel()
-                    await asyncio.wait((following,))
                     raise ReplicaLost("it was killed")
                 try:
                     item = following.result()
@@ -60,9 +57,10 @@ class InProcess:
                     return
                 yield _sent(item)
         finally:
-            dead.cancel()
-            with contextlib.suppress(RuntimeError):
-                await items.aclose()
+            for each in (dead, following):
+                each.cancel()
+            await asyncio.wait((dead, following))
+            await items.aclose()
 
 
 def _sent(value):

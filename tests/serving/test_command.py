@@ -132,7 +132,7 @@ def test_ctrl_c_is_its_usual_end_and_a_second_one_ends_it_at_once(tmp_path):
             with command.http.stream("POST", "/v1/chat/completions", json=body) as answer:
                 if times == 2:
                     next(answer.iter_lines())
-                    command.signal(signal.SIGINT)
+                    command.send_signal(signal.SIGINT)
                     time.sleep(0.3)
             assert command.kill(signal.SIGINT) == code
             assert "Traceback" not in command.stderr

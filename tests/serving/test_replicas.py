@@ -1,17 +1,17 @@
 """Several replicas behind one engine: homes of videos, replicas that end or hang, and what their callers get."""
 
 import asyncio
-import dataclasses
 import functools
 
 import pytest
 
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.inference.questions.answers import Answer
+from hourllava.serving import ray_engine as ray_engine_module
 from hourllava.serving.homes import MAX_KNOWN, Homes
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.protocol import EngineFailure, Question, TextPiece, Video, WatchView
-from hourllava.serving.replica import TAKEN, Raised, ReplicaServer
+from hourllava.serving.replica import Raised, ReplicaServer, Taken
 from serving.in_process import InProcess, ray_engine
 from serving.looping import collected, in_loop, until
 from serving.scripted import ScriptedModel
@@ -105,7 +105,7 @@ async def test_questions_without_a_video_go_where_least_is_open(engine, cluster)
 def test_the_homes_of_idle_videos_are_forgotten_in_time():
     homes = Homes([None, None])
     busy = homes.known(video("busy"))
-    busy.begins()
+    busy.is_begun = True
     for number in range(MAX_KNOWN + 5):
         homes.home(homes.known(video(number)))
     assert sum(slot.num_videos for slot in homes.live) <= MAX_KNOWN
@@ -120,7 +120,9 @@ async def test_a_replica_that_ends_in_mid_watch_costs_its_frames_only(engine, cl
     cluster.hold()
     one = video()
     assert (await engine.watch(one, keeps_running=True)).attempt == 1
-    followers = [asyncio.create_task(followed(engine, one)) for _ in range(3)]
+    followers = [engine.follow(one) for _ in range(3)]
+    assert [(await anext(follower)).attempt for follower in followers] == [1, 1, 1]
+    rest = [asyncio.create_task(collected(follower)) for follower in followers]
     asking = asyncio.create_task(collected(engine.ask(one, QUESTION)))
     await until(lambda: any(model.started for model in cluster.models))
     first = cluster.number_of(one)
@@ -128,9 +130,8 @@ async def test_a_replica_that_ends_in_mid_watch_costs_its_frames_only(engine, cl
     await until(lambda: cluster.models[1 - first].started)
     assert (await engine.view(one)).attempt == 2
     cluster.pass_on()
-    for follower in followers:
-        views = await follower
-        assert (views[0].attempt, views[-1].attempt, views[-1].state) == (1, 2, "ready")
+    for views in await asyncio.gather(*rest):
+        assert (views[-1].attempt, views[-1].state) == (2, "ready")
         assert sum(view.is_final for view in views) == 1
     events = await asking
     assert isinstance(events[-1], Answer)
@@ -147,8 +148,7 @@ async def test_while_nobody_watches_it_again_yet_it_waits(engine, cluster):
     await anext(following)
     await until(lambda: any(model.started for model in cluster.models))
     cluster.kill(cluster.number_of(one))
-    with pytest.raises(EngineFailure):  # any call notices
-        await collected(engine.ask(one, dataclasses.replace(QUESTION, text="x", max_new_tokens=0, stop=("",))))
+    await engine.status()  # any call notices
     view = await engine.view(one)
     assert (view.state, view.attempt) == ("queued", 2)
     await following.aclose()
@@ -245,6 +245,21 @@ async def test_a_watch_that_is_cancelled_between_two_replicas_stays_cancelled(en
     assert await engine.view(one) is None
 
 
+@in_loop
+async def test_a_process_that_was_started_again_unseen_is_noticed(engine, cluster):
+    """Between two calls: the new process watches nothing, and to say so would be the end for those who follow."""
+    cluster.hold()
+    one = video()
+    await engine.watch(one, keeps_running=True)
+    await until(lambda: any(model.started for model in cluster.models))
+    number = cluster.number_of(one)
+    cluster.kill(number)
+    cluster.start(number)
+    cluster.pass_on()
+    last = (await followed(engine, one))[-1]
+    assert (last.state, last.attempt) == ("ready", 2)
+
+
 # ------------------------------------------------------------------------------------------------------- backpressure
 
 
@@ -262,14 +277,15 @@ async def test_what_a_full_replica_says_reaches_the_caller(engine, cluster):
 
 
 @in_loop
-async def test_a_watch_that_begins_again_waits_for_a_place(engine, cluster):
+async def test_a_watch_that_begins_again_waits_for_a_place(engine, cluster, monkeypatch):
+    monkeypatch.setattr(ray_engine_module, "MAX_BUSY_SECONDS", 0.01)
     cluster.hold()
     for number in range(4):
         await engine.watch(video(number), keeps_running=True)
     follower = asyncio.create_task(followed(engine, video(0)))
     await until(lambda: cluster.models[0].started)
     cluster.kill(0)
-    await until(lambda: cluster.replicas[1].calls.count("watch") == 3)  # 1, 3, and 0 in vain
+    await until(lambda: cluster.replicas[1].calls.count("watch") > 3)  # 1, 3, and 0 in vain
     for number in (1, 3):
         await engine.cancel_watch(video(number))
     cluster.pass_on()
@@ -298,6 +314,6 @@ async def test_a_model_that_cannot_be_loaded_is_told_to_every_call():
 
     server = ReplicaServer(fails)
     taken, raised = await collected(server.call("status"))
-    assert taken == TAKEN
+    assert isinstance(taken, Taken)
     assert isinstance(raised, Raised)
     assert isinstance(raised.error, CheckpointError)

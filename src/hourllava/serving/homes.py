@@ -43,6 +43,7 @@ class Slot:
         num_calls: that are open.
         num_videos: whose home this is.
         is_lost: whether it does not answer.
+        process: that answered last; see `Taken`.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Slot:
     num_calls: int = 0
     num_videos: int = 0
     is_lost: bool = False
+    process: str | None = None
 
 
 @dataclass(eq=False)
@@ -72,10 +74,10 @@ class Known:
     attempt: int = 1
     num_followers: int = 0
 
-    def begins(self) -> None:
-        """It is being watched."""
+    def asked_for(self) -> None:
+        """Somebody wants it watched: the first attempt, unless it is being watched already."""
         if not self.is_begun:
-            self.is_begun, self.attempt = True, 1
+            self.attempt = 1
 
     def ends(self) -> None:
         """It is not being watched any more."""
@@ -139,8 +141,8 @@ class Homes:
         return min(self.live, key=lambda slot: (slot.num_calls, slot.num_videos))
 
     def lose(self, slot: Slot) -> None:
-        """A replica does not answer: its videos have no home any more."""
-        slot.is_lost = True
+        """A process does not answer, or another one took its place: its videos have no home any more."""
+        slot.is_lost, slot.process = True, None
         for known in self._known.values():
             if known.slot is slot:
                 self._leave(known)

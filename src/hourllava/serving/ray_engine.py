@@ -40,8 +40,10 @@ TAKE_SECONDS = 15.0
 PROBE_SECONDS = 1.0
 """How often a lost replica is asked."""
 
+MAX_BUSY_SECONDS = 5.0
+"""A watch that begins again, where there is no place for it, asks again after at most so long."""
+
 _CLOSE_SECONDS = 10.0
-_MAX_BUSY_SECONDS = 5.0
 _LOST = "the process that worked on this has ended; try again"
 
 _log = logging.getLogger(__name__)
@@ -77,9 +79,10 @@ class RayEngine:
         """See `Engine.watch`."""
         self._check_open()
         known = self._homes.known(video)
+        known.asked_for()
         view: WatchView = await self._at_home(known, "watch", video, keeps_running=keeps_running)
         if not view.is_final:
-            known.begins()
+            known.is_begun = True
             known.keeps_running |= keeps_running
             known.must_begin = False
         return _seen(known, view)
@@ -117,7 +120,7 @@ class RayEngine:
                     raise EngineFailure(f"two processes ended while they watched {video.name}", "replica_lost")
                 await self.watch(video, keeps_running=known.keeps_running)
             except EngineBusy as error:
-                await asyncio.sleep(min(error.retry_after_seconds, _MAX_BUSY_SECONDS))
+                await asyncio.sleep(min(error.retry_after_seconds, MAX_BUSY_SECONDS))
             except EngineFailure as error:
                 return _failed(video, known, error)
         return None
@@ -145,6 +148,7 @@ class RayEngine:
         """See `Engine.ask`."""
         self._check_open()
         known = Known() if video is None else self._homes.known(video)
+        known.asked_for()
         with known.followed():
             for _ in range(MAX_ATTEMPTS):
                 has_text = False
@@ -231,9 +235,12 @@ class RayEngine:
             async with aclosing(slot.replica.stream(method, *arguments, **options)) as items:
                 try:
                     async with asyncio.timeout(self._take_seconds):
-                        await anext(items)  # TAKEN
+                        process = (await anext(items)).process
                 except (TimeoutError, StopAsyncIteration) as error:
                     raise ReplicaLost(f"it did not take {method}") from error
+                if slot.process not in (None, process):
+                    raise ReplicaLost("it was started again")
+                slot.process = process
                 async for item in items:
                     if isinstance(item, Raised):
                         raise item.error
@@ -308,12 +315,11 @@ _SUMMED = (
 
 def _seen(known: Known, view: WatchView) -> WatchView:
     """A view of a replica, with the attempt that it belongs to."""
-    attempt = known.attempt if known.is_begun else 1
     if view.is_final:
         known.ends()
     else:
-        known.begins()
-    return dataclasses.replace(view, attempt=min(attempt, MAX_ATTEMPTS))
+        known.is_begun = True
+    return dataclasses.replace(view, attempt=min(known.attempt, MAX_ATTEMPTS))
 
 
 def _failed(video: Video, known: Known, error: EngineFailure) -> WatchView:

@@ -16,7 +16,7 @@ from hourllava.inference.engine import HourLlava
 from hourllava.serving.homes import ReplicaLost
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.ray_engine import RayEngine
-from hourllava.serving.replica import TAKEN, Raised, ReplicaServer
+from hourllava.serving.replica import Raised, ReplicaServer
 
 START_SECONDS = 900.0
 """A replica that has not answered by then will not: there is no machine for it, or its model is too large."""
@@ -84,6 +84,9 @@ class ServeReplica:
             async for item in response:
                 yield item
         except self._errors as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # Ray has an error of its own for that
+                raise asyncio.CancelledError from error
             raise ReplicaLost(type(error).__name__) from error
         finally:
             response.cancel()
@@ -109,7 +112,6 @@ async def _check_start(replicas: Sequence[ServeReplica]) -> None:
         async for item in replica.stream("status"):
             if isinstance(item, Raised):
                 raise item.error
-            assert item == TAKEN or item.model
 
     try:
         async with asyncio.timeout(START_SECONDS):

@@ -1,10 +1,12 @@
 """A replica's own process: one engine, whose calls come from a server elsewhere.
 
-Every call is one stream. It begins with `TAKEN`, so that the caller knows at once that the replica lives, however long
-the answer takes. What the engine raises comes as an item, too: so it arrives as it was, whatever carries the stream.
+Every call is one stream. It begins with `Taken`, so that the caller knows at once that the replica lives, however long
+the answer takes, and whether it is still the same process: a new one watches nothing. What the engine raises comes as
+an item, too: so it arrives as it was, whatever carries the stream.
 """
 
 import inspect
+import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,8 +15,12 @@ from typing import Any
 from hourllava.errors import HourLlavaError
 from hourllava.serving.protocol import Engine
 
-TAKEN = "taken"
-"""The first item of every stream."""
+
+@dataclass(frozen=True)
+class Taken:
+    """The first item of every stream; `process` names the process that took the call."""
+
+    process: str
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class ReplicaServer:
     """
 
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._taken = Taken(secrets.token_hex(8))
         self._engine: Engine | HourLlavaError
         try:
             self._engine = make_engine()
@@ -39,13 +46,13 @@ class ReplicaServer:
             self._engine = error
 
     async def call(self, method: str, *arguments: Any, **options: Any) -> AsyncGenerator[Any, None]:
-        """What a method of the engine gives: `TAKEN`, then its items or its result, or `Raised`.
+        """What a method of the engine gives: `Taken`, then its items or its result, or `Raised`.
 
         Args:
             method: of `Engine`.
             arguments, options: of that method.
         """
-        yield TAKEN
+        yield self._taken
         if isinstance(self._engine, HourLlavaError):
             yield Raised(self._engine)
             return

@@ -48,7 +48,10 @@ class Held:
         self.close, self.open = gate.clear, gate.set
 
 
-@pytest.fixture(params=["scripted", "local", "replica", pytest.param("ray", marks=pytest.mark.slow)])
+RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")])  # its own warnings
+
+
+@pytest.fixture(params=["scripted", "local", "replica", RAY])
 def kind(request):
     """What is behind the protocol.
 
