@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import signal
 import time
 from pathlib import Path
 

@@ -1,12 +1,15 @@
 """`hourllava serve --replicas 2` on a real cluster of this machine: homes, full queues, a killed replica, the end."""
 
+import asyncio
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import re
 import signal
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from serving.command import Command, processes_of, until
@@ -143,17 +146,36 @@ def test_an_answer_of_a_killed_replica_fails_by_name(command, tmp_path):
 
 
 def test_a_full_queue_reaches_the_client(command, tmp_path):
-    """A replica takes 256 questions that wait; the next one is told when to come again."""
-    memory_id = uploaded(command, write_clip(tmp_path / "b.mp4", num_frames=50, fps=10))
-    watched(command, memory_id)
-    with concurrent.futures.ThreadPoolExecutor(330) as threads:
-        answers = list(threads.map(lambda _: asked(command, memory_id, 400), range(330)))
-    refused = [answer for answer in answers if answer.status_code != 200]
-    print(f"{len(refused)} of 330 questions at once were refused")
-    assert refused
+    """A replica takes 256 questions that wait, here for a video that waits, too; others are told when to come again."""
+    long = write_clip(tmp_path / "long.mp4", num_frames=36_000, fps=10, width=32, height=32).read_bytes()
+    files = [
+        command.http.put("/v1/hourllava/videos", params={"filename": f"{number}.mp4"}, content=long + bytes(number))
+        for number in range(1, 6)
+    ]
+    ids = [file.json()["hourllava"]["memory_id"] for file in files]
+    addresses = [f"/v1/hourllava/memories/{memory_id}" for memory_id in ids]
+    until(lambda: figures_of(command)["num_requests_waiting"] == 0)
+    assert command.http.get(addresses[-1]).json()["state"] == "queued"  # each replica watches two
+    body = {
+        **{"model": command.http.get("/v1/models").json()["data"][0]["id"], "hourllava": {"memory_id": ids[-1]}},
+        "messages": [{"role": "user", "content": "x"}],
+    }
+
+    async def ask_all():
+        limits = httpx2.Limits(max_connections=None)
+        async with httpx2.AsyncClient(base_url=command.url, timeout=120, limits=limits) as client:
+            asks = [asyncio.create_task(client.post("/v1/chat/completions", json=body)) for _ in range(280)]
+            refused = [await ask for ask in itertools.islice(asyncio.as_completed(asks), 24)]
+            for address in reversed(addresses):
+                await client.post(f"{address}/cancel")
+            return refused, await asyncio.gather(*asks)
+
+    refused, answers = asyncio.run(ask_all())
     for answer in refused:
         assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
         assert 1 <= int(answer.headers["retry-after"]) <= 120
+    codes = [answer.json()["error"]["code"] for answer in answers]
+    assert (codes.count("queue_full"), codes.count("cancelled")) == (24, 256)
 
 
 def test_sigterm_ends_the_server_and_its_cluster(command):
