@@ -68,7 +68,7 @@ def test_the_table_of_tools_names_each_with_all_it_takes():
     async def check():
         async with Client(create_mcp(get_context)) as client:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", AGENTS, flags=re.MULTILINE))
+        rows = dict(re.findall(r"^\| `(\w+)` \| (.*?)\| .+ \|$", AGENTS, flags=re.MULTILINE))
         assert rows.keys() == tools.keys()
         for name, row in rows.items():
             assert set(re.findall(r"`(\w+)`", row)) == set(tools[name].input_schema["properties"])

@@ -279,9 +279,7 @@ def test_a_video_that_the_engine_has_no_room_for_waits(serve, clip):
     wait_for(server, file["id"])
 
 
-@pytest.mark.parametrize(
-    "query", ["limit=1_0", "limit=%2B5", "limit=%205", "limit=05", "limit=5.0", "limit=٣", "limit="]
-)
+@pytest.mark.parametrize("number", ["1_0", "%2B5", "%205", "05", "5.0", "٣", ""])
 def test_numbers_of_a_query_are_written_as_in_json(server, number):
     answer = server.http.get(f"/v1/files?limit={number}")
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")

@@ -92,7 +92,7 @@ def talk_of(turns: Iterable[Turn]) -> Talk:
             talk.take(source, fps)
     if answered or not asked:
         raise invalid("the last message must be the user's", where)
-    if rules:
+    if rules and any(asked):
         raise invalid("a system message must have a message of the user behind it", where)
     talk.text = "\n".join(text for text in asked if text)
     return talk
