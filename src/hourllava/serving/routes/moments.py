@@ -112,6 +112,7 @@ async def _filmstrip(context: Context, memory: MemoryRecord) -> Filmstrip:
 @router.get("/frames", response_class=Response, responses=JPEG)
 async def frame(
     memory_id: str,
+    request: Request,
     here: Here,
     owner: Owner,
     at: Annotated[QueryFloat, Query(ge=0, le=1e7, allow_inf_nan=False)],
@@ -123,5 +124,5 @@ async def frame(
     if path is None:
         raise not_found("file of this memory any more")
     with errors_of(here, memory):
-        jpeg = await here.drawing.jpeg_at(path, at, width)
+        jpeg = await until_gone(request, here, here.drawing.jpeg_at(path, at, width))
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
