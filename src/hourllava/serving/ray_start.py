@@ -53,8 +53,12 @@ def start_replicas(
         raise ConfigError(f"{num_replicas} replicas need a GPU each; this cluster has {num_gpus}")
     num_cpus = max(1, int(resources["CPU"]) // num_replicas)
     make = functools.partial(_make_engine, model_name, memories_folder, settings, device, dtype)
-    replicas = [_deploy(make, number, num_cpus, int(num_gpus > 0)) for number in range(num_replicas)]
-    asyncio.run(_check_start(replicas))
+    try:
+        replicas = [_deploy(make, number, num_cpus, int(num_gpus > 0)) for number in range(num_replicas)]
+        asyncio.run(_check_start(replicas))
+    except BaseException:  # the cluster may go on after this process
+        _close(num_replicas)
+        raise
     return RayEngine(replicas, functools.partial(asyncio.to_thread, _close, num_replicas))
 
 
