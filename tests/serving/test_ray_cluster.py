@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from forking import COMMAND, environment, start_python
+from hourllava.errors import CheckpointError
 from serving.command import Command, processes_of, until
 from serving.conftest import raw
 from video.clips import write_clip
@@ -182,3 +184,13 @@ def test_sigterm_ends_the_server_and_its_cluster(command):
     assert command.kill(signal.SIGTERM, 120) == 0
     until(lambda: not processes_of(command), 60)
     assert "Traceback" not in command.stderr
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_command(tmp_path):
+    options = ("--replicas", 2, "--model", tmp_path / "missing", "--store", tmp_path / "store", "--port", 0)
+    variables = environment(tmp_path / "cache", HOME=str(tmp_path), RAY_ADDRESS="")
+    with start_python(COMMAND, "serve", *options, env=variables) as process:
+        assert process.wait(240) == CheckpointError.exit_code
+        last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert str(tmp_path / "missing") in last
