@@ -1,4 +1,4 @@
-"""What goes wrong around a server: bombs, full disks, idle streams, kills, and its end with streams open."""
+"""What goes wrong around a server: bombs, full disks, idle streams, and its end with streams open."""
 
 import contextlib
 import resource
