@@ -254,9 +254,18 @@ def tokens_of(decoder, parts):
     return tokens
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 8])
-@pytest.mark.parametrize("most_prefixes", [0, 2, 9])
-@pytest.mark.parametrize("filled", [(8, 16, 64), (256,)])
+QUICK_POOLS = {(1, 0, 64), (3, 2, 64), (8, 9, 256)}
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "most_prefixes", "filled"),
+    [
+        pytest.param(rows, most, filled, marks=() if (rows, most, filled[-1]) in QUICK_POOLS else pytest.mark.slow)
+        for rows in (1, 3, 8)
+        for most in (0, 2, 9)
+        for filled in ((8, 16, 64), (256,))
+    ],
+)
 def test_rows_that_share_a_pool_give_the_same_tokens(engine, asked, max_rows, most_prefixes, filled, monkeypatch):
     """Whatever joins whom, and whether prefixes fit beside each other: without graphs, otherwise what CUDA does."""
     parts, expected = asked

@@ -393,6 +393,32 @@ def test_lengths_beside_the_shards_count_if_they_are_of_these_settings(tmp_path,
     )
 
 
+@pytest.mark.parametrize("questions", ["conversation", "segments"])
+def test_lengths_without_recall_tokens_serve_a_model_with_them(questions, tokenizer, media, tmp_path, monkeypatch):
+    """Only images and texts that may be cut are measured again."""
+    names = [name for name in ROWS if "video" in ROWS[name][0]]
+    rows = [ROWS[name][0] for name in names] + [video_row("s/clip.mp4", "why? " * 60)]
+    image_rows = [ROWS["several images"][0], ROWS["text among several"][0]]
+    plain, recalling = (
+        RowEncoder(HourLlavaProcessor(tokenizer, tiny_config(max_sequence_tokens=380, memaug=memaug)), media,
+                   questions=questions)
+        for memaug in (MemAugConfig(), MemAugConfig(recall="question", recall_tokens=6))
+    )  # fmt: skip
+    measured, measure = [], RowEncoder.lengths
+    monkeypatch.setattr(RowEncoder, "lengths", lambda self, row: measured.append(row) or measure(self, row))
+    for part, columns in (
+        (rows, {"video": "str", "text": "json"}),
+        (image_rows, {"image": "list[jpeg]", "text": "json"}),
+    ):
+        folder = write(tmp_path / str(len(part)), part, columns)
+        lengths_module.measure_folder(folder, plain, num_processes=1)
+        expected = [list(recalling.lengths(row)) for row in part]
+        measured.clear()
+        found = stream_lengths(MdsDataset(folder), recalling, tmp_path / "cache", num_processes=1)
+        assert found.tolist() == expected
+        assert 0 < len(measured) < len(part)
+
+
 def test_settings_tell_tokenizers_and_sizes_apart(tokenizer, media):
     def settings(**changes):
         return RowEncoder(HourLlavaProcessor(tokenizer, tiny_config(**changes)), media).settings

@@ -2,7 +2,8 @@
 
 `lengths.npy` beside an index counts only if `lengths.json` names the same tokenizer, sizes and choice of questions
 (`RowEncoder.settings`). Otherwise several processes measure all shard rows. Each measured piece is kept in a cache
-folder, so a run that was stopped goes on from there.
+folder, so a run that was stopped goes on from there. Lengths beside an index that were measured without recall tokens
+serve a model with them too: those of each question are added.
 """
 
 import hashlib
@@ -16,12 +17,14 @@ import numpy as np
 from tqdm import tqdm
 
 from hourllava.data.batches.cost import Lengths
-from hourllava.data.batches.samples import RowEncoder
+from hourllava.data.batches.samples import RECALL_SETTING, RowEncoder
 from hourllava.data.mds.format import parse_lengths
 from hourllava.data.mds.merge import Measured, write_lengths
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import DataError, HourLlavaError
 from hourllava.files import replacing
+from hourllava.model.config import HourLlavaConfig
+from hourllava.model.layout import num_kept_video_tokens
 from hourllava.model.nano import NANO, nano_processor
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.processes import run_jobs, worker_pool
@@ -52,8 +55,10 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     key = hashlib.sha256(json.dumps([dataset.fingerprint(), encoder.settings], sort_keys=True).encode()).hexdigest()
     whole, pieces = cache / f"{key[:32]}.npy", cache / key[:32]
     try:
-        is_beside = dataset.lengths_settings() == encoder.settings
-        lengths = dataset.lengths() if is_beside else _load(whole, len(dataset))
+        beside, settings = dataset.lengths_settings(), encoder.settings
+        lengths = dataset.lengths() if beside == settings else _load(whole, len(dataset))
+        if lengths is None and beside == {name: value for name, value in settings.items() if name != RECALL_SETTING}:
+            lengths = with_recall_tokens(dataset.lengths(), dataset.has_column("video"), encoder.processor.config)
         if lengths is None:
             pieces.mkdir(parents=True, exist_ok=True)
             lengths = _load_pieces(pieces, len(dataset))
@@ -65,6 +70,27 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     except OSError as error:
         raise DataError(f"{cache} cannot be written ({error.strerror}); use a folder you may write to") from error
     return lengths
+
+
+def with_recall_tokens(lengths: Lengths, is_video: np.ndarray, config: HourLlavaConfig) -> Lengths:
+    """Lengths that were measured without recall tokens, with those of each question.
+
+    Rows of images, and rows whose texts may be cut, become `UNKNOWN`.
+
+    Args:
+        lengths: [N, 3].
+        is_video: [N] whether a row is a video.
+        config: of the model.
+    """
+    views, kept, text = lengths.astype(np.int64).T
+    num_recall = config.memaug.num_recall_tokens
+    frames, place = np.unique(views, return_inverse=True)
+    of_one = np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames])[place]
+    num_questions = np.where(is_video, kept // of_one, 0)
+    is_whole = is_video & (num_questions * of_one == kept) & (of_one + num_recall + text <= config.max_sequence_tokens)
+    longer = np.stack([views, kept + num_recall * num_questions, text], axis=1).astype(lengths.dtype)
+    is_sure = (is_whole | (views == 0)) & ~_is_unknown(lengths)
+    return np.where(is_sure[:, None], longer, np.array(UNKNOWN, lengths.dtype))
 
 
 def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> tuple[int, int]:

@@ -47,6 +47,7 @@ from hourllava.video.timeline import SampleGrid
 Questions = Literal["conversation", "segments"]
 Conversation = Sequence[Mapping[str, Any]]
 
+RECALL_SETTING = "recall_tokens"
 FPS = 1.0
 FEATURE_SUFFIXES = (".safetensors", ".pt")
 _MAX_KNOWN_VIDEOS = 1 << 16
@@ -152,7 +153,7 @@ class RowEncoder:
             "max_image_grid_tiles": config.max_image_grid_tiles,
             "max_sequence_tokens": config.max_sequence_tokens,
             "forgetting": {name: value for name, value in forgetting.items() if name != "temporal"},  # same number
-            **({"recall_tokens": num_recall_tokens} if num_recall_tokens else {}),  # older files do not name them
+            **({RECALL_SETTING: num_recall_tokens} if num_recall_tokens else {}),  # older files do not name them
         }
 
     def _encode(
