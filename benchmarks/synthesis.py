@@ -31,6 +31,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.remove(str(Path(__file__).parent))  # tests/synthesis has the name of this file
 
+from hourllava.synthesis.videos import find_videos
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference, write_reference
 from hourllava.world.rng import Draws
@@ -132,7 +133,10 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     print(f"{given.videos} videos of 3 to {given.minutes} minutes, {hours:.2f} hours")
     with serving(videos) as server:
         _, text, seconds = run(videos, folder / "clean", server.address, {})
-        print(text, f"{seconds:.0f} s; {sum(server.counts()['calls'].values())} requests")
+        counts = server.counts()
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(text, f"{seconds:.0f} s; {sum(counts['calls'].values())} requests")
+    print(f"most memory: {most} MiB in the run, {counts['most_memory_mib']} MiB in the server")
     captions = rows_of(folder / "clean" / "jsons" / "captions.jsonl")
     table(("events", "score"), [(name, f"{v:.3f}") for name, v in event_scores(captions, videos).items()])
     facts = fact_scores(captions, videos)
@@ -141,23 +145,8 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     table(("evidence", "score"), [(k, f"{v:.3f}") for k, v in evidence_scores(folder / "clean", videos).items()])
     print((folder / "clean" / "card.md").read_text().partition("## Questions")[2].partition("## What")[0])
 
-    rows = []
-    writers = {
-        "right": ({}, {}),
-        "20 % of answers wrong": ({"wrong answer": 0.2}, {}),
-        "the same, and the verifier errs in 10 %": ({"wrong answer": 0.2, "verifier errs": 0.1}, {}),
-        "the same, one order of options": ({"wrong answer": 0.2, "verifier errs": 0.1}, {"verifications": 1}),
-        "20 % wrong, no verifier": ({"wrong answer": 0.2}, {"verifier": False}),
-    }
-    for name, (rates, checks) in writers.items():
-        out = captioned_copy(folder, f"writer-{len(rows)}")
-        with serving(videos, faults=rates, seed=1) as server:
-            run(videos, out, server.address, {"checks": {"guessing": False} | checks})
-        found = filter_scores(out, videos)
-        shares = [percent(found[key]) for key in ("wrong before", "wrong after", "right lost")]
-        rows.append((name, int(found["written"]), int(found["kept"]), *shares))
-    table(("writer", "written", "kept", "wrong before %", "wrong after %", "right lost %"), rows)
-
+    estimates(videos, folder / "clean")
+    print_verifiers(folder, videos)
     kinds = {kind: 0.03 for kind in QUESTION_MISCHIEF if kind != "telltale"}
     out = captioned_copy(folder, "mischief")
     with serving(videos, faults=kinds, seed=2) as server:
@@ -171,14 +160,56 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     print("\n".join(line for line in lines if line.startswith(("| all", "| blind", "| task"))))
 
 
-def captioned_copy(folder: Path, name: str) -> Path:
-    """The clean run's folder without questions: captions, events and summaries need not be made again."""
+VERIFIERS: dict[str, tuple[dict[str, float], tuple[int, int]]] = {
+    "never errs": ({}, (2, 2)),
+    "errs in 10 % of its answers": ({"verifier errs": 0.1}, (2, 2)),
+    "one answer": ({"verifier errs": 0.1}, (1, 1)),
+    "one agreement, two objections": ({"verifier errs": 0.1}, (1, 2)),
+    "two agreements, one objection": ({"verifier errs": 0.1}, (2, 1)),
+    "three of each": ({"verifier errs": 0.1}, (3, 3)),
+    "errs about 10 % of the questions, always": ({"verifier misjudges": 0.1}, (2, 2)),
+    "errs always about 5 %, in 5 % of the other answers": ({"verifier misjudges": 0.05, "verifier errs": 0.05}, (2, 2)),
+}
+"""Verifier, or what its answers must come to -> (faults, (agreements, objections))."""
+
+
+def print_verifiers(folder: Path, videos: Path) -> None:
+    """What verifiers make of a writer that gives a wrong answer to one question in five, and what they cost."""
+    wrong, rows = {"wrong answer": 0.2}, []
+
+    def measure(name: str, out: Path, rates: dict[str, float], checks: dict[str, Any]) -> None:
+        with serving(videos, faults=rates, seed=1) as server:
+            run(videos, out, server.address, {"checks": {"guessing": False} | checks})
+        found, path = filter_scores(out, videos), out / "stages" / "checks.jsonl"
+        made = rows_of(path) if path.exists() else []
+        answers = sum(len(row["value"].get("verified", row["value"].get("open", ()))) for row in made)
+        sums = json.loads((out / "card.json").read_text())["verifier"]
+        shares = [percent(found[key]) for key in ("wrong before", "wrong after", "right lost")]
+        each = answers / len(made) if made else 0.0
+        wavered = percent(sums["contradicted_itself"] / sums["questions"]) if made else "-"
+        rows.append((name, int(found["written"]), int(found["kept"]), *shares, f"{each:.2f}", wavered))
+
+    measure("right; never errs", folder / "clean", {}, {"guessing": True})
+    measure("no verifier", captioned_copy(folder, "wrong"), wrong, {"verifier": False})
+    for k, (name, (faults, (agreements, objections))) in enumerate(VERIFIERS.items()):
+        out = captioned_copy(folder, f"verifier-{k}", "wrong")
+        measure(name, out, wrong | faults, {"agreements": agreements, "objections": objections})
+    table(
+        ("verifier", "written", "kept", "wrong before %", "wrong after %", "right lost %", "answers a question",
+         "contradicts itself %"), rows,
+    )  # fmt: skip
+
+
+def captioned_copy(folder: Path, name: str, of: str = "clean") -> Path:
+    """A run's folder without its questions, or of "wrong" without its checks: what came before is not made again."""
     out = folder / name
     if out.exists():
         return out
-    shutil.copytree(folder / "clean", out)
-    for stage in ("questions", "checks"):
-        (out / "stages" / f"{stage}.jsonl").unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as half:  # a copy that was interrupted does not count
+        shutil.copytree(folder / of, Path(half) / name)
+        for stage in ("checks",) if of == "wrong" else ("questions", "checks"):
+            (Path(half) / name / "stages" / f"{stage}.jsonl").unlink(missing_ok=True)
+        (Path(half) / name).rename(out)
     return out
 
 
@@ -297,8 +328,8 @@ def throughput(folder: Path, given: argparse.Namespace) -> None:
         _, _, seconds = run(videos, out, server.address, {})
         calls = sum(server.counts()["calls"].values())
     print(f"\nwithout latency: {calls} requests in {seconds:.1f} s, server and client on the same cores")
+    estimates(videos, out)
     plan_clips_of_many()
-    estimates(folder, given)
 
 
 def plan_clips_of_many() -> None:
@@ -331,24 +362,22 @@ def estimate_of(text: str) -> tuple[float, float]:
     return float(read.replace(",", "")), float(written.replace(",", ""))
 
 
-def estimates(folder: Path, given: argparse.Namespace) -> None:
-    """The estimate after three videos, and without any, against what the server counts for all."""
-    videos = folder / "estimated"
-    write_videos(videos, given.videos, (3, given.minutes))
-    out = folder / "estimate"
-    with serving(videos) as server:
-        rough = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
-        told = {"none": rough}
-        for done in (3, 6):
-            run(videos, out, server.address, {}, "--limit", str(done))
-            told[str(done)] = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
-        run(videos, out, server.address, {})
-        counts = server.counts()
-    true = counts["prompt_tokens"], counts["completion_tokens"]
-    rows = [
-        (done, f"{found[0]:,.0f}", f"{found[1]:,.0f}", *(f"{100 * (f - t) / t:+.1f}" for f, t in zip(found, true)))
-        for done, found in told.items()
-    ]
+def estimates(videos: Path, made: Path) -> None:
+    """The estimate by the calls for the first videos of a run, and without any, against all of its calls."""
+    names = [video.id for video in find_videos([videos])]
+    calls = [row for row in rows_of(made / "requests.jsonl") if "prompt_tokens" in row]
+    true = tuple(sum(row[f"{name}_tokens"] for row in calls) for name in ("prompt", "completion"))
+    rows = []
+    for done in (0, 3, 6):
+        out = made.with_name(f"{made.name}-estimate-{done}")
+        (out / "stages").mkdir(parents=True, exist_ok=True)
+        for name in ("synth.json", "stages/clips.jsonl"):
+            shutil.copy(made / name, out / name)
+        first = tuple(names[:done])
+        lines = [json.dumps(row) + "\n" for row in calls if row["item"].startswith(first)]
+        (out / "requests.jsonl").write_text("".join(lines))
+        found = estimate_of(run(videos, out, "http://nowhere/v1", {}, "--dry-run")[1])
+        rows.append((done, *(f"{f:,.0f}" for f in found), *(f"{100 * (f - t) / t:+.1f}" for f, t in zip(found, true))))
     rows.append(("the server counted", f"{true[0]:,}", f"{true[1]:,}", "", ""))
     table(("videos done", "tokens read", "tokens written", "error %", "error %"), rows)
 

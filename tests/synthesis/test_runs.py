@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import tiny_checkpoint
@@ -76,6 +77,11 @@ def test_records_are_read_back_equal(clean):
     report = LoadReport()
     published = list(iterate_questions(out / "jsons" / "videomarathon.parquet", report))
     assert not report.problems
+    table = pq.read_table(out / "jsons" / "videomarathon.parquet")
+    assert table.column_names == ["id", "video", "URL", "data_source", "question_type", "question", "answer"]
+    for line in table.to_pylist():  # options are lines of the question, and the answer is a letter
+        assert line["question_type"].endswith(("/oe", "/mc"))
+        assert ("\nD. " in line["question"]) == line["question_type"].endswith("/mc") == (line["answer"] in "ABCD")
     shared = ("question_id", "video", "data_source", "format", "question", "answer", "options", "answer_index", "task")
     for mine, theirs in zip(ours, published, strict=True):
         assert {name: getattr(mine, name) for name in shared} == {name: getattr(theirs, name) for name in shared}
