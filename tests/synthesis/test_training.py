@@ -8,9 +8,6 @@ from cli.in_process import run_here
 from conftest import tiny_checkpoint
 from forked_decoding import forked_decoding
 from hourllava.data.mds.reader import MdsDataset
-from hourllava.training.checkpoints import checkpoints
-from hourllava.training.recipe import load_recipe
-from hourllava.training.run import train
 from synthesis.runs import synthesise, write_world
 from synthesis.scoring import rows_of
 
@@ -18,18 +15,16 @@ STREAM = "shards/hourllava_s3/0"
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(offline):
     """A data set of two short videos, prepared as docs/synthesis.md says; its folder."""
-    root = tmp_path_factory.mktemp("root")
-    write_world(root / "lectures", (60, 64))
-    done = synthesise(root / "lectures", root / "data", settings={"questions": {"per_task": 1}}, verifier=False)
-    assert done.error is None
+    assert offline.ended.error is None
+    root = offline.out.parent
     mixture = {
         "parts": 1,
         "sources": {
             "made": {
                 "kind": "video",
-                "media": "lectures",
+                "media": "videos",
                 "questions_per_record": 5,
                 "files": {"data/jsons/videomarathon.json": "all"},
             }

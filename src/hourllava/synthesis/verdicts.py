@@ -76,7 +76,7 @@ class VerdictStage:
     async def work(self, item: Item) -> dict[str, Any]:
         """The verdicts about a question, which is asked about until it is decided.
 
-        Lists by name: `verified` and `guessed` of options, NONE or SEVERAL; `open` of verdicts. Empty ones are left out.
+        Lists: `verified` and `guessed` of options, NONE or SEVERAL; `open` of verdicts. Empty ones are left out.
         """
         candidate, requests = item.input
         found: dict[str, list[Any]] = {"verified": [], "open": [], "guessed": []}
