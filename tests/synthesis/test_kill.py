@@ -28,10 +28,10 @@ def test_killed_at_thirty_moments(tmp_path):
         command = ["synth", videos, "--captioner", f"{MODEL}@{server.address}", "--writer", f"{MODEL}@{server.address}",
                    "--verifier", f"other-model@{server.address}", "--settings", settings]  # fmt: skip
         begin = time.monotonic()
-        whole = run_hourllava(*command, "--out", tmp_path / "whole", cache=tmp_path)
+        whole = run_hourllava(*command, "--out", tmp_path / "whole" / "data", cache=tmp_path)
         seconds = time.monotonic() - begin
         assert whole.returncode == 0, whole.stderr
-        out = tmp_path / "killed"
+        out = tmp_path / "killed" / "data"  # of the same name, which is the card's title
         while kills < NUM_KILLS:
             with start_hourllava(*command, "--out", out, cache=tmp_path) as process:
                 try:
@@ -44,7 +44,7 @@ def test_killed_at_thirty_moments(tmp_path):
                     out.rename(tmp_path / f"finished-{kills}-{time.monotonic_ns()}")
         again = run_hourllava(*command, "--out", out, cache=tmp_path)
         assert again.returncode == 0, again.stderr
-    assert final_files(out) == final_files(tmp_path / "whole")
+    assert final_files(out) == final_files(tmp_path / "whole" / "data")
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +70,16 @@ def test_every_kind_of_fault_at_ten_percent(fault, clean, tmp_path):
     """Nothing is lost but what was given up, nothing is doubled, and all else is as in a clean run."""
     videos, scripts, settings, whole = clean
     faults = dict.fromkeys((*TRANSPORT, *CONTENT) if fault == "all" else [fault], 0.1)
+    out = tmp_path / "data"  # the card's title is the folder's name
     with ModelServer(scripts, faults=faults, seed=4) as server:
-        synthesise(videos, tmp_path / "faulty", server.address, settings=settings)
+        synthesise(videos, out, server.address, settings=settings)
         assert server.counts.faults.total() > 0
-    failed = failed_items(tmp_path / "faulty")
-    ours, theirs = final_files(tmp_path / "faulty"), final_files(whole)
+    failed = failed_items(out)
+    ours, theirs = final_files(out), final_files(whole)
     if not failed:
         assert [name for name in theirs if ours.get(name) != theirs[name]] == ["synth.json"]  # it names the server
     early = [name for name in failed if " clip " in name or " event " in name or name.endswith(".world.json")]
-    mine, clean_rows = (rows_of(out / "jsons" / "questions.jsonl") for out in (tmp_path / "faulty", whole))
+    mine, clean_rows = (rows_of(folder / "jsons" / "questions.jsonl") for folder in (out, whole))
     assert len({row["question_id"] for row in mine}) == len(mine)
     for video in {row["video"] for row in clean_rows}:
         if not any(video in name for name in early):  # else all that follows is about other captions

@@ -16,7 +16,7 @@ from hourllava.synthesis.job import Cast
 from hourllava.synthesis.prompting import read_package_text
 from hourllava.synthesis.stage import StopRun
 from synthesis.model_server import CONTENT, TRANSPORT, ModelServer
-from synthesis.runs import FAST, MODEL, final_files, synthesise, write_world
+from synthesis.runs import FAST, MODEL, final_files, synthesise
 from synthesis.scoring import event_scores, evidence_scores, fact_scores, filter_scores, rows_of
 
 NOWHERE = "http://127.0.0.1:9/v1"

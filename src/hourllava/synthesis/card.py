@@ -190,9 +190,9 @@ def card_text(data: dict[str, Any], name: str) -> str:
     letters = ", ".join(f"{letter} {count}" for letter, count in data["letters"].items()) or "none"
     lines += ["", f"Right letters: {letters}."]
     if asked := data["verifier"]["questions"]:
-        share = 100 * data["verifier"]["contradicted_itself"] / asked
-        lines += ["", f"The verifier gave {data['verifier']['answers']} answers about {asked} questions; "
-                  f"about {share:.1f} % of them it contradicted itself."]  # fmt: skip
+        answers, share = data["verifier"]["answers"], 100 * data["verifier"]["contradicted_itself"] / asked
+        lines += ["", f"The verifier gave {answers} answers about {asked} questions, and contradicted itself about "
+                  f"{share:.1f} % of these."]  # fmt: skip
     lines += ["", "## What checks dropped", "", "| check | dropped |", "|---|---|"]
     lines += [f"| {check} | {found['dropped'] if found['on'] else 'off'} |" for check, found in data["checks"].items()]
     for check, found in data["checks"].items():
