@@ -3,9 +3,9 @@
     transformers serve FOLDER --port 8100                               # for example SmolLM2-135M
     python benchmarks/synthesis_small_model.py FOLDER@http://localhost:8100/v1
 
-First the model writes everything: it must find the events before it can ask. Then a server between it and the run
-answers all other requests from MarathonWorld's truth and passes on those for questions alone, so that the model is
-given true captions and events, and its questions reach the checks.
+First a server between it and the run answers all other requests from MarathonWorld's truth and passes on those for
+questions alone, so that the model is given true captions and events, and its questions reach the checks. Then the model
+writes everything: it must find the events before it can ask.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from synthesis.scoring import filter_scores, rows_of
 TIMEOUT_SECONDS = 1800
 SETTINGS: dict[str, Any] = {
     "questions": {"per_task": 1, "tasks": ["Object Attribute", "Scene Recognition", "Temporal Order"]},
-    "sampling": {"max_tokens": {"events": 256, "open_questions": 160, "choice_questions": 224}},
+    "sampling": {"max_tokens": {"events": 192, "open_questions": 96, "choice_questions": 160}},
+    "retries": {"content": 1},
     "server": {"concurrency": 1, "timeout_seconds": TIMEOUT_SECONDS},
     "checks": {"guessing": False},
 }
@@ -112,11 +113,11 @@ def questions_alone(folder: Path, spec: str, videos: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="MODEL@ADDRESS")
-    parser.add_argument("--videos", type=int, default=6, help="for 36 items, which take up to 108 requests")
+    parser.add_argument("--videos", type=int, default=9, help="6 requests each, and as many retries")
     parser.add_argument("--keep", type=Path, help="folder for all files, in place of a temporary one")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         place = given.keep or Path(temporary)
         place.mkdir(parents=True, exist_ok=True)
-        writer_alone(place, given.model, 3)
         questions_alone(place, given.model, given.videos)
+        writer_alone(place, given.model, max(1, given.videos // 6))
