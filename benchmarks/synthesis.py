@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,16 @@ from hourllava.synthesis.videos import find_videos
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference, write_reference
 from hourllava.world.rng import Draws
-from synthesis.mischief import QUESTION_MISCHIEF
-from synthesis.scoring import event_scores, evidence_scores, fact_scores, filter_scores, policy_scores, rows_of
+from synthesis.mischief import QUESTION_MISCHIEF, planted
+from synthesis.scoring import (
+    SUMMARY_TASK,
+    event_scores,
+    evidence_scores,
+    fact_scores,
+    filter_scores,
+    policy_scores,
+    rows_of,
+)
 
 TESTS = Path(__file__).parent.parent / "tests"
 MODEL, VERIFIER = "test-model", "other-model"
@@ -146,13 +155,28 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     out = captioned_copy(folder, "mischief")
     with serving(videos, faults=kinds, seed=2) as server:
         run(videos, out, server.address, {"checks": {"guessing": False}})
-    print((out / "card.md").read_text().partition("## What checks dropped")[2].partition("**")[0])
+    print_planted(folder / "clean", out, kinds)
     out = captioned_copy(folder, "telltale")
     with serving(videos, faults={"telltale": 0.3}, seed=2) as server:
         run(videos, out, server.address, {"checks": {"verifier": False, "guessing": False}})
     lines = (out / "card.md").read_text().splitlines()
     print("a word that only right options have, in 30 % of multiple choice:")
     print("\n".join(line for line in lines if line.startswith(("| all", "| blind", "| task"))))
+
+
+def print_planted(clean: Path, spoilt: Path, rates: dict[str, float]) -> None:
+    """What became of the questions that were spoilt on purpose, and of the others."""
+    dropped = {row["question_id"]: row["check"] for row in rows_of(spoilt / "jsons" / "dropped.jsonl")}
+    found: dict[str, Counter[str]] = {}
+    for row in rows_of(clean / "jsons" / "questions.jsonl"):
+        kind = planted(rates, 2, row) or "none"
+        if row["task"] != SUMMARY_TASK:
+            found.setdefault(kind, Counter())[dropped.get(row["question_id"], "kept")] += 1
+    lines = []
+    for kind, ends in sorted(found.items()):
+        told = ", ".join(f"{name} {number}" for name, number in ends.most_common())
+        lines.append((kind, ends.total(), percent(1 - ends["kept"] / ends.total()), told))
+    table(("mischief", "questions", "dropped %", "by"), lines)
 
 
 VERIFIERS: dict[str, tuple[dict[str, float], bool]] = {

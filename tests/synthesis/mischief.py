@@ -4,7 +4,7 @@ Questions that are spoilt can be told afterwards: `planted` draws again what was
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hourllava.synthesis.models.request import Request
@@ -18,6 +18,18 @@ class Drawing(Protocol):
     """Draws whether a fault happens: the server."""
 
     def drawn(self, kind: str, *content: object) -> bool: ...
+
+
+def is_drawn(rate: float, seed: int, kind: str, *content: object) -> bool:
+    """Whether a fault of this kind is drawn for this content."""
+    return rate > 0 and int(digest(seed, kind, *content)[:12], 16) / 16**12 < rate
+
+
+def planted(rates: Mapping[str, float], seed: int, question: Question) -> str | None:
+    """The kind of mischief that was drawn for a right question; None: it was left as it is."""
+    content = question["question"], question["answer"]
+    kind = next((k for k in QUESTION_MISCHIEF if is_drawn(rates.get(k, 0.0), seed, k, *content)), None)
+    return None if kind in ("two right", "long right", "telltale") and "options" not in question else kind
 
 
 def _wrong_answer(question: Question, others: Sequence[Question]) -> Question | None:

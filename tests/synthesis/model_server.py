@@ -40,7 +40,7 @@ from hourllava.synthesis.times import read_time
 from hourllava.synthesis.videos import find_videos
 from hourllava.synthesis.world.model import WorldModel, count_tokens, scripts_of
 from hourllava.world.script import Script
-from synthesis.mischief import MISCHIEF, spoilt
+from synthesis.mischief import MISCHIEF, is_drawn, spoilt
 
 TRANSPORT = ("429", "500", "503", "drop", "html", "empty object", "no choices", "slow")
 CONTENT = ("not json", "fenced", "prose", "missing key", "other keys", "extra key", "wrong counts", "cut", "blanks",
@@ -134,8 +134,7 @@ class ModelServer:
 
     def drawn(self, kind: str, *content: object) -> bool:
         """Whether a fault of this kind is drawn."""
-        rate = self.faults.get(kind, 0.0)
-        return rate > 0 and int(digest(self.seed, kind, *content)[:12], 16) / 16**12 < rate
+        return is_drawn(self.faults.get(kind, 0.0), self.seed, kind, *content)
 
     @contextlib.contextmanager
     def at_work(self, kind: str, body: str):

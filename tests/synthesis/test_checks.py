@@ -59,6 +59,7 @@ def test_good_questions_pass(candidate):
         ("text", replace(OPEN, answer="word " * 400)),
         ("text", replace(OPEN, question="The man in red walks away, does he?", answer="The man in red walks")),
         ("text", replace(OPEN, question="Какого цвета змей?")),
+        ("text", replace(OPEN, question="Какого цвета змей?", answer="the colour of an orange that is very ripe")),
         ("personal", replace(OPEN, answer="Write to jo.doe@example.org")),
         ("personal", replace(OPEN, answer="Call +49 170 1234567")),
         ("options", replace(GOOD, wrong=("Orange!", "red", "blue"))),
