@@ -201,7 +201,10 @@ def test_a_published_checkpoint_does_not_mention_recall_and_opens_with_new_recal
     assert load_config(tmp_path / "kept").memaug.recall == "kept"
     model, report = load_model(tmp_path / "kept", config=recalling(4))
     assert report.fresh == (RECALL_TOKENS,)
-    assert model.model.memaug.recall_tokens.std().item() == pytest.approx(1.0, rel=0.3)
+    assert torch.equal(model.model.memaug.recall_tokens, model.model.image_newline.expand(4, -1))
+    again, report = load_model(tmp_path / "kept", config=recalling(4), fresh_memaug=True)
+    assert RECALL_TOKENS in report.fresh
+    assert torch.equal(again.model.memaug.recall_tokens, again.model.image_newline.expand(4, -1))
     _, none = load_model(tmp_path / "kept", config=recalling(0))
     assert not none.fresh
 

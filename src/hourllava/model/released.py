@@ -36,6 +36,9 @@ RELEASED_NAMES = (
 MEMAUG_PREFIXES = ("model.memaug.", "model.vision_resampler.")
 """Prefixes of MemAug's tensors in our layout and in the released one."""
 
+NEWLINE = "model.image_newline"
+"""The name of the newline, in both layouts."""
+
 RECALL_TOKENS = "model.memaug.recall_tokens"
 """Our name of the recall tokens, which only models with `memaug.recall: question` have."""
 

@@ -63,7 +63,7 @@ class HourLlavaPreTrainedModel(PreTrainedModel):
         if isinstance(module, HourLlavaModel):
             initialization.normal_(module.image_newline, std=self.config.text_config.hidden_size**-0.5)
         if isinstance(module, MemAug) and module.recall_tokens is not None:
-            initialization.normal_(module.recall_tokens, std=1.0)  # as long as normalised inputs
+            initialization.normal_(module.recall_tokens, std=self.config.text_config.hidden_size**-0.5)  # as newlines
         if isinstance(module, ResidualOutput):
             initialization.zeros_(module.weight)
 
