@@ -7,7 +7,8 @@ import pytest
 
 from conftest import tiny_config
 from hourllava.errors import ConfigError
-from hourllava.inference.memories.ready import check_share, make_ready, thinned
+from hourllava.inference.memories.ready import make_ready
+from hourllava.inference.memories.thinning import check_share, thinned
 from hourllava.model.config import ForgettingConfig
 from hourllava.model.layout import NEWLINE, video_layout
 from hourllava.video import probe, read_frames, source_digest

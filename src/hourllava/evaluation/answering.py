@@ -20,7 +20,8 @@ from hourllava.evaluation.scores import AnsweredQuestion, Condition, is_right
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
-from hourllava.inference.memories.ready import check_share, make_ready
+from hourllava.inference.memories.ready import make_ready
+from hourllava.inference.memories.thinning import check_share
 from hourllava.inference.questions.evidence import Span
 
 OPEN_BATCH = 8  # open-ended questions asked together

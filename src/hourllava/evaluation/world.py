@@ -64,7 +64,7 @@ def evaluate_world(
         out: a new or empty folder, or the folder of an interrupted run.
         world: folder of the videos; OUT/world by default.
         baselines: whether to also ask with the kept tokens only, and without the video.
-        memory_share: share of the memory's frames that MemAug reads, see `hourllava.inference.memories.ready.thinned`.
+        memory_share: share of the memory's frames that MemAug reads, see `hourllava.inference.memories.thinning`.
         forgetting: temporal forgetting while asking; None: as in training.
         memories: folder for a cache of memories; models with the same vision tower share them.
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import time
 import traceback
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -66,6 +67,23 @@ class Task:
         """Tell the caller of an error in place of a result, unless it has cancelled the work."""
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(error)
+
+
+class Pace:
+    """How fast the last answers ended, for callers that are told to come again later."""
+
+    def __init__(self) -> None:
+        self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)
+
+    def note_end(self) -> None:
+        """Note that an answer has ended."""
+        self._ended_seconds.append(time.monotonic())
+
+    @property
+    def seconds_per_answer(self) -> float:
+        """Seconds between two of the last answers; 1 before there are two."""
+        ended = list(self._ended_seconds)
+        return (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 1 else 1.0
 
 
 class RoundRobin(Generic[Item]):

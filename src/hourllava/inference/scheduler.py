@@ -18,7 +18,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -31,7 +30,7 @@ from hourllava.forks import renew_after_fork
 from hourllava.inference.memories.ready import ReadyMemories
 from hourllava.inference.questions.answers import FinishReason
 from hourllava.inference.questions.prompt import room_after
-from hourllava.inference.queues import Question, RoundRobin, Started, Task, Telling
+from hourllava.inference.queues import Pace, Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
 from hourllava.model.devices import check_fork
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -85,11 +84,10 @@ class Scheduler:
         self._frames: collections.deque[Task] = collections.deque()
         self._is_closing = self._has_cancelled = False
         self._thread: threading.Thread | None = None
-        # The thread's own from here on.
         self._rows = RowDecoder(self.model)
         self._running: dict[Row, Started] = {}
         self._next: Started | None = None  # waits for room
-        self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)  # of the last answers
+        self._pace = Pace()
 
     # ------------------------------------------------------------------------------------------------ for callers
 
@@ -112,7 +110,8 @@ class Scheduler:
             while len(self._questions) >= self._max_waiting:
                 if not waits:
                     raise EngineBusy(
-                        f"{self._max_waiting} questions wait already; ask again later", self._seconds_per_answer()
+                        f"{self._max_waiting} questions wait already; ask again later",
+                        max(1.0, self._pace.seconds_per_answer),
                     )
                 self._changed.wait()
                 if num_closed != self._num_closed:
@@ -189,11 +188,6 @@ class Scheduler:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def _seconds_per_answer(self) -> float:
-        """Seconds between two of the last answers, at least 1."""
-        ended = list(self._ended_seconds)
-        return max(1.0, (ended[-1] - ended[0]) / (len(ended) - 1)) if len(ended) > 1 else 1.0
-
     def _check_process(self) -> None:
         check_fork(self._made_in_process, self.model.device)
 
@@ -222,15 +216,14 @@ class Scheduler:
     def _wait(self) -> bool:
         """Wait for work; False if the thread shall end, after all requests were told."""
         with self._changed:
-            while not (self._is_closing or self._running or self._next or self._has_waiting()):
+            while not (
+                self._is_closing or self._running or self._next or self._questions or self._tasks or self._frames
+            ):
                 self._changed.wait()
             if not self._is_closing:
                 return True
             self._end_all(Cancelled(_CLOSED))
             return False
-
-    def _has_waiting(self) -> bool:
-        return len(self._questions) + len(self._tasks) + len(self._frames) > 0
 
     def _end_all(self, error: BaseException) -> None:
         """Tell all callers of an error; then there is no thread."""
@@ -342,7 +335,7 @@ class Scheduler:
     def _end(self, row: Row, reason: FinishReason) -> None:
         started = self._leave(row)
         started.question.state.finish(reason, started.prompt.evidence())
-        self._ended_seconds.append(time.monotonic())
+        self._pace.note_end()
 
     def _leave(self, row: Row) -> Started:
         self._rows.leave(row)

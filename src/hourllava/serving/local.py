@@ -9,11 +9,9 @@ videos and questions changes in the event loop only.
 """
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
 import functools
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -28,6 +26,7 @@ from hourllava.inference.questions.answers import Choice
 from hourllava.inference.questions.evidence import Span
 from hourllava.inference.questions.options import AskOptions, AskSettings
 from hourllava.inference.questions.prompt import checked_question, room_after
+from hourllava.inference.queues import Pace
 from hourllava.inference.watching.job import WatchJob
 from hourllava.serving.failures import MAX_RETRY_SECONDS, shown_error
 from hourllava.serving.memories import MemoryShelf
@@ -97,7 +96,7 @@ class LocalEngine:
         )
         self._num_waiting = self._num_running = 0  # questions
         self._num_queries = self._num_hits = 0  # questions about videos so far, and those whose memory was at hand
-        self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)  # of the last answers
+        self._pace = Pace()
         self._is_draining = self._is_closed = False
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -198,7 +197,7 @@ class LocalEngine:
                         yield TextPiece(piece)
                 answer = await stream.result()
             turn.begins()
-            self._ended_seconds.append(time.monotonic())
+            self._pace.note_end()
             yield answer
 
     async def choose(self, video: Video | None, question: Question, options: Sequence[str]) -> Choice:
@@ -247,9 +246,7 @@ class LocalEngine:
 
     def _retry(self) -> float:
         """Seconds until half of those that wait have had their turn, as the last answers went."""
-        ended = list(self._ended_seconds)
-        each = (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 1 else 1.0
-        return min(max(1.0, each * self._num_waiting / 2), MAX_RETRY_SECONDS)
+        return min(max(1.0, self._pace.seconds_per_answer * self._num_waiting / 2), MAX_RETRY_SECONDS)
 
     # -------------------------------------------------------------------------------------------------- everything
 

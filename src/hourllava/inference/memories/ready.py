@@ -20,16 +20,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hourllava.errors import ConfigError
 from hourllava.inference.memories.key_values import KeyValueRoom
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.memories.snapshot import MemorySnapshot
+from hourllava.inference.memories.thinning import check_share, thinned
 from hourllava.model.attention import cut_into_chunks
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import fits_on_device, total_memory_bytes
-from hourllava.model.forgetting import evenly_spaced
 from hourllava.model.kept_prefix import KeptPrefix, kept_prefix_bytes
 from hourllava.model.layout import NEWLINE, VisualLayout, num_memory_entries, video_layout
 from hourllava.model.memaug import MemoryKeysValues
@@ -110,7 +109,7 @@ def make_ready(memory: MemorySnapshot, model: HourLlavaModel, share: float = 1.0
     Args:
         memory: of the same encoder.
         model: in evaluation mode.
-        share: of the frames that MemAug can look up; below 1 only for experiments, see `thinned`.
+        share: of the frames that MemAug can look up; below 1 only for experiments, see `thinning`.
 
     Raises:
         ConfigError: the share is outside 0 to 1, or below 1 where forgetting depends on the question.
@@ -222,43 +221,6 @@ def keep_for_question(
     layout = dataclasses.replace(layout, memory_index=ready.layout.memory_index)
     visuals = Visuals(layout_batch(layout).to(model.device), features={"video": ready.memory.features})
     return layout, model.kept_tokens(visuals)
-
-
-def check_share(share: float, config: HourLlavaConfig) -> None:
-    """Check a share for `make_ready`.
-
-    Raises:
-        ConfigError: as `make_ready`.
-    """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"memory_share is {share:g}; use 0 (kept tokens only) to 1 (all of the memory)")
-    if share < 1 and config.forgetting.temporal == "question":
-        raise ConfigError("memory_share below 1 needs the same kept tokens for all questions; keep 1 with question")
-
-
-def thinned(layout: VisualLayout, frame_tokens: int, share: float) -> VisualLayout:
-    """The layout with fewer frames in the memory: an even share of them, and the kept tokens.
-
-    The remaining entries keep their positions, so the decoder's prompt is the same and MemAug has less to look up (the
-    paper's ablation of the repository's size). With share 0 only the kept tokens remain.
-
-    Args:
-        layout: of a whole video.
-        frame_tokens: patch tokens of a frame.
-        share: of the frames, 0 to 1.
-    """
-    num_frames = len(layout.memory_index) // (frame_tokens + 1)
-    is_frame_left = np.zeros(num_frames, bool)
-    is_frame_left[evenly_spaced(num_frames, round(num_frames * share))] = True
-    is_left = is_frame_left.repeat(frame_tokens + 1)
-    is_left[layout.kept_index] = True
-    entries = np.flatnonzero(is_left)
-    return dataclasses.replace(
-        layout,
-        memory_index=layout.memory_index[entries],
-        memory_positions=layout.memory_positions[entries],
-        kept_index=np.searchsorted(entries, layout.kept_index),
-    )
 
 
 def layout_batch(layout: VisualLayout) -> VisualBatch:
