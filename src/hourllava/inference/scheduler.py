@@ -109,10 +109,8 @@ class Scheduler:
             num_closed = self._num_closed
             while len(self._questions) >= self._max_waiting:
                 if not waits:
-                    raise EngineBusy(
-                        f"{self._max_waiting} questions wait already; ask again later",
-                        max(1.0, self._pace.seconds_per_answer),
-                    )
+                    retry_seconds = max(1.0, self._pace.seconds_per_answer)
+                    raise EngineBusy(f"{self._max_waiting} questions wait already; ask again later", retry_seconds)
                 self._changed.wait()
                 if num_closed != self._num_closed:
                     raise Cancelled(_CLOSED)
