@@ -210,12 +210,11 @@ def test_data_addresses_are_taken_once(server, client, clip):
         ({"model": "other"}, "model", "model_not_found"),
     ],
 )  # fmt: skip
-def test_what_is_not_possible_is_refused_by_name(server, body, param, code):
+def test_what_is_not_possible_is_refused_by_name(server, file_id, body, param, code):
     asked = len(server.engine.asked)
     whole = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], **body}
     if "fps" in whole.get("hourllava", {}):
-        files = server.http.get("/v1/files").json()["data"]
-        whole["messages"] = [{"role": "user", "content": with_file(files[-1]["id"])}]
+        whole["messages"] = [{"role": "user", "content": with_file(file_id)}]
     for stream in (False, True):
         answer = server.http.post("/v1/chat/completions", json={"stream": stream, **whole})
         error = answer.json()["error"]
