@@ -108,9 +108,10 @@ def test_a_check_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize("reply", [Reply("", refusal="No."), Reply("", finish="filter")])
 def test_refusals_are_not_asked_again(reply, tmp_path):
     model = Scripted(reply)
-    with pytest.raises(ItemFault):
+    with pytest.raises(ItemFault) as found:
         ask(model, tmp_path)
     assert not model.replies
+    assert f'"unusable": "{found.value.kind}"' in (tmp_path / "log.jsonl").read_text()
 
 
 def test_pauses_follow_the_server(tmp_path, monkeypatch):

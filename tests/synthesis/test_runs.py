@@ -286,7 +286,8 @@ def test_nothing_made_is_an_error(world, tmp_path):
     with ModelServer(world[1], faults={"refusal": 1.0}) as server:
         done = synthesise(world[0], tmp_path / "data", server.address, settings=FAST | FEW)
     assert isinstance(done.error, DataError)
-    assert "no question is left" in str(done.error)
+    assert "no question was written" in str(done.error)
+    assert "refusal" in (tmp_path / "data" / "costs.md").read_text()
 
 
 def test_wrong_answers_are_found_by_the_verifier(clean, world, tmp_path):

@@ -177,6 +177,11 @@ def _write_records(run: Run, options: SynthOptions) -> Iterator[str]:
     if run.verdict_stage is None:
         yield "no model has verified them (--verifier)"
     yield str(folder.root / "card.md")
+    if not counts.written:
+        raise DataError(
+            f"no question was written; {folder.root / 'costs.md'} counts what went wrong, and {folder.root / 'stages'} "
+            "says it of each item"
+        )
     if not counts.kept:
         raise DataError(f"no question is left; {folder.root / 'card.md'} says what was dropped")
 

@@ -94,6 +94,9 @@ class Asker:
                 answer = _parsed(reply, shape)
                 if check is not None:
                     _checked(answer, check)
+            except ItemFault as fault:  # a refusal: it is not asked again
+                self._spending.outcome(item, request.kind, fault.kind)
+                raise
             except _Bad as fault:
                 self._spending.outcome(item, request.kind, fault.kind)
                 if attempt == self._policy.content:
