@@ -81,13 +81,12 @@ def load_table(results: dict[str, dict[str, float]]) -> str:
             part.removeprefix("rate "),
             *(times(figures, name) for name in ("TTFT", "ITL", "E2EL")),
             f"{figures['goodput/s']:.2f} of {figures['answers/s']:.2f}",
-            f"{figures['refused'] + figures['unsent']:.0f} of "
-            f"{figures['answered'] + figures['refused'] + figures['unsent']:.0f}",
+            f"{figures['unsent']:.0f} of {figures['answered'] + figures['refused'] + figures['unsent']:.0f}",
         ]
         for part, figures in results.items()
         if part.startswith("rate ")
     ]
-    heads = ["questions a second", "first token", "between tokens", "whole answer", "goodput, answers/s", "refused"]
+    heads = ["questions a second", "first token", "between tokens", "whole answer", "goodput, answers/s", "not sent"]
     return markdown_table(heads, rows)
 
 

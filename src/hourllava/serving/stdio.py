@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import os
+import sys
+import traceback
 from pathlib import Path
 
+from hourllava.errors import HourLlavaError
 from hourllava.inference.engine import HourLlava
 from hourllava.serving.app import create_app
 from hourllava.serving.context import Context
@@ -21,6 +25,7 @@ def serve_stdio(
     """Serve the tools until stdin ends.
 
     The tools are listed at once; the first call waits until the model is loaded. (Hosts do not wait long for a list.)
+    A model that cannot be loaded ends the process, as the command would end: with a line on stderr and an exit code.
 
     Args:
         model_name, device, dtype: see `HourLlava.from_pretrained`.
@@ -28,7 +33,7 @@ def serve_stdio(
         media_root: folder whose videos may be watched.
 
     Raises:
-        HourLlavaError: the model cannot be loaded, or the store cannot be written to.
+        StorageError: the store cannot be written to.
     """
     store = Store(store_folder)
     settings = ServeSettings.model_validate({"media_root": media_root})
@@ -44,8 +49,8 @@ def serve_stdio(
         serving = asyncio.ensure_future(create_mcp(lambda: asyncio.shield(loading)).run_stdio_async())
         try:
             await asyncio.wait((loading, serving), return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()  # raises if the model cannot be loaded
+            if loading.done() and (error := loading.exception()) is not None:
+                _end_process(error)
             await serving
         finally:
             serving.cancel()
@@ -55,6 +60,16 @@ def serve_stdio(
                 await close(await loading)
 
     asyncio.run(run())
+
+
+def _end_process(error: BaseException) -> None:
+    """End at once: a thread waits for stdin, and nothing wakes it as long as the host keeps that open."""
+    if isinstance(error, HourLlavaError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(HourLlavaError.exit_code)
 
 
 async def close(context: Context) -> None:
