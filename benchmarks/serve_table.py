@@ -1,6 +1,7 @@
-"""The tables of docs/benchmarks.md from the results of `serve_core.py`.
+"""The tables of docs/benchmarks.md from the results of `serve_core.py`, and of `serve_http.py`.
 
     python benchmarks/serve_table.py docs/benchmarks/2026-11-29-serve-core/output.json
+    python benchmarks/serve_table.py docs/benchmarks/2026-11-29-serve-load/output.json
 
 A test compares them with the page.
 """
@@ -69,5 +70,27 @@ def tables(results: Results) -> list[str]:
     ]
 
 
+def load_table(results: dict[str, dict[str, float]]) -> str:
+    """How long clients wait at each rate of questions."""
+
+    def times(figures: dict[str, float], name: str) -> str:
+        return " / ".join(f"{figures[f'{name} p{p} ms']:,.0f}" for p in (50, 95, 99)) + " ms"
+
+    rows = [
+        [
+            part.removeprefix("rate "),
+            *(times(figures, name) for name in ("TTFT", "ITL", "E2EL")),
+            f"{figures['goodput/s']:.2f} of {figures['answers/s']:.2f}",
+            f"{figures['refused'] + figures['unsent']:.0f} of "
+            f"{figures['answered'] + figures['refused'] + figures['unsent']:.0f}",
+        ]
+        for part, figures in results.items()
+        if part.startswith("rate ")
+    ]
+    heads = ["questions a second", "first token", "between tokens", "whole answer", "goodput, answers/s", "refused"]
+    return markdown_table(heads, rows)
+
+
 if __name__ == "__main__":
-    print("\n\n".join(tables(json.loads(Path(sys.argv[1]).read_text()))))
+    found = json.loads(Path(sys.argv[1]).read_text())
+    print(load_table(found) if "health" in found else "\n\n".join(tables(found)))

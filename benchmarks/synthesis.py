@@ -1,26 +1,23 @@
-"""Synthesis against a local server that answers from MarathonWorld: quality, faults, kills, throughput.
+"""Synthesis against a local server that answers from MarathonWorld: quality, throughput.
 
     python benchmarks/synthesis.py quality      # events, captions, answers, evidence; what the checks find
-    python benchmarks/synthesis.py faults       # every kind of fault at 10 %
-    python benchmarks/synthesis.py kills        # killed at 30 moments
     python benchmarks/synthesis.py throughput   # requests in flight, planning, estimates
 
 The server (`tests/synthesis/model_server.py`) is a process of its own. It recognises the frames that it is sent, and
 answers all later requests from their texts. Frames are 64 pixels wide; all of them are drawn, sent and looked at.
+Faults of servers, and kills, are in `tests/synthesis/test_kill.py`.
 """
 
 import argparse
 import json
-import os
-import random
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,22 +28,28 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 sys.path.remove(str(Path(__file__).parent))  # tests/synthesis has the name of this file
 
+from hourllava.synthesis.videos import find_videos
 from hourllava.world.generate import DIFFICULTIES
 from hourllava.world.reference import Reference, write_reference
 from hourllava.world.rng import Draws
-from synthesis.mischief import QUESTION_MISCHIEF
-from synthesis.model_server import CONTENT, TRANSPORT
-from synthesis.runs import final_files
-from synthesis.scoring import event_scores, evidence_scores, fact_scores, filter_scores, rows_of
+from synthesis.mischief import QUESTION_MISCHIEF, planted
+from synthesis.scoring import (
+    SUMMARY_TASK,
+    event_scores,
+    evidence_scores,
+    fact_scores,
+    filter_scores,
+    policy_scores,
+    rows_of,
+)
 
 TESTS = Path(__file__).parent.parent / "tests"
 MODEL, VERIFIER = "test-model", "other-model"
-FAST_RETRIES = {"retries": {"first_pause_seconds": 0.01, "longest_pause_seconds": 0.2}}
 
 
 def write_videos(folder: Path, count: int, minutes: tuple[float, float], difficulty: str = "normal") -> float:
     """Write references to videos; gives their hours."""
-    folder.mkdir(parents=True, exist_ok=True)  # with --keep, an interrupted benchmark goes on
+    folder.mkdir(parents=True, exist_ok=True)
     total = 0
     for k in range(count):
         draws = Draws("synthesis-benchmark", k)
@@ -59,7 +62,9 @@ def write_videos(folder: Path, count: int, minutes: tuple[float, float], difficu
             needles=None,
             size_pixels=64,
         )
-        write_reference(reference, folder / f"v{k:03}.world.json")
+        path = folder / f"v{k:03}.world.json"
+        if not path.exists():  # with --keep, what an interrupted benchmark made is kept
+            write_reference(reference, path)
         total += seconds
     return total / 3600
 
@@ -132,7 +137,10 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     print(f"{given.videos} videos of 3 to {given.minutes} minutes, {hours:.2f} hours")
     with serving(videos) as server:
         _, text, seconds = run(videos, folder / "clean", server.address, {})
-        print(text, f"{seconds:.0f} s; {sum(server.counts()['calls'].values())} requests")
+        counts = server.counts()
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+    print(text, f"{seconds:.0f} s; {sum(counts['calls'].values())} requests")
+    print(f"most memory: {most} MiB in the run, {counts['most_memory_mib']} MiB in the server")
     captions = rows_of(folder / "clean" / "jsons" / "captions.jsonl")
     table(("events", "score"), [(name, f"{v:.3f}") for name, v in event_scores(captions, videos).items()])
     facts = fact_scores(captions, videos)
@@ -141,28 +149,13 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     table(("evidence", "score"), [(k, f"{v:.3f}") for k, v in evidence_scores(folder / "clean", videos).items()])
     print((folder / "clean" / "card.md").read_text().partition("## Questions")[2].partition("## What")[0])
 
-    rows = []
-    writers = {
-        "right": ({}, {}),
-        "20 % of answers wrong": ({"wrong answer": 0.2}, {}),
-        "the same, and the verifier errs in 10 %": ({"wrong answer": 0.2, "verifier errs": 0.1}, {}),
-        "the same, one order of options": ({"wrong answer": 0.2, "verifier errs": 0.1}, {"verifications": 1}),
-        "20 % wrong, no verifier": ({"wrong answer": 0.2}, {"verifier": False}),
-    }
-    for name, (rates, checks) in writers.items():
-        out = captioned_copy(folder, f"writer-{len(rows)}")
-        with serving(videos, faults=rates, seed=1) as server:
-            run(videos, out, server.address, {"checks": {"guessing": False} | checks})
-        found = filter_scores(out, videos)
-        shares = [percent(found[key]) for key in ("wrong before", "wrong after", "right lost")]
-        rows.append((name, int(found["written"]), int(found["kept"]), *shares))
-    table(("writer", "written", "kept", "wrong before %", "wrong after %", "right lost %"), rows)
-
+    estimates(videos, folder / "clean")
+    print_verifiers(folder, videos, min(given.videos, given.policy_videos))
     kinds = {kind: 0.03 for kind in QUESTION_MISCHIEF if kind != "telltale"}
     out = captioned_copy(folder, "mischief")
     with serving(videos, faults=kinds, seed=2) as server:
         run(videos, out, server.address, {"checks": {"guessing": False}})
-    print((out / "card.md").read_text().partition("## What checks dropped")[2].partition("**")[0])
+    print_planted(folder / "clean", out, kinds)
     out = captioned_copy(folder, "telltale")
     with serving(videos, faults={"telltale": 0.3}, seed=2) as server:
         run(videos, out, server.address, {"checks": {"verifier": False, "guessing": False}})
@@ -171,107 +164,76 @@ def quality(folder: Path, given: argparse.Namespace) -> None:
     print("\n".join(line for line in lines if line.startswith(("| all", "| blind", "| task"))))
 
 
-def captioned_copy(folder: Path, name: str) -> Path:
-    """The clean run's folder without questions: captions, events and summaries need not be made again."""
+def print_planted(clean: Path, spoilt: Path, rates: dict[str, float]) -> None:
+    """What became of the questions that were spoilt on purpose, and of the others."""
+    dropped = {row["question_id"]: row["check"] for row in rows_of(spoilt / "jsons" / "dropped.jsonl")}
+    found: dict[str, Counter[str]] = {}
+    for row in rows_of(clean / "jsons" / "questions.jsonl"):
+        kind = planted(rates, 2, row) or "none"
+        if row["task"] != SUMMARY_TASK:
+            found.setdefault(kind, Counter())[dropped.get(row["question_id"], "kept")] += 1
+    lines = []
+    for kind, ends in sorted(found.items()):
+        told = ", ".join(f"{name} {number}" for name, number in ends.most_common())
+        lines.append((kind, ends.total(), percent(1 - ends["kept"] / ends.total()), told))
+    table(("mischief", "questions", "dropped %", "by"), lines)
+
+
+VERIFIERS: dict[str, tuple[dict[str, float], bool]] = {
+    "none": ({}, False),
+    "never errs": ({}, True),
+    "errs in 10 % of its answers": ({"verifier errs": 0.1}, True),
+    "errs about 10 % of the questions, always": ({"verifier misjudges": 0.1}, True),
+}
+POLICIES = ((1, 1), (2, 1), (1, 2), (2, 2), (3, 2), (3, 3))
+"""Agreements that keep a question, and objections that drop it."""
+
+
+def print_verifiers(folder: Path, videos: Path, num_videos: int) -> None:
+    """What verifiers make of a writer that gives a wrong answer to one question in five, and what they cost."""
+    columns = ("wrong before", "wrong after", "right lost")
+    rows: list[tuple[object, ...]] = []
+
+    def made(name: str, source: str, rates: dict[str, float], checks: dict[str, Any], *more: str) -> Path:
+        out = captioned_copy(folder, name, source) if source else folder / name
+        with serving(videos, faults={"wrong answer": 0.2 if source else 0.0} | rates, seed=1) as server:
+            run(videos, out, server.address, {"checks": {"guessing": not source} | checks}, *more)
+        return out
+
+    def add(name: str, out: Path) -> None:
+        found, sums = filter_scores(out, videos), json.loads((out / "card.json").read_text())["verifier"]
+        asked = sums["questions"] or 1
+        cells = f"{sums['answers'] / asked:.2f}", percent(sums["contradicted_itself"] / asked)
+        rows.append((name, int(found["written"]), int(found["kept"]), *(percent(found[c]) for c in columns), *cells))
+
+    add("writer always right, verifier never errs", made("clean", "", {}, {}))
+    for k, (name, (rates, is_on)) in enumerate(VERIFIERS.items()):
+        out = made("wrong" if k == 0 else f"verifier-{k}", "wrong" if k else "clean", rates, {"verifier": is_on})
+        add(name, out)
+    table(("verifier", "written", "kept", *(f"{c} %" for c in columns), "answers a question", "contradicts itself %"),
+          rows)  # fmt: skip
+
+    both = {"verifier errs": 0.05, "verifier misjudges": 0.05}
+    for k, (name, rates) in enumerate({"10 % of answers": {"verifier errs": 0.1}, "half always": both}.items()):
+        asked = {"agreements": 3, "objections": 3}
+        out = made(f"policies-{k}", "wrong", rates, asked, "--limit", str(num_videos))
+        found = [(f"{policy[0]} / {policy[1]}", policy_scores(out, videos, *policy)) for policy in POLICIES]
+        print(f"\nerrors: {name}; {num_videos} videos, {found[0][1]['questions']:.0f} questions, the verifier alone")
+        table(("agreements / objections", *(f"{c} %" for c in columns), "answers a question"),
+              [(name, *(percent(f[c]) for c in columns), f"{f['answers']:.2f}") for name, f in found])  # fmt: skip
+
+
+def captioned_copy(folder: Path, name: str, of: str = "clean") -> Path:
+    """A run's folder without its questions, or of "wrong" without its checks: what came before is not made again."""
     out = folder / name
     if out.exists():
         return out
-    shutil.copytree(folder / "clean", out)
-    for stage in ("questions", "checks"):
-        (out / "stages" / f"{stage}.jsonl").unlink()
+    with tempfile.TemporaryDirectory(dir=folder) as half:  # a copy that was interrupted does not count
+        shutil.copytree(folder / of, Path(half) / name)
+        for stage in ("checks",) if of == "wrong" else ("questions", "checks"):
+            (Path(half) / name / "stages" / f"{stage}.jsonl").unlink(missing_ok=True)
+        (Path(half) / name).rename(out)
     return out
-
-
-def faults(folder: Path, given: argparse.Namespace) -> None:
-    """Every kind of fault at 10 %, alone and all together."""
-    videos = folder / "videos"
-    write_videos(videos, given.videos, (1, 2), "dense")
-    settings: dict[str, Any] = FAST_RETRIES | {
-        "server": {"timeout_seconds": 1.0, "concurrency": 16},
-        "checks": {"guessing": False},
-    }
-    with serving(videos) as server:
-        run(videos, folder / "clean", server.address, settings)
-    clean = records_by_video(folder / "clean")
-    rows = []
-    runs = {kind: {kind: 0.1} for kind in (*TRANSPORT, *CONTENT)}
-    runs["all kinds, 10 % together"] = dict.fromkeys((*TRANSPORT, *CONTENT), 0.1 / len((*TRANSPORT, *CONTENT)))
-    runs["all kinds, 10 % each"] = dict.fromkeys((*TRANSPORT, *CONTENT), 0.1)
-    for name, rates in runs.items():
-        out = folder / name.replace(" ", "-").replace(",", "").replace("%", "")
-        with serving(videos, faults=rates, seed=3) as server:
-            code, _, seconds = run(videos, out, server.address, settings)
-            counts = server.counts()
-        found, failed = records_by_video(out), failed_videos(out)
-        same = sum(found.get(video) == records for video, records in clean.items() if video not in failed)
-        doubled = sum(len(records) - len(set(records)) for records in found.values())
-        strange = sum(len(set(found.get(video, ())) - set(records)) for video, records in clean.items())
-        whole = f"{same} of {len(clean) - len(failed)}"
-        times = sum(counts["faults"].values())
-        rows.append((name, times, code, num_errors(out), whole, doubled, strange, f"{seconds:.0f}"))
-    table(("fault", "times", "exit code", "items given up", "videos without such items that are the same",
-           "doubled", "not in the clean run", "seconds"), rows)  # fmt: skip
-
-
-def records_by_video(out: Path) -> dict[str, list[str]]:
-    """Video -> its questions as they stand in the file."""
-    found: dict[str, list[str]] = {}
-    for row in rows_of(out / "jsons" / "questions.jsonl"):
-        found.setdefault(row["video"], []).append(json.dumps(row))
-    return found
-
-
-def error_rows(out: Path) -> list[dict[str, Any]]:
-    return [row for path in (out / "stages").glob("*.jsonl") for row in rows_of(path) if row["status"] == "error"]
-
-
-def num_errors(out: Path) -> int:
-    return len(error_rows(out))
-
-
-def failed_videos(out: Path) -> set[str]:
-    """Videos with an item that was given up, or a task that was."""
-    names = {row["video"] for row in rows_of(out / "jsons" / "captions.jsonl")}
-    rows = error_rows(out) + [
-        row
-        for row in rows_of(out / "stages" / "questions.jsonl")
-        if row["status"] == "ok" and row["value"]["failed_tasks"]
-    ]
-    return {name for name in names for row in rows if name in row["id"]}
-
-
-def kills(folder: Path, given: argparse.Namespace) -> None:
-    """A run that is killed at random moments ends with the bytes of one that is not."""
-    videos = folder / "videos"
-    write_videos(videos, given.videos, (1, 2), "dense")
-    settings = {"checks": {"guessing": False}, "server": {"concurrency": 8}}
-    chance, killed, begun = random.Random(0), 0, 0
-    with serving(videos, latency_seconds=0.02) as server:
-        _, _, seconds = run(videos, folder / "whole", server.address, settings)
-        calls = sum(server.counts()["calls"].values())
-        out = folder / "killed"
-        while killed < given.kills:
-            process = subprocess.Popen(
-                command_of(videos, out, server.address, settings),
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
-            begun += 1
-            try:
-                process.wait(chance.uniform(given.start_seconds, given.start_seconds + seconds / 4))
-                subprocess.run(["rm", "-r", str(out)], check=True)  # it was faster: once more from the beginning
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                killed += 1
-        run(videos, out, server.address, settings)
-        more = sum(server.counts()["calls"].values()) - 2 * calls
-        twice = server.counts()["twice"]
-    whole, after = final_files(folder / "whole"), final_files(out)
-    different = sorted(name for name in whole.keys() | after.keys() if whole.get(name) != after.get(name))
-    print(f"{begun} runs, {killed} killed; {len(whole)} files, different: {different or 'none'}")
-    print(
-        f"{calls} requests without kills, {more} more than twice as many in both; {twice} bodies answered twice or more"
-    )
 
 
 def throughput(folder: Path, given: argparse.Namespace) -> None:
@@ -297,8 +259,8 @@ def throughput(folder: Path, given: argparse.Namespace) -> None:
         _, _, seconds = run(videos, out, server.address, {})
         calls = sum(server.counts()["calls"].values())
     print(f"\nwithout latency: {calls} requests in {seconds:.1f} s, server and client on the same cores")
+    estimates(videos, out)
     plan_clips_of_many()
-    estimates(folder, given)
 
 
 def plan_clips_of_many() -> None:
@@ -331,36 +293,33 @@ def estimate_of(text: str) -> tuple[float, float]:
     return float(read.replace(",", "")), float(written.replace(",", ""))
 
 
-def estimates(folder: Path, given: argparse.Namespace) -> None:
-    """The estimate after three videos, and without any, against what the server counts for all."""
-    videos = folder / "estimated"
-    write_videos(videos, given.videos, (3, given.minutes))
-    out = folder / "estimate"
-    with serving(videos) as server:
-        rough = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
-        told = {"none": rough}
-        for done in (3, 6):
-            run(videos, out, server.address, {}, "--limit", str(done))
-            told[str(done)] = estimate_of(run(videos, out, server.address, {}, "--dry-run")[1])
-        run(videos, out, server.address, {})
-        counts = server.counts()
-    true = counts["prompt_tokens"], counts["completion_tokens"]
-    rows = [
-        (done, f"{found[0]:,.0f}", f"{found[1]:,.0f}", *(f"{100 * (f - t) / t:+.1f}" for f, t in zip(found, true)))
-        for done, found in told.items()
-    ]
+def estimates(videos: Path, made: Path) -> None:
+    """The estimate by the calls for the first videos of a run, and without any, against all of its calls."""
+    names = [video.id for video in find_videos([videos])]
+    calls = [row for row in rows_of(made / "requests.jsonl") if "prompt_tokens" in row]
+    true = tuple(sum(row[f"{name}_tokens"] for row in calls) for name in ("prompt", "completion"))
+    rows = []
+    for done in (0, 3, 6):
+        out = made.with_name(f"{made.name}-estimate-{done}")
+        (out / "stages").mkdir(parents=True, exist_ok=True)
+        for name in ("synth.json", "stages/clips.jsonl"):
+            shutil.copy(made / name, out / name)
+        first = tuple(names[:done])
+        lines = [json.dumps(row) + "\n" for row in calls if row["item"].startswith(first)]
+        (out / "requests.jsonl").write_text("".join(lines))
+        found = estimate_of(run(videos, out, "http://nowhere/v1", {}, "--dry-run")[1])
+        rows.append((done, *(f"{f:,.0f}" for f in found), *(f"{100 * (f - t) / t:+.1f}" for f, t in zip(found, true))))
     rows.append(("the server counted", f"{true[0]:,}", f"{true[1]:,}", "", ""))
     table(("videos done", "tokens read", "tokens written", "error %", "error %"), rows)
 
 
 if __name__ == "__main__":
-    PARTS = {part.__name__: part for part in (quality, faults, kills, throughput)}
+    PARTS = {part.__name__: part for part in (quality, throughput)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--videos", type=int, default=30)
     parser.add_argument("--minutes", type=int, default=60, help="longest video")
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--start-seconds", type=float, default=2.0, help="that the command needs to start")
+    parser.add_argument("--policy-videos", type=int, default=8, help="for how often a verifier should be asked")
     parser.add_argument("--keep", type=Path, help="folder for all files, in place of a temporary one")
     arguments = parser.parse_args()
     if arguments.keep is not None:

@@ -29,7 +29,7 @@ COMMANDS = (
     "hourllava.data.prepare.commands", "hourllava.data.features.extract", "hourllava.world.making.make",
     "hourllava.world.making.pictures",
 )  # fmt: skip
-DECODING = ("hourllava.video.worker",)
+DECODING = ("hourllava.video.worker", "hourllava.world.rendered")
 MAX_REQUEST_BYTES = 2**17
 
 

@@ -1,4 +1,4 @@
-"""A Ray cluster whose workers take items from one queue.
+"""A Ray cluster, and workers of it that take items from one queue.
 
 One worker for each GPU (for each machine, if there are no GPUs). All machines must see the folders of a job under the
 same paths. RAY_ADDRESS or `ray start` names the cluster; by default it is this machine.
@@ -41,15 +41,40 @@ class Worker:
     num_takers: int = 1
 
 
+def ray_module(name: str = "ray") -> Any:
+    """The package ray, or a module of it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError("a cluster needs the package ray; run: pip install 'hourllava[ray]'") from error
+
+
+def join_cluster(**options: Any) -> Any:
+    """The package ray, joined to the cluster that RAY_ADDRESS or `ray start` names, or to a new one of this machine.
+
+    Args:
+        options: of `ray.init`, for a process that has not joined yet.
+
+    Raises:
+        ConfigError: ray is not installed.
+    """
+    ray = ray_module()
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False, **options)
+    return ray
+
+
 def cluster_devices() -> tuple[list[torch.device], int]:
     """The devices of a cluster, one for each worker, and the cores for each; starts or joins the cluster.
 
     Raises:
         ConfigError: ray is not installed.
     """
-    ray = _ray()
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False)
+    ray = join_cluster()
     resources = ray.cluster_resources()
     num_gpus, num_machines = int(resources.get("GPU", 0)), sum(node["Alive"] for node in ray.nodes())
     devices = [torch.device("cuda", 0)] * num_gpus or [torch.device("cpu")] * num_machines
@@ -68,7 +93,7 @@ def results_of_cluster(workers: Sequence[Worker], items: Sequence[Any], num_resu
         HourLlavaError: raised by a worker.
         DataError: a worker was lost.
     """
-    ray, queues = _ray(), importlib.import_module("ray.util.queue")
+    ray, queues = ray_module(), ray_module("ray.util.queue")
     todo, done = queues.Queue(), queues.Queue()
     todo.put_nowait_batch(list(items))
     todo.put_nowait_batch([None] * sum(worker.num_takers for worker in workers))
@@ -114,10 +139,3 @@ def _check_alive(ray: Any, runs: Sequence[Any]) -> None:
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise WorkerLostError(f"a worker of the Ray cluster ended ({reason}); run again to go on") from error
-
-
-def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise ConfigError("--engine ray needs the package ray; run: pip install 'hourllava[ray]'") from error

@@ -192,6 +192,8 @@ def test_subtitles_go_into_the_prompt_within_their_budget(engine):
     many = ask(engine, memory, subtitles=cues, subtitle_tokens=2000)
     assert plain.num_prompt_tokens < few.num_prompt_tokens <= plain.num_prompt_tokens + 60 + 40
     assert many.num_prompt_tokens > few.num_prompt_tokens + 100
+    assert 0 < plain.num_video_tokens == few.num_video_tokens == many.num_video_tokens < plain.num_prompt_tokens
+    assert engine.ask(None, "What is it?", max_new_tokens=1).num_video_tokens == 0
     assert many.evidence == plain.evidence  # where the question looks, not where the subtitles do
     assert ask(engine, memory, subtitles=cues, subtitle_tokens=0).text == plain.text
 

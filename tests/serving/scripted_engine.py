@@ -27,6 +27,7 @@ class Script:
         watch_failure: of every video.
         busy_seconds: if given, questions are refused.
         busy_watches: so many calls of `watch` are refused.
+        finish_reason, evidence: of every answer.
     """
 
     pieces: Sequence[str] = ("A red", " car", ".")
@@ -39,6 +40,7 @@ class Script:
     busy_seconds: float | None = None
     busy_watches: int = 0
     finish_reason: str = "stop"
+    evidence: Sequence[Span] = tuple(EVIDENCE)
 
 
 class ScriptedEngine:
@@ -132,8 +134,8 @@ class ScriptedEngine:
                 yield TextPiece(piece)
                 given += 1
             text = "".join(script.pieces)
-            evidence = [] if video is None else EVIDENCE
-            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2)  # type: ignore[arg-type]
+            evidence = [] if video is None else list(script.evidence)
+            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80)  # type: ignore[arg-type]
         finally:
             self.ended.append(given)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hourllava.errors import InputError
+from hourllava.model.prompt import SYSTEM_PROMPT
 from serving.conftest import sdk
 from serving.scripted_engine import EVIDENCE, Script
 
@@ -68,7 +69,8 @@ def test_an_answer_cites_the_moments_it_looked_at(server, client, file_id):
     assert extras["evidence"] == [span.__dict__ for span in EVIDENCE]
     assert extras["memory_id"].startswith("mem-")
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (100, 3, 103)
-    assert answer.usage.prompt_tokens_details.cached_tokens == 0
+    details = answer.usage.prompt_tokens_details
+    assert (details.cached_tokens, details.text_tokens, details.video_tokens) == (0, 20, 80)
     video, question = server.engine.asked[-1]
     assert (question.text, question.max_new_tokens, question.temperature) == ("What happens?", 7, 0.5)
     assert (question.top_p, question.seed, list(question.stop)) == (0.9, 3, ["x"])
@@ -85,7 +87,7 @@ def test_a_stream_gives_the_same(client, file_id):
     assert last.delta.model_extra["annotations"] == expected
     assert last.delta.model_extra["hourllava"]["evidence"] == [span.__dict__ for span in EVIDENCE]
     assert chunks[-1].choices == []
-    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    assert chunks[-1].usage == whole.usage
     assert all(chunk.id == chunks[0].id for chunk in chunks)
 
 
@@ -116,6 +118,23 @@ def test_a_conversation_becomes_question_and_history(server, client, file_id):
     video, question = server.engine.asked[-1]
     assert (question.text, list(question.history)) == ("And\nthen?", [("Who comes in?", "A red car.")])
     assert video is not None
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_text_stands_before_the_next_message_of_the_user(server, client, role):
+    def asked(*messages):
+        client.chat.completions.create(
+            model=MODEL, messages=[{"role": speaker, "content": text} for speaker, text in messages]
+        )
+        question = server.engine.asked[-1][1]
+        return question.text, list(question.history)
+
+    assert asked((role, "Be kind."), (role, "Be short."), ("user", "x")) == ("Be kind.\n\nBe short.\n\nx", [])
+    assert asked((role, "Be kind."), ("user", "x"), ("assistant", "y"), (role, "Be short."), ("user", "z")) == (
+        "Be short.\n\nz",
+        [("Be kind.\n\nx", "y")],
+    )
+    assert asked((role, SYSTEM_PROMPT), (role, " "), ("user", "x")) == ("x", [])  # the models' own
 
 
 def test_a_question_without_a_video_asks_the_language_model(server, client):
@@ -169,9 +188,20 @@ def test_data_addresses_are_taken_once(server, client, clip):
         ({"messages": [{"role": "user", "content": " "}]}, "messages", "invalid_request"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages.0", "invalid_request"),
         (
-            {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "x"}]},
-            "messages.0.role=system",
+            {"messages": [{"role": "tool", "content": "x"}, {"role": "user", "content": "x"}]},
+            "messages.0.role=tool",
             "unsupported_parameter",
+        ),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, "messages.0", "invalid_request"),
+        (
+            {"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "Be kind."}]},
+            "messages.1",
+            "invalid_request",
+        ),
+        (
+            {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " "}]},
+            "messages",
+            "invalid_request",
         ),
         (user({"type": "image_url"}), "messages.0.content.0.type=image_url", "unsupported_parameter"),
         (user({"type": "file", "file": {"file_id": "file-x"}}), "messages.0.content.0.file.file_id", "not_found"),

@@ -1,10 +1,7 @@
-"""What goes wrong around a server: bombs, full disks, idle streams, kills, and its end with streams open."""
+"""What goes wrong around a server: bombs, full disks, idle streams, and its end with streams open."""
 
 import contextlib
-import hashlib
-import random
 import resource
-import signal
 import socket
 import struct
 import threading
@@ -16,11 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from conftest import tiny_checkpoint
-from forking import start_hourllava
-from fuzz.mutations import damage
-from running import is_left
-from serving.conftest import raw, sdk
+from serving.conftest import sdk
 from serving.scripted_engine import Script
 from video.clips import write_clip
 
@@ -150,165 +143,6 @@ def test_followers_of_a_memory_leave_at_once_when_the_server_ends(serve, clip):
         text = "".join(stream.iter_text())
     assert "shutting_down" in text
     assert time.monotonic() - start < 15
-
-
-# ---------------------------------------------------------------------------------------------------- the real command
-
-
-class Command:
-    """`hourllava serve` with a tiny model, in a process of its own."""
-
-    def __init__(self, folder: Path, *options: object) -> None:
-        self._process = start_hourllava(
-            *("serve", "--port", 0, "--model", tiny_checkpoint(), "--device", "cpu", "--store", folder / "store"),
-            *options,
-            cache=folder / "cache",
-        )
-        self.mark = str(folder / "cache")
-        until(lambda: "http://" in self._process.stdout or self._process.poll() is not None, 60)
-        assert self._process.poll() is None, self._process.stderr
-        self.url = self._process.stdout.split()[0]
-        self.http = httpx2.Client(base_url=self.url, timeout=30)
-        self.uploads = folder / "store" / "uploads"
-
-    def kill(self, number=signal.SIGKILL, seconds=60):
-        self._process.send_signal(number)
-        return self._process.wait(seconds)
-
-    @property
-    def stderr(self):
-        return self._process.stderr
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *arguments):
-        self.http.close()
-        self._process.__exit__(*arguments)
-
-
-def processes_of(command):
-    """Processes that the command, or one that it started, has begun."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and command.mark.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return [process for process in found if is_left(process)]
-
-
-def sound(command):
-    """Every file that is listed is whole, and nothing else lies beside them."""
-    files = command.http.get("/v1/files", params={"limit": 1000}).json()["data"]
-    for file in files:
-        content = command.http.get(f"/v1/files/{file['id']}/content").content
-        assert len(content) == file["bytes"]
-        record = (command.uploads / file["id"] / "record.json").read_text()
-        assert hashlib.sha256(content).hexdigest() in record
-    assert {path.name for path in command.uploads.iterdir()} == {file["id"] for file in files}
-    return files
-
-
-@pytest.mark.slow
-def test_killed_amid_uploads_and_renames_nothing_is_half(tmp_path):
-    clip = write_clip(tmp_path / "a.mp4", num_frames=20, fps=10).read_bytes()
-    rng = random.Random(0)
-    kept = 0
-    for _ in range(6):
-        with Command(tmp_path) as command:
-            kept = len(sound(command))
-            ended = threading.Event()
-
-            def upload(command=command, ended=ended):
-                with contextlib.suppress(httpx2.HTTPError):
-                    while not ended.is_set():
-                        command.http.put("/v1/hourllava/videos", params={"filename": "a.mp4"}, content=clip)
-
-            threads = [threading.Thread(target=upload) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            time.sleep(rng.uniform(0.2, 1.5))
-            assert command.kill() == -signal.SIGKILL
-            ended.set()
-            for thread in threads:
-                thread.join()
-            until(lambda command=command: not processes_of(command))
-    with Command(tmp_path) as command:
-        assert len(sound(command)) >= kept > 0
-
-
-@pytest.mark.slow
-def test_killed_amid_a_watch_the_next_server_watches_it(tmp_path):
-    clip = write_clip(tmp_path / "a.mp4", num_frames=36_000, fps=10, width=32, height=32)
-    with Command(tmp_path) as command:
-        file = command.http.put("/v1/hourllava/videos", **raw(clip)).json()
-        address = f"/v1/hourllava/memories/{file['hourllava']['memory_id']}"
-        until(lambda: command.http.get(address).json()["frames_done"] > 100)
-        assert command.http.get(address).json()["state"] == "watching"
-        command.kill()
-        until(lambda: not processes_of(command))
-    with Command(tmp_path) as command:
-        sound(command)
-        memory = until(lambda: (found := command.http.get(address).json())["state"] == "ready" and found, 120)
-        assert memory["frames_done"] == 3600
-        assert command.kill(signal.SIGTERM) in (0, -signal.SIGTERM)
-        assert not processes_of(command)
-
-
-@pytest.mark.slow
-def test_sigterm_with_streams_open(tmp_path):
-    config = tmp_path / "limits.yaml"
-    config.write_text("drain_seconds: 1\n")
-    clip = write_clip(tmp_path / "a.mp4", num_frames=36_000, fps=10, width=32, height=32)
-    with Command(tmp_path, "--config", config) as command:
-        model = command.http.get("/v1/models").json()["data"][0]["id"]
-        memory_id = command.http.put("/v1/hourllava/videos", **raw(clip)).json()["hourllava"]["memory_id"]
-        body = {"model": model, "stream": True, "max_tokens": 4000, "messages": [{"role": "user", "content": "x"}]}
-        endings, begun = [], threading.Barrier(5)
-
-        def read(method, path, body):
-            with command.http.stream(method, path, json=body) as answer:
-                lines = answer.iter_lines()
-                next(lines)
-                begun.wait(60)
-                endings.append([line for line in lines if line][-1])
-
-        readers = [("POST", "/v1/chat/completions", body)] * 3
-        readers.append(("GET", f"/v1/hourllava/memories/{memory_id}/events", None))
-        threads = [threading.Thread(target=read, args=reader) for reader in readers]
-        for thread in threads:
-            thread.start()
-        begun.wait(60)
-        assert command.kill(signal.SIGTERM, 30) in (0, -signal.SIGTERM)
-        for thread in threads:
-            thread.join(10)
-        assert len(endings) == 4
-        assert all("shutting_down" in line or line == "data: [DONE]" for line in endings), endings
-        until(lambda: not processes_of(command))
-        assert "Traceback" not in command.stderr
-
-
-@pytest.mark.slow
-def test_damaged_uploads_are_taken_or_refused_and_leave_nothing(serve, clip, tmp_path):
-    server = serve(max_client_files=10**6)
-    originals = [clip.read_bytes()]
-    for name, codec in (("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video"), ("a.webm", "libvpx")):
-        originals.append(write_clip(tmp_path / name, num_frames=30, fps=10, codec=codec).read_bytes())
-    rng = random.Random(0)
-    kept, num_refused = set(), 0
-    for _ in range(250):
-        answer = put(server, damage(rng.choice(originals), rng))
-        assert answer.status_code in (200, 400), answer.text
-        if answer.status_code == 200:
-            kept.add(answer.json()["id"])
-        else:
-            num_refused += 1
-            assert answer.json()["error"]["code"] in ("video_unreadable", "video_too_long"), answer.text
-            assert str(tmp_path) not in answer.text
-    print(f"250 damaged uploads: {len(kept)} taken, {num_refused} refused")
-    assert {path.name for path in (server.folder / "uploads").iterdir()} == kept
-    assert num_refused > 20
-    assert len(kept) > 20
 
 
 def test_the_limit_of_open_files_is_an_answer_and_no_end(serve, clip):

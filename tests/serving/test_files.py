@@ -277,3 +277,10 @@ def test_a_video_that_the_engine_has_no_room_for_waits(serve, clip):
     file = server.http.put("/v1/hourllava/videos", **raw(clip)).json()
     assert file["status"] == "uploaded"
     wait_for(server, file["id"])
+
+
+@pytest.mark.parametrize("number", ["1_0", "%2B5", "%205", "05", "5.0", "٣", ""])
+def test_numbers_of_a_query_are_written_as_in_json(server, number):
+    answer = server.http.get(f"/v1/files?limit={number}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "limit")
+    assert server.http.get("/v1/files?limit=5").status_code == 200

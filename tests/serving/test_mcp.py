@@ -357,8 +357,13 @@ def test_strange_hosts_and_origins_are_refused(live):
 
 
 @pytest.mark.slow
-def test_an_agent_starts_the_command_and_uses_it(tmp_path, media):
+def test_an_agent_starts_the_command_and_uses_every_tool(tmp_path, media):
     """Whatever is printed by anybody, stdout has the protocol only."""
+    progress, used = [], set()
+
+    async def note(done, total, message):
+        progress.append((done, total))
+
     arguments = ["--media-root", media, "--model", tiny_checkpoint(), "--store", tmp_path / "store", "--device", "cpu"]
     command = StdioServerParameters(
         command=sys.executable,
@@ -369,16 +374,32 @@ def test_an_agent_starts_the_command_and_uses_it(tmp_path, media):
     async def use():
         async with asyncio.timeout(240), Client(command) as client:
             assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
-            state = await called(client, "watch_video", video="talks/lecture.mp4")
-            assert state["state"] == "ready"
-            asked = await called(
-                client, "ask_video", memory_id=state["memory_id"], questions=["What is on the desk?"], max_new_tokens=4
-            )
+
+            async def use_tool(tool, **arguments):
+                used.add(tool)
+                return await called(client, tool, **arguments)
+
+            assert [video["path"] for video in (await use_tool("list_videos"))["videos"]] == ["talks/lecture.mp4"]
+            used.add("watch_video")
+            watched = await client.call_tool("watch_video", {"video": "talks/lecture.mp4"}, progress_callback=note)
+            assert watched.structured_content["state"] == "ready"
+            assert progress[-1] == (12.0, 12.0)
+            this = {"memory_id": watched.structured_content["memory_id"]}
+            question, subtitles = "What is on the desk?", "talks/lecture.srt"
+            asked = await use_tool("ask_video", **this, questions=[question], subtitles=subtitles, max_new_tokens=4)
             assert asked["answers"][0]["moments"]
-            frames = await client.call_tool("get_frames", {"memory_id": state["memory_id"], "at_seconds": [1]})
+            choice = await use_tool("choose_answer", **this, question=question, options=["a lamp", "a cat"])
+            assert sum(choice["probabilities"]) == pytest.approx(1.0)
+            assert (await use_tool("find_moments", **this, what="a lamp"))["moments"]
+            assert len((await use_tool("list_memories"))["memories"]) == 1
+            assert (await use_tool("describe_video", **this))["subtitles"] == [subtitles]
+            used.add("get_frames")
+            frames = await client.call_tool("get_frames", {**this, "at_seconds": [1]})
             assert frames.content[1].type == "image"
+            assert "no memory" in await refused(client, "find_moments", memory_id="mem-0", what="a lamp")
 
     asyncio.run(use())
+    assert used == TOOLS
     wait_until_gone(children_of(os.getpid()))
 
 

@@ -1,10 +1,14 @@
 """Memories: made, followed, cancelled, shared, resumed, deleted; the media folder; pictures, moments, choices."""
 
+import asyncio
 import io
 import json
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx2
 import numpy as np
 import pytest
 from PIL import Image
@@ -205,6 +209,44 @@ def test_frames_are_those_of_the_second(server, tmp_path):
         assert number_of(np.asarray(image.resize((320, 240)))) == number
     for bad in ({"at": -1}, {"at": "nan"}, {"at": 1, "width": 5000}, {}):
         assert server.http.get(f"{MEMORIES}/{memory_id}/frames", params=bad).status_code == 400
+
+
+def test_pictures_that_nobody_waits_for_are_not_drawn(serve, clip, monkeypatch):
+    """Two are drawn at once; whoever leaves the queue costs nothing, so a page that is clicked through is not slow."""
+    drawn, left, may_end = [], [], threading.Event()
+
+    def draw(path, at_seconds, *_):
+        drawn.append(at_seconds)
+        assert may_end.wait(20)
+        return b"jpeg"
+
+    monkeypatch.setattr("hourllava.serving.drawing.jpeg_at", draw)
+    server = serve()
+    jpeg_at = server.context.drawing.jpeg_at
+
+    async def noted(path, at_seconds, width):
+        try:
+            return await jpeg_at(path, at_seconds, width)
+        except asyncio.CancelledError:
+            left.append(at_seconds)
+            raise
+
+    monkeypatch.setattr(server.context.drawing, "jpeg_at", noted)
+    memory_id = server.http.put("/v1/hourllava/videos", **raw(clip)).json()["hourllava"]["memory_id"]
+
+    def get(at, seconds=20):
+        return server.http.get(f"{MEMORIES}/{memory_id}/frames", params={"at": at}, timeout=seconds)
+
+    with ThreadPoolExecutor(3) as threads:
+        first = [threads.submit(get, at) for at in (1, 2)]
+        until(lambda: len(drawn) == 2)
+        with pytest.raises(httpx2.ReadTimeout):
+            get(3, seconds=0.3)
+        until(lambda: left == [3])
+        last = threads.submit(get, 4)
+        may_end.set()
+        assert [each.result().content for each in (*first, last)] == [b"jpeg"] * 3
+    assert sorted(drawn) == [1, 2, 4]
 
 
 def test_a_filmstrip_is_drawn_once(serve, tmp_path):

@@ -46,6 +46,7 @@ def test_a_response_is_whole(server, client, file_id):
     assert (first.title, first.start_index, first.end_index) == ("0:07:00-0:07:20", 0, 10)
     assert response.model_extra["hourllava"]["evidence"] == [span.__dict__ for span in EVIDENCE]
     assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (100, 3, 103)
+    assert response.usage.input_tokens_details.video_tokens == 80
     assert response.metadata == {"a": "b"}
     assert server.engine.asked[-1][1].max_new_tokens == 9
     assert client.responses.retrieve(response.id).output_text == "A red car."
@@ -73,6 +74,15 @@ def test_events_come_in_order(client, file_id):
     assert "".join(event.delta for event in events if event.type.endswith("delta")) == "A red car."
     whole = client.responses.retrieve(events[0].response.id)
     assert events[-1].response.model_dump() == whole.model_dump()
+
+
+def test_instructions_stand_before_the_question(server, client):
+    first = client.responses.create(model=MODEL, instructions="Be kind.", input="x")
+    assert first.instructions == "Be kind."
+    assert server.engine.asked[-1][1].text == "Be kind.\n\nx"
+    client.responses.create(model=MODEL, instructions="Be short.", input="y", previous_response_id=first.id)
+    question = server.engine.asked[-1][1]
+    assert (question.text, list(question.history)) == ("Be short.\n\ny", [("Be kind.\n\nx", "A red car.")])
 
 
 def test_the_helper_for_streams_reads_them(client, file_id):
@@ -229,7 +239,6 @@ def serve_whole(client, server):
     ("change", "param"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"instructions": "Be kind."}, "instructions"),
         ({"reasoning": {"effort": "high"}}, "reasoning"),
         ({"text": {"format": {"type": "json_object"}}}, "text"),
         ({"include": ["x"]}, "include"),

@@ -4,10 +4,11 @@ Questions that are spoilt can be told afterwards: `planted` draws again what was
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hourllava.synthesis.models.request import Request
+from hourllava.synthesis.prompting import read_block
 from hourllava.synthesis.rows import digest
 
 Question = dict[str, Any]
@@ -17,6 +18,18 @@ class Drawing(Protocol):
     """Draws whether a fault happens: the server."""
 
     def drawn(self, kind: str, *content: object) -> bool: ...
+
+
+def is_drawn(rate: float, seed: int, kind: str, *content: object) -> bool:
+    """Whether a fault of this kind is drawn for this content."""
+    return rate > 0 and int(digest(seed, kind, *content)[:12], 16) / 16**12 < rate
+
+
+def planted(rates: Mapping[str, float], seed: int, question: Question) -> str | None:
+    """The kind of mischief that was drawn for a right question; None: it was left as it is."""
+    content = question["question"], question["answer"]
+    kind = next((k for k in QUESTION_MISCHIEF if is_drawn(rates.get(k, 0.0), seed, k, *content)), None)
+    return None if kind in ("two right", "long right", "telltale") and "options" not in question else kind
 
 
 def _wrong_answer(question: Question, others: Sequence[Question]) -> Question | None:
@@ -88,7 +101,8 @@ QUESTION_MISCHIEF: dict[str, Callable[[Question, Sequence[Question]], Question |
 }
 MISCHIEF = (
     *QUESTION_MISCHIEF,
-    "verifier errs",
+    "verifier errs",  # in an answer
+    "verifier misjudges",  # in all answers about a question
     "made-up object",
     "unordered events",
     "late events",
@@ -104,10 +118,12 @@ def spoilt(server: Drawing, request: Request, text: str) -> str:
         found["questions"] = [_spoilt_question(server, question, found["questions"]) for question in found["questions"]]
     elif request.kind == "clip_caption" and server.drawn("made-up object", text):
         found["object"] = found["object"].replace("Visible: ", "Visible: a small purple arrow, ")
-    elif request.kind == "verify_open" and server.drawn("verifier errs", digest(request.text)):
-        found["verdict"] = "different" if found["verdict"] == "same" else "same"
-    elif request.kind == "verify_choice" and server.drawn("verifier errs", digest(request.text)):
-        found["letter"] = "ABCD"[("ABCDEF".index(found["letter"]) + 1) % 4]
+    elif request.kind in ("verify_open", "verify_choice"):
+        question = read_block("question", request.text)
+        if server.drawn("verifier errs", digest(request.text, request.seed)):
+            _misjudge(request, found, request.text)
+        elif server.drawn("verifier misjudges", digest(question)):
+            _misjudge(request, found, "always the same")
     elif request.kind == "events":
         _spoil_events(server, found["events"], digest(request.text))
     else:
@@ -120,6 +136,16 @@ def _spoilt_question(server: Drawing, question: Question, others: Sequence[Quest
         if server.drawn(kind, question["question"], question["answer"]):
             return spoil(question, others) or question
     return question
+
+
+def _misjudge(request: Request, found: dict[str, Any], key: str) -> None:
+    """Turn an open verdict round; choose another option, which the key decides."""
+    if request.kind == "verify_open":
+        found["verdict"] = "different" if found["verdict"] == "same" else "same"
+        return
+    options = read_block("options", request.text)
+    others = sorted((line for line in options[:-2] if line["letter"] != found["letter"]), key=lambda o: o["option"])
+    found["letter"] = others[int(digest(key, read_block("question", request.text))[:8], 16) % len(others)]["letter"]
 
 
 def _spoil_events(server: Drawing, events: list[dict[str, Any]], content: str) -> None:

@@ -17,6 +17,7 @@ import contextlib
 import io
 import json
 import re
+import resource
 import sys
 import threading
 import time
@@ -39,7 +40,7 @@ from hourllava.synthesis.times import read_time
 from hourllava.synthesis.videos import find_videos
 from hourllava.synthesis.world.model import WorldModel, count_tokens, scripts_of
 from hourllava.world.script import Script
-from synthesis.mischief import MISCHIEF, spoilt
+from synthesis.mischief import MISCHIEF, is_drawn, spoilt
 
 TRANSPORT = ("429", "500", "503", "drop", "html", "empty object", "no choices", "slow")
 CONTENT = ("not json", "fenced", "prose", "missing key", "other keys", "extra key", "wrong counts", "cut", "blanks",
@@ -59,6 +60,7 @@ class Counts:
         faults: by kind of fault.
         bodies: digest of a request's body -> how often it came.
         prompt_tokens, completion_tokens: of all replies.
+        tokens: of both together, by kind of request.
         in_flight, most_in_flight: requests at work.
         samples: (seconds since the start, requests at work) at the arrival of each request.
     """
@@ -69,15 +71,17 @@ class Counts:
     answered: Counter[str] = field(default_factory=Counter)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    tokens: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
     most_in_flight: int = 0
     samples: list[tuple[float, int]] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """For another process."""
-        fields = ("calls", "faults", "prompt_tokens", "completion_tokens", "most_in_flight", "samples")
+        fields = ("calls", "faults", "prompt_tokens", "completion_tokens", "tokens", "most_in_flight", "samples")
         return {name: getattr(self, name) for name in fields} | {
-            "twice": sum(count > 1 for count in self.answered.values())
+            "twice": sum(count > 1 for count in self.answered.values()),
+            "most_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }
 
 
@@ -130,8 +134,7 @@ class ModelServer:
 
     def drawn(self, kind: str, *content: object) -> bool:
         """Whether a fault of this kind is drawn."""
-        rate = self.faults.get(kind, 0.0)
-        return rate > 0 and int(digest(self.seed, kind, *content)[:12], 16) / 16**12 < rate
+        return is_drawn(self.faults.get(kind, 0.0), self.seed, kind, *content)
 
     @contextlib.contextmanager
     def at_work(self, kind: str, body: str):
@@ -155,9 +158,10 @@ class ModelServer:
         with self._lock:
             self.counts.faults[kind] += 1
 
-    def note_reply(self, body: str, prompt_tokens: int, completion_tokens: int) -> None:
+    def note_reply(self, kind: str, body: str, prompt_tokens: int, completion_tokens: int) -> None:
         """Count a reply."""
         with self._lock:
+            self.counts.tokens[kind] += prompt_tokens + completion_tokens
             self.counts.answered[body] += 1
             self.counts.prompt_tokens += prompt_tokens
             self.counts.completion_tokens += completion_tokens
@@ -206,7 +210,7 @@ class _Handler(BaseHTTPRequestHandler):
             except ItemFault as refused:
                 return self._send(400, {"error": {"message": str(refused)}})
             reply = self._with_content_fault(reply, request, name)
-            self.owner.note_reply(name, reply.prompt_tokens, reply.completion_tokens)
+            self.owner.note_reply(request.kind, name, reply.prompt_tokens, reply.completion_tokens)
             return self._send(200, completion(body["model"], reply))
 
     def _fail(self, fault: str) -> None:

@@ -42,7 +42,7 @@ class Ended:
 
 
 def synthesise(
-    videos: Path,
+    videos: Path | Sequence[Path],
     out: Path,
     address: str | None = None,
     *,
@@ -53,7 +53,7 @@ def synthesise(
     """Run the command in this process.
 
     Args:
-        videos: folder.
+        videos: folder, or several.
         out: folder of the data set.
         address: of a server that captions, writes and verifies (under another name); None: `world` does.
         verifier: whether questions are verified.
@@ -67,7 +67,7 @@ def synthesise(
         path.write_text(yaml.safe_dump(settings))
         more["settings"] = path
     cast = more.pop("cast", Cast(model, model, other if verifier else None))
-    options = SynthOptions([videos], out, cast, shows_progress=False, **more)
+    options = SynthOptions([videos] if isinstance(videos, Path) else videos, out, cast, shows_progress=False, **more)
     lines: list[str] = []
     try:
         with forked_decoding():

@@ -211,6 +211,38 @@ def filter_scores(out: Path, videos: Path) -> dict[str, float]:
     }
 
 
+def policy_scores(out: Path, videos: Path, agreements: int, objections: int) -> dict[str, float]:
+    """What the verifier alone would have made of the questions if it had been asked until so many of either.
+
+    Args:
+        out: of a run that asked until three of each.
+        videos: folder.
+        agreements, objections: that decide.
+    """
+    judge = Judge(videos)
+    verdicts = {row["id"]: row["value"] for row in rows_of(out / "stages" / "checks.jsonl")}
+    kept, dropped = (rows_of(out / "jsons" / f"{name}.jsonl") for name in ("questions", "dropped"))
+    counts: Counter[str] = Counter()
+    for row in (*kept, *dropped):
+        verdict = verdicts.get(row["question_id"])
+        if verdict is None:
+            continue
+        wrong = row.get("wrong", [option for option in row.get("options", ()) if option != row["answer"]])
+        is_right = judge.is_right(row["video"], row["question"], row["answer"], wrong)
+        opinions = [own["verdict"] == "same" for own in verdict.get("open", ())]
+        opinions += [option == row["answer"] for option in verdict.get("verified", ())]
+        k = next(k for k in range(1, 6) if sum(opinions[:k]) == agreements or opinions[:k].count(False) == objections)
+        is_kept = sum(opinions[:k]) == agreements
+        counts.update(questions=1, answers=k, right=is_right, kept=is_kept, right_kept=is_right and is_kept)
+    return {
+        "questions": counts["questions"],
+        "answers": counts["answers"] / counts["questions"],
+        "wrong before": 1 - counts["right"] / counts["questions"],
+        "wrong after": 1 - counts["right_kept"] / counts["kept"],
+        "right lost": 1 - counts["right_kept"] / counts["right"],
+    }
+
+
 def evidence_scores(out: Path, videos: Path) -> dict[str, float]:
     """Of the questions that are kept and right: with evidence, with enough of it, and its length."""
     judge = Judge(videos)

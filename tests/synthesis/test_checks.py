@@ -1,6 +1,7 @@
 """Checks: each drops what it is for, and leaves good questions."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from hourllava.synthesis.candidates import Candidate
 from hourllava.synthesis.checks.across import MIN_QUESTIONS, blind, guessing, longest, yes_no
 from hourllava.synthesis.checks.run import CHECKS
+from hourllava.synthesis.checks.verifying import agrees, is_decided, verified
 from hourllava.synthesis.checks.within import contradictions, duplicates
 from hourllava.synthesis.checks.words import WORD_CHECKS
 from hourllava.synthesis.settings import CheckSettings
@@ -57,6 +59,7 @@ def test_good_questions_pass(candidate):
         ("text", replace(OPEN, answer="word " * 400)),
         ("text", replace(OPEN, question="The man in red walks away, does he?", answer="The man in red walks")),
         ("text", replace(OPEN, question="Какого цвета змей?")),
+        ("text", replace(OPEN, question="Какого цвета змей?", answer="the colour of an orange that is very ripe")),
         ("personal", replace(OPEN, answer="Write to jo.doe@example.org")),
         ("personal", replace(OPEN, answer="Call +49 170 1234567")),
         ("options", replace(GOOD, wrong=("Orange!", "red", "blue"))),
@@ -137,3 +140,66 @@ def test_yes_and_no_are_balanced():
     left = [c.answer for c in candidates if c.id not in yes_no(candidates, seed=0)]
     assert left.count("no") == 50
     assert 0.45 <= left.count("yes") / len(left) <= 0.55
+
+
+# ---------------------------------------------------------------------------------------------------- the verifier
+
+
+def verdict_of(candidate, opinions):
+    """What a verifier said that agreed or not, in this order."""
+    if candidate.format == "open":
+        return {"open": [{"answer": "a", "verdict": "same" if agreed else "different"} for agreed in opinions]}
+    return {"verified": [candidate.answer if agreed else candidate.wrong[0] for agreed in opinions]}
+
+
+def asked(candidate, opinions, checks):
+    """The opinions that a verifier was asked for until the question was decided."""
+    for k in range(len(opinions)):
+        if is_decided(candidate, verdict_of(candidate, opinions[:k]), checks):
+            return opinions[:k]
+    return opinions
+
+
+@pytest.mark.parametrize("candidate", [GOOD, OPEN], ids=["choice", "open"])
+@pytest.mark.parametrize("agreements", [1, 2, 3])
+@pytest.mark.parametrize("objections", [1, 2, 3])
+def test_a_question_is_decided_by_whichever_comes_first(candidate, agreements, objections):
+    checks = CheckSettings(agreements=agreements, objections=objections)
+    for opinions in product([True, False], repeat=agreements + objections - 1):
+        used = asked(candidate, opinions, checks)
+        assert is_decided(candidate, verdict_of(candidate, used), checks)
+        assert (used.count(True) == agreements) != (used.count(False) == objections)
+        kept = agrees(candidate, verdict_of(candidate, used))
+        assert kept == (used.count(True) == agreements)
+        assert kept == (not verified([candidate], {candidate.id: verdict_of(candidate, used)}))
+
+
+def lost_and_answers(error, **checks):
+    """(share of right questions that are dropped, answers about one) with a verifier that errs by chance."""
+    settings = CheckSettings(**checks)
+    lost = answers = 0.0
+    for opinions in product([True, False], repeat=settings.agreements + settings.objections - 1):
+        share = error ** opinions.count(False) * (1 - error) ** opinions.count(True)
+        used = asked(OPEN, opinions, settings)
+        lost += share * (not agrees(OPEN, verdict_of(OPEN, used)))
+        answers += share * len(used)
+    return lost, answers
+
+
+def test_a_verifier_that_errs_loses_few_right_questions():
+    """The figures that `verdicts` states."""
+    assert lost_and_answers(0.1) == pytest.approx((0.028, 2.18))
+    assert lost_and_answers(0.1, objections=1) == pytest.approx((0.19, 1.9))
+    assert lost_and_answers(0.1, agreements=1, objections=1) == pytest.approx((0.1, 1.0))
+
+
+def test_a_question_without_a_verdict_is_dropped():
+    assert verified([GOOD], {GOOD.id: None}).keys() == {"q1"}
+    assert verified([GOOD], {}).keys() == {"q1"}
+
+
+def test_five_orders_give_every_option_every_letter():
+    orders = [GOOD.rotated_options("verify", k) for k in range(5)]
+    assert all(sorted(order) == sorted(orders[0]) for order in orders)
+    assert all(len({order[place] for order in orders[:4]}) == 4 for place in range(4))
+    assert orders[4] not in orders[:4]

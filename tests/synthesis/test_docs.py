@@ -125,7 +125,7 @@ def test_the_commands_for_your_own_videos_run(tmp_path, monkeypatch):
             here = re.sub(r"http://(localhost|node\d):800\d/v1", server.address, command).replace(
                 RELEASED, "checkpoint"
             )
-            short = ["--set", "schedule.max_steps=1"] if " train " in command else []
+            short = ["--set", "schedule.max_steps=1", "--set", "batch.samples=2"] if " train " in command else []
             result = CliRunner().invoke(app, [*shlex.split(here)[1:], *short])
             assert result.exit_code == 0, (here, result.output, result.exception)
     assert (tmp_path / "data/mine/card.md").is_file()

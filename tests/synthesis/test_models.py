@@ -216,6 +216,29 @@ def test_frames_in_a_video_keep_their_times_and_pictures(count, fps):
         assert abs(float(np.asarray(Image.open(io.BytesIO(picture.jpeg))).mean()) - 8 * k) < 6
 
 
+def test_calls_at_a_time_stay_at_the_limit(tmp_path):
+    class Slow(Scripted):
+        at_work = most = 0
+
+        async def call(self, request):
+            self.at_work += 1
+            self.most = max(self.most, self.at_work)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.at_work -= 1
+            return GOOD
+
+    async def run():
+        spending = Spending(tmp_path / "log.jsonl")
+        asker = Asker(model, spending, POLICY)
+        await asyncio.gather(*(asker.ask(REQUEST, f"item {k}", EventCaption) for k in range(20)))
+        spending.close()
+
+    model = Slow()
+    asyncio.run(run())
+    assert model.most == model.concurrency
+
+
 def test_requests_go_to_the_server_with_least_to_do():
     model = ServerModel(MODEL, ["http://a/v1", "http://b/v1"], ServerOptions(concurrency=5))
     assert model.concurrency == 10

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import tiny_checkpoint
@@ -15,19 +16,13 @@ from hourllava.synthesis.job import Cast
 from hourllava.synthesis.prompting import read_package_text
 from hourllava.synthesis.stage import StopRun
 from synthesis.model_server import CONTENT, TRANSPORT, ModelServer
-from synthesis.runs import FAST, MODEL, final_files, synthesise, write_world
+from synthesis.runs import FAST, MODEL, final_files, synthesise
 from synthesis.scoring import event_scores, evidence_scores, fact_scores, filter_scores, rows_of
 
-SECONDS = (60, 64)
+NOWHERE = "http://127.0.0.1:9/v1"
+"""For runs that need not ask."""
 FEW = {"questions": {"per_task": 1, "tasks": ["Object Attribute", "Temporal Order", "Overall Summarization"]}}
 """Settings with few questions, where any will do."""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Folder and scripts of two short videos."""
-    folder = tmp_path_factory.mktemp("world") / "videos"
-    return folder, write_world(folder, SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +47,18 @@ def errors_of(out):
 # ------------------------------------------------------------------------------------------------ what is made
 
 
-def test_on_marathonworld_everything_is_right(world, tmp_path):
-    """All tasks, without a server: the offline default."""
-    folder, _ = world
-    ended = synthesise(folder, tmp_path / "data", settings={"questions": {"per_task": 1}}, verifier=False)
+def test_on_marathonworld_everything_is_right(world, offline):
+    folder, (out, ended) = world.folder, offline
     assert ended.error is None
-    captions = rows_of(tmp_path / "data" / "jsons" / "captions.jsonl")
+    captions = rows_of(out / "jsons" / "captions.jsonl")
     assert event_scores(captions, folder)["F1 within 1 s"] == 1
     facts = fact_scores(captions, folder)
     assert set(facts) == {"temporality", "spatiality", "object", "action", "scene"}
     assert all(precision > 0.95 and recall == 1 for precision, recall, _ in facts.values())
-    found = filter_scores(tmp_path / "data", folder)
+    found = filter_scores(out, folder)
     assert found["written"] > 60
     assert found["wrong before"] == 0
-    assert evidence_scores(tmp_path / "data", folder)["enough to answer"] > 0.95
+    assert evidence_scores(out, folder)["enough to answer"] > 0.95
     assert "no model has verified them (--verifier)" in ended.lines
 
 
@@ -76,6 +69,11 @@ def test_records_are_read_back_equal(clean):
     report = LoadReport()
     published = list(iterate_questions(out / "jsons" / "videomarathon.parquet", report))
     assert not report.problems
+    table = pq.read_table(out / "jsons" / "videomarathon.parquet")
+    assert table.column_names == ["id", "video", "URL", "data_source", "question_type", "question", "answer"]
+    for line in table.to_pylist():  # options are lines of the question, and the answer is a letter
+        assert line["question_type"].endswith(("/oe", "/mc"))
+        assert ("\nD. " in line["question"]) == line["question_type"].endswith("/mc") == (line["answer"] in "ABCD")
     shared = ("question_id", "video", "data_source", "format", "question", "answer", "options", "answer_index", "task")
     for mine, theirs in zip(ours, published, strict=True):
         assert {name: getattr(mine, name) for name in shared} == {name: getattr(theirs, name) for name in shared}
@@ -128,10 +126,8 @@ def test_the_card_tells_models_checks_and_letters(clean):
 def test_a_second_run_asks_nothing_and_leaves_the_same_bytes(clean, world):
     out, _ = clean
     before = final_files(out)
-    with ModelServer(world[1]) as server:
-        ended = synthesise(world[0], out, server.address, settings=FAST | FEW, form="videomarathon")
-    assert ended.error is None
-    assert not server.counts.calls
+    assert synthesise(world.folder, out, NOWHERE, settings=FAST | FEW, form="videomarathon").error is None
+    assert "no connection" not in (out / "requests.jsonl").read_text()
     changed = [name for name, digest in final_files(out).items() if before[name] != digest]
     assert changed in ([], ["synth.json"])  # it names the server, which has another port
 
@@ -145,9 +141,9 @@ def test_a_changed_prompt_makes_anew_what_depends_on_it_and_nothing_else(clean, 
     with ModelServer(world[1]) as server:
         synthesise(world[0], out, server.address, settings=FAST | FEW, form="videomarathon", prompts=prompts)
     assert set(server.counts.calls) == {"open_questions"}
-    with ModelServer(world[1]) as server:  # and back: what was made before is still there
-        synthesise(world[0], out, server.address, settings=FAST | FEW, form="videomarathon")
-    assert not server.counts.calls
+    log = (out / "requests.jsonl").read_bytes()  # and back: what was made before is still there
+    assert synthesise(world.folder, out, NOWHERE, settings=FAST | FEW, form="videomarathon").error is None
+    assert (out / "requests.jsonl").read_bytes() == log
 
 
 @pytest.mark.slow
@@ -164,11 +160,13 @@ def test_stages_can_be_made_one_by_one(world, tmp_path):
     assert calls == [*sorted(set(calls)), calls[-1]]  # records ask nothing, and all others do
 
 
-def test_a_missing_model_is_said_when_it_is_needed(world, tmp_path):
-    done = synthesise(world[0], tmp_path / "data", cast=Cast(captioner="world"), settings=FEW)
+def test_a_missing_model_is_said_when_it_is_needed(world, offline, tmp_path):
+    out = shutil.copytree(offline.out, tmp_path / "data")
+    before = (out / "stages" / "captions.jsonl").read_bytes()
+    done = synthesise(world.folder, out, cast=Cast(captioner="world"), settings=FEW)
     assert isinstance(done.error, ConfigError)
     assert "--writer" in str(done.error)
-    assert (tmp_path / "data" / "stages" / "captions.jsonl").stat().st_size
+    assert (out / "stages" / "captions.jsonl").read_bytes() == before
 
 
 def test_a_writer_does_not_verify_itself(world, tmp_path):
@@ -272,18 +270,15 @@ def test_a_budget_ends_the_run_and_a_larger_one_goes_on(clean, world, tmp_path):
     assert (tmp_path / "data/jsons/questions.jsonl").read_bytes() == (clean[0] / "jsons/questions.jsonl").read_bytes()
 
 
-def test_a_video_that_cannot_be_read_is_one_error(world, tmp_path):
-    videos = tmp_path / "videos"
-    write_world(videos, (60,))
-    (videos / "broken.mp4").write_bytes(b"no video")
-    cast = Cast("world", "world")
-    with ModelServer(world[1][:1]) as server:
-        cast = Cast(f"m@{server.address}", f"m@{server.address}")
-        done = synthesise(videos, tmp_path / "data", cast=cast, settings=FAST | FEW)
+def test_a_video_that_cannot_be_read_is_one_error(clean, world, tmp_path):
+    out, broken = shutil.copytree(clean[0], tmp_path / "data"), tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.mp4").write_bytes(b"no video")
+    done = synthesise([world.folder, broken], out, NOWHERE, settings=FAST | FEW)
     assert isinstance(done.error, PartlyDoneError)
-    (row,) = errors_of(tmp_path / "data")
-    assert (row["id"], row["kind"]) == ("videos/broken.mp4", "video cannot be read")
-    assert questions_of(tmp_path / "data")
+    (row,) = errors_of(out)
+    assert (row["id"], row["kind"]) == ("broken/a.mp4", "video cannot be read")
+    assert questions_of(out) == questions_of(clean[0])
 
 
 @pytest.mark.slow
@@ -294,11 +289,13 @@ def test_nothing_made_is_an_error(world, tmp_path):
     assert "no question is left" in str(done.error)
 
 
-def test_wrong_answers_are_found_by_the_verifier(world, tmp_path):
+def test_wrong_answers_are_found_by_the_verifier(clean, world, tmp_path):
+    out = shutil.copytree(clean[0], tmp_path / "data")
     tasks = {"questions": {"per_task": 2, "tasks": ["Object Attribute", "Spatial Perception", "Scene Transition"]}}
-    with ModelServer(world[1], faults={"wrong answer": 0.3}, seed=5) as server:
-        synthesise(world[0], tmp_path / "data", server.address, settings=tasks | {"checks": {"guessing": False}})
-    found = filter_scores(tmp_path / "data", world[0])
+    with ModelServer(world.scripts, faults={"wrong answer": 0.3}, seed=5) as server:
+        synthesise(world.folder, out, server.address, settings=tasks | {"checks": {"guessing": False}})
+    assert not server.counts.calls["clip_caption"]
+    found = filter_scores(out, world.folder)
     assert found["wrong before"] > 0.15
     assert found["wrong after"] <= 0.03
     assert found["right lost"] <= 0.10

@@ -203,6 +203,13 @@ class TestRun:
         with pytest.raises(ConfigError, match=r'learning_rates freeze them; add a pattern such as "\*\.lora_\*"'):
             prepare(recipe.model_copy(update={"learning_rates": {"*": 0, "model.memaug.*": 1e-3}}), meta=True)
 
+    def test_grounding_needs_more_than_the_decoder(self, recipe, tmp_path):
+        grounded = {"data": recipe.data.model_copy(update={"grounding_weight": 1.0}), "out": tmp_path}
+        with pytest.raises(ConfigError, match="only the decoder behind it is trained"):
+            prepare(recipe.model_copy(update=grounded), meta=True)
+        lora = LoraRecipe(targets=r"model\.(language_model|memaug)\..*_proj")
+        assert prepare(recipe.model_copy(update=grounded | {"lora": lora}), meta=True)
+
     def test_the_shipped_recipe_trains_adapters_only(self):
         recipe = load_recipe("recipes/finetune-lora.yaml")
         model = tiny_model()

@@ -36,6 +36,14 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="YAML file of limits; docs/serving.md lists them.", show_default="none")
     ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes of a Ray cluster that hold the model.",
+            show_default="this process holds it",
+            callback=options.between(1, 1000),
+        ),
+    ] = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
 ) -> None:
@@ -62,4 +70,14 @@ def serve(
     folder = store or user_cache_folder("store")
     if folder is None:
         raise ConfigError("this user has no home folder; give --store")
-    serve_model(model, folder, settings, host=host, port=port, device=device, dtype=dtype, say=typer.echo)
+    serve_model(
+        model,
+        folder,
+        settings,
+        host=host,
+        port=port,
+        num_replicas=replicas,
+        device=device,
+        dtype=dtype,
+        say=typer.echo,
+    )

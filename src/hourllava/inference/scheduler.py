@@ -303,6 +303,7 @@ class Scheduler:
         with Telling(question):
             prompt = question.make_prompt()
             question.state.num_prompt_tokens = prompt.num_tokens
+            question.state.num_video_tokens = prompt.num_video_tokens
             max_new_tokens = min(question.max_new_tokens, room_after(prompt.num_tokens, self.model.config))
             return Started(question, prompt, max_new_tokens)
         return None

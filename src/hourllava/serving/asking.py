@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,11 +11,12 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from hourllava.errors import HourLlavaError
-from hourllava.inference.questions.answers import Answer
+from hourllava.inference.questions.answers import Answer, Choice
+from hourllava.inference.questions.evidence import Span
 from hourllava.serving.context import Context
 from hourllava.serving.errors import api_error, cancelled, failed, invalid, queue_full, shutting_down
 from hourllava.serving.protocol import AskEvent, Question, Video, WatchFailure, WatchView
-from hourllava.serving.store import MemoryRecord
+from hourllava.serving.records import MemoryRecord
 
 T = TypeVar("T")
 
@@ -108,6 +109,40 @@ def _check_view(context: Context, view: WatchView) -> None:
         raise failed(failure.code, failure.message)
     if view.state == "cancelled":
         raise shutting_down() if context.closing.is_draining else cancelled()
+
+
+async def choose(context: Context, asked: Asked, options: Sequence[str]) -> Choice:
+    """Choose one of several answers to a question.
+
+    Raises:
+        ApiError: there are too many options, one is empty or too long, or whatever else goes wrong.
+    """
+    limit = context.settings.max_options
+    if len(options) > limit:
+        raise invalid(f"{len(options)} options are given; the limit is {limit}", "options")
+    check_question(context, asked.question.text, [], "question")
+    for number, option in enumerate(options):
+        check_question(context, option, [], f"options.{number}")
+    with question_place(context, asked.owner), errors_of(context, asked.memory):
+        return await context.engine.choose(video_of(context, asked.memory), asked.question, options)
+
+
+async def find(context: Context, owner: str, memory: MemoryRecord, text: str, param: str) -> list[Span]:
+    """The moments that a text is about, strongest first.
+
+    Args:
+        context: of the server.
+        owner: who asks.
+        memory: to be searched.
+        text: what is looked for.
+        param: the field of the request that has it.
+
+    Raises:
+        ApiError: whatever goes wrong.
+    """
+    check_question(context, text, [], param)
+    with question_place(context, owner), errors_of(context, memory):
+        return await context.engine.find(context.watching.video(memory), text)
 
 
 async def until_gone(request: Request, context: Context, work: Coroutine[Any, Any, T]) -> T:

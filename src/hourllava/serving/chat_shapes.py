@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool
 
+from hourllava.inference.questions.answers import Answer
 from hourllava.inference.questions.options import DEFAULT_MAX_NEW_TOKENS, DEFAULT_SUBTITLE_TOKENS
 from hourllava.serving.errors import invalid, unsupported
 from hourllava.serving.shapes import Evidence, Id, MemoryObject, Seconds, Strict
@@ -217,9 +218,11 @@ class ChatChoice(BaseModel):
 
 
 class PromptDetails(BaseModel):
-    """Nothing of a prompt is kept for the next one."""
+    """What a prompt consists of. `cached_tokens` is 0: what is kept with a memory is not told apart."""
 
     cached_tokens: int = 0
+    text_tokens: int
+    video_tokens: int
 
 
 class Usage(BaseModel):
@@ -228,7 +231,18 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: PromptDetails = PromptDetails()
+    prompt_tokens_details: PromptDetails
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Usage":
+        """Of an answer."""
+        prompt, completion, video = answer.num_prompt_tokens, answer.num_new_tokens, answer.num_video_tokens
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            prompt_tokens_details=PromptDetails(text_tokens=prompt - video, video_tokens=video),
+        )
 
 
 class ChatCompletion(BaseModel):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hourllava.clock import format_clock
 from hourllava.inference.questions.evidence import Span
-from hourllava.serving.store import MemoryRecord
+from hourllava.serving.records import MemoryRecord
 
 
 def cited(memory: MemoryRecord | None, spans: Sequence[Span], base: str) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ DRAIN_RETRY_SECONDS = 30
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "upload_too_large"}
-_SERVER_CODES = ("storage_full", "out_of_memory", "internal")
+_SERVER_CODES = ("storage_full", "out_of_memory", "replica_lost", "internal")
 
 
 class ErrorDetails(BaseModel):

@@ -4,8 +4,9 @@ import asyncio
 
 from hourllava.serving.context import Context
 from hourllava.serving.errors import ApiError, invalid, not_found
+from hourllava.serving.records import MemoryRecord
 from hourllava.serving.shapes import FileExtras, FileObject
-from hourllava.serving.store import FileRecord, MemoryRecord
+from hourllava.serving.store import FileRecord
 from hourllava.serving.subtitles import cues_of_file
 
 

@@ -96,6 +96,7 @@ class LocalEngine:
             self._start_watch, max_running=self.settings.max_watches, max_waiting=self.settings.max_waiting_watches
         )
         self._num_waiting = self._num_running = 0  # questions
+        self._num_queries = self._num_hits = 0  # questions about videos so far, and those whose memory was at hand
         self._ended_seconds: collections.deque[float] = collections.deque(maxlen=16)  # of the last answers
         self._is_draining = self._is_closed = False
         self._is_idle = asyncio.Event()
@@ -163,6 +164,8 @@ class LocalEngine:
         Raises:
             EngineFailure, Cancelled, EngineBusy: see `Engine.ask`.
         """
+        self._num_queries += 1
+        self._num_hits += self._shelf.at_hand(video) is not None
         memory = await self._memory(video)
         if memory is not None:
             yield memory
@@ -276,6 +279,8 @@ class LocalEngine:
             watches_running=self._watches.num_running,
             ready_memories=num_memories,
             memory_cache_bytes=num_bytes,
+            memory_queries=self._num_queries,
+            memory_hits=self._num_hits,
             is_draining=self._is_draining,
         )
 

@@ -28,7 +28,7 @@ from hourllava.clock import format_clock
 from hourllava.errors import DataError, HourLlavaError, VideoError
 from hourllava.inference.questions.answers import Answer
 from hourllava.inference.questions.subtitles import Cue, read_subtitles
-from hourllava.serving.asking import Asked, ask, check_question, errors_of, question_place
+from hourllava.serving.asking import Asked, ask, check_question, choose, errors_of, find
 from hourllava.serving.checks import Part
 from hourllava.serving.context import Context
 from hourllava.serving.errors import ApiError, api_error
@@ -48,7 +48,8 @@ from hourllava.serving.mcp_shapes import (
 )
 from hourllava.serving.media import SUBTITLE_SUFFIXES, list_media, media_file
 from hourllava.serving.protocol import Question, WatchView
-from hourllava.serving.store import MemoryRecord
+from hourllava.serving.records import MemoryRecord
+from hourllava.serving.shapes import Chosen
 from hourllava.serving.subtitles import cues_of
 
 WAIT_SECONDS = 45.0
@@ -216,18 +217,9 @@ class _Tools:
         """Choose the most probable of several answers to a question about a watched video."""
         context, owner = await self._get_context(), _owner(call)
         record = await self._ready(context, memory_id, owner, call)
-        for text in (question, *options):
-            check_question(context, text, [], "question")
         asked = Question(question, subtitles=await _cues(context, owner, subtitles), caller=owner or None)
-        with question_place(context, owner), errors_of(context, record):
-            choice = await context.engine.choose(context.watching.video(record), asked, options)
-        return ChosenOption(
-            question=choice.question,
-            option=choice.option,
-            letter=choice.letter,
-            probabilities=choice.probabilities,
-            moments=[Moment.of(span) for span in choice.evidence],
-        )
+        choice = await choose(context, Asked(owner, record, asked), options)
+        return ChosenOption(**Chosen.fields_of(choice), moments=[Moment.of(span) for span in choice.evidence])
 
     @_told
     async def find_moments(
@@ -240,9 +232,7 @@ class _Tools:
         """Find the moments of a watched video that something may be seen in; no answer is written."""
         context, owner = await self._get_context(), _owner(call)
         record = await self._ready(context, memory_id, owner, call)
-        check_question(context, what, [], "what")
-        with question_place(context, owner), errors_of(context, record):
-            spans = await context.engine.find(context.watching.video(record), what)
+        spans = await find(context, owner, record, what, "what")
         return Moments(moments=[Moment.of(span) for span in spans[:limit]])
 
     @_told

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 from hourllava.clock import format_clock
 from hourllava.inference.questions.evidence import Span
 from hourllava.serving.protocol import WatchView
-from hourllava.serving.store import MemoryRecord
+from hourllava.serving.records import MemoryRecord
+from hourllava.serving.shapes import Chosen
 
 
 class Moment(BaseModel):
@@ -111,13 +112,9 @@ class Answers(BaseModel):
     answers: list[AnswerWithMoments]
 
 
-class ChosenOption(BaseModel):
+class ChosenOption(Chosen):
     """The most probable option."""
 
-    question: str
-    option: str
-    letter: str
-    probabilities: list[float] = Field(description="of all options, in the order given")
     moments: list[Moment]
 
 

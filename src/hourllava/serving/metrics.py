@@ -43,6 +43,8 @@ class Metrics:
         self._uploaded = counter("upload_bytes", "bytes of uploads")
         self._cache = gauge("memory_cache_bytes", "bytes of the memories on the disk")
         self._ready = gauge("ready_memories", "memories that are ready on the device")
+        self._queries = gauge("mm_cache_queries", "questions about videos since the start of the processes that answer")
+        self._hits = gauge("mm_cache_hits", "those of them whose memory was at hand in that process")
         self._replicas = gauge("replicas", "processes that answer")
         self._streams = gauge("open_streams", "streams of events that are open")
 
@@ -84,6 +86,8 @@ class Metrics:
         self._jobs.labels("watching").set(status.watches_running)
         self._cache.set(status.memory_cache_bytes)
         self._ready.set(status.ready_memories)
+        self._queries.set(status.memory_queries)
+        self._hits.set(status.memory_hits)
         self._replicas.set(status.num_replicas)
         self._streams.set(num_streams)
         return generate_latest(self.registry)

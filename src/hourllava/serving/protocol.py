@@ -62,7 +62,8 @@ class EngineFailure(HourLlavaError):
     """A request failed for a reason that the HTTP API has a code for.
 
     Attributes:
-        code: as in `WatchFailure`, or `shutting_down`, `out_of_memory` (of the device; try again), `internal`.
+        code: as in `WatchFailure`, or `shutting_down`, `out_of_memory` (of the device; try again), `replica_lost` (a
+            process has ended; try again), `internal`.
     """
 
     def __init__(self, message: str, code: str) -> None:
@@ -150,6 +151,8 @@ class EngineStatus:
         questions_waiting, questions_running: now.
         watches_waiting, watches_running: now.
         ready_memories, memory_cache_bytes: memories ready for questions, and bytes of the cache on disk.
+        memory_queries, memory_hits: questions about videos so far, and those whose memory was at hand in the process
+            that answered: it was not watched or read from the disk first.
         is_draining: whether new work is refused because the engine is closing.
     """
 
@@ -162,6 +165,8 @@ class EngineStatus:
     watches_running: int = 0
     ready_memories: int = 0
     memory_cache_bytes: int = 0
+    memory_queries: int = 0
+    memory_hits: int = 0
     is_draining: bool = False
 
 

@@ -61,8 +61,8 @@ class ResponseRequest(Strict):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    # Refused, unless they change nothing.
     instructions: str | None = None
+    # Refused, unless they change nothing.
     tools: list[Any] | None = None
     tool_choice: Any = None
     parallel_tool_calls: StrictBool | None = None
@@ -77,7 +77,6 @@ class ResponseRequest(Strict):
 
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "instructions": ("",),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
@@ -123,10 +122,12 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """Nothing of a prompt is kept for the next one."""
+    """What a prompt consists of. `cached_tokens` is 0: what is kept with a memory is not told apart."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
+    text_tokens: int
+    video_tokens: int
 
 
 class OutputDetails(BaseModel):
@@ -139,7 +140,7 @@ class ResponseUsage(BaseModel):
     """Tokens of a prompt, the video's included, and of its answer."""
 
     input_tokens: int
-    input_tokens_details: InputDetails = InputDetails()
+    input_tokens_details: InputDetails
     output_tokens: int
     output_tokens_details: OutputDetails = OutputDetails()
     total_tokens: int
@@ -147,8 +148,11 @@ class ResponseUsage(BaseModel):
     @classmethod
     def of(cls, answer: Answer) -> "ResponseUsage":
         """Of an answer."""
-        prompt, output = answer.num_prompt_tokens, answer.num_new_tokens
-        return cls(input_tokens=prompt, output_tokens=output, total_tokens=prompt + output)
+        prompt, output, video = answer.num_prompt_tokens, answer.num_new_tokens, answer.num_video_tokens
+        details = InputDetails(text_tokens=prompt - video, video_tokens=video)
+        return cls(
+            input_tokens=prompt, input_tokens_details=details, output_tokens=output, total_tokens=prompt + output
+        )
 
 
 class ResponseFailure(BaseModel):
@@ -174,7 +178,7 @@ class ResponseObject(BaseModel):
     background: bool = False
     error: ResponseFailure | None = None
     incomplete_details: Incomplete | None = None
-    instructions: None = None
+    instructions: str | None = None
     max_output_tokens: int | None = None
     metadata: dict[str, str] = {}
     model: str

@@ -1,7 +1,11 @@
 """Runs the app: uvicorn with a time limit for heads of requests, and an end that tells the clients."""
 
 import asyncio
+import contextlib
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -19,7 +23,8 @@ class Server(uvicorn.Server):
     """Serves an app from `create_app` until SIGTERM or Ctrl-C.
 
     Then it takes no more connections, waits `drain_seconds` for answers that are being written, tells the others that
-    it ends, and closes the engine.
+    it ends, and closes the engine. That is its usual end, so `run` returns; a second Ctrl-C, which ends it at once,
+    raises KeyboardInterrupt.
 
     Args:
         app: from `create_app`.
@@ -52,6 +57,21 @@ class Server(uvicorn.Server):
         """Where it listens, once it does."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, which raises the signals again in the end: the process would then seem to have been killed."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.force_exit:
+            raise KeyboardInterrupt
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, and end."""

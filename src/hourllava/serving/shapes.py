@@ -1,18 +1,36 @@
 """The objects that clients get and that are no OpenAI's: memories, evidence; and the files, which are."""
 
 import math
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from hourllava.inference.questions.answers import Choice
 from hourllava.inference.questions.evidence import Span
 from hourllava.serving.protocol import WatchState, WatchView
-from hourllava.serving.store import FileKind, MemoryRecord
+from hourllava.serving.records import MemoryRecord
+from hourllava.serving.store import FileKind
 
 MAX_SECONDS = 1e7
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 Id = Annotated[str, Field(max_length=64)]
+
+
+def _in_json(pattern: str) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is None:
+            raise ValueError("write it as JSON does")
+        return value
+
+    return BeforeValidator(check)
+
+
+# Of an address's query. Pydantic alone takes `yes`, ` 1` and `1_000`, too, which the schema does not allow.
+QueryBool = Annotated[bool, _in_json("true|false")]
+QueryInt = Annotated[int, _in_json(r"-?(0|[1-9]\d*)")]
+QueryFloat = Annotated[float, _in_json(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")]
 
 
 class Strict(BaseModel):
@@ -32,6 +50,20 @@ class Evidence(BaseModel):
     def of(cls, span: Span) -> "Evidence":
         """From an engine's span."""
         return cls(start_seconds=span.start_seconds, end_seconds=span.end_seconds, weight=span.weight)
+
+
+class Chosen(BaseModel):
+    """The most probable of several options."""
+
+    question: str
+    option: str
+    letter: str
+    probabilities: list[float] = Field(description="of all options, in the order given")
+
+    @staticmethod
+    def fields_of(choice: Choice) -> dict[str, Any]:
+        """These fields, for a class that adds the moments in its own shape."""
+        return {name: getattr(choice, name) for name in Chosen.model_fields}
 
 
 class GapObject(BaseModel):

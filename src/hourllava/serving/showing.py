@@ -2,8 +2,8 @@
 
 from hourllava.serving.context import Context
 from hourllava.serving.protocol import WatchView
+from hourllava.serving.records import MemoryRecord
 from hourllava.serving.shapes import MemoryObject, memory_object
-from hourllava.serving.store import MemoryRecord
 
 
 async def memory_shown(context: Context, record: MemoryRecord, view: WatchView | None = None) -> MemoryObject:

@@ -11,7 +11,8 @@ from hourllava.serving import files
 from hourllava.serving.checks import WHOLE, Part
 from hourllava.serving.context import Context
 from hourllava.serving.errors import ApiError, invalid, too_large
-from hourllava.serving.store import FileRecord, MemoryRecord
+from hourllava.serving.records import MemoryRecord
+from hourllava.serving.store import FileRecord
 from hourllava.serving.uploading import Sink, upload_place
 
 MEDIA_SCHEME = "media:"

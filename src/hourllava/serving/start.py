@@ -9,6 +9,7 @@ from hourllava.inference.engine import HourLlava
 from hourllava.serving.app import create_app
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.protocol import Engine
+from hourllava.serving.ray_start import start_replicas
 from hourllava.serving.server import Server
 from hourllava.serving.settings import ServeSettings
 from hourllava.serving.store import Store
@@ -23,6 +24,7 @@ def serve(
     *,
     host: str,
     port: int,
+    num_replicas: int | None = None,
     device: str | None = None,
     dtype: str | None = None,
     say: Callable[[str], None],
@@ -34,6 +36,7 @@ def serve(
         store_folder: for files and memories.
         settings: what is allowed, and limits.
         host, port: where to listen; port 0 takes a free one.
+        num_replicas: processes of a Ray cluster that hold the model; None: this process holds it.
         say: gets the address once the server is up.
 
     Raises:
@@ -41,8 +44,13 @@ def serve(
         HourLlavaError: the model cannot be loaded, or the store cannot be written to.
     """
     store = Store(store_folder, min_free_bytes=settings.min_free_bytes)
-    model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
-    engine: Engine = LocalEngine(model, store.memories_folder, engine_settings(model_name, settings))
+    limits = engine_settings(model_name, settings)
+    engine: Engine
+    if num_replicas is None:
+        model = HourLlava.from_pretrained(model_name, device=device, dtype=dtype)
+        engine = LocalEngine(model, store.memories_folder, limits)
+    else:
+        engine = start_replicas(model_name, store.memories_folder, limits, num_replicas, device=device, dtype=dtype)
     server = Server(create_app(engine, store, settings), host, port)
 
     def announce() -> None:

@@ -1,4 +1,4 @@
-"""What a server keeps on the disk: uploaded files, and records of memories.
+"""What a server keeps on the disk: uploaded files, beside records of memories.
 
     store = Store(Path("hourllava-store"))
     with store.new_upload("lecture.mp4", "user_data", owner="") as upload:
@@ -15,22 +15,20 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from hourllava.errors import DataError, StorageError, one_line
-from hourllava.files import TEMPORARY_SUFFIX, flush_to_disk, replacing
+from hourllava.files import TEMPORARY_SUFFIX, flush_to_disk
 from hourllava.locks import lock_folder
 from hourllava.serving.media import SUBTITLE_SUFFIXES
-from hourllava.serving.protocol import Video
+from hourllava.serving.records import MemoryRecords, oldest_first, read_record, storage_errors
 
 FileKind = Literal["video", "subtitles", "other"]
 
@@ -42,7 +40,6 @@ _HEAD_BYTES = 4096
 _MAX_NAME = 255
 _ABANDONED_SECONDS = 3600.0  # a temporary record of this age is left by a killed process
 _FILE_ID = re.compile(r"file-[0-9a-f]{32}")
-_MEMORY_ID = re.compile(r"mem-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -70,43 +67,6 @@ class FileRecord:
     kind: FileKind
 
 
-@dataclass(frozen=True)
-class MemoryRecord:
-    """A video that a client had watched. The memory itself is found by digest and part, so it may be shared.
-
-    Attributes:
-        id: `mem-` and 32 hexadecimal digits, random; from `MemoryRecords.new_id`.
-        file_id: of the uploaded video; None for a file of the media folder.
-        media_path: below the media folder; None for an upload.
-        name: of the video, to be shown.
-        digest: of the video's content.
-        fps: frames sampled per second.
-        start_seconds, end_seconds: the part, on the player's clock; end None: to the end.
-        created_at: seconds since 1970.
-        owner: name of the key that asked for it; empty without keys.
-        is_cancelled: whether the client ended the watching; then a restarted server does not begin it again.
-    """
-
-    id: str
-    file_id: str | None
-    media_path: str | None
-    name: str
-    digest: str
-    fps: float
-    start_seconds: float
-    end_seconds: float | None
-    created_at: int
-    owner: str
-    is_cancelled: bool = False
-
-    def video(self, store: "Store", media_root: Path | None) -> Video:
-        """The video for an engine. Its file may be gone: a memory that is ready does not need it."""
-        path = "" if media_root is None else str(media_root / (self.media_path or ""))
-        if self.file_id is not None:
-            path = str(store.path(self.file_id))
-        return Video(path, self.digest, self.fps, self.start_seconds, self.end_seconds, self.name)
-
-
 class Upload:
     """A file that is coming in; from `Store.new_upload`. A `with` block that ends without `commit` removes it.
 
@@ -126,7 +86,7 @@ class Upload:
         self.num_bytes = 0
         self._unchecked_bytes = 0
         self._folder = store.uploads / f".{self.id}.partial"
-        with contextlib.ExitStack() as on_failure, _storage_errors():
+        with contextlib.ExitStack() as on_failure, storage_errors():
             # Another process that starts meanwhile sees by the lock that this one is alive.
             on_failure.enter_context(lock_folder(store.uploads, _lock_name(self.id)))
             store.check_room(0)
@@ -143,7 +103,7 @@ class Upload:
             StorageError: the disk is full, or cannot be written to. The upload is removed.
         """
         try:
-            with _storage_errors():
+            with storage_errors():
                 self._unchecked_bytes += len(data)
                 if self._unchecked_bytes >= _FREE_CHECK_BYTES:
                     self._store.check_room(len(data))
@@ -174,7 +134,7 @@ class Upload:
             owner=self._owner,
             kind=_kind(name, self._head),
         )
-        with contextlib.closing(self), _storage_errors():
+        with contextlib.closing(self), storage_errors():
             self._file.close()
             (self._folder / "record.json").write_text(json.dumps(dataclasses.asdict(record)), encoding="utf-8")
             for written in (self._folder / "content", self._folder / "record.json", self._folder):
@@ -202,54 +162,6 @@ class Upload:
         self.abort()
 
 
-class MemoryRecords:
-    """Records of memories, a file each.
-
-    Args:
-        folder: of the files.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    @staticmethod
-    def new_id() -> str:
-        """A random id."""
-        return f"mem-{secrets.token_hex(16)}"
-
-    def add(self, record: MemoryRecord) -> None:
-        """Keep a record, in place of one with the same id.
-
-        Raises:
-            StorageError: the disk is full, or cannot be written to.
-        """
-        assert _MEMORY_ID.fullmatch(record.id), record.id
-        with _storage_errors(), replacing(self._folder / f"{record.id}.json") as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(record)), encoding="utf-8")
-
-    def get(self, memory_id: str) -> MemoryRecord | None:
-        """The record of an id; None if there is none."""
-        if not _MEMORY_ID.fullmatch(memory_id):
-            return None
-        fields = _read_record(self._folder / f"{memory_id}.json")
-        return None if fields is None else MemoryRecord(**fields)
-
-    def list(self, owner: str | None = None) -> list[MemoryRecord]:
-        """The records of an owner, or all; the oldest first."""
-        found = [self.get(path.stem) for path in _oldest_first(self._folder.glob("mem-*.json"))]
-        return [record for record in found if record is not None and owner in (None, record.owner)]
-
-    def delete(self, memory_id: str) -> bool:
-        """Remove a record; whether there was one."""
-        try:
-            if _MEMORY_ID.fullmatch(memory_id):
-                (self._folder / f"{memory_id}.json").unlink()
-                return True
-        except FileNotFoundError:
-            pass
-        return False
-
-
 class Store:
     """The files of a server.
 
@@ -272,7 +184,7 @@ class Store:
         self.uploads = self.folder / "uploads"
         self.memories_folder = self.folder / "memories"
         records = self.folder / "records"
-        with _storage_errors():
+        with storage_errors():
             for each in (self.uploads, self.memories_folder, records):
                 each.mkdir(parents=True, exist_ok=True)
             self._remove_unfinished(records)
@@ -290,12 +202,12 @@ class Store:
         """The record of a file; None if there is none of this id."""
         if not _FILE_ID.fullmatch(file_id):
             return None
-        fields = _read_record(self.uploads / file_id / "record.json")
+        fields = read_record(self.uploads / file_id / "record.json")
         return None if fields is None else FileRecord(**fields)
 
     def list(self, owner: str | None = None) -> list[FileRecord]:
         """The files of an owner, or all; the oldest first."""
-        found = [self.get(path.parent.name) for path in _oldest_first(self.uploads.glob("file-*/record.json"))]
+        found = [self.get(path.parent.name) for path in oldest_first(self.uploads.glob("file-*/record.json"))]
         return [record for record in found if record is not None and owner in (None, record.owner)]
 
     def path(self, file_id: str) -> Path:
@@ -326,7 +238,7 @@ class Store:
         Raises:
             StorageError: it has not.
         """
-        with _storage_errors():
+        with storage_errors():
             free_bytes = shutil.disk_usage(self.uploads).free
         if free_bytes - num_bytes < self.min_free_bytes:
             raise StorageError(
@@ -373,31 +285,3 @@ def _is_text(head: bytes) -> bool:
             return False
         text = head[: error.start].decode()
     return not re.search(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]", text)
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return fields
-
-
-def _oldest_first(paths: Iterator[Path]) -> list[Path]:
-    found: list[tuple[int, str, Path]] = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-            found.append((path.stat().st_mtime_ns, path.name, path))
-    return [path for _, _, path in sorted(found)]
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    """Errors of the file system, without paths of the server."""
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "input or output failed"
-        raise StorageError(
-            f"the server cannot write to its disk ({reason}); free some space, or tell its owner"
-        ) from error

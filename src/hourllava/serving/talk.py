@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from hourllava.model.prompt import SYSTEM_PROMPT
 from hourllava.serving.errors import invalid, unsupported
 from hourllava.serving.sources import Source
 
@@ -55,10 +56,14 @@ class Talk:
 def talk_of(turns: Iterable[Turn]) -> Talk:
     """The conversation of these messages; several in a row of one speaker are one.
 
+    The models were trained with one system text only. So that one changes nothing, and any other stands, with an empty
+    line below it, before the user's next message.
+
     Raises:
         ApiError: they are in no order, or hold what this server does not take.
     """
     talk = Talk()
+    rules: list[str] = []
     asked: list[str] = []
     answered: list[str] = []
     where = "messages"
@@ -68,18 +73,26 @@ def talk_of(turns: Iterable[Turn]) -> Talk:
             if answered:
                 talk.history.append(("\n".join(asked), "\n".join(answered)))
                 asked, answered = [], []
-            asked.append(turn.text)
+            if turn.text.strip():
+                asked.append("\n\n".join((*rules, turn.text)))
+                rules = []
+            elif not asked:
+                asked.append("")
         elif turn.role == "assistant":
             if not asked:
                 raise invalid("the first message must be the user's", where)
             answered.append(turn.text)
-        elif turn.role not in ("system", "developer") or turn.text.strip():
-            raise unsupported(f"{where}.role={turn.role}", "this model was trained without; ask as user")
+        elif turn.role not in ("system", "developer"):
+            raise unsupported(f"{where}.role={turn.role}", "use system, user and assistant")
+        elif turn.text.strip() not in ("", SYSTEM_PROMPT):
+            rules.append(turn.text)
         for source, fps in turn.sources:
             if turn.role != "user":
                 raise invalid("only the user's messages may have a video", source.param)
             talk.take(source, fps)
     if answered or not asked:
         raise invalid("the last message must be the user's", where)
+    if rules and any(asked):
+        raise invalid("a system message must have a message of the user behind it", where)
     talk.text = "\n".join(text for text in asked if text)
     return talk

@@ -18,8 +18,9 @@ from hourllava.serving.errors import MAX_RETRY_SECONDS, ApiError, api_error, inv
 from hourllava.serving.media import media_file
 from hourllava.serving.metrics import Metrics
 from hourllava.serving.protocol import Engine, Video, WatchFailure, WatchView
+from hourllava.serving.records import MemoryRecord
 from hourllava.serving.settings import ServeSettings
-from hourllava.serving.store import FileRecord, MemoryRecord, Store
+from hourllava.serving.store import FileRecord, Store
 from hourllava.video import source_digest
 
 _log = logging.getLogger(__name__)
@@ -150,7 +151,10 @@ class Watching:
 
     def video(self, record: MemoryRecord) -> Video:
         """The video of a memory, for an engine."""
-        return record.video(self._store, self._settings.media_root)
+        if record.file_id is not None:
+            return record.video(self._store.path(record.file_id))
+        root = self._settings.media_root
+        return record.video(None if root is None else root / (record.media_path or ""))
 
     async def path(self, record: MemoryRecord) -> Path | None:
         """The file of a memory's video; None if it is gone."""

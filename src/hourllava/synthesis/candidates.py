@@ -45,9 +45,10 @@ class Candidate:
         return Draws("options", self.id, *key).shuffled([self.answer, *self.wrong])
 
     def rotated_options(self, purpose: str, k: int) -> list[str]:
-        """The options in order k for a purpose: with each k, every option has another letter."""
-        options = self.options(purpose)
-        return options[k % len(options) :] + options[: k % len(options)]
+        """The options in order k for a purpose: four orders in a row give every option four letters."""
+        turns, k = divmod(k, 1 + len(self.wrong))
+        options = self.options(purpose, turns)
+        return options[k:] + options[:k]
 
     def row(self, seed: int) -> QuestionRow:
         """The question as a row of the data set: options in a random order, which id and seed decide."""

@@ -16,7 +16,7 @@ from hourllava.evaluation.bootstrap import bootstrap_accuracy
 from hourllava.synthesis.candidates import Candidate
 from hourllava.synthesis.checks.across import blind_accuracy, yes_or_no
 from hourllava.synthesis.checks.run import CHECKS, Ledger
-from hourllava.synthesis.checks.verifying import agrees
+from hourllava.synthesis.checks.verifying import agrees, opinions
 from hourllava.synthesis.questions import Told
 from hourllava.synthesis.settings import SynthSettings
 
@@ -91,6 +91,7 @@ def card_data(counts: Counts, ledger: Ledger, settings: SynthSettings, models: d
             for name in CHECKS
         },
         "tasks": _task_table(counts, ledger, seed),
+        "verifier": _verifier(counts),
         "letters": _letters(counts.kept, seed),
     }
 
@@ -113,7 +114,7 @@ def _task_table(counts: Counts, ledger: Ledger, seed: int) -> dict[str, dict[str
         written, kept = ([c for c in some if task in (c.task, ALL)] for some in (counts.written, counts.kept))
         yes = [yes_or_no(candidate) for candidate in kept]
         choices = [c for c in kept if c.format == "choice"]
-        checked = [c for c in written if counts.verdicts.get(c.id) is not None]
+        checked = [c for c in written if opinions(c, counts.verdicts.get(c.id) or {})]
         dropped: Counter[str] = sum(ledger.by_task.values(), Counter()) if task == ALL else ledger.by_task[task]
         table[task] = {
             "written": len(written),
@@ -129,6 +130,17 @@ def _task_table(counts: Counts, ledger: Ledger, seed: int) -> dict[str, dict[str
             "right_is_longest": sum(len(c.answer) > max(map(len, c.wrong)) for c in choices),
         }
     return table
+
+
+def _verifier(counts: Counts) -> dict[str, int]:
+    """How often the verifier was asked, and about how many questions it contradicted itself."""
+    found = [opinions(c, counts.verdicts.get(c.id) or {}) for c in counts.written]
+    asked = [answers for answers in found if answers]
+    return {
+        "questions": len(asked),
+        "answers": sum(map(len, asked)),
+        "contradicted_itself": sum(len(set(answers)) > 1 for answers in asked),
+    }
 
 
 def _share(candidates: Sequence[Candidate], hits: Sequence[bool]) -> dict[str, Any] | None:
@@ -177,6 +189,10 @@ def card_text(data: dict[str, Any], name: str) -> str:
     lines += ["", "## Questions and their quality", "", *_quality_lines(tasks)]
     letters = ", ".join(f"{letter} {count}" for letter, count in data["letters"].items()) or "none"
     lines += ["", f"Right letters: {letters}."]
+    if asked := data["verifier"]["questions"]:
+        answers, share = data["verifier"]["answers"], 100 * data["verifier"]["contradicted_itself"] / asked
+        lines += ["", f"The verifier gave {answers} answers about {asked} questions, and contradicted itself about "
+                  f"{share:.1f} % of these."]  # fmt: skip
     lines += ["", "## What checks dropped", "", "| check | dropped |", "|---|---|"]
     lines += [f"| {check} | {found['dropped'] if found['on'] else 'off'} |" for check, found in data["checks"].items()]
     for check, found in data["checks"].items():

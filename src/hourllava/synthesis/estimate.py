@@ -40,6 +40,7 @@ PIXELS_PER_TOKEN = 28 * 28  # Qwen's models
 _CAPTION, _EVENT_CAPTION, _SUMMARY, _EVENT_LINE, _OPEN, _CHOICE = 450, 200, 400, 30, 60, 110
 _EVENTS_PER_CLIP = 0.35
 _EVIDENCE = 2 * _EVENT_CAPTION + 3 * _CAPTION + 5 * _EVENT_LINE  # of a question
+_OBJECTIONS = 0.1  # of the verifier's answers
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,9 @@ def _guess(kind: str, video: PlannedVideo, settings: SynthSettings, prompts: Map
         aspects = sum(len(task_sheet()[topic]["aspects"]) for topic in topics)
         prompt = len(topics) * (fixed + 150 + told + 20 * len(video.clips)) + aspects * len(video.clips) * aspect
         return Amount(len(topics), prompt, each * (_OPEN if form == "open" else _CHOICE))
-    if kind == "verify_open":
-        return Amount(each, each * (fixed + _EVIDENCE), each * 30)
-    if kind == "verify_choice":
-        calls = each * settings.checks.verifications if settings.checks.verifier else 0
-        return Amount(calls, calls * (fixed + _EVIDENCE), calls * 6)
+    if kind != "guess":
+        calls = each * settings.checks.agreements * (1 + _OBJECTIONS) if settings.checks.verifier else 0
+        return Amount(calls, calls * (fixed + _EVIDENCE), calls * (30 if form == "open" else 6))
     calls = each * settings.checks.guesses if settings.checks.guessing else 0
     return Amount(calls, calls * (fixed + 60), calls * 6)
 

@@ -82,11 +82,14 @@ class SamplingSettings(_Section):
     Attributes:
         caption_temperature: of captions, events and summaries.
         question_temperature: of questions.
+        verify_temperature: of a second and later answer of the verifier to the same open question; its first one, and
+            those to multiple choice, which gets another order of the options each time, are the likeliest ones.
         max_tokens: of an answer, by kind of request; one that is cut is asked for again with twice as many.
     """
 
     caption_temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     question_temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    verify_temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: dict[str, Annotated[int, Field(ge=1)]] = {
         "clip_caption": 1024,
         "events": 4096,
@@ -101,7 +104,14 @@ class SamplingSettings(_Section):
 
 
 class CheckSettings(_Section):
-    """Which checks drop questions; each can be turned off. docs/synthesis.md describes them."""
+    """Which checks drop questions; each can be turned off. docs/synthesis.md describes them.
+
+    Attributes:
+        near_duplicate: share of common words above which two questions are alike.
+        guesses: orders of the options under which the verifier guesses without data.
+        agreements, objections: of the verifier; a question is kept after so many agreements and dropped after so many
+            objections, whichever comes first.
+    """
 
     times: bool = True
     evidence: bool = True
@@ -119,7 +129,8 @@ class CheckSettings(_Section):
     script: str = "latin"
     near_duplicate: Share = 0.9
     guesses: Annotated[int, Field(ge=1, le=4)] = 3
-    verifications: Annotated[int, Field(ge=1, le=4)] = 2
+    agreements: Annotated[int, Field(ge=1, le=3)] = 2
+    objections: Annotated[int, Field(ge=1, le=3)] = 2
 
 
 class SynthSettings(_Section):

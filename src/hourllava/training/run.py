@@ -225,6 +225,10 @@ def prepare(recipe: Recipe, *, meta: bool = False) -> Prepared:
     return Prepared(recipe, model, groups, corpus, identity, validation, newest)
 
 
+_BEHIND_MEMAUG = ("model.language_model.layers.", "model.language_model.norm.", "lm_head.")
+"""Parameters of these names do not change where MemAug looks."""
+
+
 def _add_adapters_and_freeze(model: HourLlavaForConditionalGeneration, recipe: Recipe) -> list[Group]:
     if recipe.lora is not None:
         add_adapters(model, recipe.lora)
@@ -232,6 +236,14 @@ def _add_adapters_and_freeze(model: HourLlavaForConditionalGeneration, recipe: R
     if recipe.lora is not None and not any(p.requires_grad for name, p in model.named_parameters() if ".lora_" in name):
         raise ConfigError(
             'the recipe has adapters but learning_rates freeze them; add a pattern such as "*.lora_*": 1e-4'
+        )
+    if recipe.data.grounding_weight and not any(
+        p.requires_grad and not name.startswith(_BEHIND_MEMAUG) for name, p in model.named_parameters()
+    ):
+        raise ConfigError(
+            "data.grounding_weight teaches MemAug where to look, but only the decoder behind it is trained; give "
+            r"'model.memaug.*' a learning rate or, with adapters, set lora.targets to "
+            r"'model\.(language_model|memaug)\..*_proj'"
         )
     return groups
 

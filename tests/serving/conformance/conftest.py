@@ -11,6 +11,8 @@ from hourllava.inference.engine import HourLlava
 from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.protocol import Video
+from serving.in_process import InProcess, ray_engine
+from serving.ray_here import local_ray
 from serving.scripted import ScriptedModel
 from video.clips import write_clip
 
@@ -46,17 +48,30 @@ class Held:
         self.close, self.open = gate.clear, gate.set
 
 
-@pytest.fixture(params=["scripted", "local"])
+RAY = pytest.param("ray", marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore")])  # its own warnings
+
+
+@pytest.fixture(params=["scripted", "local", "replica", RAY])
 def kind(request):
+    """What is behind the protocol.
+
+    scripted: a model by script in this process; local: a tiny model. replica: the first of them behind a pickled call,
+    with the engine that several replicas have; ray: the same through Ray Serve, which takes seconds to import.
+    """
     return request.param
 
 
 @pytest.fixture
 def made(kind, tmp_path, monkeypatch):
     """(engine, gate of its frames)."""
-    if kind == "scripted":
+    if kind != "local":
         model = ScriptedModel(num_frames=120)
-        return LocalEngine(model, tmp_path / "memories", SETTINGS), Held(model.frames_may_pass)
+        engine = LocalEngine(model, tmp_path / "memories", SETTINGS)
+        if kind == "replica":
+            engine = ray_engine([InProcess(lambda engine=engine: engine)])
+        elif kind == "ray":
+            engine = local_ray(engine)
+        return engine, Held(model.frames_may_pass)
     gate = threading.Event()
     gate.set()
     launch = FrameEncoder.launch

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hourllava.inference.questions.evidence import Span
 from hourllava.serving.protocol import WatchFailure
 from hourllava.world import encode_video, generate_script
 from serving.live import Live, live
@@ -27,6 +28,8 @@ KEY = "a-key-for-the-browser"
 pytestmark = pytest.mark.browser
 
 SCRIPTS = {
+    # Cards of four moments are wider than a phone.
+    "access": Script(evidence=[Span(start, start + 5.0, 0.2) for start in (5.0, 60.0, 200.0, 490.0)]),
     "ask": Script(piece_seconds=0.2, frame_seconds=0.005),
     "cancel": Script(pieces=("A red", " car", ".") + (" It waits.",) * 200, piece_seconds=0.3, frame_seconds=0.01),
     "failed": Script(frame_seconds=0.002, watch_failure=WatchFailure("video_unreadable", "its second half is missing")),

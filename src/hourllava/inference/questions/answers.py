@@ -22,6 +22,7 @@ class Answer:
         num_new_tokens: tokens of the answer.
         first_token_seconds: from the call to the answer's first token, time in the queue included.
         total_seconds: from the call to the end of the answer.
+        num_video_tokens: tokens of the prompt that are kept tokens of the video.
     """
 
     question: str
@@ -32,6 +33,7 @@ class Answer:
     num_new_tokens: int
     first_token_seconds: float
     total_seconds: float
+    num_video_tokens: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """The answer as plain data, as `hourllava ask --json` prints it."""

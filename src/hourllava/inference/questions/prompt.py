@@ -62,18 +62,26 @@ class Prompt:
         embeds_LD: [L, D], augmented from the memory.
         measure: gives the evidence.
         prefix: before these tokens, kept with the memory.
+        num_video_tokens: see below.
 
     Attributes:
         num_own_tokens: L.
         num_tokens: L and those of the prefix.
+        num_video_tokens: those of them that are kept tokens of the video.
         prefix: as given.
     """
 
     def __init__(
-        self, embeds_LD: Tensor, measure: Callable[[], list[Span]] = list, prefix: KeptPrefix | None = None
+        self,
+        embeds_LD: Tensor,
+        measure: Callable[[], list[Span]] = list,
+        prefix: KeptPrefix | None = None,
+        *,
+        num_video_tokens: int = 0,
     ) -> None:
         self.num_own_tokens, self.prefix = len(embeds_LD), prefix
         self.num_tokens = len(embeds_LD) + (prefix.num_tokens if prefix else 0)
+        self.num_video_tokens = num_video_tokens
         self._embeds_LD: Tensor | None = embeds_LD
         self._measure: Callable[[], list[Span]] | None = measure
         self._evidence: list[Span] = []
@@ -128,13 +136,13 @@ class PromptMaker:
             return bare()
         if lines.whole is not None:
             with_lines = self._embed(ready, question, _below(lines.whole, text), context.history, observes=False)
-            return Prompt(with_lines.take_embeds(), lambda: bare().evidence(), with_lines.prefix)
+            return _measured(with_lines, lambda: bare().evidence())
         prompt = bare()
         evidence = prompt.evidence()
         if not (near := lines.near([(span.start_seconds, span.end_seconds) for span in evidence])):
             return prompt
         with_lines = self._embed(ready, question, _below(near, text), context.history, observes=False)
-        return Prompt(with_lines.take_embeds(), lambda: evidence, with_lines.prefix)
+        return _measured(with_lines, lambda: evidence)
 
     def _lines_of(self, context: Context) -> SubtitleLines:
         """The subtitles as lines; their tokens are counted once for all questions with them."""
@@ -178,7 +186,8 @@ class PromptMaker:
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
             queries.observe if observes else None,
         )
-        return Prompt(embeds_1LD[0], functools.partial(_evidence, ready, queries) if observes else list)
+        measure = functools.partial(_evidence, ready, queries) if observes else list
+        return Prompt(embeds_1LD[0], measure, num_video_tokens=len(kept_tokens))
 
     def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
         """The prompt behind the prefix that is kept with the memory; the first question makes the prefix."""
@@ -189,7 +198,8 @@ class PromptMaker:
         recall = recall_queries(prefix, model.config)
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
         embeds_SD = embed_behind(model, prefix, memory, sample, queries.observe if observes else None)
-        return Prompt(embeds_SD, functools.partial(_evidence, ready, queries) if observes else list, prefix)
+        measure = functools.partial(_evidence, ready, queries) if observes else list
+        return Prompt(embeds_SD, measure, prefix, num_video_tokens=len(ready.kept_tokens))
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""
@@ -204,6 +214,11 @@ class PromptMaker:
         inputs = self.processor.collate([sample], for_generation=True).to(self.model.device)
         room_after(inputs["input_ids"].shape[1], self.model.config)
         return self.model.model.embed(inputs["input_ids"])[0]
+
+
+def _measured(prompt: Prompt, measure: Callable[[], list[Span]]) -> Prompt:
+    """A prompt with the evidence of another one."""
+    return Prompt(prompt.take_embeds(), measure, prompt.prefix, num_video_tokens=prompt.num_video_tokens)
 
 
 @torch.inference_mode()

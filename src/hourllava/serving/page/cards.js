@@ -1,10 +1,11 @@
 // The moments of an answer as pictures.
 
 import { framePath, picture } from "./api.js";
-import { fill, h, unseen } from "./dom.js";
+import { fill, h, icon, unseen } from "./dom.js";
 import { percent, range } from "./format.js";
 
 const WIDTH = 320;
+const RETRY_MILLISECONDS = 2000;
 
 /** A row of cards. `onMoment(index)` when one is chosen. */
 export class MomentCards {
@@ -33,12 +34,13 @@ export class MomentCards {
 
   #card(memoryId, span, index) {
     const image = h("img", { alt: "", width: 16, height: 9 });
+    const shown = h("span", { class: "card-picture" }, icon("film"), image); // a film until the picture is there
     const at = (span.start_seconds + Math.min(span.end_seconds, span.start_seconds + 20)) / 2;
     this.#load(image, memoryId, at, this.loading.signal);
     return h(
       "button",
       { type: "button", class: "card", on: { click: () => this.onMoment(index) } },
-      h("span", { class: "card-picture" }, image), unseen("Moment "),
+      shown, unseen("Moment "),
       h("span", { class: "number" }, String(index + 1)), unseen(": "),
       h("span", { class: "when" }, range(span)),
       h("span", { class: "share" }, percent(span.weight)),
@@ -48,11 +50,17 @@ export class MomentCards {
 
   async #load(image, memoryId, seconds, signal) {
     const name = `${memoryId} ${seconds.toFixed(1)}`;
-    try {
-      if (!this.pictures.has(name)) this.pictures.set(name, await picture(framePath(memoryId, seconds, WIDTH), signal));
-      image.src = this.pictures.get(name);
-    } catch {
-      image.classList.add("missing"); // the times are there; a picture is a help
+    const get = async () => this.pictures.get(name) ?? (await picture(framePath(memoryId, seconds, WIDTH), signal));
+    for (const isLast of [false, true]) {
+      try {
+        const address = await get();
+        this.pictures.set(name, address);
+        image.src = address;
+        return;
+      } catch {
+        if (isLast || signal.aborted) return; // the film stays: the times are there, and a picture is only a help
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
+      }
     }
   }
 

@@ -172,7 +172,7 @@ class _Reply:
             created=self._created,
             model=self._model,
             choices=[ChatChoice(message=message, finish_reason=answer.finish_reason)],
-            usage=_usage(answer),
+            usage=Usage.of(answer),
         )
 
     async def events(self, wants_usage: bool, wants_progress: bool) -> AsyncGenerator[bytes, None]:
@@ -197,7 +197,7 @@ class _Reply:
             delta = {"annotations": annotations, "hourllava": self._extras(each).model_dump(mode="json")}
             yield self._chunk(delta, each.finish_reason, **usage)
             if wants_usage:
-                yield event({**self._head, "choices": [], "usage": _usage(each).model_dump(mode="json")})
+                yield event({**self._head, "choices": [], "usage": Usage.of(each).model_dump(mode="json")})
         yield b"data: [DONE]\n\n"
 
     @property
@@ -228,8 +228,3 @@ class _Reply:
             first_token_seconds=answer.first_token_seconds,
             total_seconds=answer.total_seconds,
         )
-
-
-def _usage(answer: Answer) -> Usage:
-    prompt, completion = answer.num_prompt_tokens, answer.num_new_tokens
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -11,7 +11,7 @@ from hourllava.serving import files
 from hourllava.serving.content import MEDIA_TYPES, file_response
 from hourllava.serving.context import ERRORS, Here, Owner
 from hourllava.serving.errors import not_found
-from hourllava.serving.shapes import Deleted, FileObject
+from hourllava.serving.shapes import Deleted, FileObject, QueryInt
 from hourllava.serving.uploading import PURPOSES, take_body, take_form
 
 router = APIRouter(responses=ERRORS)
@@ -82,7 +82,7 @@ async def list_files(
     here: Here,
     owner: Owner,
     after: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Annotated[QueryInt, Query(ge=1, le=1000)] = 100,
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(max_length=64)] = None,
 ) -> FileList:

@@ -17,11 +17,11 @@ from hourllava.serving.content import file_response
 from hourllava.serving.context import ERRORS, Context, Here, Owner
 from hourllava.serving.errors import invalid, not_found
 from hourllava.serving.events import EventStream, event, stream
+from hourllava.serving.records import MemoryRecord
 from hourllava.serving.routes.files import BYTES
 from hourllava.serving.shapes import Deleted, Id, MemoryObject, Seconds, Strict
 from hourllava.serving.showing import memory_shown
 from hourllava.serving.sources import MEDIA_SCHEME, Source, memory_of
-from hourllava.serving.store import MemoryRecord
 
 router = APIRouter(prefix="/v1/hourllava/memories", responses=ERRORS)
 

@@ -6,14 +6,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 from pydantic import BaseModel, Field
 
-from hourllava.serving.asking import check_question, errors_of, question_place, until_gone, video_of
+from hourllava.serving import asking
+from hourllava.serving.asking import Asked, errors_of, until_gone
 from hourllava.serving.content import file_response
 from hourllava.serving.context import ERRORS, Context, Here, Owner
-from hourllava.serving.errors import invalid, not_found
+from hourllava.serving.errors import not_found
 from hourllava.serving.pictures import Filmstrip
 from hourllava.serving.protocol import Question
-from hourllava.serving.shapes import Evidence, Strict
-from hourllava.serving.store import MemoryRecord
+from hourllava.serving.records import MemoryRecord
+from hourllava.serving.shapes import Chosen, Evidence, QueryFloat, QueryInt, Strict
 from hourllava.serving.subtitles import cues_of
 
 router = APIRouter(prefix="/v1/hourllava/memories/{memory_id}", responses=ERRORS)
@@ -32,13 +33,9 @@ class ChoiceRequest(Strict):
     subtitles: str | None = None
 
 
-class ChoiceObject(BaseModel):
+class ChoiceObject(Chosen):
     """The most probable option, and what the prompt looked at."""
 
-    question: str
-    option: str
-    letter: str
-    probabilities: list[float]
     evidence: list[Evidence]
 
 
@@ -70,31 +67,16 @@ class FilmstripObject(BaseModel):
 async def choose(memory_id: str, body: ChoiceRequest, request: Request, here: Here, owner: Owner) -> ChoiceObject:
     """Multiple choice. A video that is not watched yet is watched first."""
     memory = await here.watching.get(memory_id, owner)
-    check_question(here, body.question, [], "question")
-    if len(body.options) > here.settings.max_options:
-        raise invalid(f"{len(body.options)} options are given; the limit is {here.settings.max_options}", "options")
-    for number, option in enumerate(body.options):
-        check_question(here, option, [], f"options.{number}")
     question = Question(body.question, subtitles=await cues_of(here, owner, body.subtitles), caller=owner or None)
-    video = video_of(here, memory)
-    with question_place(here, owner), errors_of(here, memory):
-        choice = await until_gone(request, here, here.engine.choose(video, question, body.options))
-    return ChoiceObject(
-        question=choice.question,
-        option=choice.option,
-        letter=choice.letter,
-        probabilities=choice.probabilities,
-        evidence=[Evidence.of(span) for span in choice.evidence],
-    )
+    choice = await until_gone(request, here, asking.choose(here, Asked(owner, memory, question), body.options))
+    return ChoiceObject(**Chosen.fields_of(choice), evidence=[Evidence.of(span) for span in choice.evidence])
 
 
 @router.post("/find")
 async def find(memory_id: str, body: FindRequest, request: Request, here: Here, owner: Owner) -> EvidenceList:
     """The moments that a text is about. A video that is not watched yet is watched first."""
     memory = await here.watching.get(memory_id, owner)
-    check_question(here, body.text, [], "text")
-    with question_place(here, owner), errors_of(here, memory):
-        spans = await until_gone(request, here, here.engine.find(here.watching.video(memory), body.text))
+    spans = await until_gone(request, here, asking.find(here, owner, memory, body.text, "text"))
     return EvidenceList(data=[Evidence.of(span) for span in spans[: body.limit]])
 
 
@@ -130,10 +112,11 @@ async def _filmstrip(context: Context, memory: MemoryRecord) -> Filmstrip:
 @router.get("/frames", response_class=Response, responses=JPEG)
 async def frame(
     memory_id: str,
+    request: Request,
     here: Here,
     owner: Owner,
-    at: Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False)],
-    width: Annotated[int, Query(ge=16, le=MAX_WIDTH)] = 320,
+    at: Annotated[QueryFloat, Query(ge=0, le=1e7, allow_inf_nan=False)],
+    width: Annotated[QueryInt, Query(ge=16, le=MAX_WIDTH)] = 320,
 ) -> Response:
     """The picture at a second of the player's clock, as a JPEG."""
     memory = await here.watching.get(memory_id, owner)
@@ -141,5 +124,5 @@ async def frame(
     if path is None:
         raise not_found("file of this memory any more")
     with errors_of(here, memory):
-        jpeg = await here.drawing.jpeg_at(path, at, width)
+        jpeg = await until_gone(request, here, here.drawing.jpeg_at(path, at, width))
     return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})

@@ -19,8 +19,9 @@ from hourllava.serving.events import event, stream
 from hourllava.serving.responding import Run, turns_before
 from hourllava.serving.response_shapes import NEUTRAL, ResponseObject, ResponseRequest, turns_of
 from hourllava.serving.routes.chat import asked_of, check_model
+from hourllava.serving.shapes import QueryBool, QueryInt
 from hourllava.serving.sources import Source
-from hourllava.serving.talk import Talk, talk_of
+from hourllava.serving.talk import Talk, Turn, talk_of
 
 router = APIRouter(prefix="/v1/responses", responses=ERRORS)
 
@@ -45,7 +46,8 @@ async def create(body: ResponseRequest, request: Request, here: Here, owner: Own
     is_background, is_stored = bool(body.background), body.store is not False
     if is_background and not is_stored:
         raise invalid("a response in the background must be stored", "store")
-    talk = talk_of(turns_of(body.input))
+    rules = [Turn("system", body.instructions, where="instructions")] if body.instructions else []
+    talk = talk_of([*rules, *turns_of(body.input)])
     if body.previous_response_id is not None:
         _continue(talk, here.responses.get(body.previous_response_id, owner, "previous_response_id"))
     max_tokens = max_new_tokens_of(here.settings.max_new_tokens, max_output_tokens=body.max_output_tokens)
@@ -57,6 +59,7 @@ async def create(body: ResponseRequest, request: Request, here: Here, owner: Own
         id=f"resp_{secrets.token_hex(16)}",
         status="queued",
         background=is_background,
+        instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
         metadata=body.metadata or {},
         model=body.model,
@@ -113,8 +116,8 @@ async def get(
     response_id: str,
     here: Here,
     owner: Owner,
-    stream_: Annotated[bool, Query(alias="stream")] = False,
-    starting_after: Annotated[int, Query(ge=-1, le=10**9)] = -1,
+    stream_: Annotated[QueryBool, Query(alias="stream")] = False,
+    starting_after: Annotated[QueryInt, Query(ge=-1, le=10**9)] = -1,
 ) -> ResponseObject | Response:
     """A response as it is now; with `stream` its events, from a number on."""
     run = here.responses.get(response_id, owner)

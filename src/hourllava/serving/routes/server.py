@@ -29,7 +29,7 @@ PAGE_POLICY = (
 class Health(BaseModel):
     """That the server lives, or is ready."""
 
-    status: Literal["ok", "draining"]
+    status: Literal["ok", "draining", "no_replica"]
 
 
 class MediaObject(BaseModel):
@@ -78,12 +78,17 @@ async def health() -> Health:
 
 @router.get("/ready")
 async def ready(here: Here, response: Response) -> Health:
-    """Whether requests are taken: 503 while the server ends."""
-    if here.closing.is_draining or (await here.engine.status()).is_draining:
-        response.status_code = 503
-        response.headers["Retry-After"] = "30"
-        return Health(status="draining")
-    return Health(status="ok")
+    """Whether requests are taken: 503 while the server ends, or if no process of the model answers."""
+    engine = await here.engine.status()
+    if here.closing.is_draining or engine.is_draining:
+        state = Health(status="draining")
+    elif engine.num_replicas == 0:
+        state = Health(status="no_replica")
+    else:
+        return Health(status="ok")
+    response.status_code = 503
+    response.headers["Retry-After"] = "30"
+    return state
 
 
 @router.get("/metrics", response_class=Response, responses=_text("text/plain"))

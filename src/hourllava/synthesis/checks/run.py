@@ -73,7 +73,7 @@ def check_all(
     if settings.verifier and verdicts is not None:
         left = ledger.take_out("verifier", verified(left, verdicts), left)
     if settings.guessing and verdicts is not None:
-        guesses = {id_: verdict["guessed"] for id_, verdict in verdicts.items() if verdict is not None}
+        guesses = {id_: verdict.get("guessed", ()) for id_, verdict in verdicts.items() if verdict is not None}
         left = ledger.take_out("guessing", guessing(left, guesses), left)
     if settings.blind:
         left = ledger.take_out("blind", blind(left, seed), left)

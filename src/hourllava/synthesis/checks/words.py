@@ -66,7 +66,8 @@ def _text(candidate: Candidate, script: str) -> Reason:
         return "the question has the answer in it"
     if match := _UNTOLD.search(candidate.answer):
         return f"the answer says that it is not known: {match[0]!r}"
-    foreign = _foreign_share(" ".join([candidate.question, candidate.answer, *candidate.wrong]), script)
+    whole = " ".join([candidate.question, candidate.answer, *candidate.wrong])
+    foreign = max(_foreign_share(text, script) for text in (candidate.question, whole))
     return f"{100 * foreign:.0f} % of the letters are not {script}" if foreign > _FOREIGN_SHARE else None
 
 

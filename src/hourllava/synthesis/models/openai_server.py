@@ -79,11 +79,12 @@ class ServerModel:
 
     async def call(self, request: Request) -> Reply:
         """Ask the server that has least to do."""
-        arguments = self._arguments(request)  # before the block: what fails in it is the server's
+        body = self._body(request)  # before the block: what fails in it is the server's
         address = min(self._at_work, key=self._at_work.__getitem__)
         self._at_work[address] += 1
         try:
-            completion = await self._clients[address].chat.completions.create(**arguments)
+            # Not `chat.completions.create`: it looks at every part of a message, which takes 5 ms for 30 pictures.
+            completion = await self._clients[address].post("/chat/completions", body=body, cast_to=ChatCompletion)
             return _reply(completion, address)
         except openai.APIStatusError as error:
             raise _of_status(error, address) from None
@@ -103,8 +104,8 @@ class ServerModel:
         for client in self._clients.values():
             await client.close()
 
-    def _arguments(self, request: Request) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "model": self._name,
             "messages": [
                 {"role": "system", "content": request.system},
@@ -116,10 +117,8 @@ class ServerModel:
         }
         if self._options.structured:
             schema = {"name": request.kind, "schema": json_schema(request.shape), "strict": True}
-            arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if self._options.extra_body:
-            arguments["extra_body"] = self._options.extra_body
-        return arguments
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body | self._options.extra_body
 
     def _content(self, request: Request) -> str | list[dict[str, Any]]:
         if not request.pictures:

@@ -28,6 +28,8 @@ export default async function ({ page, url, video }) {
   await page.locator(".card").first().click();
   await standsAt(page, 420);
   await page.waitForFunction(() => [...document.querySelectorAll(".card img")].every((image) => image.naturalWidth > 0));
+  const { width: across, height } = await page.locator(".card img").first().boundingBox();
+  assert.deepEqual([across, height], [96, 60]); // not cut: all of the picture is in it
   await page.locator(".strip.filled").waitFor();
   const [left, width] = await moments.last().evaluate((each) => [each.style.left, each.style.width]);
   assert.deepEqual([left, width], ["84%", "4%"]);
