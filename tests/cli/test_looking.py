@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from cli.in_process import error_line, run_here
+from hourllava.cli.session import describe_installation
 from hourllava.data.mds.writer import ShardWriter
+from hourllava.model.config import HourLlavaConfig
 from hourllava.training.recipe import shipped_recipes
 from video.clips import write_clip
 
@@ -112,3 +114,12 @@ def test_every_shipped_recipe_is_listed_with_a_sentence():
     assert all(re.fullmatch(r"[A-Z].{20,}\.", sentence) for _, sentence in lines)
     sentences = dict(lines)
     assert sentences["recipes/hourllava-7b/s3.yaml"] == sentences["recipes/hourllava-3b/s3.yaml"]  # their base's
+
+
+@pytest.mark.parametrize(("preset", "kept_mb"), [("hourllava-3b", 357), ("hourllava-7b", 570)])
+def test_info_says_what_is_kept_of_prompts(preset, kept_mb, tmp_path):
+    HourLlavaConfig.preset(preset, memaug={"recall": "question"}).save_pretrained(tmp_path)
+    described = describe_installation([str(tmp_path)])["models"][str(tmp_path)]
+    assert described.endswith(f"; 16 recall tokens, {kept_mb} MB kept of prompts about an hour (bf16)")
+    HourLlavaConfig.preset(preset).save_pretrained(tmp_path)
+    assert "recall" not in describe_installation([str(tmp_path)])["models"][str(tmp_path)]

@@ -128,8 +128,8 @@ def _describe_model(name: str) -> str:
     described = f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
     if config.memaug.recall == "kept":
         return described
-    kept_gb = kept_prefix_bytes(3600, config, item_bytes=2) / 1e9
-    of_hour = f", {kept_gb:.3g} GB kept of prompts about an hour (bf16)" if kept_gb else ""
+    kept_mb = kept_prefix_bytes(3600, config, item_bytes=2) / 1e6
+    of_hour = f", {kept_mb:.3g} MB kept of prompts about an hour (bf16)" if kept_mb else ""
     return f"{described}; {config.memaug.num_recall_tokens} recall tokens{of_hour}"
 
 

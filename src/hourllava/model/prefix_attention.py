@@ -37,6 +37,8 @@ def attention_behind_prefix(
 ) -> Tensor:
     """[R, Q, H, E] attention of each row to the prefix and to its own tokens.
 
+    There is no gradient.
+
     Args:
         query_RHQE: queries of the rows.
         keys, values: with the same prefix.
@@ -58,19 +60,27 @@ def _attend(query_RHQE: Tensor, keys: Prefixed, values: Prefixed, mask_R1QK: Ten
     num_groups, num_prefix, _ = keys.prefix_GPE.shape
     query_RGNQE = query_RHQE.unflatten(1, (num_groups, -1))
     num_rows, _, num_shared, num_queries, _ = query_RGNQE.shape
-    to_prefix_GXP = query_RGNQE.transpose(0, 1).flatten(1, 3) @ keys.prefix_GPE.transpose(-1, -2)
-    if keys.bias_RP is not None:
-        to_prefix_GXP = (to_prefix_GXP.unflatten(1, (num_rows, -1)) + keys.bias_RP[:, None]).flatten(1, 2)
+    query_GXE = query_RGNQE.transpose(0, 1).flatten(1, 3)
+    scores_GXS = query_GXE.new_empty(*query_GXE.shape[:2], num_prefix + keys.own_RGKE.shape[2])
+    # Biases are added while scores are put side by side: each pass over them costs as much as a matrix product.
+    scores_GRNQS = scores_GXS.unflatten(1, (num_rows, num_shared, num_queries))
+    to_prefix_GRNQP = (query_GXE @ keys.prefix_GPE.transpose(-1, -2)).view_as(scores_GRNQS[..., :num_prefix])
+    _put(scores_GRNQS[..., :num_prefix], to_prefix_GRNQP, None if keys.bias_RP is None else keys.bias_RP[:, None, None])
     to_own_RGXK = query_RGNQE.flatten(2, 3) @ keys.own_RGKE.transpose(-1, -2)
-    if mask_R1QK is not None:
-        is_bias = mask_R1QK.dtype != torch.bool
-        bias_R1QK = mask_R1QK if is_bias else torch.where(mask_R1QK, 0.0, -torch.inf).to(to_own_RGXK.dtype)
-        by_head_RGNQK = to_own_RGXK.unflatten(2, (num_shared, num_queries)) + bias_R1QK[:, :, None]
-        to_own_RGXK = by_head_RGNQK.flatten(2, 3)
-    scores_GXS = torch.cat([to_prefix_GXP, to_own_RGXK.transpose(0, 1).flatten(1, 2)], -1)
-    weights_GXS = scores_GXS.softmax(-1, dtype=torch.promote_types(scores_GXS.dtype, torch.float32))
-    weights_GXS = weights_GXS.to(values.own_RGKE.dtype)
+    to_own_RGNQK = to_own_RGXK.unflatten(2, (num_shared, num_queries))
+    if mask_R1QK is not None and mask_R1QK.dtype == torch.bool:
+        mask_R1QK = torch.where(mask_R1QK, 0.0, -torch.inf).to(scores_GXS.dtype)
+    own_RGNQK = scores_GRNQS[..., num_prefix:].transpose(0, 1)
+    _put(own_RGNQK, to_own_RGNQK, None if mask_R1QK is None else mask_R1QK[:, :, None])
+    weights_GXS = scores_GXS.softmax(-1)  # which computes in float32 also where scores are shorter
     from_prefix_GXE = weights_GXS[..., :num_prefix] @ values.prefix_GPE
     own_weights_RGXK = weights_GXS[..., num_prefix:].unflatten(1, (num_rows, -1)).transpose(0, 1)
     output_RGXE = own_weights_RGXK @ values.own_RGKE + from_prefix_GXE.unflatten(1, (num_rows, -1)).transpose(0, 1)
     return output_RGXE.unflatten(2, (num_shared, num_queries)).flatten(1, 2).transpose(1, 2)
+
+
+def _put(target: Tensor, scores: Tensor, bias: Tensor | None) -> None:
+    if bias is None:
+        target.copy_(scores)
+    else:
+        torch.add(scores, bias, out=target)
