@@ -10,6 +10,8 @@ DOCS_READY := .venv-docs/.ready
 # lmms-eval asks for other packages than the library does, so it has an environment of its own.
 LMMS_BIN := .venv-lmms-eval/bin
 LMMS_READY := .venv-lmms-eval/.ready
+# Ray is large, and only slow tests start a cluster.
+RAY_READY := $(VENV)/.ready-ray
 # Tests run in as many processes as there are cores; one thread is enough for each of them.
 test test-slow test-fuzz: export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -54,6 +56,10 @@ $(LMMS_READY): pyproject.toml $(CONSTRAINTS) lmms-eval-requirements.txt
 	$(LMMS_BIN)/pip install --quiet --no-compile --no-deps lmms_eval==0.7.3 decord
 	touch $(LMMS_READY)
 
+$(RAY_READY): $(READY)
+	$(BIN)/pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[ray]'
+	touch $(RAY_READY)
+
 demo: $(READY)
 	$(BIN)/hourllava demo $(if $(SEED),--seed $(SEED))
 	@echo '(not on your PATH? The command is $(BIN)/hourllava in this folder.)'
@@ -67,7 +73,7 @@ serve: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n auto
 
-test-slow: $(READY) $(DOCS_READY) $(LMMS_READY)
+test-slow: $(READY) $(RAY_READY) $(DOCS_READY) $(LMMS_READY)
 	$(BIN)/pytest -n auto -m "slow or hypothesis"
 
 test-fuzz: $(READY)
