@@ -1,5 +1,6 @@
 """A running server, and a video to give it."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ import openai
 import pytest
 
 from forked_decoding import forked_decoding
+from serving.agents import CUES
 from serving.live import Live, live
 from video.clips import write_clip
 
@@ -17,6 +19,17 @@ from video.clips import write_clip
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of 12 seconds."""
     return write_clip(tmp_path_factory.mktemp("clip") / "lecture.mp4", num_frames=120, fps=10)
+
+
+@pytest.fixture
+def media(tmp_path: Path, clip: Path) -> Path:
+    """A media folder with a video and its subtitles, and a video outside it."""
+    root = tmp_path / "media"
+    (root / "talks").mkdir(parents=True)
+    shutil.copy(clip, root / "talks" / "lecture.mp4")
+    (root / "talks" / "lecture.srt").write_text(CUES)
+    shutil.copy(clip, tmp_path / "secret.mp4")
+    return root
 
 
 @pytest.fixture

@@ -1,49 +1,28 @@
-"""The tools of an agent, through the real MCP client: in this process, over HTTP, and over stdin and stdout."""
+"""The tools of an agent, through the real MCP client, in this process and over HTTP."""
 
 import asyncio
 import base64
 import contextlib
 import io
-import os
-import shutil
-import subprocess
-import sys
 
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from PIL import Image
 
-from conftest import tiny_checkpoint
-from forking import run_hourllava
-from hourllava.errors import CheckpointError, ConfigError, EngineBusy
+from hourllava.errors import EngineBusy
 from hourllava.serving.app import create_app
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.mcp_server import INSTRUCTIONS, create_mcp, mcp_routes
 from hourllava.serving.settings import ServeSettings
 from hourllava.serving.store import Store
-from running import children_of, wait_until_gone
+from serving.agents import CUES, TOOLS, called, refused
 from serving.live import Live
 from serving.looping import in_loop, until
 from serving.scripted import ScriptedModel
 
-TOOLS = {
-    *("list_videos", "watch_video", "ask_video", "choose_answer", "find_moments", "list_memories"),
-    *("describe_video", "get_frames"),
-}
 MOMENT = {"start": "0:00:01", "end": "0:00:03", "start_seconds": 1.0, "end_seconds": 3.0, "weight": 0.5}
-CUES = "1\n00:00:01,000 --> 00:00:02,000\nLook at the lamp.\n"
-
-
-@pytest.fixture
-def media(tmp_path, clip):
-    root = tmp_path / "media"
-    (root / "talks").mkdir(parents=True)
-    shutil.copy(clip, root / "talks" / "lecture.mp4")
-    (root / "talks" / "lecture.srt").write_text(CUES)
-    shutil.copy(clip, tmp_path / "secret.mp4")
-    return root
 
 
 @pytest.fixture
@@ -69,22 +48,6 @@ async def connected(context, **options):
         finally:
             await context.watching.close()
             await context.engine.close()
-
-
-async def called(client, tool, **arguments):
-    """The data that a tool gives."""
-    result = await client.call_tool(tool, arguments)
-    assert not result.is_error, result.content
-    return result.structured_content
-
-
-async def refused(client, tool, **arguments):
-    """The message of a tool's error, which an unforeseen one lacks."""
-    result = await client.call_tool(tool, arguments)
-    assert result.is_error
-    prefix, colon, message = result.content[0].text.partition(": ")
-    assert (prefix, colon) == (f"Error executing tool {tool}", ": ")
-    return message
 
 
 @in_loop
@@ -354,76 +317,3 @@ def test_strange_hosts_and_origins_are_refused(live):
     key = {"Authorization": f"Bearer {'a' * 16}"}
     assert live.http.post("/mcp", json={}, headers={**key, "Host": "evil.example"}).status_code == 421
     assert live.http.post("/mcp", json={}, headers={**key, "Origin": "http://evil.example"}).status_code == 403
-
-
-@pytest.mark.slow
-def test_an_agent_starts_the_command_and_uses_every_tool(tmp_path, media):
-    """Whatever is printed by anybody, stdout has the protocol only."""
-    progress, used, others = [], set(), children_of(os.getpid())
-
-    async def note(done, total, message):
-        progress.append((done, total))
-
-    arguments = ["--media-root", media, "--model", tiny_checkpoint(), "--store", tmp_path / "store", "--device", "cpu"]
-    command = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "hourllava", "mcp", *map(str, arguments)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-
-    async def use():
-        async with asyncio.timeout(240), Client(command) as client:
-            assert {tool.name for tool in (await client.list_tools()).tools} == TOOLS
-
-            async def use_tool(tool, **arguments):
-                used.add(tool)
-                return await called(client, tool, **arguments)
-
-            assert [video["path"] for video in (await use_tool("list_videos"))["videos"]] == ["talks/lecture.mp4"]
-            used.add("watch_video")
-            watched = await client.call_tool("watch_video", {"video": "talks/lecture.mp4"}, progress_callback=note)
-            assert watched.structured_content["state"] == "ready"
-            assert progress[-1] == (12.0, 12.0)
-            this = {"memory_id": watched.structured_content["memory_id"]}
-            question, subtitles = "What is on the desk?", "talks/lecture.srt"
-            asked = await use_tool("ask_video", **this, questions=[question], subtitles=subtitles, max_new_tokens=4)
-            assert asked["answers"][0]["moments"]
-            choice = await use_tool("choose_answer", **this, question=question, options=["a lamp", "a cat"])
-            assert sum(choice["probabilities"]) == pytest.approx(1.0)
-            assert (await use_tool("find_moments", **this, what="a lamp"))["moments"]
-            assert len((await use_tool("list_memories"))["memories"]) == 1
-            assert (await use_tool("describe_video", **this))["subtitles"] == [subtitles]
-            used.add("get_frames")
-            frames = await client.call_tool("get_frames", {**this, "at_seconds": [1]})
-            assert frames.content[1].type == "image"
-            assert "no memory" in await refused(client, "find_moments", memory_id="mem-0", what="a lamp")
-
-    asyncio.run(use())
-    assert used == TOOLS
-    wait_until_gone(set(children_of(os.getpid())) - others)
-
-
-def test_the_command_names_a_folder_that_is_not_there(tmp_path):
-    result = run_hourllava(
-        "mcp", "--media-root", "missing", "--store", tmp_path / "store", cache=tmp_path, cwd=tmp_path
-    )
-    assert result.returncode == ConfigError.exit_code
-    assert "no folder" in result.stderr
-    assert result.stdout == ""
-
-
-@pytest.mark.slow
-def test_the_command_ends_if_there_is_no_such_model(tmp_path):
-    """Although its stdin is open."""
-    command = [sys.executable, "-m", "hourllava", "mcp", "--media-root", ".", "--model", "missing/model"]
-    with subprocess.Popen(
-        [*command, "--store", str(tmp_path / "store")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    ) as process:
-        assert process.wait(240) == CheckpointError.exit_code
-        assert "missing/model" in process.stderr.read().splitlines()[-1]
-        assert process.stdout.read() == ""
