@@ -8,6 +8,7 @@
 set -euo pipefail
 here=$(dirname "$0") world=data/ablations
 source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
+source "$here/ablation-videos.sh"
 
 several() { # NAME SEED ...: records of 20, 5 and 1 questions
   for number in 20 5 1; do
@@ -27,11 +28,5 @@ conversations() { # NAME: the same shards, measured for all questions of a recor
   lengths "$1-conversation" conversation
 }
 
-making=()
-several cards 101 1600 0.02-0.18 1 0 normal 128 & making+=($!)
-several deck 106 2000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
-several short 102 1600 0.2-0.75 1 1 normal 64 & making+=($!)
-several mid 104 1200 0.75-4 1 1 dense 64 & making+=($!)
-several far 107 600 4-15 2 0 normal 64 & making+=($!)
-all "${making[@]}"
+ablation_videos several
 [ "${DATA:-}" = only ] || python "$here/ablations.py" "$here/nano-ablations.yaml" "$@"

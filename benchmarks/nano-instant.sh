@@ -16,14 +16,12 @@ if ! command -v hourllava >/dev/null; then # the library is only on PYTHONPATH
   PATH=$commands:$PATH
 fi
 source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
+source "$here/ablation-videos.sh"
 
-# The records of 20 questions of nano-ablations.sh.
-making=()
-videos cards-20 101 1600 0.02-0.18 1 0 normal 128 & making+=($!)
-videos deck-20 106 2000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
-videos short-20 102 1600 0.2-0.75 1 1 normal 64 & making+=($!)
-videos mid-20 104 1200 0.75-4 1 1 dense 64 & making+=($!)
-videos far-20 107 600 4-15 2 0 normal 64 & making+=($!)
-all "${making[@]}"
+twenty() { # NAME SEED ...: records of 20 questions
+  videos "$1-20" "${@:2}"
+}
+
+ablation_videos twenty
 [ "${DATA:-}" = only ] || "$python" "$here/ablations.py" "${PLAN:-$here/nano-instant.yaml}" \
   --out "runs/instant-$steps" --set "schedule.max_steps=$steps" "$@"
