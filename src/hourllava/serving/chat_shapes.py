@@ -218,7 +218,7 @@ class ChatChoice(BaseModel):
 
 
 class PromptDetails(BaseModel):
-    """What a prompt consists of. `cached_tokens` is 0: what is kept with a memory is not told apart."""
+    """What a prompt consists of. `cached_tokens` is 0: the kept prefix of a memory is not told apart."""
 
     cached_tokens: int = 0
     text_tokens: int

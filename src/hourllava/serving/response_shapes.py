@@ -122,7 +122,7 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """What a prompt consists of. `cached_tokens` is 0: what is kept with a memory is not told apart."""
+    """What a prompt consists of. `cached_tokens` is 0: the kept prefix of a memory is not told apart."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0

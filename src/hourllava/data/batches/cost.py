@@ -194,6 +194,12 @@ def _queries(
     return kept + asking, kept * kept + asking * (kept + asking / num_questions)
 
 
+def kept_of_videos(views: NDArray[np.int64], config: HourLlavaConfig) -> NDArray[np.int64]:
+    """[N] kept tokens of videos with so many frames [N]."""
+    frames, place = np.unique(views, return_inverse=True)
+    return np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames], np.int64)[place]
+
+
 def questions_apart(
     lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
 ) -> NDArray[np.int64]:
@@ -202,8 +208,7 @@ def questions_apart(
     Exact for videos and images of one view, an estimate for tiled images.
     """
     views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1]
-    frames, place = np.unique(views, return_inverse=True)
-    of_video = np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames])[place]
+    of_video = kept_of_videos(views, config)
     of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
     of_one = np.where(is_video, of_video, of_image) + config.memaug.num_recall_tokens
     return np.maximum(np.rint(kept / np.maximum(of_one, 1)), 1).astype(np.int64)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from hourllava.data.batches.cost import Lengths
+from hourllava.data.batches.cost import Lengths, kept_of_videos
 from hourllava.data.batches.samples import RECALL_SETTING, RowEncoder
 from hourllava.data.mds.format import parse_lengths
 from hourllava.data.mds.merge import Measured, write_lengths
@@ -24,7 +24,6 @@ from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import DataError, HourLlavaError
 from hourllava.files import replacing
 from hourllava.model.config import HourLlavaConfig
-from hourllava.model.layout import num_kept_video_tokens
 from hourllava.model.nano import NANO, nano_processor
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.processes import run_jobs, worker_pool
@@ -84,8 +83,7 @@ def with_recall_tokens(lengths: Lengths, is_video: np.ndarray, config: HourLlava
     """
     views, kept, text = lengths.astype(np.int64).T
     num_recall = config.memaug.num_recall_tokens
-    frames, place = np.unique(views, return_inverse=True)
-    of_one = np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames])[place]
+    of_one = kept_of_videos(views, config)
     num_questions = np.where(is_video, kept // of_one, 0)
     is_whole = is_video & (num_questions * of_one == kept) & (of_one + num_recall + text <= config.max_sequence_tokens)
     longer = np.stack([views, kept + num_recall * num_questions, text], axis=1).astype(lengths.dtype)

@@ -14,7 +14,7 @@ _one_capture_at_a_time = threading.Lock()
 
 
 def captured(run: Callable[[], object], device: torch.device, pool: Any = None) -> torch.cuda.CUDAGraph:
-    """A graph of `run`, which runs for practice first; whoever calls puts back what that has changed.
+    """A graph of `run`, which runs for practice first; the caller undoes the changes of that.
 
     Args:
         run: work that allocates nothing outside the graph's memory, and whose results stay referenced.

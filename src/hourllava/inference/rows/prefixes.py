@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hourllava.inference.rows.graphs import captured
-from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, causal_bias, run_behind_prefix
+from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, causal_bias, prefill, run_behind_prefix
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -179,11 +179,7 @@ class PrefixedPrompts:
         assert self.pool is not None
         length = next((length for length in FILLED_UP_TO if len(embeds_LD) <= length), None)
         if length is None:
-            positions_1L = prefix.num_tokens + torch.arange(len(embeds_LD), device=embeds_LD.device)[None]
-            cache = BehindPrefix(prefix.keys, prefix.values)
-            hidden_LD = run_behind_prefix(self.model, embeds_LD, positions_1L, causal_bias(embeds_LD), cache)
-            keys, values = ([layer[0] for layer in layers] for layers in (cache.own_keys, cache.own_values))
-            return Prefilled(self.model.lm_head(hidden_LD[-1]), keys, values, prefix)
+            return prefill(self.model, embeds_LD, prefix)
         if length not in self._prefills:
             self._prefills[length] = PrefillBehindPrefix(self.model, self.pool, length)
         return self._prefills[length](embeds_LD, prefix)
