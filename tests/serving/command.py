@@ -1,9 +1,9 @@
 """The real server, `hourllava serve`, in a process of its own: to be killed, starved and stopped."""
 
 import contextlib
+import functools
 import hashlib
 import signal
-import time
 from pathlib import Path
 
 import httpx2
@@ -11,15 +11,9 @@ import httpx2
 from conftest import tiny_checkpoint
 from forking import COMMAND, environment, start_python
 from running import is_left
+from serving import waiting
 
-
-def until(condition, seconds=20.0):
-    """What a condition gives, when it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
+until = functools.partial(waiting.until, seconds=20.0)
 
 
 class Command:

@@ -15,6 +15,7 @@ from hourllava.errors import InputError
 from hourllava.model.prompt import SYSTEM_PROMPT
 from serving.conftest import sdk
 from serving.scripted_engine import EVIDENCE, Script
+from serving.waiting import until
 
 MODEL = "hourllava-scripted"
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello\n"
@@ -321,13 +322,6 @@ def test_faults_of_the_server_do_not_tell_secrets(serve, error, kind, code):
     server.engine.script.fails = None
     with sdk(server) as client:
         assert ask(client, "x").choices[0].finish_reason == "stop"
-
-
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("stream", [True, False])

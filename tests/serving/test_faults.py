@@ -1,6 +1,7 @@
 """What goes wrong around a server: bombs, full disks, idle streams, and its end with streams open."""
 
 import contextlib
+import functools
 import resource
 import socket
 import struct
@@ -13,23 +14,18 @@ import httpx2
 import openai
 import pytest
 
+from serving import waiting
 from serving.conftest import sdk
 from serving.scripted_engine import Script
 from video.clips import write_clip
+
+until = functools.partial(waiting.until, seconds=20.0)
 
 MODEL = "hourllava-scripted"
 
 
 def put(server, content, name="a.mp4"):
     return server.http.put("/v1/hourllava/videos", params={"filename": name}, content=content)
-
-
-def until(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- bombs

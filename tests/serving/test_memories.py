@@ -5,7 +5,6 @@ import io
 import json
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -16,17 +15,10 @@ from PIL import Image
 from hourllava.serving.protocol import WatchFailure
 from serving.conftest import raw
 from serving.scripted_engine import EVIDENCE, Script
+from serving.waiting import until
 from video.clips import number_of, write_clip
 
 MEMORIES = "/v1/hourllava/memories"
-
-
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def memory_of(server, memory_id):

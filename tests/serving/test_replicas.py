@@ -138,9 +138,8 @@ async def test_a_replica_that_ends_in_mid_watch_costs_its_frames_only(engine, cl
     assert len(cluster.models[1 - first].started) == 1
 
 
-@in_loop
-async def test_while_nobody_watches_it_again_yet_it_waits(engine, cluster):
-    """Who polls must not take the moment between two replicas for the end."""
+async def lost_in_mid_watch(engine, cluster):
+    """A video whose replica has ended while it watched, and the views of somebody who follows the watch."""
     cluster.hold()
     one = video()
     await engine.watch(one, keeps_running=True)
@@ -148,6 +147,13 @@ async def test_while_nobody_watches_it_again_yet_it_waits(engine, cluster):
     await anext(following)
     await until(lambda: any(model.started for model in cluster.models))
     cluster.kill(cluster.number_of(one))
+    return one, following
+
+
+@in_loop
+async def test_while_nobody_watches_it_again_yet_it_waits(engine, cluster):
+    """Who polls must not take the moment between two replicas for the end."""
+    one, following = await lost_in_mid_watch(engine, cluster)
     await engine.status()  # any call notices
     view = await engine.view(one)
     assert (view.state, view.attempt) == ("queued", 2)
@@ -233,13 +239,7 @@ def test_a_replica_that_takes_no_call_is_lost(cluster):
 
 @in_loop
 async def test_a_watch_that_is_cancelled_between_two_replicas_stays_cancelled(engine, cluster):
-    cluster.hold()
-    one = video()
-    await engine.watch(one, keeps_running=True)
-    following = engine.follow(one)
-    await anext(following)
-    await until(lambda: any(model.started for model in cluster.models))
-    cluster.kill(cluster.number_of(one))
+    one, following = await lost_in_mid_watch(engine, cluster)
     await engine.cancel_watch(one)
     assert (await collected(following))[-1].state == "cancelled"
     assert await engine.view(one) is None

@@ -1,13 +1,12 @@
 """Responses through the real SDK: both ways, in the background, continued, cancelled, forgotten."""
 
-import time
-
 import openai
 import pytest
 
 from hourllava.errors import InputError
 from serving.conftest import sdk
 from serving.scripted_engine import EVIDENCE, Script
+from serving.waiting import until
 
 MODEL = "hourllava-scripted"
 
@@ -15,14 +14,6 @@ MODEL = "hourllava-scripted"
 def with_file(file_id, text="What happens?"):
     content = [{"type": "input_file", "file_id": file_id}, {"type": "input_text", "text": text}]
     return [{"role": "user", "content": content}]
-
-
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    return found
 
 
 @pytest.fixture(scope="module")
