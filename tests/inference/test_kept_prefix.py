@@ -242,13 +242,27 @@ def asked(engine):
 
 
 def tokens_of(decoder, parts):
-    """The tokens of prompts that join as soon as there is room, in this order."""
+    """The tokens of prompts that join as soon as there is room, in this order; neighbours with one prefix together."""
     waiting, row_of, tokens = list(enumerate(parts)), {}, [[] for _ in parts]
+
+    def may_join(joining):
+        embeds, prefix, num_tokens = waiting[0][1]
+        if joining and (prefix is None or prefix is not joining[0][1][1]):
+            return False
+        before = [len(one) + more for _, (one, _, more) in joining]
+        lengths = [len(one) for _, (one, _, _) in joining]
+        return decoder.go_together([*lengths, len(embeds)]) and decoder.has_room(
+            len(embeds) + num_tokens, prefix, before
+        )
+
     while waiting or len(decoder):
-        while waiting and decoder.has_room(len(waiting[0][1][0]) + waiting[0][1][2], waiting[0][1][1]):
-            number, (embeds, prefix, num_tokens) = waiting.pop(0)
-            row = decoder.join(decoder.prefill(embeds, prefix), max_new_tokens=num_tokens, sampling=GREEDY)
-            row_of[row] = number
+        joining = []
+        while waiting and may_join(joining):
+            joining.append(waiting.pop(0))
+        if joining:
+            prompts = decoder.prefill([embeds for _, (embeds, _, _) in joining], joining[0][1][1])
+            for (number, (_, _, num_tokens)), prompt in zip(joining, prompts, strict=True):
+                row_of[decoder.join(prompt, max_new_tokens=num_tokens, sampling=GREEDY)] = number
         for row, token in decoder.step():
             tokens[row_of[row]].append(token)
     return tokens
@@ -278,7 +292,64 @@ def test_rows_that_share_a_pool_give_the_same_tokens(engine, asked, max_rows, mo
     decoder = RowDecoder(engine.model, max_rows=max_rows)
     decoder._shares_buffers, decoder._max_waiting = True, 1
     order = np.random.default_rng(most_prefixes + max_rows).permutation(2 * len(parts)) % len(parts)
-    assert tokens_of(decoder, [parts[n] for n in order]) == [expected[n] for n in order]
+    for numbers in (order, sorted(order)):  # neighbours with the same prefix are rare, then many
+        assert tokens_of(decoder, [parts[n] for n in numbers]) == [expected[n] for n in numbers]
+
+
+@examples(30)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=7),
+    seed=st.integers(0, 9),
+    filled=st.sampled_from([8, 70]),
+)
+def test_prompts_that_are_prefilled_together_do_not_see_each_other(engine, asked, lengths, seed, filled):
+    """Behind a prefix, in a pool that holds another one too: logits, keys and values are those of each alone."""
+    prefixes = list({part[1]: None for part in asked[0] if part[1]})
+    draws = torch.Generator().manual_seed(seed)
+    width = engine.model.config.text_config.hidden_size
+    prompts = [torch.randn(length, width, generator=draws, dtype=torch.float64) for length in lengths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefixes_module, "FILLED_UP_TO", (filled,))
+        decoder = RowDecoder(engine.model)
+        decoder._shares_buffers = True
+        decoder.prefill(prompts[:1], prefixes[1])
+        assert decoder.go_together(lengths) is (len(lengths) == 1 or (len(lengths) <= 4 and sum(lengths) <= filled))
+        while not decoder.go_together([len(prompt) for prompt in prompts]):
+            prompts.pop()
+        together = decoder.prefill(prompts, prefixes[0])
+        for one, prompt in zip(together, prompts, strict=True):
+            alone = prefill(engine.model, prompt, prefixes[0])
+            for actual, wanted in zip(
+                (one.logits_V, *one.keys, *one.values), (alone.logits_V, *alone.keys, *alone.values), strict=True
+            ):
+                torch.testing.assert_close(actual, wanted, **CLOSE)
+
+
+def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(tokenizer, monkeypatch):
+    """On shared rows, as CUDA uses them; the answers are those of questions that are asked alone."""
+    config = recalling()
+    model, processor = tiny_model(config), HourLlavaProcessor(tokenizer, config)
+    memories = [random_memory(HourLlava(model, processor), 40, seed=seed) for seed in range(2)]
+    questions = QUESTIONS[:2] * 5
+    with HourLlava(model, processor) as alone:
+        expected = [alone.ask(memory, text, max_new_tokens=6).text for memory in memories for text in questions]
+    groups = []
+    prefill_rows = RowDecoder.prefill
+    monkeypatch.setattr(
+        RowDecoder,
+        "prefill",
+        lambda self, prompts, *args: groups.append(len(prompts)) or prefill_rows(self, prompts, *args),
+    )
+    with HourLlava(model, processor) as engine:
+        engine._scheduler._rows._shares_buffers = True
+        engine._scheduler._rows.max_rows = 7
+        actual = [answer.text for memory in memories for answer in engine.ask_all(memory, questions, max_new_tokens=6)]
+        probabilities = engine.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities
+    assert actual == expected
+    assert sum(groups) == 2 * len(questions) + 1
+    assert max(groups) == 4
+    with HourLlava(model, processor) as alone:
+        assert probabilities == pytest.approx(alone.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities)
 
 
 @examples(40)

@@ -16,7 +16,6 @@ from hourllava.inference.questions.options import AskSettings, History
 from hourllava.inference.questions.prompt import Context, Prompt, PromptMaker, checked_question
 from hourllava.inference.questions.text import whole_text
 from hourllava.inference.queues import Question
-from hourllava.inference.rows.prefill import prefill
 from hourllava.inference.scheduler import Scheduler
 from hourllava.inference.streams import AnswerState
 from hourllava.inference.watching.frame_encoder import FrameEncoder
@@ -95,7 +94,7 @@ class Asker:
 
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
-            logits_V = prefill(self._model, prompt.take_embeds(), prompt.prefix).logits_V
+            logits_V = self._scheduler.next_logits(prompt)
             return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
 
         probabilities, evidence = self._scheduler.run(work)

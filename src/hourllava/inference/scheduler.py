@@ -5,9 +5,9 @@
     features = scheduler.encode(lambda: tower(frames)).result()
 
 A turn of the thread: rows that are no longer wanted leave; one piece of other work is done; one waiting question is
-prefilled into a row; the rows take a few steps; one batch of frames is encoded. So a question waits for at most one
-batch of frames and one piece of other work, a batch of frames for one prefill and a few steps, a cancelled answer for
-one step.
+prefilled into a row, or a few behind the same kept prefix; the rows take a few steps; one batch of frames is encoded.
+So a question waits for at most one batch of frames and one piece of other work, a batch of frames for one prefill and a
+few steps, a cancelled answer for one step.
 
 Questions of several calls take turns: of two calls with many each, every other question is from the other one.
 """
@@ -24,22 +24,24 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.forks import renew_after_fork
 from hourllava.inference.memories.ready import ReadyMemories
 from hourllava.inference.questions.answers import FinishReason
-from hourllava.inference.questions.prompt import room_after
+from hourllava.inference.questions.prompt import Prompt, room_after
 from hourllava.inference.queues import Pace, Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
+from hourllava.inference.rows.prefill import Prefilled
 from hourllava.model.devices import check_fork
+from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
 # prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
 STEPS_PER_TURN = 4
-# The same after a prefill behind a kept prefix, which takes as long as two steps, while others wait. 100 questions of
-# 16 tokens then have 16 rows in flight and take 116 steps; with four between two prefills, 4 rows and 400 steps.
+# The same after a prefill behind a kept prefix, which takes as long as a few steps, while others wait: rows fill up.
 STEPS_AFTER_SHORT_PREFILL = 1
 
 # Questions that wait, of all calls together. Each holds its text and a reference to its memory.
@@ -161,6 +163,10 @@ class Scheduler:
             self._has_cancelled = True
             self._changed.notify_all()
 
+    def next_logits(self, prompt: Prompt) -> Tensor:
+        """[V] of the token behind a prompt that becomes no row. Only for work of `run`."""
+        return self._rows.next_logits(prompt.take_embeds(), prompt.prefix)
+
     def release_rows(self) -> None:
         """Free the buffers of rows, if none is in use. Only for work of `run`."""
         if not self._running:
@@ -257,10 +263,10 @@ class Scheduler:
         if question is not None:
             self._next = self._embedded(question)
         num_steps = STEPS_PER_TURN
-        if self._next is not None and self._rows.has_room(self._next.num_own_tokens, self._next.prompt.prefix):
-            started, self._next = self._next, None
-            self._prefill(started)
-            if started.prompt.prefix is not None and len(self._questions):
+        if joining := self._joining():
+            prefix = joining[0].prompt.prefix
+            self._prefill(joining, prefix)
+            if prefix is not None and (self._next is not None or len(self._questions)):
                 num_steps = STEPS_AFTER_SHORT_PREFILL
         for _ in range(num_steps):
             if not self._running:
@@ -299,12 +305,38 @@ class Scheduler:
             return Started(question, prompt, max_new_tokens)
         return None
 
-    def _prefill(self, started: Started) -> None:
-        with Telling(started.question):
-            prefilled = self._rows.prefill(started.prompt.take_embeds(), started.prompt.prefix)
-            sampling = started.question.sampling
-            row = self._rows.join(prefilled, max_new_tokens=started.max_new_tokens, sampling=sampling)
-            self._running[row] = started
+    def _joining(self) -> list[Started]:
+        """Questions that are prefilled now: the next one, and others behind the same prefix; none without room."""
+        joining: list[Started] = []
+        while self._next is not None and self._may_join(self._next, joining):
+            joining.append(self._next)
+            self._next = None
+            if joining[0].prompt.prefix is None or not self._rows.go_together([1] * (len(joining) + 1)):
+                break
+            with self._changed:
+                question = self._questions.take()
+                self._changed.notify_all()
+            if question is not None:
+                self._next = self._embedded(question)
+        return joining
+
+    def _may_join(self, started: Started, joining: Sequence[Started]) -> bool:
+        prefix = started.prompt.prefix
+        if joining and prefix is not joining[0].prompt.prefix:
+            return False
+        lengths = [one.prompt.num_own_tokens for one in (*joining, started)]
+        before = [one.num_own_tokens for one in joining]
+        return self._rows.go_together(lengths) and self._rows.has_room(started.num_own_tokens, prefix, before)
+
+    def _prefill(self, joining: Sequence[Started], prefix: KeptPrefix | None) -> None:
+        prompts: list[Prefilled] = []
+        with Telling(*(started.question for started in joining)):
+            prompts = self._rows.prefill([started.prompt.take_embeds() for started in joining], prefix)
+        for started, prompt in zip(joining, prompts):  # none if that failed
+            with Telling(started.question):
+                sampling = started.question.sampling
+                row = self._rows.join(prompt, max_new_tokens=started.max_new_tokens, sampling=sampling)
+                self._running[row] = started
 
     def _step(self) -> None:
         tokens = None

@@ -1,12 +1,14 @@
 """Rows: answers that are decoded together, and that join and leave at any step.
 
-A prompt is prefilled alone. Its keys and values then move into a row, and all rows take their steps together. A row's
-tokens do not depend on its neighbours (`row_buffers` says how).
+A prompt is prefilled alone, or with others behind the same kept prefix. Its keys and values then move into a row, and
+all rows take their steps together. A row's tokens do not depend on its neighbours (`hourllava.inference.rows.buffers`
+says how).
 
 Nothing waits on CUDA: the next step is launched before the tokens of the last one are handed out.
 
     rows = RowDecoder(model)
-    row = rows.join(rows.prefill(embeds_LD), max_new_tokens=64, sampling=Sampling())
+    (prefilled,) = rows.prefill([embeds_LD])
+    row = rows.join(prefilled, max_new_tokens=64, sampling=Sampling())
     while len(rows):
         for row, token in rows.step():
             ...  # rows.leave(row) once it has ended
@@ -16,6 +18,7 @@ Shapes: L prompt tokens, D width, S slots.
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -123,13 +126,20 @@ class RowDecoder:
         width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         return int(2 * text.num_hidden_layers * groups * width * self.model.dtype.itemsize)
 
-    def has_room(self, num_tokens: int, prefix: KeptPrefix | None = None) -> bool:
-        """Whether a row of so many tokens, prompt without prefix and answer, may join now."""
-        if not self._rows:
+    def has_room(self, num_tokens: int, prefix: KeptPrefix | None = None, before: Sequence[int] = ()) -> bool:
+        """Whether a row of so many tokens, prompt without prefix and answer, may join now.
+
+        Args:
+            num_tokens: of the row.
+            prefix: of the row.
+            before: tokens of rows that join before it, behind the same prefix.
+        """
+        num_before = len(self._rows) + len(before)
+        if not num_before:
             return True
         if self._shares_buffers:
-            has_place = prefix is None or self._prefixed.has_room(prefix, self._prefixes())
-            return has_place and len(self._rows) < self._capacity(self._num_slots(num_tokens))
+            has_place = prefix is None or bool(before) or self._prefixed.has_room(prefix, self._prefixes())
+            return has_place and num_before < self._capacity(self._num_slots(max(num_tokens, *before, 0)))
         assert isinstance(self._buffers, OwnRows)
         num_bytes = (self._buffers.num_slots + num_tokens) * self.bytes_per_slot
         return len(self._rows) < self.max_rows and num_bytes <= self.max_bytes
@@ -148,17 +158,36 @@ class RowDecoder:
         """Prefixes that rows are behind."""
         return {row.prefix for row in self._rows if row.prefix is not None}
 
+    def go_together(self, lengths: Sequence[int]) -> bool:
+        """Whether prompts of so many tokens behind one prefix can be prefilled together.
+
+        On the CPU they cannot: each token's numbers are those of a question that is asked alone.
+        """
+        return len(lengths) == 1 or (self._shares_buffers and self._prefixed.go_together(lengths))
+
     @torch.inference_mode()
-    def prefill(self, embeds_LD: Tensor, prefix: KeptPrefix | None = None) -> Prefilled:
-        """Run a prompt through the decoder; there must be room. It joins before the next one runs.
+    def prefill(self, prompts: Sequence[Tensor], prefix: KeptPrefix | None = None) -> list[Prefilled]:
+        """Run prompts through the decoder; there must be room. They join before the next ones run.
 
         Args:
-            embeds_LD: the prompt; of one with a prefix, what follows it.
-            prefix: of the prompt.
+            prompts: [L, D] of each; of those with a prefix, what follows it. Several must `go_together`.
+            prefix: of all of them.
         """
         if prefix is None or not self._shares_buffers:
-            return prefill(self.model, embeds_LD, prefix)
-        return self._prefixed.prefill(embeds_LD, prefix, self._prefixes())
+            return [prefill(self.model, embeds_LD, prefix) for embeds_LD in prompts]
+        return self._prefixed.prefill(prompts, prefix, self._prefixes())
+
+    @torch.inference_mode()
+    def next_logits(self, embeds_LD: Tensor, prefix: KeptPrefix | None = None) -> Tensor:
+        """[V] of the token behind a prompt that does not become a row.
+
+        Args:
+            embeds_LD: [L, D] the prompt; of one with a prefix, what follows it.
+            prefix: of the prompt.
+        """
+        has_place = prefix is None or self._prefixed.has_room(prefix, self._prefixes())
+        prefilled = self.prefill([embeds_LD], prefix)[0] if has_place else prefill(self.model, embeds_LD, prefix)
+        return prefilled.logits_V
 
     @torch.inference_mode()
     def join(self, prompt: Prefilled, *, max_new_tokens: int, sampling: Sampling) -> Row:

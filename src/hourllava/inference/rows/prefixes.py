@@ -1,27 +1,31 @@
 """Kept prefixes of rows in common buffers of fixed size, for CUDA: graphs read them there, whichever memory is asked.
 
 A prefix lies there once, for all rows that ask its memory. Rows that ask different memories are decoded together: each
-has a bias that hides the other prefixes. A further question about a memory goes through a graph too, filled up to one
-of a few lengths: 100 tokens of prefill are bound by launches otherwise (3B: 24 ms).
+has a bias that hides the other prefixes. Further questions about a memory go through a graph too, filled up to one of
+a few lengths: 100 tokens of prefill are bound by launches otherwise (3B: 24 ms). So several questions about one memory
+are prefilled together, one behind the other, and none sees the others.
 
-Shapes: P tokens of a prefix, C tokens that the buffers hold, B tokens of a filled-up prefill, L of them given, D width,
-G key/value heads, E head width, V vocabulary.
+Shapes: P tokens of a prefix, C tokens that the buffers hold, N prompts, L tokens of a prompt, B tokens of a filled-up
+prefill, D width, G key/value heads, E head width, V vocabulary.
 """
 
 import itertools
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from hourllava.inference.rows.graphs import captured
-from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, causal_bias, prefill, run_behind_prefix
+from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, prefill, run_behind_prefix
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
 # Tokens behind a prefix are filled up to one of these numbers; more go without a graph.
 FILLED_UP_TO = (128, 256, 512)
+
+# Prompts that are prefilled together, at most: the first one waits until the last one is embedded, some 7 ms each.
+MAX_TOGETHER = 4
 
 # Buffers hold a multiple of so many tokens.
 PREFIX_STEP = 1024
@@ -100,7 +104,7 @@ class PrefixPool:
 
 
 class PrefillBehindPrefix:
-    """Prefill of up to B tokens behind a prefix of a pool; on CUDA a graph.
+    """Prefill of a few prompts, B tokens at most, behind one prefix of a pool; on CUDA a graph.
 
     Args:
         model: in evaluation mode, on its device.
@@ -112,36 +116,52 @@ class PrefillBehindPrefix:
         self.model, self.pool = model, pool
         self._embeds_BD = pool.keys[0].new_zeros(num_tokens, model.config.text_config.hidden_size)
         self._count_B = torch.arange(num_tokens, device=self._embeds_BD.device)
-        self._positions_1B = self._count_B[None].clone()
-        self._last_1 = self._count_B[:1].clone()
-        self._prefix_bias_1C, self._causal_bias = pool.no_bias(1), causal_bias(self._embeds_BD)
+        # Each prompt's own tokens are counted from the prefix on; `_prompt_B` is the number of a token's prompt.
+        self._positions_1B, self._prompt_B = self._count_B[None].clone(), self._count_B.clone()
+        self._last_N = self._count_B.new_zeros(MAX_TOGETHER)
+        self._prefix_bias_1C = pool.no_bias(1)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._cache = BehindPrefix(pool.keys, pool.values, self._prefix_bias_1C)
-        self._logits_V = self._embeds_BD.new_empty(0)
+        self._logits_NV = self._embeds_BD.new_empty(0)
 
-    def __call__(self, embeds_LD: Tensor, prefix: KeptPrefix) -> Prefilled:
-        """Run tokens behind a prefix that lies in the pool. The next call overwrites what this one gives."""
-        num_tokens = len(embeds_LD)
-        self._embeds_BD[:num_tokens] = embeds_LD
-        self._embeds_BD[num_tokens:] = 0.0  # nothing sees them, but nothing times an earlier NaN is NaN
-        torch.add(self._count_B, prefix.num_tokens, out=self._positions_1B[0])
-        self._last_1.fill_(num_tokens - 1)
+    def __call__(self, prompts: Sequence[Tensor], prefix: KeptPrefix) -> list[Prefilled]:
+        """Run prompts behind a prefix that lies in the pool. The next call overwrites what this one gives."""
+        ends = list(itertools.accumulate(map(len, prompts)))
+        starts = [0, *ends[:-1]]
+        torch.cat(list(prompts), out=self._embeds_BD[: ends[-1]])
+        self._embeds_BD[ends[-1] :] = 0.0  # nothing sees them, but nothing times an earlier NaN is NaN
+        self._prompt_B.fill_(MAX_TOGETHER)
+        self._last_N.fill_(0)
+        for number, (start, end) in enumerate(zip(starts, ends)):
+            self._prompt_B[start:end] = number
+            self._last_N[number] = end - 1
+            torch.add(
+                self._count_B[: end - start], prefix.num_tokens, out=self._positions_1B[0, start:end]
+            )  # fmt: skip
         self.pool.show(self._prefix_bias_1C[0], prefix)
-        if embeds_LD.device.type != "cuda":
+        if self._embeds_BD.device.type != "cuda":
             self._run()
         else:
             if self._graph is None:
-                self._graph = captured(self._run, embeds_LD.device)
+                self._graph = captured(self._run, self._embeds_BD.device)
             self._graph.replay()
-        keys, values = (
-            [layer[0, :, :num_tokens] for layer in layers] for layers in (self._cache.own_keys, self._cache.own_values)
-        )
-        return Prefilled(self._logits_V, keys, values, prefix)
+        own_keys, own_values = self._cache.own_keys, self._cache.own_values
+        return [
+            Prefilled(
+                self._logits_NV[number],
+                [layer[0, :, start:end] for layer in own_keys],
+                [layer[0, :, start:end] for layer in own_values],
+                prefix,
+            )
+            for number, (start, end) in enumerate(zip(starts, ends))
+        ]
 
     def _run(self) -> None:
         self._cache = BehindPrefix(self.pool.keys, self.pool.values, self._prefix_bias_1C)
-        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, self._causal_bias, self._cache)
-        self._logits_V = self.model.lm_head(hidden_BD.index_select(0, self._last_1))[0]
+        is_seen_BB = (self._prompt_B[:, None] == self._prompt_B) & (self._count_B[:, None] >= self._count_B)
+        bias_BB = torch.where(is_seen_BB, 0.0, -torch.inf).to(self._embeds_BD.dtype)
+        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, bias_BB[None, None], self._cache)
+        self._logits_NV = self.model.lm_head(hidden_BD.index_select(0, self._last_N))
 
 
 class PrefixedPrompts:
@@ -166,23 +186,28 @@ class PrefixedPrompts:
             return True
         return not in_use or self._needed(prefix, in_use) <= self._most_tokens(prefix)
 
-    def prefill(self, embeds_LD: Tensor, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> Prefilled:
+    def go_together(self, lengths: Sequence[int]) -> bool:
+        """Whether prompts of so many tokens behind one prefix can be prefilled together."""
+        return len(lengths) == 1 or (len(lengths) <= MAX_TOGETHER and sum(lengths) <= FILLED_UP_TO[-1])
+
+    def prefill(self, prompts: Sequence[Tensor], prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> list[Prefilled]:
         """Place a prefix in the pool, and run what follows it; there must be room.
 
         Args:
-            embeds_LD: the tokens behind the prefix.
-            prefix: of the prompt.
+            prompts: [L, D] of each, the tokens behind the prefix; they can `go_together`.
+            prefix: of all of them.
             in_use: prefixes of rows.
         """
         if self.pool is None or not self.pool.place(prefix, in_use):
             self._make_pool(prefix, in_use)
         assert self.pool is not None
-        length = next((length for length in FILLED_UP_TO if len(embeds_LD) <= length), None)
+        num_tokens = sum(map(len, prompts))
+        length = next((length for length in FILLED_UP_TO if num_tokens <= length), None)
         if length is None:
-            return prefill(self.model, embeds_LD, prefix)
+            return [prefill(self.model, embeds_LD, prefix) for embeds_LD in prompts]
         if length not in self._prefills:
             self._prefills[length] = PrefillBehindPrefix(self.model, self.pool, length)
-        return self._prefills[length](embeds_LD, prefix)
+        return self._prefills[length](prompts, prefix)
 
     def _make_pool(self, prefix: KeptPrefix, in_use: Collection[KeptPrefix]) -> None:
         """A larger pool: for one prefix at first; then twice as large each time, since every pool needs new graphs."""
