@@ -51,11 +51,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Timing:
-    """One streamed answer: seconds to the first text, between texts, and to the end."""
+    """One streamed answer: seconds to the first text, between texts, and to the end; its length in tokens."""
 
     first: float
     between: Sequence[float]
     whole: float
+    num_tokens: int
 
 
 def loaded(size: str) -> HourLlava:
@@ -69,19 +70,24 @@ def loaded(size: str) -> HourLlava:
     return HourLlava(model, processor)
 
 
-def body_of(memory_id: str, number: int) -> dict[str, object]:
-    """A question of another length for each number."""
-    text = f"When is the {'very ' * (number % 40)}first graph shown, and who points at it?"
-    extras = {"memory_id": memory_id}
-    messages = [{"role": "user", "content": text}]
-    return {"model": MODEL, "messages": messages, "max_tokens": NEW_TOKENS, "stream": True, "hourllava": extras}
+def text_of(number: int) -> str:
+    """A question of another length for each of 40 numbers."""
+    return f"When is the {'very ' * (number % 40)}first graph shown, and who points at it?"
 
 
-async def asked(client: httpx2.AsyncClient, memory_id: str, number: int) -> Timing | int:
+async def asked(
+    client: httpx2.AsyncClient, memory_id: str, number: int, model: str = MODEL, max_tokens: int = NEW_TOKENS
+) -> Timing | int:
     """One question over HTTP; the status if it was refused."""
+    body = {
+        **{"model": model, "max_tokens": max_tokens, "hourllava": {"memory_id": memory_id}},
+        **{"messages": [{"role": "user", "content": text_of(number)}], "stream": True},
+        "stream_options": {"include_usage": True},
+    }
     start = time.perf_counter()
     seen: list[float] = []
-    async with client.stream("POST", "/v1/chat/completions", json=body_of(memory_id, number)) as answer:
+    num_tokens = 0
+    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         if answer.status_code != 200:
             await answer.aread()
             return answer.status_code
@@ -91,10 +97,12 @@ async def asked(client: httpx2.AsyncClient, memory_id: str, number: int) -> Timi
             chunk = json.loads(line.removeprefix("data: "))
             if "error" in chunk:
                 return 500
-            if chunk["choices"][0]["delta"].get("content"):
+            if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
                 seen.append(time.perf_counter() - start)
+            if chunk.get("usage"):
+                num_tokens = chunk["usage"]["completion_tokens"]
     whole = time.perf_counter() - start
-    return Timing(seen[0] if seen else whole, [b - a for a, b in itertools.pairwise(seen)], whole)
+    return Timing(seen[0] if seen else whole, [b - a for a, b in itertools.pairwise(seen)], whole, num_tokens)
 
 
 def percentiles(name: str, seconds: Sequence[float]) -> Figures:
@@ -144,10 +152,9 @@ async def overhead(client: httpx2.AsyncClient, app: object, memory_id: str) -> F
     video = context.watching.video(await context.watching.get(memory_id, ""))
     differences, firsts = [], []
     for number in range(OVERHEAD_QUESTIONS + 2):
-        text = body_of(memory_id, number)["messages"][0]["content"]  # type: ignore[index]
         start = time.perf_counter()
         first = None
-        async for event in context.engine.ask(video, Question(text, max_new_tokens=NEW_TOKENS)):
+        async for event in context.engine.ask(video, Question(text_of(number), max_new_tokens=NEW_TOKENS)):
             if first is None and not isinstance(event, Answer):
                 first = time.perf_counter() - start
         whole = time.perf_counter() - start
