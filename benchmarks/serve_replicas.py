@@ -77,7 +77,8 @@ def write_vocabulary(folder: Path, vocab_size: int) -> None:
     """Nano's tokenizer with a word for each further token of a model; no question has them."""
     content = json.loads((NANO_FOLDER / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
-    taken = {*vocabulary.values(), *(token["id"] for token in content["added_tokens"])}
+    vocabulary.update({token["content"]: token["id"] for token in content["added_tokens"]})  # else their ids would move
+    taken = set(vocabulary.values())
     vocabulary.update({f"\u0120<{number}>": number for number in range(vocab_size) if number not in taken})
     (folder / "tokenizer.json").write_text(json.dumps(content, ensure_ascii=False))
 

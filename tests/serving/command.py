@@ -1,7 +1,6 @@
 """The real server, `hourllava serve`, in a process of its own: to be killed, starved and stopped."""
 
 import contextlib
-import functools
 import hashlib
 import signal
 from pathlib import Path
@@ -13,7 +12,10 @@ from forking import COMMAND, environment, start_python
 from running import is_left
 from serving import waiting
 
-until = functools.partial(waiting.until, seconds=20.0)
+
+def until(condition, seconds=20.0):
+    """See `waiting.until`; a process is slower than a task."""
+    return waiting.until(condition, seconds)
 
 
 class Command:
