@@ -105,7 +105,7 @@ def measure(name: str, num_frames: int, repeats: int) -> dict[str, float]:
         "prefill": lambda: prefill(model, embeds),
         "warm": warm,
         "cold": cold,
-        "evidence": lambda: watched.share_of_frames(runs, num_frames),
+        "evidence": lambda: watched.share_of_runs(runs).cpu(),
     }
     result = {part: median_milliseconds(run, device, repeats) for part, run in parts.items()}
     new: dict[str, list[float]] = {"MemAug": [], "prefill": []}

@@ -4,14 +4,15 @@ from concurrent.futures import Future
 
 import torch
 
-from hourllava.inference.watching.frame_encoder import Encode, EncodedFrames, FrameEncoder
+from hourllava.inference.watching.frame_encoder import Encode, FrameEncoder
+from hourllava.model.devices import HostCopy
 
 
 def encoding_at_once(encoder: FrameEncoder) -> Encode:
     """Gives futures that have their results."""
 
-    def encode(frames: torch.Tensor) -> Future[EncodedFrames]:
-        future: Future[EncodedFrames] = Future()
+    def encode(frames: torch.Tensor) -> Future[HostCopy]:
+        future: Future[HostCopy] = Future()
         future.set_result(encoder.launch(frames))
         return future
 

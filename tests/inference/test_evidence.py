@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from conftest import examples
 from hourllava.inference.questions import evidence
-from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, shown_from_seconds
+from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, share_of_frames, shown_from_seconds
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.memaug import MemoryKeysValues
+
+
+def shares_of(watched, runs, num_frames=None):
+    return share_of_frames(watched.share_of_runs(runs).numpy(), runs, num_frames)
 
 
 @pytest.mark.parametrize("num_chunks", [1, 3])
@@ -26,7 +30,7 @@ def test_shares_of_frames_are_the_mean_attention_of_the_kept_tokens(num_chunks):
         watched.observe(block, MemoryKeysValues(chunks, chunks))
     scores = torch.einsum("bqhe,khe->bhqk", query[:, rows], key.repeat_interleave(2, 1)).double() / 8**0.5
     expected = scores.softmax(-1).mean((0, 1, 2)).unflatten(0, (10, 3)).sum(1)
-    shares = watched.share_of_frames(KeyRuns(np.arange(30) // 3), 12)  # the last two frames have no entry
+    shares = shares_of(watched, KeyRuns(np.arange(30) // 3), 12)  # the last two frames have no entry
     np.testing.assert_allclose(shares, [*expected, 0, 0], atol=1e-6)
     assert shares.sum() == pytest.approx(1, abs=1e-5)
 
@@ -43,11 +47,11 @@ def test_of_many_kept_tokens_some_are_watched(monkeypatch):
     assert [kept.shape for kept, _ in few.blocks] == [(5, 4, 8)]  # the others are not kept in memory
     assert few.blocks[0][0].untyped_storage().nbytes() == 5 * 4 * 8 * 4
     scores = torch.einsum("qhe,khe->hqk", query[few.rows], key.repeat_interleave(2, 1)) / 8**0.5
-    np.testing.assert_allclose(few.share_of_frames(KeyRuns(np.arange(30))), scores.softmax(-1).mean((0, 1)), rtol=1e-4)
+    np.testing.assert_allclose(shares_of(few, KeyRuns(np.arange(30))), scores.softmax(-1).mean((0, 1)), rtol=1e-4)
 
 
 def test_a_model_without_memaug_looks_at_nothing():
-    assert WatchedQueries(torch.arange(3)).share_of_frames(KeyRuns(np.arange(8) // 2)).tolist() == [0, 0, 0, 0]
+    assert shares_of(WatchedQueries(torch.arange(3)), KeyRuns(np.arange(8) // 2)).tolist() == [0, 0, 0, 0]
 
 
 def test_a_picture_that_stays_is_one_picture():

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
-from hourllava.inference.watching.frame_encoder import EncodedFrames, FrameEncoder, in_flight
+from hourllava.inference.watching.frame_encoder import FrameEncoder, in_flight
 from hourllava.inference.watching.growing import VideoPart
 from hourllava.inference.watching.watcher import Watcher
+from hourllava.model.devices import HostCopy
 from inference.encoding import encoding_at_once
 from video.clips import write_clip
 
 
-def number(k: int) -> EncodedFrames:
-    return EncodedFrames(torch.tensor(k))
+def number(k: int) -> HostCopy:
+    return HostCopy(torch.tensor(k))
 
 
 @examples(20)
@@ -33,7 +34,7 @@ def test_batches_come_in_order_and_few_are_ahead(num_batches: int, num_ahead: in
     handed_over: list[int] = []
     with ThreadPoolExecutor(3) as threads:
 
-        def encode(batch: int) -> Future[EncodedFrames]:
+        def encode(batch: int) -> Future[HostCopy]:
             handed_over.append(batch)
             return threads.submit(lambda: (threading.Event().wait(chance.random() / 1000), number(batch))[1])
 
@@ -46,10 +47,10 @@ def test_batches_come_in_order_and_few_are_ahead(num_batches: int, num_ahead: in
     assert max(ahead, default=0) <= num_ahead + 1
 
 
-class Impatient(Future[EncodedFrames]):
+class Impatient(Future[HostCopy]):
     """A future that fails after a while, so that a test that waits in vain ends."""
 
-    def result(self, timeout: float | None = 5) -> EncodedFrames:
+    def result(self, timeout: float | None = 5) -> HostCopy:
         return super().result(timeout)
 
 
@@ -62,7 +63,7 @@ def test_the_next_batch_is_handed_over_while_one_is_encoded() -> None:
         for k in (4, 5):
             futures[k].set_result(number(k))
 
-    def encode(batch: int) -> Future[EncodedFrames]:
+    def encode(batch: int) -> Future[HostCopy]:
         futures.append(Impatient())
         if batch >= 2:
             futures[batch - 2].set_result(number(batch - 2))
@@ -72,9 +73,9 @@ def test_the_next_batch_is_handed_over_while_one_is_encoded() -> None:
 
 
 def test_what_was_handed_over_is_given_back() -> None:
-    futures: list[Future[EncodedFrames]] = []
+    futures: list[Future[HostCopy]] = []
 
-    def encode(batch: int) -> Future[EncodedFrames]:
+    def encode(batch: int) -> Future[HostCopy]:
         futures.append(Future())
         if batch == 2:
             futures[0].set_result(number(0))
@@ -91,7 +92,7 @@ def test_given_and_own_threads_encode_the_same(engine: HourLlava, clips: dict[st
     encoder, batches = FrameEncoder(engine.model), []
     encode = encoding_at_once(encoder)
 
-    def at_once(frames: torch.Tensor) -> Future[EncodedFrames]:
+    def at_once(frames: torch.Tensor) -> Future[HostCopy]:
         batches.append(frames)
         return encode(frames)
 
@@ -164,9 +165,9 @@ def test_a_gpu_is_not_waited_for() -> None:
     torch.cuda.synchronize()
     torch.cuda._sleep(10**9)  # the GPU is busy for about a second
     launched = [encoder.launch(batch) for batch in staged]
-    assert not any(each.is_there for each in launched)
+    assert not any(each.is_here for each in launched)
     assert all(torch.equal(each.wait(), whole) for each, whole in zip(launched, expected))
-    assert all(each.is_there for each in launched)
+    assert all(each.is_here for each in launched)
     encode = encoding_at_once(encoder)
     flight = in_flight(frames, lambda batch: encode(encoder.staged(batch)))
     assert all(torch.equal(features, whole) for (_, features), whole in zip(flight, expected))

@@ -14,7 +14,7 @@ from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.ready import ReadyMemories, make_ready
 from hourllava.inference.questions import prompt as prompt_module
-from hourllava.inference.questions.prompt import Context, PromptMaker
+from hourllava.inference.questions.prompt import Context, PromptMaker, embed_together
 from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.rows import decoder as decoder_module
 from hourllava.inference.rows import prefixes as prefixes_module
@@ -125,6 +125,25 @@ def test_embeddings_logits_and_evidence_are_those_of_the_whole_prompt(blocks, ex
                 torch.testing.assert_close(torch.cat([first, own], 1), every, **CLOSE)
             for span, wanted in zip(ours.evidence(), theirs.evidence(), strict=True):
                 assert dataclasses.astuple(span) == pytest.approx(dataclasses.astuple(wanted))
+
+
+@pytest.mark.parametrize("extra", [{}, {"normalize_inputs": True, "rotate_values": True}])
+def test_questions_that_are_embedded_together_do_not_see_each_other(extra, tokenizer):
+    """Embeddings and evidence are those of each alone, whichever of them are embedded already."""
+    config = recalling(**extra)
+    engine = HourLlava(tiny_model(config), HourLlavaProcessor(tokenizer, config))
+    maker, _ = makers(engine)
+    ready = make_ready(random_memory(engine, 40).snapshot(), engine.model.model)
+    together, alone = ([maker.prompt(ready, text, text, Context()) for text in QUESTIONS] for _ in range(2))
+    together[2].embed()
+    embed_together(together)
+    for one, other in zip(together, alone, strict=True):
+        assert one.num_own_tokens == other.num_own_tokens
+        embeds, wanted = one.take_embeds(), other.take_embeds()
+        assert len(embeds) == one.num_own_tokens
+        torch.testing.assert_close(embeds, wanted, **CLOSE)
+        for span, expected in zip(one.evidence(), other.evidence(), strict=True):
+            assert dataclasses.astuple(span) == pytest.approx(dataclasses.astuple(expected))
 
 
 def test_the_engine_answers_choices_and_finds_alike(engine, slowly):

@@ -1,6 +1,7 @@
 """Many callers of one model: whatever they do at once, each answer is the one that the question gets alone."""
 
 import asyncio
+import functools
 import gc
 import itertools
 import random
@@ -18,8 +19,10 @@ from conftest import tiny_config, tiny_model
 from hourllava.errors import Cancelled, EngineBusy, InputError
 from hourllava.inference.engine import MAX_BEGUN, HourLlava
 from hourllava.inference.memories.memory import Memory
+from hourllava.inference.questions import prompt as prompt_module
 from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.queues import RoundRobin
+from hourllava.model.devices import HostCopy
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 
@@ -373,6 +376,7 @@ def test_the_thread_ends_with_the_last_holder_of_the_model(engine):
         ("hourllava.inference.streams.AnswerState", "put"),
         ("hourllava.inference.streams.AnswerState", "finish"),
         ("hourllava.inference.questions.prompt.Prompt", "evidence"),
+        ("hourllava.inference.questions.prompt.Prompt", "launch_evidence"),
         ("hourllava.inference.scheduler.Scheduler", "_turn"),
     ],
 )
@@ -476,3 +480,51 @@ def test_calls_that_wait_for_room_end_when_the_model_is_closed(own, monkeypatch)
             many.result(timeout=10)
         closing.join(timeout=10)
     assert own._scheduler._thread is None
+
+
+# ------------------------------------------------------------------------------------- evidence that is on its way
+
+
+class Late(HostCopy):
+    """A copy that is here when somebody waits for it, or when it was asked for often enough."""
+
+    def __init__(self, tensor, asked_before=3):
+        super().__init__(tensor)
+        self.asked_before = asked_before
+
+    @property
+    def is_here(self):
+        self.asked_before -= 1
+        return self.asked_before < 0
+
+
+@pytest.mark.parametrize("asked_before", [0, 3, 1000])
+def test_answers_end_though_their_evidence_is_late(own, monkeypatch, asked_before):
+    """As on a GPU, which measures behind the steps that are queued: other answers go on, and each one ends."""
+    memory = random_memory(own)
+    questions = [f"What happens at {n}?" for n in range(12)]
+    expected = [untimed(own.ask(memory, question, max_new_tokens=TOKENS)) for question in questions]
+    monkeypatch.setattr(prompt_module, "HostCopy", functools.partial(Late, asked_before=asked_before))
+    assert [untimed(answer) for answer in own.ask_all(memory, questions, max_new_tokens=TOKENS)] == expected
+    assert untimed(own.ask(memory, questions[0], max_new_tokens=TOKENS)) == expected[0]
+
+
+def test_answers_whose_evidence_is_on_its_way_fail_when_the_engine_closes(own, monkeypatch):
+    memory = random_memory(own)
+    launched = threading.Event()
+
+    class Never(Late):
+        is_here = False
+
+        def __init__(self, tensor):
+            super().__init__(tensor)
+            launched.set()
+
+    monkeypatch.setattr(prompt_module, "HostCopy", Never)
+    long = own.stream(memory, "What happens?", max_new_tokens=2000)
+    short = own.stream(memory, "Who is it?", max_new_tokens=2)
+    assert launched.wait(10)
+    own.close()
+    for stream in (long, short):
+        with pytest.raises(Cancelled):
+            _ = stream.answer

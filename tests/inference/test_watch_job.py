@@ -20,11 +20,12 @@ from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.watching import growing
-from hourllava.inference.watching.frame_encoder import EncodedFrames, FrameEncoder
+from hourllava.inference.watching.frame_encoder import FrameEncoder
 from hourllava.inference.watching.growing import VideoPart
 from hourllava.inference.watching.job import attend
 from hourllava.inference.watching.progress import Progress, progress_bar
 from hourllava.inference.watching.watcher import Watcher
+from hourllava.model.devices import HostCopy
 from hourllava.video import VideoLimits
 from hourllava.video.budget import ProcessBudget
 from inference.encoding import encoding_at_once
@@ -40,11 +41,11 @@ class Gate:
         self._thread = ThreadPoolExecutor(1)
         self.watcher = Watcher(FrameEncoder(engine.model), self.encode)
 
-    def encode(self, frames: torch.Tensor) -> Future[EncodedFrames]:
+    def encode(self, frames: torch.Tensor) -> Future[HostCopy]:
         self.waits.set()
         return self._thread.submit(self._launch, frames)
 
-    def _launch(self, frames: torch.Tensor) -> EncodedFrames:
+    def _launch(self, frames: torch.Tensor) -> HostCopy:
         assert self.open.wait(10)
         return self.watcher.frame_encoder.launch(frames)
 

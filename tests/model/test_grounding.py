@@ -112,8 +112,8 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(memaug, tokeni
         watched = WatchedQueries(alone["visuals"].watching_query_index)
         with torch.no_grad():
             model.model.embed(alone["input_ids"], Visuals.take_from(alone), watched.observe)
-        share_of_entries = watched.share_of_frames(KeyRuns(np.arange(len(sample.layout.memory_index))))
-        assert share == pytest.approx(share_of_entries[sample.evidence].sum(), rel=1e-5)
+        share_of_entries = watched.share_of_runs(KeyRuns(np.arange(len(sample.layout.memory_index))))
+        assert share == pytest.approx(share_of_entries[sample.evidence].sum().item(), rel=1e-5)
 
 
 def test_the_loss_teaches_to_look_there(processor, samples):

@@ -95,6 +95,7 @@ class Asker:
         def work() -> tuple[list[float], list[Span]]:
             prompt = make_prompt()
             logits_V = self._scheduler.next_logits(prompt)
+            prompt.launch_evidence()
             return logits_V[letter_ids].float().softmax(-1).tolist(), prompt.evidence()
 
         probabilities, evidence = self._scheduler.run(work)

@@ -30,7 +30,7 @@ from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.forks import renew_after_fork
 from hourllava.inference.memories.ready import ReadyMemories
 from hourllava.inference.questions.answers import FinishReason
-from hourllava.inference.questions.prompt import Prompt, room_after
+from hourllava.inference.questions.prompt import Prompt, embed_together, room_after
 from hourllava.inference.queues import Pace, Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
 from hourllava.inference.rows.prefill import Prefilled
@@ -89,6 +89,7 @@ class Scheduler:
         self._rows = RowDecoder(self.model)
         self._running: dict[Row, Started] = {}
         self._next: Started | None = None  # waits for room
+        self._ended: collections.deque[tuple[Started, FinishReason]] = collections.deque()  # wait for their evidence
         self._pace = Pace()
 
     # ------------------------------------------------------------------------------------------------ for callers
@@ -231,7 +232,8 @@ class Scheduler:
 
     def _end_all(self, error: BaseException) -> None:
         """Tell all callers of an error; then there is no thread."""
-        started = [one for one in (*self._running.values(), self._next) if one is not None]
+        ended = [one for one, _ in self._ended]
+        started = [one for one in (*self._running.values(), *ended, self._next) if one is not None]
         for question in (*self._questions.drop(), *(one.question for one in started)):
             question.state.fail(error)
         for task in (*self._tasks, *self._frames):
@@ -244,6 +246,7 @@ class Scheduler:
 
     def _free(self) -> None:
         self._running.clear()
+        self._ended.clear()
         self._next = None
         self._rows.release()
         for ready in list(self._at_end):
@@ -273,6 +276,8 @@ class Scheduler:
                 break
             self._step()
             self._drop_unwanted()
+            self._finish_ended(waits=False)
+        self._finish_ended(waits=not (self._running or self._next or self._questions))
         if frames is not None:
             frames()
 
@@ -331,6 +336,7 @@ class Scheduler:
     def _prefill(self, joining: Sequence[Started], prefix: KeptPrefix | None) -> None:
         prompts: list[Prefilled] = []
         with Telling(*(started.question for started in joining)):
+            embed_together([started.prompt for started in joining])
             prompts = self._rows.prefill([started.prompt.take_embeds() for started in joining], prefix)
         for started, prompt in zip(joining, prompts):  # none if that failed
             with Telling(started.question):
@@ -364,8 +370,16 @@ class Scheduler:
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         started = self._leave(row)
-        started.question.state.finish(reason, started.prompt.evidence())
-        self._pace.note_end()
+        started.prompt.launch_evidence()
+        self._ended.append((started, reason))
+
+    def _finish_ended(self, *, waits: bool) -> None:
+        """Tell answers that have ended, with their evidence; `waits` for the device, or leave the others for later."""
+        while self._ended and (waits or self._ended[0][0].prompt.has_evidence):
+            started, reason = self._ended.popleft()
+            with Telling(started.question):
+                started.question.state.finish(reason, started.prompt.evidence())
+            self._pace.note_end()
 
     def _leave(self, row: Row) -> Started:
         self._rows.leave(row)

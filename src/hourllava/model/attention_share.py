@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hourllava.model import attention_kernels as kernels
 from hourllava.model.attention import Segments, log_sum_exp
+from hourllava.model.devices import to_device
 
 # Attention gives at most this many bytes at a time: for the 3B model and 256 queries, those of nine hours.
 MAX_OUTPUT_BYTES = 2**28
@@ -46,19 +47,20 @@ class KeyRuns:
         return len(self.label_of_run)
 
     def segments(
-        self, start: int, stop: int, length: int, device: torch.device
-    ) -> list[tuple[slice, npt.NDArray[np.int64], Tensor]]:
+        self, start: int, stop: int, length: int, width: int, device: torch.device
+    ) -> list[tuple[slice, Tensor, Tensor]]:
         """Keys from `start` to `stop` in segments of this length, and a shorter rest.
 
         Returns:
-            for each of the two its keys, counted from `start`; the first run of each segment, [S]; and the place of
-            each key's run among those of its segment, [S, 1, K, 1] or, if all segments are alike, [1, 1, K, 1].
+            for each of the two its keys, counted from `start`; `width` runs from the first one of each segment on,
+            [S, E]; and the place of each key's run among those of its segment, [S, 1, K, 1] or, if all segments are
+            alike, [1, 1, K, 1].
         """
-        return self._segments(start, stop, length, device)
+        return self._segments(start, stop, length, width, device)
 
     def _make_segments(
-        self, start: int, stop: int, length: int, device: torch.device
-    ) -> list[tuple[slice, npt.NDArray[np.int64], Tensor]]:
+        self, start: int, stop: int, length: int, width: int, device: torch.device
+    ) -> list[tuple[slice, Tensor, Tensor]]:
         whole = (stop - start) // length * length
         made = []
         for keys in (slice(whole), slice(whole, stop - start)):
@@ -69,7 +71,8 @@ class KeyRuns:
             place_SK = run_SK - run_SK[:, :1]
             if (place_SK == place_SK[0]).all():  # runs of one length: one set of values serves all segments
                 place_SK = place_SK[:1]
-            made.append((keys, run_SK[:, 0], torch.from_numpy(place_SK).to(device)[:, None, :, None]))
+            runs_SE = run_SK[:, :1] + np.arange(width)
+            made.append((keys, to_device(runs_SE, device), to_device(place_SK, device)[:, None, :, None]))
         return made
 
     @functools.cached_property
@@ -113,27 +116,27 @@ def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) 
     for piece in pieces:
         parts = _attend(query_1GXE, *piece, runs, length)
         of_all_GX = _log_sum_exp(parts) if total_GX is None else total_GX
-        for first_run_S, output_SGXE, lse_SGX in parts:
+        for runs_SE, output_SGXE, lse_SGX in parts:
             weights_SGX = (lse_SGX - of_all_GX).exp().to(output_SGXE.dtype)
             sums_SE = (weights_SGX.flatten(1)[:, None] @ output_SGXE.flatten(1, 2))[:, 0]
-            runs_SE = torch.from_numpy(first_run_S)[:, None] + torch.arange(width)
-            weights_R.index_add_(0, runs_SE.flatten().to(weights_R.device), sums_SE.flatten().double())
+            weights_R.index_add_(0, runs_SE.flatten(), sums_SE.flatten().double())
     return weights_R[: len(runs)] / (num_queries * num_heads)
 
 
-_Part = tuple[npt.NDArray[np.int64], Tensor, Tensor]
-"""First run of each segment [S]; sums of the weights of its runs [S, G, X, E]; log-sum-exp of its scores [S, G, X]."""
+_Part = tuple[Tensor, Tensor, Tensor]
+"""Runs of each segment [S, E]; sums of their weights [S, G, X, E]; log-sum-exp of the segment's scores [S, G, X]."""
 
 
 def _attend(query_1GXE: Tensor, key_KGE: Tensor, start: int, runs: KeyRuns, length: int) -> list[_Part]:
     """Attention to keys, the first of which is number `start` of all, in segments of this length, and to the rest."""
     key_KGE = key_KGE.to(query_1GXE.device)
+    width = key_KGE.shape[-1]
     parts = []
-    for keys, first_run_S, place_S1K1 in runs.segments(start, start + len(key_KGE), length, key_KGE.device):
-        key_SGKE = key_KGE[keys].unflatten(0, (len(first_run_S), -1)).transpose(1, 2)
-        value_S1KE = key_SGKE.new_zeros(*place_S1K1.shape[:3], key_SGKE.shape[-1]).scatter_(3, place_S1K1, 1)
-        query_SGXE = query_1GXE.expand(len(first_run_S), -1, -1, -1)
-        parts.append((first_run_S, *kernels.with_lse(query_SGXE, key_SGKE, value_S1KE.expand_as(key_SGKE))))
+    for keys, runs_SE, place_S1K1 in runs.segments(start, start + len(key_KGE), length, width, key_KGE.device):
+        key_SGKE = key_KGE[keys].unflatten(0, (len(runs_SE), -1)).transpose(1, 2)
+        value_S1KE = key_SGKE.new_zeros(*place_S1K1.shape[:3], width).scatter_(3, place_S1K1, 1)
+        query_SGXE = query_1GXE.expand(len(runs_SE), -1, -1, -1)
+        parts.append((runs_SE, *kernels.with_lse(query_SGXE, key_SGKE, value_S1KE.expand_as(key_SGKE))))
     return parts
 
 

@@ -3,8 +3,11 @@
 import logging
 import os
 import threading
+from typing import Any
 
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from hourllava.errors import ConfigError, InputError
 
@@ -50,6 +53,42 @@ def check_fork(made_in_process: int, device: torch.device) -> None:
             "this process was forked, and torch's threads do not survive a fork: it computes with one thread; start"
             " processes with multiprocessing's 'spawn' to use more"
         )
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A small array on a device. A copy from unpinned memory would wait for all queued work of a GPU."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class HostCopy:
+    """A tensor on its way to the host, behind the work that is queued on its device.
+
+    Args:
+        tensor: not changed afterwards; on the CPU it is not copied.
+        spins: whether `wait` keeps the processor busy, which saves some 0.05 ms.
+    """
+
+    def __init__(self, tensor: Tensor, *, spins: bool = False) -> None:
+        self._event: torch.cuda.Event | None = None
+        if tensor.device.type != "cuda":
+            self._host = tensor.cpu()
+            return
+        self._host = torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+        self._event = torch.cuda.Event(blocking=not spins)
+        self._event.record()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `wait` returns at once."""
+        return self._event is None or self._event.query()
+
+    def wait(self) -> Tensor:
+        """The tensor on the host."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+        return self._host
 
 
 def usable_device(device: torch.device | str | None) -> torch.device:

@@ -6,13 +6,14 @@ text see of them in MemAug. For an hour and the 3B model they take 0.36 GB and 0
 tokens: recall tokens and text.
 
     prefix = make_kept_prefix(model.model, memory, sample)
-    behind = embed_behind(model.model, prefix, memory, sample)     # [S, D], goes to the decoder behind the prefix
+    (behind,) = embed_behind(model.model, prefix, memory, [sample])     # [S, D], goes to the decoder behind the prefix
 
 Shapes: L tokens of a sample, P of them in the prefix, S = L - P behind it, K kept tokens, R recall tokens, A queries
 that are no kept tokens, D decoder width, G key/value heads, E head width.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from hourllava.model.attention import Segments
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.decoder_attention import packed_positions
+from hourllava.model.devices import to_device
 from hourllava.model.inputs import Sample
 from hourllava.model.layout import VisualLayout, num_kept_video_tokens
-from hourllava.model.memaug import ProjectedMemory, QueryObserver
+from hourllava.model.memaug import MemoryKeysValues, ProjectedMemory, QueryObserver
 from hourllava.model.queries import query_layout
 from hourllava.model.trunk import HourLlavaModel
 
@@ -158,30 +160,44 @@ def embed_behind(
     model: HourLlavaModel,
     prefix: KeptPrefix,
     memory: ProjectedMemory,
-    sample: Sample,
-    observe: QueryObserver | None = None,
-) -> Tensor:
-    """[S, D] what the decoder reads of a sample behind the prefix: recall tokens, augmented, and text.
+    samples: Sequence[Sample],
+    observers: Sequence[QueryObserver | None] = (None,),
+) -> list[Tensor]:
+    """[S, D] of each sample what the decoder reads of it behind the prefix: recall tokens, augmented, and text.
+
+    Samples look into the memory together, which a GPU does about as fast as for one. None sees the others.
 
     Args:
         model, memory: as for `make_kept_prefix`.
         prefix: of this memory and the text before its kept tokens.
-        sample: the question.
-        observe: sees the queries of the text before the kept tokens, the recall tokens and the text behind, in this
-            order; the recall tokens are those of `recall_queries`.
+        samples: questions.
+        observers: of each sample; each sees the queries of its text before the kept tokens, of its recall tokens and of
+            its text behind, in this order. The recall tokens are those of `recall_queries`.
     """
-    cut, learnt_RD = _Cut.of(sample, model.config), model.memaug.recall_tokens
+    learnt_RD, recall = model.memaug.recall_tokens, recall_queries(prefix, model.config)
     assert learnt_RD is not None
-    device, recall = learnt_RD.device, recall_queries(prefix, model.config)
-    ids_A = cut.ids_L[cut.asking_index_A].copy()
-    ids_A[recall] = 0
-    x_AD = model.get_input_embeddings()(torch.from_numpy(ids_A).to(device))
-    x_AD = torch.cat([x_AD[: recall.start], learnt_RD.to(x_AD.dtype), x_AD[recall.stop :]])
-    positions_A = torch.from_numpy(cut.asking_positions_A).to(device)
+    cuts = [_Cut.of(sample, model.config) for sample in samples]
+    ids = [cut.ids_L[cut.asking_index_A].copy() for cut in cuts]
+    for ids_A in ids:
+        ids_A[recall] = 0
+    questions = Segments(tuple(map(len, ids)))
+    x_AD = model.get_input_embeddings()(to_device(np.concatenate(ids), learnt_RD.device))
+    for start in questions.offsets[:-1]:
+        x_AD[start + recall.start : start + recall.stop] = learnt_RD
+    positions_A = to_device(np.concatenate([cut.asking_positions_A for cut in cuts]), learnt_RD.device)
+
+    def observe(query_AHE: Tensor, keys_values: MemoryKeysValues) -> None:
+        for query, observer in zip(query_AHE.split(questions.lengths), observers, strict=True):
+            if observer is not None:
+                observer(query, keys_values)
+
     augmented_AD = model.memaug.augment_behind(
-        x_AD, positions_A, memory.keys_values, prefix.memaug_keys_values, observe
+        x_AD, positions_A, memory.keys_values, prefix.memaug_keys_values, questions, observe
     )
-    return torch.cat([augmented_AD[recall], x_AD[recall.stop :]])
+    return [
+        torch.cat([augmented[recall], x[recall.stop :]])
+        for augmented, x in zip(augmented_AD.split(questions.lengths), x_AD.split(questions.lengths))
+    ]
 
 
 def recall_queries(prefix: KeptPrefix, config: HourLlavaConfig) -> slice:

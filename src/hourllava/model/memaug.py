@@ -12,10 +12,12 @@ E head width, R rotated part of it.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hourllava.model.attention import Segments, chunked_attention, packed_attention
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.devices import to_device
 
 
 @dataclasses.dataclass
@@ -66,8 +69,8 @@ class SeenQueries:
 
     Attributes:
         segments: how many each segment sees.
-        index: [N] queries, segment after segment; None for all of them.
-        before: [K, G, E] keys and values of earlier queries, which a single segment sees before its own.
+        index: [N] queries, segment after segment, counted from the first of `before`; None for all of them.
+        before: [K, G, E] keys and values of earlier queries.
     """
 
     segments: Segments
@@ -76,9 +79,8 @@ class SeenQueries:
 
     def of(self, own: tuple[Tensor, Tensor]) -> list[Tensor]:
         """Keys and values that are seen, of those of all queries."""
-        if self.index is not None:
-            own = own[0].index_select(0, self.index), own[1].index_select(0, self.index)
-        return list(own) if self.before is None else [torch.cat(pair) for pair in zip(self.before, own)]
+        seen = list(own) if self.before is None else [torch.cat(pair) for pair in zip(self.before, own)]
+        return seen if self.index is None else [part.index_select(0, self.index) for part in seen]
 
 
 QueryObserver = Callable[[Tensor, MemoryKeysValues], None]
@@ -341,15 +343,23 @@ class MemAug(nn.Module):
         positions_A: Tensor,
         memory: Sequence[MemoryKeysValues],
         kept: Sequence[tuple[Tensor, Tensor]],
+        questions: Segments,
         observe: QueryObserver | None = None,
     ) -> Tensor:
-        """[A, D] -> [A, D], recall tokens and text of one question, which see kept tokens from `augment_kept`."""
-        x_AD, angles = self._input(x_AD), self.rotary.angles(positions_A)
-        asking, entries = Segments((len(x_AD),)), Segments((_num_entries(memory),))
-        seen_segments = Segments((len(kept[0][0]) + len(x_AD),))
+        """[A, D] -> [A, D], recall tokens and text of questions, which see themselves and the kept tokens each.
+
+        `kept` is from `augment_kept`.
+        """
+        x_AD, angles, num_kept = self._input(x_AD), self.rotary.angles(positions_A), len(kept[0][0])
+        all_of_them, entries = Segments((len(x_AD),)), Segments((_num_entries(memory),))
+        seen_segments, index = Segments(tuple(num_kept + length for length in questions.lengths)), None
+        if len(questions.lengths) > 1:
+            ends = itertools.pairwise(num_kept + offset for offset in questions.offsets)
+            seen = [np.append(np.arange(num_kept), np.arange(*of_question)) for of_question in ends]
+            index = to_device(np.concatenate(seen), x_AD.device)
         for block, keys_values, before in zip(self.blocks, memory, kept, strict=True):
-            seen = SeenQueries(seen_segments, before=before)
-            x_AD = block(x_AD, angles, keys_values, asking, asking, entries, observe, seen)
+            seen_queries = SeenQueries(seen_segments, index, before)
+            x_AD = block(x_AD, angles, keys_values, questions, all_of_them, entries, observe, seen_queries)
         return x_AD
 
     def _input(self, tokens_ND: Tensor) -> Tensor:

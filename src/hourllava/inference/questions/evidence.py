@@ -5,13 +5,14 @@ decoder, and their attention depends on the question. So the importance of a fra
 to it, summed over tokens, heads and blocks. Frames that stand out are merged into a few evidence spans.
 
 While a prompt is embedded, only queries of some kept tokens are kept. What they look at is measured when somebody asks,
-so a question's first token does not wait for it.
+so a question's first token does not wait for it. A GPU measures beside other work: what is launched is read later.
 
 Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
 T frames.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from hourllava.clock import format_clock
 from hourllava.model.attention_share import KeyRuns, share_of_each_run
+from hourllava.model.devices import HostCopy, to_device
 from hourllava.model.memaug import MemoryKeysValues
 
 MAX_SPAN_SECONDS = 60.0
@@ -46,6 +48,28 @@ class Span:
     weight: float
 
 
+@dataclasses.dataclass(frozen=True)
+class LaunchedEvidence:
+    """Evidence that the device is measuring.
+
+    Attributes:
+        shares: of the runs of memory entries, on their way.
+        spans_of: makes evidence spans from them.
+    """
+
+    shares: HostCopy
+    spans_of: Callable[[npt.NDArray[np.float64]], list[Span]]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `spans` does not wait for the device."""
+        return self.shares.is_here
+
+    def spans(self) -> list[Span]:
+        """The spans, strongest first."""
+        return self.spans_of(self.shares.wait().numpy())
+
+
 class WatchedQueries:
     """Keeps queries of a prompt's kept tokens, to measure later what they look at; pass `observe` to MemAug.
 
@@ -61,23 +85,37 @@ class WatchedQueries:
     def __init__(self, kept_queries: Tensor) -> None:
         # Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
         drawn = np.random.default_rng(0).permutation(len(kept_queries))[:MAX_QUERIES]
-        self.rows = kept_queries[torch.from_numpy(drawn).to(kept_queries.device)]
+        self.rows = kept_queries[to_device(drawn, kept_queries.device)]
         self.blocks: list[tuple[Tensor, MemoryKeysValues]] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
         """Keep one block's queries: 1 MB for the 3B model."""
         self.blocks.append((query_QHE[self.rows], memory))
 
-    def share_of_frames(self, runs: KeyRuns, num_frames: int | None = None) -> npt.NDArray[np.float64]:
-        """[T] share of each frame in the attention, a mean over queries, heads and blocks; they add up to 1.
+    def share_of_runs(self, runs: KeyRuns) -> Tensor:
+        """[R] share of each run in the attention, a mean over queries, heads and blocks; they add up to 1.
 
         Args:
-            runs: of memory entries of one frame, labelled by the frame.
-            num_frames: T; by default up to the last frame that has an entry.
+            runs: of memory entries.
+
+        Returns:
+            float64, on the device; zeros if there are no blocks.
         """
         shares = [share_of_each_run(query_NHE, memory.keys, runs) for query_NHE, memory in self.blocks]
-        share_R = torch.stack(shares).mean(0).cpu().numpy() if shares else np.zeros(len(runs))
-        return np.bincount(runs.label_of_run, weights=share_R, minlength=num_frames or 0).astype(np.float64)
+        return torch.stack(shares).mean(0) if shares else torch.zeros(len(runs), dtype=torch.float64)
+
+
+def share_of_frames(
+    share_R: npt.NDArray[np.float64], runs: KeyRuns, num_frames: int | None = None
+) -> npt.NDArray[np.float64]:
+    """[T] share of each frame.
+
+    Args:
+        share_R: of each run.
+        runs: of memory entries of one frame, labelled by the frame.
+        num_frames: T; by default up to the last frame that has an entry.
+    """
+    return np.bincount(runs.label_of_run, weights=share_R, minlength=num_frames or 0).astype(np.float64)
 
 
 def shown_from_seconds(

@@ -22,11 +22,19 @@ from torch import Tensor
 
 from hourllava.errors import InputError
 from hourllava.inference.memories.ready import ReadyMemory, keep_for_question
-from hourllava.inference.questions.evidence import Span, WatchedQueries, evidence_spans, shown_from_seconds
+from hourllava.inference.questions.evidence import (
+    LaunchedEvidence,
+    Span,
+    WatchedQueries,
+    evidence_spans,
+    share_of_frames,
+    shown_from_seconds,
+)
 from hourllava.inference.questions.options import DEFAULT_SUBTITLE_TOKENS, History
 from hourllava.inference.questions.subtitles import Cue, SubtitleLines
 from hourllava.inference.questions.text import whole_text
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.devices import HostCopy
 from hourllava.model.inputs import Sample
 from hourllava.model.kept_prefix import (
     KeptPrefix,
@@ -36,10 +44,11 @@ from hourllava.model.kept_prefix import (
     recall_queries,
     text_before_kept,
 )
-from hourllava.model.memaug import ProjectedMemory
+from hourllava.model.memaug import ProjectedMemory, QueryObserver
 from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
 
 # Sets of subtitles whose tokens stay counted. A day of speech takes 5 MB.
@@ -55,51 +64,115 @@ class Context:
     subtitle_tokens: int = DEFAULT_SUBTITLE_TOKENS
 
 
+Measure = Callable[[], list[Span] | LaunchedEvidence]
+"""Begins to measure evidence on the device."""
+
+
 class Prompt:
     """The prompt of one question, ready to be decoded.
 
     Args:
-        embeds_LD: [L, D], augmented from the memory.
-        measure: gives the evidence.
-        prefix: before these tokens, kept with the memory.
+        embeds: [L, D], augmented from the memory; or a question behind a kept prefix, which is embedded when it is
+            needed, with others if there are any.
+        measure: begins to measure the evidence.
         num_video_tokens: see below.
 
     Attributes:
         num_own_tokens: L.
         num_tokens: L and those of the prefix.
         num_video_tokens: those of them that are kept tokens of the video.
-        prefix: as given.
+        prefix: before these tokens, kept with the memory.
     """
 
     def __init__(
-        self,
-        embeds_LD: Tensor,
-        measure: Callable[[], list[Span]] = list,
-        prefix: KeptPrefix | None = None,
-        *,
-        num_video_tokens: int = 0,
+        self, embeds: "Tensor | QuestionBehind", measure: Measure = list, *, num_video_tokens: int = 0
     ) -> None:
-        self.num_own_tokens, self.prefix = len(embeds_LD), prefix
-        self.num_tokens = len(embeds_LD) + (prefix.num_tokens if prefix else 0)
+        self.prefix = embeds.prefix if isinstance(embeds, QuestionBehind) else None
+        self.num_own_tokens = len(embeds)
+        self.num_tokens = len(embeds) + (self.prefix.num_tokens if self.prefix else 0)
         self.num_video_tokens = num_video_tokens
-        self._embeds_LD: Tensor | None = embeds_LD
-        self._measure: Callable[[], list[Span]] | None = measure
-        self._evidence: list[Span] = []
+        self._embeds: Tensor | QuestionBehind | None = embeds
+        self._measure: Measure | None = measure
+        self._evidence: list[Span] | LaunchedEvidence = []
+
+    def with_evidence(self, measure: Measure) -> "Prompt":
+        """The same prompt with other evidence; this one is used up."""
+        embeds, self._embeds = self._embeds, None
+        assert embeds is not None, "the embeddings are taken already"
+        return Prompt(embeds, measure, num_video_tokens=self.num_video_tokens)
+
+    def embed(self) -> None:
+        """Embed the question, unless that is done."""
+        embed_together([self])
 
     def take_embeds(self) -> Tensor:
         """[L, D] the embeddings, which are then forgotten: an hour's take 37 MB with the 3B model. Once only."""
-        embeds_LD, self._embeds_LD = self._embeds_LD, None
-        assert embeds_LD is not None, "the embeddings are taken already"
+        self.embed()
+        embeds_LD, self._embeds = self._embeds, None
+        assert isinstance(embeds_LD, Tensor), "the embeddings are taken already"
         return embeds_LD
 
-    def evidence(self) -> list[Span]:
-        """The moments that the question looked at, strongest first; none without a memory.
-
-        The first call measures them on the device. Until then, the prompt keeps the memory's keys alive.
-        """
+    def launch_evidence(self) -> list[Span] | LaunchedEvidence:
+        """Begin to measure the evidence on the device. Until then, the prompt keeps the memory's keys alive."""
         if self._measure is not None:
+            self.embed()
             self._evidence, self._measure = self._measure(), None
         return self._evidence
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether `evidence` does not wait for the device."""
+        launched = self._evidence
+        return self._measure is None and (not isinstance(launched, LaunchedEvidence) or launched.is_here)
+
+    def evidence(self) -> list[Span]:
+        """The moments that the question looked at, strongest first; none without a memory."""
+        launched = self.launch_evidence()
+        if isinstance(launched, LaunchedEvidence):
+            self._evidence = launched = launched.spans()
+        return launched
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionBehind:
+    """A question behind the kept prefix of a memory, not embedded yet.
+
+    Attributes:
+        model: that is asked.
+        memory: that is asked.
+        prefix: of the memory.
+        sample: the whole prompt.
+        observe: sees MemAug's queries of the question.
+    """
+
+    model: HourLlavaModel
+    memory: ProjectedMemory
+    prefix: KeptPrefix
+    sample: Sample
+    observe: QueryObserver | None
+
+    def __len__(self) -> int:
+        """Tokens behind the prefix."""
+        return len(self.sample.input_ids) - self.prefix.num_tokens
+
+
+@torch.inference_mode()
+def embed_together(prompts: Sequence[Prompt]) -> None:
+    """Embed prompts that are not embedded yet; all of these are behind one prefix."""
+    waiting = [(prompt, prompt._embeds) for prompt in prompts if isinstance(prompt._embeds, QuestionBehind)]
+    if not waiting:
+        return
+    questions = [question for _, question in waiting]
+    first = questions[0]
+    embeds = embed_behind(
+        first.model,
+        first.prefix,
+        first.memory,
+        [question.sample for question in questions],
+        [question.observe for question in questions],
+    )
+    for (prompt, _), embeds_LD in zip(waiting, embeds, strict=True):
+        prompt._embeds = embeds_LD
 
 
 class PromptMaker:
@@ -136,13 +209,13 @@ class PromptMaker:
             return bare()
         if lines.whole is not None:
             with_lines = self._embed(ready, question, _below(lines.whole, text), context.history, observes=False)
-            return _measured(with_lines, lambda: bare().evidence())
+            return with_lines.with_evidence(lambda: bare().launch_evidence())
         prompt = bare()
         evidence = prompt.evidence()
         if not (near := lines.near([(span.start_seconds, span.end_seconds) for span in evidence])):
             return prompt
         with_lines = self._embed(ready, question, _below(near, text), context.history, observes=False)
-        return _measured(with_lines, lambda: evidence)
+        return with_lines.with_evidence(lambda: evidence)
 
     def _lines_of(self, context: Context) -> SubtitleLines:
         """The subtitles as lines; their tokens are counted once for all questions with them."""
@@ -186,7 +259,7 @@ class PromptMaker:
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
             queries.observe if observes else None,
         )
-        measure = functools.partial(_evidence, ready, queries) if observes else list
+        measure = functools.partial(_launch_evidence, ready, queries) if observes else list
         return Prompt(embeds_1LD[0], measure, num_video_tokens=len(kept_tokens))
 
     def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
@@ -197,9 +270,9 @@ class PromptMaker:
             prefix = ready.slot.prefix = make_kept_prefix(model, memory, sample)
         recall = recall_queries(prefix, model.config)
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
-        embeds_SD = embed_behind(model, prefix, memory, sample, queries.observe if observes else None)
-        measure = functools.partial(_evidence, ready, queries) if observes else list
-        return Prompt(embeds_SD, measure, prefix, num_video_tokens=len(ready.kept_tokens))
+        question = QuestionBehind(model, memory, prefix, sample, queries.observe if observes else None)
+        measure = functools.partial(_launch_evidence, ready, queries) if observes else list
+        return Prompt(question, measure, num_video_tokens=len(ready.kept_tokens))
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""
@@ -216,17 +289,16 @@ class PromptMaker:
         return self.model.model.embed(inputs["input_ids"])[0]
 
 
-def _measured(prompt: Prompt, measure: Callable[[], list[Span]]) -> Prompt:
-    """A prompt with the evidence of another one."""
-    return Prompt(prompt.take_embeds(), measure, prompt.prefix, num_video_tokens=prompt.num_video_tokens)
-
-
 @torch.inference_mode()
-def _evidence(ready: ReadyMemory, queries: WatchedQueries) -> list[Span]:
-    memory = ready.memory
-    starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
-    end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
-    return evidence_spans(queries.share_of_frames(ready.runs_of_frames, memory.num_frames), starts, end)
+def _launch_evidence(ready: ReadyMemory, queries: WatchedQueries) -> LaunchedEvidence:
+    memory, runs = ready.memory, ready.runs_of_frames
+
+    def spans_of(share_R: npt.NDArray[np.float64]) -> list[Span]:
+        starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
+        end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
+        return evidence_spans(share_of_frames(share_R, runs, memory.num_frames), starts, end)
+
+    return LaunchedEvidence(HostCopy(queries.share_of_runs(runs)), spans_of)
 
 
 def _below(lines: str, text: str) -> str:

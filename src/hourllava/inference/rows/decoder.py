@@ -27,6 +27,7 @@ from hourllava.inference.rows.buffers import OwnRows, RowBuffers, SharedRows
 from hourllava.inference.rows.prefill import Prefilled, prefill
 from hourllava.inference.rows.prefixes import PrefixedPrompts
 from hourllava.inference.rows.sampling import Sampling, draw
+from hourllava.model.devices import HostCopy
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -73,11 +74,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class _Handout:
-    """Tokens on their way to the host: [number of rows], ready when the event is; None: ready."""
+    """Tokens on their way to the host: [number of rows]."""
 
     rows: list[Row]
-    tokens: Tensor
-    event: torch.cuda.Event | None
+    tokens: HostCopy
 
 
 class RowDecoder:
@@ -245,9 +245,7 @@ class RowDecoder:
         if not self._handouts or (self._rows and len(self._handouts) <= self._max_waiting):
             return []
         handout = self._handouts.popleft()
-        if handout.event is not None:
-            handout.event.synchronize()
-        tokens = zip(handout.rows, handout.tokens.tolist())
+        tokens = zip(handout.rows, handout.tokens.wait().tolist())
         return [(row, token) for row, token in tokens if not row.has_left]
 
     def _launch(self) -> None:
@@ -268,13 +266,8 @@ class RowDecoder:
                 self._remove(row)
 
     def _hand_out(self, rows: list[Row], tokens: Tensor, logits: Tensor) -> None:
-        tokens, event = torch.where(logits.isnan().any(-1), DAMAGED, tokens), None
-        host = torch.empty(len(rows), dtype=tokens.dtype, pin_memory=self._on_cuda)
-        host.copy_(tokens, non_blocking=True)
-        if self._on_cuda:
-            event = torch.cuda.Event()
-            event.record()
-        self._handouts.append(_Handout(rows, host, event))
+        tokens = torch.where(logits.isnan().any(-1), DAMAGED, tokens)
+        self._handouts.append(_Handout(rows, HostCopy(tokens, spins=True)))
 
     @torch.inference_mode()
     def leave(self, row: Row) -> None:

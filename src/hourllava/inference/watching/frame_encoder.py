@@ -9,7 +9,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hourllava.errors import Cancelled
 from hourllava.inference.memories.encoder import EncoderIdentity, encoder_identity
-from hourllava.model.devices import check_fork
+from hourllava.model.devices import HostCopy, check_fork
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.vision import frame_pixels
 from hourllava.video.child import STOP_SECONDS, Stop
@@ -30,31 +29,7 @@ BATCHES_AHEAD = 2
 Batch = TypeVar("Batch")
 
 
-@dataclass(frozen=True)
-class EncodedFrames:
-    """Features of a batch. A GPU may still be computing them: take them with `wait`.
-
-    Attributes:
-        features: [N, grid * grid, C] bfloat16, on the CPU.
-        copied: happens on the GPU when `features` is filled; None if it is.
-    """
-
-    features: Tensor
-    copied: torch.cuda.Event | None = None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether `wait` returns at once."""
-        return self.copied is None or self.copied.query()
-
-    def wait(self) -> Tensor:
-        """The features, as soon as they are there."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        return self.features
-
-
-Encode = Callable[[Tensor], Future[EncodedFrames]]
+Encode = Callable[[Tensor], Future[HostCopy]]
 """Hands frames, uint8 [N, H, W, 3], to the thread that owns the device. Any thread may call it, and cancel a future."""
 
 
@@ -84,27 +59,25 @@ class FrameEncoder:
             return frames.pin_memory()
 
     @torch.inference_mode()
-    def launch(self, frames_NHW3: Tensor) -> EncodedFrames:
+    def launch(self, frames_NHW3: Tensor) -> HostCopy:
         """Give frames to the tower. On a GPU this does not wait for the result, if the frames are `staged`.
 
         Args:
             frames_NHW3: uint8 [N, H, W, 3].
+
+        Returns:
+            [N, grid * grid, C] bfloat16, on their way to the host.
         """
         check_fork(self._process, self.model.device)
         pixels = frame_pixels(frames_NHW3.to(self.model.device, non_blocking=True), self.model.config)
         features: Tensor = self.model.model.get_video_features(pixels).pooler_output
         features = features.bfloat16()  # as memories keep them
-        if features.device.type != "cuda":
-            return EncodedFrames(features.cpu())
-        copied = torch.cuda.Event(blocking=True)
-        host = torch.empty_like(features, device="cpu", pin_memory=True).copy_(features, non_blocking=True)
-        copied.record()
-        return EncodedFrames(host, copied)
+        return HostCopy(features)
 
 
 def in_flight(
     batches: Iterable[Batch],
-    encode: Callable[[Batch], Future[EncodedFrames]],
+    encode: Callable[[Batch], Future[HostCopy]],
     num_ahead: int = BATCHES_AHEAD,
     stop: Stop | None = None,
 ) -> Generator[tuple[Batch, Tensor], None, None]:
@@ -121,7 +94,7 @@ def in_flight(
     Raises:
         Cancelled: `stop` was set.
     """
-    waiting: deque[tuple[Batch, Future[EncodedFrames]]] = deque()
+    waiting: deque[tuple[Batch, Future[HostCopy]]] = deque()
     try:
         for batch in batches:
             waiting.append((batch, encode(batch)))
@@ -136,11 +109,11 @@ def in_flight(
             future.cancel()
 
 
-def _is_there(future: Future[EncodedFrames]) -> bool:
-    return future.done() and (future.cancelled() or future.exception() is not None or future.result().is_there)
+def _is_there(future: Future[HostCopy]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None or future.result().is_here)
 
 
-def _result(future: Future[EncodedFrames], stop: Stop | None) -> Tensor:
+def _result(future: Future[HostCopy], stop: Stop | None) -> Tensor:
     while stop is not None and not wait([future], STOP_SECONDS).done:
         if stop.is_set():
             future.cancel()

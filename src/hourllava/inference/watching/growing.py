@@ -22,10 +22,10 @@ from hourllava.inference.memories.snapshot import MemorySnapshot, WatchedSource
 from hourllava.inference.watching.frame_encoder import (
     BATCHES_AHEAD,
     Encode,
-    EncodedFrames,
     FrameEncoder,
     in_flight,
 )
+from hourllava.model.devices import HostCopy
 from hourllava.video import FrameBatch, FrameReader, Gap, VideoLimits, read_frames, shown_name
 from hourllava.video.budget import ProcessBudget
 from hourllava.video.child import Stop
@@ -145,7 +145,7 @@ class MemoryGrower:
             if memory is not None:
                 note(memory, gaps=[gap for gap in reader.gaps if gap not in memory.gaps])
 
-    def _hand_over(self, frames_NHW3: npt.NDArray[np.uint8] | Tensor) -> Future[EncodedFrames]:
+    def _hand_over(self, frames_NHW3: npt.NDArray[np.uint8] | Tensor) -> Future[HostCopy]:
         return self._encode(self._encoder.staged(frames_NHW3))
 
     def _open(
