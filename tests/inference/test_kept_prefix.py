@@ -329,10 +329,11 @@ def test_prompts_that_are_prefilled_together_do_not_see_each_other(engine, asked
     prompts = [torch.randn(length, width, generator=draws, dtype=torch.float64) for length in lengths]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefixes_module, "FILLED_UP_TO", (filled,))
+        patch.setattr(prefixes_module, "MAX_TOGETHER", 3)
         decoder = RowDecoder(engine.model)
         decoder._shares_buffers = True
         decoder.prefill(prompts[:1], prefixes[1])
-        assert decoder.go_together(lengths) is (len(lengths) == 1 or (len(lengths) <= 4 and sum(lengths) <= filled))
+        assert decoder.go_together(lengths) is (len(lengths) == 1 or (len(lengths) <= 3 and sum(lengths) <= filled))
         while not decoder.go_together([len(prompt) for prompt in prompts]):
             prompts.pop()
         together = decoder.prefill(prompts, prefixes[0])
@@ -353,6 +354,7 @@ def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(toke
     with HourLlava(model, processor) as alone:
         expected = [alone.ask(memory, text, max_new_tokens=6).text for memory in memories for text in questions]
     groups = []
+    monkeypatch.setattr(prefixes_module, "MAX_TOGETHER", 3)
     prefill_rows = RowDecoder.prefill
     monkeypatch.setattr(
         RowDecoder,
@@ -366,7 +368,7 @@ def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(toke
         probabilities = engine.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities
     assert actual == expected
     assert sum(groups) == 2 * len(questions) + 1
-    assert max(groups) == 4
+    assert max(groups) == 3
     with HourLlava(model, processor) as alone:
         assert probabilities == pytest.approx(alone.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities)
 

@@ -24,8 +24,8 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Tokens behind a prefix are filled up to one of these numbers; more go without a graph.
 FILLED_UP_TO = (128, 256, 512)
 
-# Prompts that are prefilled together, at most: the first one waits until the last one is embedded, some 7 ms each.
-MAX_TOGETHER = 4
+# Prompts that are prefilled together, at most: the first one waits until the last one is tokenised, some 2 ms each.
+MAX_TOGETHER = 8
 
 # Buffers hold a multiple of so many tokens.
 PREFIX_STEP = 1024
