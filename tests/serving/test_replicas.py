@@ -2,12 +2,17 @@
 
 import asyncio
 import functools
+import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from conftest import examples
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.inference.questions.answers import Answer
 from hourllava.serving import ray_engine as ray_engine_module
+from hourllava.serving import replica as replica_module
 from hourllava.serving.homes import MAX_KNOWN, Homes
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.protocol import EngineFailure, Question, TextPiece, Video, WatchView
@@ -317,3 +322,49 @@ async def test_a_model_that_cannot_be_loaded_is_told_to_every_call():
     assert isinstance(taken, Taken)
     assert isinstance(raised, Raised)
     assert isinstance(raised.error, CheckpointError)
+
+
+@examples(60)
+@given(
+    items=st.lists(st.one_of(st.text(min_size=1, max_size=3).map(TextPiece), st.sampled_from(["progress", "answer"]))),
+    ticks=st.lists(st.floats(0, 0.1), min_size=12, max_size=12),
+    fails=st.booleans(),
+)
+def test_joined_texts_say_the_same_in_the_same_order(items, ticks, fails):
+    """Whatever the clock says, and whether the stream ends or fails; texts that are apart in time stay apart."""
+    clock = itertools.accumulate(itertools.cycle(ticks))
+
+    async def given_items():
+        for item in items:
+            yield item
+        if fails:
+            raise CheckpointError("there")
+
+    async def run():
+        found = []
+        try:
+            async for item in replica_module.joined_texts(given_items()):
+                found.append(item)
+        except CheckpointError:
+            assert fails
+        else:
+            assert not fails
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica_module.time, "monotonic", lambda: next(clock))
+        found = asyncio.run(run())
+
+    def runs(stream):
+        groups = itertools.groupby(stream, lambda item: isinstance(item, TextPiece))
+        return ["".join(item.text for item in group) if is_text else list(group) for is_text, group in groups]
+
+    assert runs(found) == runs(items)
+    texts = [item for item in items if isinstance(item, TextPiece)]
+    assert found[:1] == items[:1]
+    if min(ticks) > replica_module.TEXT_SECONDS:
+        assert found == items
+    if sum(ticks) * (len(texts) // 12 + 1) < replica_module.TEXT_SECONDS:
+        assert sum(isinstance(item, TextPiece) for item in found) <= 1 + len(
+            [run for run in runs(items) if isinstance(run, str)]
+        )

@@ -3,17 +3,23 @@
 Every call is one stream. It begins with `Taken`, so that the caller knows at once that the replica lives, however long
 the answer takes, and whether it is still the same process: a new one watches nothing. What the engine raises comes as
 an item, too: so it arrives as it was, whatever carries the stream.
+
+An item costs both processes more than a token does. So pieces of text that come soon after another one are joined.
 """
 
 import inspect
 import secrets
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from hourllava.errors import HourLlavaError
-from hourllava.serving.protocol import Engine
+from hourllava.serving.protocol import Engine, TextPiece
+
+# Pieces of text that come sooner after the last item wait for the next one.
+TEXT_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,31 @@ class ReplicaServer:
             if not inspect.isasyncgen(work):
                 yield await work
                 return
-            async with aclosing(work) as items:
-                async for item in items:
+            async with aclosing(work) as items, aclosing(joined_texts(items)) as joined:
+                async for item in joined:
                     yield item
         except HourLlavaError as error:
             yield Raised(error)
+
+
+async def joined_texts(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+    """The items in their order, with neighbouring pieces of text joined. Of these, one passes every `TEXT_SECONDS`."""
+    text, passed_seconds = "", -TEXT_SECONDS
+    try:
+        async for item in items:
+            if isinstance(item, TextPiece):
+                text += item.text
+                now = time.monotonic()
+                if now < passed_seconds + TEXT_SECONDS:
+                    continue
+                text, item, passed_seconds = "", TextPiece(text), now
+            elif text:
+                yield TextPiece(text)
+                text = ""
+            yield item
+    except HourLlavaError:
+        if text:
+            yield TextPiece(text)
+        raise
+    if text:
+        yield TextPiece(text)
