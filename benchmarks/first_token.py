@@ -34,11 +34,14 @@ from hourllava.model.visuals import Visuals
 NUM_TEXT_TOKENS = 80  # of the released prompt around the video, and a question
 
 
-def random_model(name: str, device: torch.device, recall: str = "kept") -> HourLlavaForConditionalGeneration:
+def random_model(
+    name: str, device: torch.device, recall: str = "kept", recall_tokens: int = 64
+) -> HourLlavaForConditionalGeneration:
     """A model of a preset's shape with random bf16 weights."""
+    memaug = {"recall": recall, "recall_tokens": recall_tokens}
     torch.set_default_dtype(torch.bfloat16)
     with device:
-        model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(name, memaug={"recall": recall}))
+        model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(name, memaug=memaug))
     torch.set_default_dtype(torch.float32)
     return model.eval()
 

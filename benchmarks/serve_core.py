@@ -153,9 +153,11 @@ def watcher(engine: HourLlava, video: Path | None) -> Callable[[], Memory]:
     return lambda: engine.remember_frames(frames, np.arange(float(WATCH_SECONDS)))
 
 
-def measured(name: str, recall: str, video: Path | None, note: Callable[[str, Figures], None]) -> None:
+def measured(
+    name: str, recall: str, recall_tokens: int, video: Path | None, note: Callable[[str, Figures], None]
+) -> None:
     """All figures of one model."""
-    model = random_model(name, torch.device("cuda"), recall)
+    model = random_model(name, torch.device("cuda"), recall, recall_tokens)
     note("model", {"GB": torch.cuda.memory_allocated() / 1e9})
     processor = HourLlavaProcessor(nano_tokenizer(), model.config)
     # Token by token: nano's tokenizer has no text for most of this model's tokens.
@@ -189,6 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", action="append", help="preset; several may be given")
     parser.add_argument("--recall", choices=("kept", "question"), default="kept", help="memaug.recall of the models")
+    parser.add_argument("--recall-tokens", type=int, default=64, help="with `--recall question`")
     parser.add_argument("--video", type=Path, help="watched beside questions; by default half an hour of given frames")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     options = parser.parse_args()
@@ -205,7 +208,7 @@ def main() -> None:
             if options.out:
                 options.out.write_text(json.dumps(results, indent=1))
 
-        measured(name, options.recall, options.video, note)
+        measured(name, options.recall, options.recall_tokens, options.video, note)
         gc.collect()
         torch.cuda.empty_cache()
 
