@@ -47,7 +47,7 @@ from hourllava.model.processor import HourLlavaProcessor
 OnText = Callable[[str], None]
 
 # Questions of one `ask_all` that are in the queue, so that other callers find room there.
-MAX_BEGUN = 64
+MAX_BEGUN = 256
 
 
 class HourLlava(WatchesVideos):
@@ -170,7 +170,7 @@ class HourLlava(WatchesVideos):
             first, second = model.ask_all(memory, ["Who speaks?", "What is on the desk?"])
 
         Args:
-            memory: as for `ask`. If it grows, a question after the first 64 (`MAX_BEGUN`) is about the frames that it
+            memory: as for `ask`. If it grows, a question after the first 256 (`MAX_BEGUN`) is about the frames that it
                 has when an earlier answer makes room.
             questions: any number.
             on_answer: called with each answer, in the order of the questions, in this thread.
