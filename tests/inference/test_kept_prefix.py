@@ -185,6 +185,9 @@ def test_a_prefix_is_made_once_for_each_state_of_a_memory(engine, monkeypatch, s
 
     before = ask()
     assert len(made) == 1
+    assert engine.ask(memory, "What?", max_new_tokens=1).num_cached_tokens > 0
+    assert HourLlava(engine.model, engine.processor).ask(memory, "What?", max_new_tokens=1).num_cached_tokens == 0
+    made.pop()
     memory.append(more.features, 30 + np.arange(20.0), 30 + np.arange(20.0), duration_seconds=50.0)
     after = ask()
     assert len(made) == 2

@@ -135,7 +135,7 @@ class ScriptedEngine:
                 given += 1
             text = "".join(script.pieces)
             evidence = [] if video is None else list(script.evidence)
-            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80)  # type: ignore[arg-type]
+            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80, 60)  # type: ignore[arg-type]
         finally:
             self.ended.append(given)
 

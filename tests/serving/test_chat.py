@@ -71,7 +71,7 @@ def test_an_answer_cites_the_moments_it_looked_at(server, client, file_id):
     assert extras["memory_id"].startswith("mem-")
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (100, 3, 103)
     details = answer.usage.prompt_tokens_details
-    assert (details.cached_tokens, details.text_tokens, details.video_tokens) == (0, 20, 80)
+    assert (details.cached_tokens, details.text_tokens, details.video_tokens) == (60, 20, 80)
     video, question = server.engine.asked[-1]
     assert (question.text, question.max_new_tokens, question.temperature) == ("What happens?", 7, 0.5)
     assert (question.top_p, question.seed, list(question.stop)) == (0.9, 3, ["x"])

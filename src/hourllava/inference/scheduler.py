@@ -306,6 +306,7 @@ class Scheduler:
             prompt = question.make_prompt()
             question.state.num_prompt_tokens = prompt.num_tokens
             question.state.num_video_tokens = prompt.num_video_tokens
+            question.state.num_cached_tokens = prompt.num_cached_tokens
             max_new_tokens = min(question.max_new_tokens, room_after(prompt.num_tokens, self.model.config))
             return Started(question, prompt, max_new_tokens)
         return None

@@ -90,7 +90,7 @@ class AnswerState:
 
     def __init__(self, question: str, decode: Decode, stop: Sequence[str] = ()) -> None:
         self.question, self.decode, self.stop = question, decode, tuple(stop)
-        self.num_prompt_tokens = self.num_video_tokens = 0
+        self.num_prompt_tokens = self.num_video_tokens = self.num_cached_tokens = 0
         self._started = time.perf_counter()
         self._first_token_seconds: float | None = None
         self._tokens: list[int] = []
@@ -137,6 +137,7 @@ class AnswerState:
                 first_token_seconds=now if self._first_token_seconds is None else self._first_token_seconds,
                 total_seconds=now,
                 num_video_tokens=self.num_video_tokens,
+                num_cached_tokens=self.num_cached_tokens,
             )
             self._tell()
 

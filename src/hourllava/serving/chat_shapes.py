@@ -218,7 +218,7 @@ class ChatChoice(BaseModel):
 
 
 class PromptDetails(BaseModel):
-    """What a prompt consists of. `cached_tokens` is 0: the kept prefix of a memory is not told apart."""
+    """What a prompt consists of. `cached_tokens` are those that earlier questions about the video left computed."""
 
     cached_tokens: int = 0
     text_tokens: int
@@ -241,7 +241,9 @@ class Usage(BaseModel):
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
-            prompt_tokens_details=PromptDetails(text_tokens=prompt - video, video_tokens=video),
+            prompt_tokens_details=PromptDetails(
+                cached_tokens=answer.num_cached_tokens, text_tokens=prompt - video, video_tokens=video
+            ),
         )
 
 

@@ -122,7 +122,7 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """What a prompt consists of. `cached_tokens` is 0: the kept prefix of a memory is not told apart."""
+    """What a prompt consists of. `cached_tokens` are those that earlier questions about the video left computed."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
@@ -149,7 +149,7 @@ class ResponseUsage(BaseModel):
     def of(cls, answer: Answer) -> "ResponseUsage":
         """Of an answer."""
         prompt, output, video = answer.num_prompt_tokens, answer.num_new_tokens, answer.num_video_tokens
-        details = InputDetails(text_tokens=prompt - video, video_tokens=video)
+        details = InputDetails(cached_tokens=answer.num_cached_tokens, text_tokens=prompt - video, video_tokens=video)
         return cls(
             input_tokens=prompt, input_tokens_details=details, output_tokens=output, total_tokens=prompt + output
         )

@@ -23,6 +23,7 @@ class Answer:
         first_token_seconds: from the call to the answer's first token, time in the queue included.
         total_seconds: from the call to the end of the answer.
         num_video_tokens: tokens of the prompt that are kept tokens of the video.
+        num_cached_tokens: tokens of the prompt that earlier questions had left computed (a kept prefix).
     """
 
     question: str
@@ -34,6 +35,7 @@ class Answer:
     first_token_seconds: float
     total_seconds: float
     num_video_tokens: int = 0
+    num_cached_tokens: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """The answer as plain data, as `hourllava ask --json` prints it."""

@@ -75,22 +75,28 @@ class Prompt:
         embeds: [L, D], augmented from the memory; or a question behind a kept prefix, which is embedded when it is
             needed, with others if there are any.
         measure: begins to measure the evidence.
-        num_video_tokens: see below.
+        num_video_tokens, num_cached_tokens: see below.
 
     Attributes:
         num_own_tokens: L.
         num_tokens: L and those of the prefix.
         num_video_tokens: those of them that are kept tokens of the video.
+        num_cached_tokens: those of them that earlier questions had left computed.
         prefix: before these tokens, kept with the memory.
     """
 
     def __init__(
-        self, embeds: "Tensor | QuestionBehind", measure: Measure = list, *, num_video_tokens: int = 0
+        self,
+        embeds: "Tensor | QuestionBehind",
+        measure: Measure = list,
+        *,
+        num_video_tokens: int = 0,
+        num_cached_tokens: int = 0,
     ) -> None:
         self.prefix = embeds.prefix if isinstance(embeds, QuestionBehind) else None
         self.num_own_tokens = len(embeds)
         self.num_tokens = len(embeds) + (self.prefix.num_tokens if self.prefix else 0)
-        self.num_video_tokens = num_video_tokens
+        self.num_video_tokens, self.num_cached_tokens = num_video_tokens, num_cached_tokens
         self._embeds: Tensor | QuestionBehind | None = embeds
         self._measure: Measure | None = measure
         self._evidence: list[Span] | LaunchedEvidence = []
@@ -99,7 +105,8 @@ class Prompt:
         """The same prompt with other evidence; this one is used up."""
         embeds, self._embeds = self._embeds, None
         assert embeds is not None, "the embeddings are taken already"
-        return Prompt(embeds, measure, num_video_tokens=self.num_video_tokens)
+        counts = {"num_video_tokens": self.num_video_tokens, "num_cached_tokens": self.num_cached_tokens}
+        return Prompt(embeds, measure, **counts)
 
     def embed(self) -> None:
         """Embed the question, unless that is done."""
@@ -265,14 +272,16 @@ class PromptMaker:
     def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
         """The prompt behind the prefix that is kept with the memory; the first question makes the prefix."""
         model, memory = self.model.model, ProjectedMemory(ready.keys_values, ready.kept_tokens)
-        prefix = ready.slot.prefix
+        prefix, num_cached = ready.slot.prefix, 0
         if prefix is None or prefix.text_ids != text_before_kept(sample, model.config):
             prefix = ready.slot.prefix = make_kept_prefix(model, memory, sample)
+        else:
+            num_cached = prefix.num_tokens
         recall = recall_queries(prefix, model.config)
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
         question = QuestionBehind(model, memory, prefix, sample, queries.observe if observes else None)
         measure = functools.partial(_launch_evidence, ready, queries) if observes else list
-        return Prompt(question, measure, num_video_tokens=len(ready.kept_tokens))
+        return Prompt(question, measure, num_video_tokens=len(ready.kept_tokens), num_cached_tokens=num_cached)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""
