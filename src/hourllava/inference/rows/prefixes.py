@@ -135,9 +135,8 @@ class PrefillBehindPrefix:
         for number, (start, end) in enumerate(zip(starts, ends)):
             self._prompt_B[start:end] = number
             self._last_N[number] = end - 1
-            torch.add(
-                self._count_B[: end - start], prefix.num_tokens, out=self._positions_1B[0, start:end]
-            )  # fmt: skip
+            positions = self._positions_1B[0, start:end]
+            torch.add(self._count_B[: end - start], prefix.num_tokens, out=positions)
         self.pool.show(self._prefix_bias_1C[0], prefix)
         if self._embeds_BD.device.type != "cuda":
             self._run()
