@@ -120,6 +120,6 @@ def test_every_shipped_recipe_is_listed_with_a_sentence():
 def test_info_says_what_is_kept_of_prompts(preset, kept_mb, tmp_path):
     HourLlavaConfig.preset(preset, memaug={"recall": "question"}).save_pretrained(tmp_path)
     described = describe_installation([str(tmp_path)])["models"][str(tmp_path)]
-    assert described.endswith(f"; 16 recall tokens, {kept_mb} MB kept of prompts about an hour (bf16)")
+    assert described.endswith(f"; 64 recall tokens, {kept_mb} MB kept of prompts about an hour (bf16)")
     HourLlavaConfig.preset(preset).save_pretrained(tmp_path)
     assert "recall" not in describe_installation([str(tmp_path)])["models"][str(tmp_path)]

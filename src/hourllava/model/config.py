@@ -67,7 +67,7 @@ class MemAugConfig:
     normalize_inputs: bool = False
     rotate_values: bool = False
     recall: Recall = "kept"
-    recall_tokens: int = 16
+    recall_tokens: int = 64
 
     def __post_init__(self) -> None:
         require_whole("memaug.num_blocks", self.num_blocks, 0, 512)  # 0: no MemAug
