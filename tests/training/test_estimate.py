@@ -11,7 +11,7 @@ from hourllava.training.estimate import MicroBatchSize, activation_bytes, descri
 from hourllava.training.recipe import Recipe
 from hourllava.training.run import prepare, train
 from hourllava.training.trainer import HourLlavaTrainer
-from training.runs import recipe_of
+from training.runs import TINY, recipe_of, write_videos
 
 HOUR = MicroBatchSize(tokens=9_004, memory_entries=234_000, views=0)
 
@@ -120,6 +120,36 @@ class TestMemory:
         """Measured figures: `What fits` in docs/benchmarks.md (one H100, stage 3, one and three hours as features)."""
         activations = activation_bytes(HourLlavaConfig.preset(preset), size, "selective", TrainedParts(), 2)
         assert activations / 1e9 == pytest.approx(measured_gb, rel=0.2)
+
+    @pytest.mark.parametrize("recall", ["kept", "question"])
+    def test_questions_that_share_a_memory_count_it_once(self, recall, tmp_path):
+        videos = write_videos(tmp_path / "shards", tmp_path / "media", count=5, turns=3)
+        memaug = TINY["model"]["memaug"] | {"recall": recall, "recall_tokens": 7}
+        recipe = recipe_of(
+            tmp_path, [{"folder": str(videos)}], start={**TINY, "model": {**TINY["model"], "memaug": memaug}}
+        )
+        recipe["data"]["questions"] = "segments"
+        recipe["batch"] = {"token_budget": 2048, "samples": 5, "multiple_of": 1}  # all rows in one micro-batch
+        recipe["learning_rates"]["model.vision_tower.*"] = 0
+        prepared = prepare(Recipe.model_validate(recipe), meta=True)
+        corpus = prepared.corpus
+        (micro_batch,) = corpus.plan.step(0)
+        assert len(micro_batch) == 5
+        samples = [
+            sample for draw in micro_batch for sample in corpus.encoder(corpus.datasets[0].row(draw.sample), draw.seed)
+        ]
+        inputs = corpus.encoder.processor.collate_packed(samples)
+        visuals = inputs["visuals"]
+        num_tokens, num_answered = inputs["input_ids"].numel(), int((inputs["labels"] != -100).sum())
+        size = MicroBatchSize(
+            num_tokens,
+            visuals.memory_segments.num_tokens,
+            0,
+            kept_again=num_tokens - num_answered - len(visuals.query_index),
+        )
+        assert (size.kept_again > 0) == (recall == "question")
+        expected = activation_bytes(prepared.model.config, size, "none", TrainedParts(), 4)
+        assert estimate_memory(prepared, 1).activations == expected
 
     def test_a_trained_tower_keeps_activations_of_its_views(self):
         config = HourLlavaConfig.preset("hourllava-3b")

@@ -24,6 +24,7 @@ from hourllava.data.mds.remote import is_remote
 from hourllava.data.records.media import media_path
 from hourllava.errors import ConfigError, DataError, HourLlavaError, MemoryFileError
 from hourllava.inference.memories.encoder import EncoderIdentity
+from hourllava.model.config import HourLlavaConfig
 from hourllava.model.inputs import ModelInputs, Sample
 from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.answer_tokens import answer_weights, with_answer_noise
@@ -291,13 +292,12 @@ def build_corpus(
     for stream, lengths_N3 in zip(streams, lengths, strict=True):
         is_video, encoded = stream.kinds
         # Recomputation is not counted: the setting `activations` must not change the order of samples.
-        apart = questions_apart(lengths_N3, config, is_video=is_video) if data.questions == "segments" else 1
         costs = estimate_costs(
             lengths_N3,
             config,
             is_video=is_video,
             encoded=encoded,
-            num_questions=apart,
+            num_questions=num_questions(data, lengths_N3, config, is_video),
             trained=trained,
             checkpointing=False,
         )
@@ -308,6 +308,13 @@ def build_corpus(
     micro_batches = micro_batches_for(planned, row_tokens, **asked)
     settings = PlanSettings(row_tokens, micro_batches, seed, epochs, data.batching)
     return Corpus(BatchPlan(planned, settings, max_steps=max_steps), streams, encoder, data)
+
+
+def num_questions(
+    data: DataRecipe, lengths_N3: Lengths, config: HourLlavaConfig, is_video: NDArray[np.bool_]
+) -> int | NDArray[np.int64]:
+    """Questions of each row that are samples of their own: [N], or 1 for all rows."""
+    return questions_apart(lengths_N3, config, is_video=is_video) if data.questions == "segments" else 1
 
 
 def batch_warnings(batch: BatchRecipe, corpus: Corpus) -> Iterator[str]:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 import torch
 
 from hourllava.data.batches.amounts import samples_per_epoch
-from hourllava.data.batches.cost import TrainedParts, memory_entries
+from hourllava.data.batches.cost import TrainedParts, kept_again, lengths_of_one, memory_entries
 from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import HourLlavaConfig
-from hourllava.training.corpus import Corpus, batch_warnings, tokens_per_epoch
+from hourllava.training.corpus import Corpus, batch_warnings, num_questions, tokens_per_epoch
 from hourllava.training.meter import PEAK_FLOPS_PER_SECOND, peak_flops_per_second
 from hourllava.training.run import Prepared, trained_parts
 
@@ -33,11 +33,15 @@ NUM_SEARCHED_STEPS = 16
 
 
 class MicroBatchSize(NamedTuple):
-    """Decoder tokens, memory entries, and views to encode of a micro-batch."""
+    """Decoder tokens, memory entries, and views to encode of a micro-batch.
+
+    `kept_again` are those of the tokens that MemAug leaves out, see `hourllava.data.batches.cost.kept_again`.
+    """
 
     tokens: int
     memory_entries: int
     views: int
+    kept_again: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,13 +195,14 @@ def activation_bytes(
     # A memory entry has its features, its projected token, and keys and values for all blocks. Keys and values are
     # made once for each patch and then gathered.
     entry, keys_values = config.vision_feature_width + width, 2 * group_width * num_blocks
-    memaug = size.tokens * num_blocks * kept_memaug if size.memory_entries else 0
+    queries = size.tokens - size.kept_again
+    memaug = queries * num_blocks * kept_memaug if size.memory_entries else 0
     in_decoder = (
         size.tokens * (text.num_hidden_layers * kept_decoder + 2 * decoder_layer)
         + memaug
         + size.memory_entries * (entry + 2 * keys_values)
     )
-    in_memaug = memaug + 2 * size.tokens * memaug_block + size.memory_entries * (entry + 3 * keys_values)
+    in_memaug = memaug + 2 * queries * memaug_block + size.memory_entries * (entry + 3 * keys_values)
     in_projector = size.memory_entries * (entry + keys_values + 4 * width * trained.projector)
 
     patches = size.views * config.patch_grid**2
@@ -209,16 +214,19 @@ def activation_bytes(
 def _first_sizes(corpus: Corpus) -> set[MicroBatchSize]:
     """Sizes of the micro-batches in the plan's first steps."""
     config = corpus.encoder.processor.config
-    entries, views = [], []
+    entries, views, again = [], [], []
     for stream, opened in zip(corpus.plan.streams, corpus.streams):
         is_video, encoded = opened.kinds
-        entries.append(memory_entries(stream.lengths, config, is_video=is_video))
+        questions = num_questions(corpus.recipe, stream.lengths, config, is_video)
+        entries.append(memory_entries(lengths_of_one(stream.lengths, questions), config, is_video=is_video))
+        again.append(kept_again(stream.lengths, config, questions))
         views.append(stream.lengths[:, 0] * ~encoded)
     return {
         MicroBatchSize(
             sum(draw.num_tokens for draw in micro_batch),
             sum(int(entries[draw.stream][draw.sample]) for draw in micro_batch),
             sum(int(views[draw.stream][draw.sample]) for draw in micro_batch),
+            sum(int(again[draw.stream][draw.sample]) for draw in micro_batch),
         )
         for step in range(min(NUM_SEARCHED_STEPS, corpus.plan.num_steps))
         for micro_batch in corpus.plan.step(step)

@@ -10,7 +10,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import tiny_config, tiny_model
-from hourllava.data.batches.cost import TrainedParts, check_lengths, estimate_costs, memory_entries, questions_apart
+from hourllava.data.batches.cost import (
+    TrainedParts,
+    check_lengths,
+    estimate_costs,
+    kept_again,
+    memory_entries,
+    questions_apart,
+)
 from hourllava.errors import DataError
 from hourllava.model import attention
 from hourllava.model.config import HourLlavaConfig, MemAugConfig
@@ -114,13 +121,16 @@ def test_questions_apart_see_the_video_but_not_each_other(kind, memaug, tokenize
     )
     samples = [first, processor.encode_record(turns, **shared)]
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(**processor.collate_packed(samples)).loss.backward()
+        model(**(inputs := processor.collate_packed(samples))).loss.backward()
 
     kept = 2 * first.layout.num_visual_tokens
     text = sum(len(sample.input_ids) for sample in samples) - kept
     lengths = np.array([[30 if kind == "frames" else 3, kept, text]], np.int32)
     questions = questions_apart(lengths, config, is_video=kind == "frames")
     assert questions.tolist() == [2]
+    supervised = sum((sample.labels != -100).sum() for sample in samples)
+    num_queries = kept + text - supervised - kept_again(lengths, config, questions)
+    assert num_queries.tolist() == [len(inputs["visuals"].query_index)]
     costs = estimate_costs(
         lengths,
         config,

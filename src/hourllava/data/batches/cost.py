@@ -147,7 +147,7 @@ def estimate_costs(
     """
     views, kept, text = (column.astype(np.float64) for column in lengths.T)
     patches = views * np.where(is_video, config.video_frame_tokens, config.patch_grid**2)
-    of_one = np.stack([lengths[:, 0], lengths[:, 1] // num_questions, lengths[:, 2] // num_questions], axis=1)
+    of_one = lengths_of_one(lengths, num_questions)
     memory = memory_entries(of_one, config, is_video=is_video).astype(np.float64)
     supervised = text * supervised_share
     queries, query_pairs = _queries(kept, text - supervised, num_questions, config)
@@ -212,6 +212,19 @@ def questions_apart(
     of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
     of_one = np.where(is_video, of_video, of_image) + config.memaug.num_recall_tokens
     return np.maximum(np.rint(kept / np.maximum(of_one, 1)), 1).astype(np.int64)
+
+
+def lengths_of_one(lengths: Lengths, num_questions: int | NDArray[np.int64]) -> Lengths:
+    """[N, 3] lengths of each row with one of its questions, on average."""
+    return np.stack([lengths[:, 0], lengths[:, 1] // num_questions, lengths[:, 2] // num_questions], axis=1)
+
+
+def kept_again(lengths: Lengths, config: HourLlavaConfig, num_questions: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """[N] kept tokens of each row that MemAug does not augment, because an earlier question of the row has them."""
+    if config.memaug.recall == "kept":
+        return np.zeros(len(lengths), np.int64)
+    kept = np.maximum(lengths_of_one(lengths, num_questions)[:, 1] - config.memaug.recall_tokens, 0)
+    return kept.astype(np.int64) * (num_questions - 1)
 
 
 def memory_entries(
