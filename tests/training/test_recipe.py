@@ -7,6 +7,7 @@ import pytest
 
 from hourllava.errors import ConfigError
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.layout import num_kept_video_tokens
 from hourllava.training.recipe import load_recipe, recipe_text, shipped_recipes
 from training.runs import TINY, write_recipe
 
@@ -59,6 +60,18 @@ class TestShipped:
         assert str(recipe.data.media) == "data"
         assert recipe.lora is None
 
+    @pytest.mark.parametrize("family", ["hourllava-3b", "hourllava-7b"])
+    def test_stage_4_is_stage_3_with_recall_tokens_for_each_question(self, family):
+        before, recipe = (load_recipe(f"recipes/{family}/s{stage}.yaml") for stage in (3, 4))
+        assert recipe.start.checkpoint == before.start.checkpoint.replace("-s2", "-s3")
+        assert (recipe.data.streams, recipe.data.batching) == (before.data.streams, before.data.batching)
+        assert (recipe.learning_rates, recipe.batch.samples) == (before.learning_rates, before.batch.samples)
+        assert recipe.data.questions == "segments"
+        config = HourLlavaConfig.preset(family, **recipe.start.model)
+        assert config.memaug.num_recall_tokens == 64
+        five_about_an_hour = 5 * (num_kept_video_tokens(3600, config) + 64)  # a record of the published mixture
+        assert recipe.batch.token_budget > five_about_an_hour + 4000
+
     def test_stage_0_of_3b_is_an_image_model_made_of_its_parts(self):
         recipe = load_recipe("recipes/hourllava-3b/s0.yaml")
         config = HourLlavaConfig.preset(recipe.start.preset, **recipe.start.model)
@@ -81,7 +94,8 @@ class TestShipped:
         assert str(recipe.out).startswith("runs/")
 
     def test_all_of_them_are_listed(self):
-        stages = {f"recipes/{name}.yaml" for name in PUBLISHED} | {"recipes/hourllava-3b/s0.yaml"}
+        ours = {f"recipes/hourllava-{name}.yaml" for name in ("3b/s0", "3b/s4", "7b/s4")}
+        stages = {f"recipes/{name}.yaml" for name in PUBLISHED} | ours
         nano = {f"recipes/hourllava-nano/{name}.yaml" for name in ("s0", "s1", "s2", "s3", "ablation")}
         tuning = {"recipes/finetune.yaml", "recipes/finetune-lora.yaml"}
         assert set(shipped_recipes()) == stages | nano | tuning
