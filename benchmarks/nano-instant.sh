@@ -7,14 +7,7 @@
 # Arguments are passed to ablations.py. Each number of STEPS has its own folder runs/instant-STEPS. SHARE=100 makes a
 # hundredth of the data, for a trial; DATA=only ends when the data is complete; PLAN=FILE runs another plan.
 set -euo pipefail
-here=$(dirname "$0") world=data/ablations steps=${STEPS:-300} python=${PYTHON:-python3}
-if ! command -v hourllava >/dev/null; then # the library is only on PYTHONPATH
-  commands=$(mktemp -d)
-  trap 'rm -rf "$commands"' EXIT
-  printf '#!/bin/sh\nexec %s -m hourllava "$@"\n' "$python" >"$commands/hourllava"
-  chmod +x "$commands/hourllava"
-  PATH=$commands:$PATH
-fi
+here=$(dirname "$0") world=data/ablations steps=${STEPS:-300}
 source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
 source "$here/ablation-videos.sh"
 

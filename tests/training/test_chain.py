@@ -17,6 +17,7 @@ from hourllava.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "src/hourllava/recipes/hourllava-nano/chain.sh"
+STAGES = range(5)
 ABLATIONS = ROOT / "benchmarks/nano-ablations.sh"
 
 
@@ -39,10 +40,9 @@ def run_script(tmp_path):
         commands / "hourllava",
         f'''{note}
 [ "$2" = lengths ] && {{ mkdir -p "$3"; touch "$3/lengths.json"; exit; }}
-[ -z "$FOR_REAL" ] || exec {sys.executable} -m hourllava "$@"
+[ -z "$FOR_REAL" ] || [ "$1" = train ] || exec {sys.executable} -m hourllava "$@"
 [ "$2" != make ] || mkdir -p "$4/videos"''',
     )
-    write_command(commands / "torchrun", note)
     environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "PROCESSES": "1"}
 
     def run(script, *arguments, for_real=False, **settings):
@@ -94,15 +94,40 @@ def check_stream(root, folder, media):
 
 def test_the_chain_names_what_its_recipes_read(run_script):
     noted = run_script(CHAIN, "--set", "seed=1", GPUS="2")
-    trained = [line for line in noted if "train" in line]
-    assert [line[-3:] for line in trained] == [[nano(stage), "--set", "seed=1"] for stage in range(4)]
-    assert all(line[:3] == ["--standalone", "--nproc-per-node", "2"] for line in trained)
-    others = [line for line in noted if line not in trained]
-    for arguments in others:
+    trained = [line for line in noted if line[0] == "train"]
+    assert trained == [["train", nano(stage), "--gpus", "2", "--set", "seed=1"] for stage in STAGES]
+    check_commands(noted, STAGES)
+
+
+def check_commands(noted, stages):
+    """All commands are right, and make what these stages read and nothing else."""
+    for arguments in noted:
         parse(arguments)
-    sharded = {line[line.index("--out") + 1] for line in others if line[:2] == ["data", "shard"]}
-    read = {stream.folder for stage in range(4) for stream in load_recipe(nano(stage)).data.streams}
-    assert sharded == read == {line[2] for line in others if line[:2] == ["data", "lengths"]}
+    sharded = {line[line.index("--out") + 1] for line in noted if line[:2] == ["data", "shard"]}
+    read = {stream.folder for stage in stages for stream in load_recipe(nano(stage)).data.streams}
+    assert sharded == read == {line[2] for line in noted if line[:2] == ["data", "lengths"]}
+
+
+def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
+    settings = {"STAGES": "4", "START": "nano", "SEED_SHIFT": "400"}
+    noted = run_script(CHAIN, **settings)
+    assert [line for line in noted if line[0] == "train"] == [
+        ["train", nano(4), "--gpus", "1", "--set", "start.checkpoint=nano"]
+    ]
+    check_commands(noted, [4])
+    seeds = {line[line.index("--seed") + 1] for line in noted if line[:2] == ["world", "make"]}
+    assert len(seeds) == 9
+    assert all(400 < int(seed) <= 410 for seed in seeds)
+    again = run_script(CHAIN, **settings | {"STAGES": "3 4"})
+    assert [line[1] for line in again] == [nano(3), nano(4)]  # data is there
+    assert ["start.checkpoint=nano" in line for line in again] == [True, False]
+
+
+def test_the_chain_runs_where_the_library_is_only_on_the_path_of_python(run_script, tmp_path):
+    command, python = tmp_path / "bin/hourllava", tmp_path / "python"
+    write_command(python, f'[ "$1 $2" = "-m hourllava" ] && shift 2 && exec {command.rename(tmp_path / "noting")} "$@"')
+    noted = run_script(CHAIN, STAGES="0", PATH="/usr/bin:/bin", PYTHON=str(python))
+    assert ["train", nano(0), "--gpus", "1"] in noted
 
 
 def test_ablations_name_what_their_plan_reads(run_script):
@@ -118,8 +143,8 @@ def test_ablations_name_what_their_plan_reads(run_script):
 def test_the_chain_makes_what_its_recipes_read(tmp_path, run_script):
     for _ in range(2):  # the second time everything is there
         noted = run_script(CHAIN, SHARE="2000", for_real=True)
-    assert all("train" in line for line in noted)
-    for stage in range(4):
+    assert [line[1] for line in noted] == [nano(stage) for stage in STAGES]
+    for stage in STAGES:
         data = load_recipe(nano(stage)).data
         for stream in data.streams:
             check_stream(tmp_path, stream.folder, data.media)

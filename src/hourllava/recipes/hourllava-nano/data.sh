@@ -1,14 +1,17 @@
 # Functions that make training data of MarathonWorld in the folder $world, with PROCESSES processes. Scripts source this
-# file. SHARE=100 makes a hundredth of the data. Existing data is kept.
-processes=${PROCESSES:-$(nproc)} share=${SHARE:-1}
+# file. SHARE=100 makes a hundredth of the data, SEED_SHIFT=400 makes other videos. Existing data is kept.
+processes=${PROCESSES:-$(nproc)} share=${SHARE:-1} seed_shift=${SEED_SHIFT:-0} python=${PYTHON:-python3}
+hourllava=(hourllava)
+command -v hourllava >/dev/null || hourllava=("$python" -m hourllava) # the library is only on PYTHONPATH
 few=$((processes > 4 ? processes / 4 : 1)) # processes of each command, several of which run at once
 
 shards() { # NAME RECORDS KIND MEDIA
-  hourllava data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
+  "${hourllava[@]}" data shard "$2" --kind "$3" --media "$4" --out "$world/shards/$1" --workers "$few"
 }
 
 lengths() { # NAME [conversation]
-  hourllava data lengths "$world/shards/$1" --model nano --questions "${2:-segments}" --media $world/videos --processes "$few"
+  "${hourllava[@]}" data lengths "$world/shards/$1" --model nano --questions "${2:-segments}" --media "$world/videos" \
+    --processes "$few"
 }
 
 all() { # PROCESS ...: wait for all, fail if one failed
@@ -17,9 +20,9 @@ all() { # PROCESS ...: wait for all, fail if one failed
 
 videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
   [ -f "$world/shards/$1/lengths.json" ] && return
-  nice hourllava world make --out "$world/$1" --seed "$2" --videos $(($3 / share)) --minutes "$4" --per-task "$5" \
-    --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables --container reference \
-    --processes "$few" "${@:9}"
+  nice "${hourllava[@]}" world make --out "$world/$1" --seed $(($2 + seed_shift)) --videos $(($3 / share)) \
+    --minutes "$4" --per-task "$5" --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables \
+    --container reference --processes "$few" "${@:9}"
   mkdir -p "$world/videos/marathonworld" # before copying: two copies at once would both try to make it
   cp -r "$world/$1/videos/." "$world/videos"
   shards "$1" "$world/$1/jsons/videomarathon.json" video "$world/$1/videos"
