@@ -109,12 +109,17 @@ def check_commands(noted, stages):
 
 
 def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
-    settings = {"STAGES": "4", "START": "nano", "SEED_SHIFT": "400"}
+    settings = {"STAGES": "4", "START": "nano", "SEED_SHIFT": "400", "SHARE": "20", "VIDEO_SHARE": "2"}
     noted = run_script(CHAIN, **settings)
     assert [line for line in noted if line[0] == "train"] == [
         ["train", nano(4), "--gpus", "1", "--set", "start.checkpoint=nano"]
     ]
     check_commands(noted, [4])
+    made = [int(line[line.index("--videos") + 1]) for line in noted if line[:2] == ["world", "make"]]
+    assert max(made) == 25000
+    assert noted[[line[:2] for line in noted].index(["world", "pictures"])][-6:] == [
+        "--images", "10000", "--multi-images", "1000", "--texts", "3000"
+    ]  # fmt: skip
     seeds = {line[line.index("--seed") + 1] for line in noted if line[:2] == ["world", "make"]}
     assert len(seeds) == 9
     assert all(400 < int(seed) <= 410 for seed in seeds)

@@ -3,9 +3,9 @@
 #
 #     GPUS=4 PROCESSES=60 bash src/hourllava/recipes/hourllava-nano/chain.sh
 #
-# Resumes if interrupted. Arguments are passed to every `hourllava train`. SHARE=100 makes a hundredth of the data,
-# SEED_SHIFT=400 makes other videos. STAGES="3 4" trains only these stages, START=nano begins the first of them with
-# another checkpoint than that of the stage before.
+# Resumes if interrupted. Arguments are passed to every `hourllava train`. SHARE, VIDEO_SHARE and SEED_SHIFT change the
+# data, see data.sh. STAGES="3 4" trains only these stages; START=nano begins the first of them with another checkpoint
+# than that of the stage before.
 set -euo pipefail
 gpus=${GPUS:-1} world=data/world stages=${STAGES:-0 1 2 3 4} start=()
 [ -z "${START:-}" ] || start=(--set "start.checkpoint=$START")

@@ -1,6 +1,8 @@
 # Functions that make training data of MarathonWorld in the folder $world, with PROCESSES processes. Scripts source this
-# file. SHARE=100 makes a hundredth of the data, SEED_SHIFT=400 makes other videos. Existing data is kept.
-processes=${PROCESSES:-$(nproc)} share=${SHARE:-1} seed_shift=${SEED_SHIFT:-0} python=${PYTHON:-python3}
+# file. SHARE=100 makes a hundredth of the data, VIDEO_SHARE=2 half of the videos whatever SHARE is, SEED_SHIFT=400 other
+# videos. Existing data is kept.
+processes=${PROCESSES:-$(nproc)} python=${PYTHON:-python3}
+share=${SHARE:-1} video_share=${VIDEO_SHARE:-${SHARE:-1}} seed_shift=${SEED_SHIFT:-0}
 hourllava=(hourllava)
 command -v hourllava >/dev/null || hourllava=("$python" -m hourllava) # the library is only on PYTHONPATH
 few=$((processes > 4 ? processes / 4 : 1)) # processes of each command, several of which run at once
@@ -20,7 +22,7 @@ all() { # PROCESS ...: wait for all, fail if one failed
 
 videos() { # NAME SEED VIDEOS MINUTES PER_TASK CAPTIONS DIFFICULTY PIXELS OPTION ...
   [ -f "$world/shards/$1/lengths.json" ] && return
-  nice "${hourllava[@]}" world make --out "$world/$1" --seed $(($2 + seed_shift)) --videos $(($3 / share)) \
+  nice "${hourllava[@]}" world make --out "$world/$1" --seed $(($2 + seed_shift)) --videos $(($3 / video_share)) \
     --minutes "$4" --per-task "$5" --captions "$6" --difficulty "$7" --size-pixels "$8" --questions 20 --no-tables \
     --container reference --processes "$few" "${@:9}"
   mkdir -p "$world/videos/marathonworld" # before copying: two copies at once would both try to make it
