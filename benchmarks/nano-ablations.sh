@@ -29,4 +29,4 @@ conversations() { # NAME: the same shards, measured for all questions of a recor
 }
 
 ablation_videos several
-[ "${DATA:-}" = only ] || python "$here/ablations.py" "$here/nano-ablations.yaml" "$@"
+[ "${DATA:-}" = only ] || "$python" "$here/ablations.py" "$here/nano-ablations.yaml" "$@"

@@ -1,10 +1,12 @@
 """The scripts that make nano and its ablations: their commands are right, and make the data that the recipes read."""
 
 import functools
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "src/hourllava/recipes/hourllava-nano/chain.sh"
 STAGES = range(5)
 ABLATIONS = ROOT / "benchmarks/nano-ablations.sh"
+CARD = ROOT / "benchmarks/nano-card.sh"
 
 
 def write_command(path, text):
@@ -142,6 +145,23 @@ def test_ablations_name_what_their_plan_reads(run_script):
     _, folders = ablation_streams()
     assert folders <= {line[2] for line in noted if line[:2] == ["data", "lengths"]}
     assert run_script(ABLATIONS, DATA="only") == []  # everything is there
+
+
+def test_the_card_asks_with_right_commands_and_as_much_as_it_says(run_script):
+    noted = run_script(CARD, "nano", "card", PROCESSES="2", GPUS="2")
+    for line in noted:
+        parse(line)
+    options = [dict(itertools.pairwise(line)) for line in noted]
+    assert sorted(one["--shard"] for one in options if "--shard" in one) == sorted(f"{part}/65" for part in range(65))
+    videos = Counter()
+    for line, one in zip(noted, options):
+        if line[:2] == ["eval", "world"]:
+            videos[one["--minutes"], "--needles" in line] += int(one["--videos"])
+    assert videos == {("3-60", False): 48, ("0.2-0.75", False): 20} | {
+        (minutes, True): 20 for minutes in ("180", "60", "20", "1,5")
+    }
+    assert sum(line[0] == "demo" for line in noted) == 10
+    assert all(one["--model"] == "nano" for line, one in zip(noted, options) if line[1] != "make")
 
 
 @pytest.mark.slow
