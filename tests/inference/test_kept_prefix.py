@@ -1,7 +1,9 @@
 """Asking behind a kept prefix equals asking with the whole prompt: embeddings, logits, tokens, evidence."""
 
+import concurrent.futures
 import dataclasses
 import functools
+import threading
 import weakref
 
 import numpy as np
@@ -374,6 +376,45 @@ def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(toke
     assert max(groups) == 3
     with HourLlava(model, processor) as alone:
         assert probabilities == pytest.approx(alone.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities)
+
+
+@pytest.mark.parametrize(
+    ("place", "after"), [("has_room", 1), ("has_room", 2), ("prefill", 0), ("join", 0), ("join", 1)]
+)
+@pytest.mark.parametrize("error", [ZeroDivisionError("there"), SystemExit("there")], ids=["error", "exit"])
+def test_an_error_among_questions_that_join_together_ends_them_all(tokenizer, monkeypatch, place, after, error):
+    """Each caller is told of it, or has its answer; none waits for ever."""
+    config = recalling()
+    model = tiny_model(config)
+    with HourLlava(model, HourLlavaProcessor(tokenizer, config)) as engine:
+        memory = random_memory(engine, 40)
+        engine.ask(memory, "What?", max_new_tokens=1)
+        engine._scheduler._rows._shares_buffers, engine._scheduler._rows.max_rows = True, 8
+        do, calls = getattr(RowDecoder, place), []
+
+        def fails(*args, **options):
+            calls.append(1)
+            if len(calls) > after:
+                raise error
+            return do(*args, **options)
+
+        monkeypatch.setattr(RowDecoder, place, fails)
+        begun, go = threading.Event(), threading.Event()
+        engine._scheduler.encode(lambda: begun.set() or go.wait(10))
+        assert begun.wait(10)
+        streams = [engine.stream(memory, question, max_new_tokens=2) for question in QUESTIONS]
+        go.set()
+        for stream in streams:
+            future = concurrent.futures.Future()
+            threading.Thread(target=lambda stream=stream, future=future: told(stream, future), daemon=True).start()
+            assert future.result(timeout=20) in ("answered", "there")
+
+
+def told(stream, future):
+    try:
+        future.set_result(stream.answer and "answered")
+    except BaseException as error:  # noqa: BLE001 - also SystemExit
+        future.set_result(str(error))
 
 
 @examples(40)

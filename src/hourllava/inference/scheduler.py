@@ -89,6 +89,7 @@ class Scheduler:
         self._rows = RowDecoder(self.model)
         self._running: dict[Row, Started] = {}
         self._next: Started | None = None  # waits for room
+        self._joining: list[Started] = []  # have room, and are about to be prefilled
         self._ended: collections.deque[tuple[Started, FinishReason]] = collections.deque()  # wait for their evidence
         self._pace = Pace()
 
@@ -233,7 +234,7 @@ class Scheduler:
     def _end_all(self, error: BaseException) -> None:
         """Tell all callers of an error; then there is no thread."""
         ended = [one for one, _ in self._ended]
-        started = [one for one in (*self._running.values(), *ended, self._next) if one is not None]
+        started = [*self._running.values(), *ended, *self._joining, *([self._next] if self._next else [])]
         for question in (*self._questions.drop(), *(one.question for one in started)):
             question.state.fail(error)
         for task in (*self._tasks, *self._frames):
@@ -247,6 +248,7 @@ class Scheduler:
     def _free(self) -> None:
         self._running.clear()
         self._ended.clear()
+        self._joining.clear()
         self._next = None
         self._rows.release()
         for ready in list(self._at_end):
@@ -266,9 +268,10 @@ class Scheduler:
         if question is not None:
             self._next = self._embedded(question)
         num_steps = STEPS_PER_TURN
-        if joining := self._joining():
-            prefix = joining[0].prompt.prefix
-            self._prefill(joining, prefix)
+        self._gather()
+        if self._joining:
+            prefix = self._joining[0].prompt.prefix
+            self._prefill(prefix)
             if prefix is not None and (self._next is not None or len(self._questions)):
                 num_steps = STEPS_AFTER_SHORT_PREFILL
         for _ in range(num_steps):
@@ -311,39 +314,40 @@ class Scheduler:
             return Started(question, prompt, max_new_tokens)
         return None
 
-    def _joining(self) -> list[Started]:
-        """Questions that are prefilled now: the next one, and others behind the same prefix; none without room."""
-        joining: list[Started] = []
-        while self._next is not None and self._may_join(self._next, joining):
-            joining.append(self._next)
+    def _gather(self) -> None:
+        """Put the next question, and others behind the same prefix, among those that join, if there is room."""
+        while self._next is not None and self._may_join(self._next):
+            self._joining.append(self._next)
             self._next = None
-            if joining[0].prompt.prefix is None or not self._rows.go_together([1] * (len(joining) + 1)):
+            if self._joining[0].prompt.prefix is None or len(self._joining) == self._rows.max_together:
                 break
             with self._changed:
                 question = self._questions.take()
                 self._changed.notify_all()
             if question is not None:
                 self._next = self._embedded(question)
-        return joining
 
-    def _may_join(self, started: Started, joining: Sequence[Started]) -> bool:
+    def _may_join(self, started: Started) -> bool:
         prefix = started.prompt.prefix
-        if joining and prefix is not joining[0].prompt.prefix:
+        if self._joining and prefix is not self._joining[0].prompt.prefix:
             return False
-        lengths = [one.prompt.num_own_tokens for one in (*joining, started)]
-        before = [one.num_own_tokens for one in joining]
+        lengths = [one.prompt.num_own_tokens for one in (*self._joining, started)]
+        before = [one.num_own_tokens for one in self._joining]
         return self._rows.go_together(lengths) and self._rows.has_room(started.num_own_tokens, prefix, before)
 
-    def _prefill(self, joining: Sequence[Started], prefix: KeptPrefix | None) -> None:
+    def _prefill(self, prefix: KeptPrefix | None) -> None:
+        """Prefill the questions that join, and begin their rows."""
         prompts: list[Prefilled] = []
-        with Telling(*(started.question for started in joining)):
-            embed_together([started.prompt for started in joining])
-            prompts = self._rows.prefill([started.prompt.take_embeds() for started in joining], prefix)
-        for started, prompt in zip(joining, prompts):  # none if that failed
+        with Telling(*(started.question for started in self._joining)):
+            embed_together([started.prompt for started in self._joining])
+            prompts = self._rows.prefill([started.prompt.take_embeds() for started in self._joining], prefix)
+        for prompt in prompts:
+            started = self._joining.pop(0)
             with Telling(started.question):
                 sampling = started.question.sampling
                 row = self._rows.join(prompt, max_new_tokens=started.max_new_tokens, sampling=sampling)
                 self._running[row] = started
+        self._joining.clear()  # if there are no prompts, they were told why
 
     def _step(self) -> None:
         tokens = None

@@ -139,7 +139,7 @@ class RowDecoder:
             return True
         if self._shares_buffers:
             has_place = prefix is None or bool(before) or self._prefixed.has_room(prefix, self._prefixes())
-            return has_place and num_before < self._capacity(self._num_slots(max(num_tokens, *before, 0)))
+            return has_place and num_before < self._capacity(self._num_slots(max([num_tokens, *before])))
         assert isinstance(self._buffers, OwnRows)
         num_bytes = (self._buffers.num_slots + num_tokens) * self.bytes_per_slot
         return len(self._rows) < self.max_rows and num_bytes <= self.max_bytes
@@ -158,12 +158,17 @@ class RowDecoder:
         """Prefixes that rows are behind."""
         return {row.prefix for row in self._rows if row.prefix is not None}
 
-    def go_together(self, lengths: Sequence[int]) -> bool:
-        """Whether prompts of so many tokens behind one prefix can be prefilled together.
+    @property
+    def max_together(self) -> int:
+        """Prompts behind one prefix that are prefilled together, at most.
 
-        On the CPU they cannot: each token's numbers are those of a question that is asked alone.
+        On the CPU it is 1: each token's numbers are those of a question that is asked alone.
         """
-        return len(lengths) == 1 or (self._shares_buffers and self._prefixed.go_together(lengths))
+        return self._prefixed.max_together if self._shares_buffers else 1
+
+    def go_together(self, lengths: Sequence[int]) -> bool:
+        """Whether prompts of so many tokens behind one prefix can be prefilled together."""
+        return len(lengths) <= self.max_together and self._prefixed.go_together(lengths)
 
     @torch.inference_mode()
     def prefill(self, prompts: Sequence[Tensor], prefix: KeptPrefix | None = None) -> list[Prefilled]:

@@ -185,6 +185,11 @@ class PrefixedPrompts:
             return True
         return not in_use or self._needed(prefix, in_use) <= self._most_tokens(prefix)
 
+    @property
+    def max_together(self) -> int:
+        """Prompts that are prefilled together, at most."""
+        return MAX_TOGETHER
+
     def go_together(self, lengths: Sequence[int]) -> bool:
         """Whether prompts of so many tokens behind one prefix can be prefilled together."""
         return len(lengths) == 1 or (len(lengths) <= MAX_TOGETHER and sum(lengths) <= FILLED_UP_TO[-1])
