@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from hourllava.errors import Cancelled, EngineBusy, HourLlavaError, VideoError
-from hourllava.inference.questions.answers import Answer, Choice
+from hourllava.inference.questions.answers import Answer, Choice, FinishReason
 from hourllava.inference.questions.evidence import Span
 from hourllava.serving.protocol import AskEvent, EngineStatus, Question, TextPiece, Video, WatchFailure, WatchView
 
@@ -39,7 +39,7 @@ class Script:
     watch_failure: WatchFailure | None = None
     busy_seconds: float | None = None
     busy_watches: int = 0
-    finish_reason: str = "stop"
+    finish_reason: FinishReason = "stop"
     evidence: Sequence[Span] = tuple(EVIDENCE)
 
 
@@ -135,7 +135,7 @@ class ScriptedEngine:
                 given += 1
             text = "".join(script.pieces)
             evidence = [] if video is None else list(script.evidence)
-            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80, 60)  # type: ignore[arg-type]
+            yield Answer(question.text, text, evidence, script.finish_reason, 100, len(script.pieces), 0.1, 0.2, 80, 60)
         finally:
             self.ended.append(given)
 

@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -25,6 +26,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
 from hourllava.model import attention_kernels as kernels
+from hourllava.model.devices import to_device
 
 # torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
 VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
@@ -88,10 +90,7 @@ class Segments:
         if device not in known:
             # Later batches use them again, and a backward pass cannot save tensors made in inference mode.
             with torch.inference_mode(False):
-                offsets = torch.tensor(self.offsets, dtype=torch.int32)
-                if device.type == "cuda":  # a copy from unpinned memory waits for all queued GPU work
-                    offsets = offsets.pin_memory()
-                known[device] = offsets.to(device, non_blocking=True)
+                known[device] = to_device(np.array(self.offsets, np.int32), device)
         return known[device]
 
 

@@ -87,7 +87,6 @@ class HostCopy:
         """The tensor on the host."""
         if self._event is not None:
             self._event.synchronize()
-            self._event = None
         return self._host
 
 

@@ -6,7 +6,7 @@ text see of them in MemAug. For an hour and the 3B model they take 0.36 GB and 0
 tokens: recall tokens and text.
 
     prefix = make_kept_prefix(model.model, memory, sample)
-    (behind,) = embed_behind(model.model, prefix, memory, [sample])     # [S, D], goes to the decoder behind the prefix
+    (behind,) = embed_behind(model.model, prefix, memory, [sample], [None])     # [S, D], the decoder's next tokens
 
 Shapes: L tokens of a sample, P of them in the prefix, S = L - P behind it, K kept tokens, R recall tokens, A queries
 that are no kept tokens, D decoder width, G key/value heads, E head width.
@@ -161,7 +161,7 @@ def embed_behind(
     prefix: KeptPrefix,
     memory: ProjectedMemory,
     samples: Sequence[Sample],
-    observers: Sequence[QueryObserver | None] = (None,),
+    observers: Sequence[QueryObserver | None],
 ) -> list[Tensor]:
     """[S, D] of each sample what the decoder reads of it behind the prefix: recall tokens, augmented, and text.
 

@@ -346,16 +346,16 @@ class MemAug(nn.Module):
         questions: Segments,
         observe: QueryObserver | None = None,
     ) -> Tensor:
-        """[A, D] -> [A, D], recall tokens and text of questions, which see themselves and the kept tokens each.
+        """[A, D] -> [A, D], recall tokens and text of questions.
 
-        `kept` is from `augment_kept`.
+        A question sees itself and the kept tokens, which `kept` has from `augment_kept`.
         """
         x_AD, angles, num_kept = self._input(x_AD), self.rotary.angles(positions_A), len(kept[0][0])
         all_of_them, entries = Segments((len(x_AD),)), Segments((_num_entries(memory),))
         seen_segments, index = Segments(tuple(num_kept + length for length in questions.lengths)), None
         if len(questions.lengths) > 1:
-            ends = itertools.pairwise(num_kept + offset for offset in questions.offsets)
-            seen = [np.append(np.arange(num_kept), np.arange(*of_question)) for of_question in ends]
+            bounds = itertools.pairwise(num_kept + offset for offset in questions.offsets)
+            seen = [np.append(np.arange(num_kept), np.arange(start, end)) for start, end in bounds]
             index = to_device(np.concatenate(seen), x_AD.device)
         for block, keys_values, before in zip(self.blocks, memory, kept, strict=True):
             seen_queries = SeenQueries(seen_segments, index, before)

@@ -18,7 +18,7 @@ from typing import Any
 from hourllava.errors import HourLlavaError
 from hourllava.serving.protocol import Engine, TextPiece
 
-# Pieces of text that come sooner after the last item wait for the next one.
+# A piece of text that comes sooner after the last one that went waits for the next one.
 TEXT_SECONDS = 0.05
 
 
@@ -75,7 +75,7 @@ class ReplicaServer:
 
 
 async def joined_texts(items: AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    """The items in their order, with neighbouring pieces of text joined. Of these, one passes every `TEXT_SECONDS`."""
+    """The items in their order, with neighbouring pieces of text joined: at most one goes every `TEXT_SECONDS`."""
     text, passed_seconds = "", -TEXT_SECONDS
     try:
         async for item in items:

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hourllava.serving import files
 from hourllava.serving.context import ERRORS, Here, Owner
+from hourllava.serving.errors import DRAIN_RETRY_SECONDS
 from hourllava.serving.media import list_media
 from hourllava.serving.subtitles import as_webvtt, cues_of_file
 
@@ -87,7 +88,7 @@ async def ready(here: Here, response: Response) -> Health:
     else:
         return Health(status="ok")
     response.status_code = 503
-    response.headers["Retry-After"] = "30"
+    response.headers["Retry-After"] = str(DRAIN_RETRY_SECONDS)
     return state
 
 
