@@ -2,10 +2,10 @@
 
 ablation_videos() { # COMMAND: runs COMMAND NAME SEED ... (see `videos`) for each set of videos, all at once
   local making=()
-  "$1" cards 101 1600 0.02-0.18 1 0 normal 128 & making+=($!)
-  "$1" deck 106 2000 0.25-4 4 0 normal 64 --needles 12 --tasks "$about_cards" & making+=($!)
-  "$1" short 102 1600 0.2-0.75 1 1 normal 64 & making+=($!)
-  "$1" mid 104 1200 0.75-4 1 1 dense 64 & making+=($!)
-  "$1" far 107 600 4-15 2 0 normal 64 & making+=($!)
+  "$1" cards 101 1600 0.02-0.18 1 0 normal & making+=($!)
+  "$1" deck 106 2000 0.25-4 4 0 normal --needles 12 --tasks "$about_cards" & making+=($!)
+  "$1" short 102 1600 0.2-0.75 1 1 normal & making+=($!)
+  "$1" mid 104 1200 0.75-4 1 1 dense & making+=($!)
+  "$1" far 107 600 4-15 2 0 normal & making+=($!)
   all "${making[@]}"
 }

@@ -25,7 +25,7 @@ conversations() { # NAME: the same shards, measured for all questions of a recor
   cp -r "$world/shards/$1" "$folder.part"
   rm "$folder.part"/lengths.*
   mv "$folder.part" "$folder"
-  lengths "$1-conversation" conversation
+  lengths "$1-conversation" --questions conversation
 }
 
 ablation_videos several

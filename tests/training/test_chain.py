@@ -19,7 +19,7 @@ from hourllava.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "src/hourllava/recipes/hourllava-nano/chain.sh"
-STAGES = range(5)
+STAGES = range(4)
 ABLATIONS = ROOT / "benchmarks/nano-ablations.sh"
 CARD = ROOT / "benchmarks/nano-card.sh"
 
@@ -44,6 +44,7 @@ def run_script(tmp_path):
         f'''{note}
 [ "$2" = lengths ] && {{ mkdir -p "$3"; touch "$3/lengths.json"; exit; }}
 [ -z "$FOR_REAL" ] || [ "$1" = train ] || exec {sys.executable} -m hourllava "$@"
+[ "$2" != shard ] || {{ mkdir -p "$9"; touch "$9/index.json"; }}
 [ "$2" != make ] || mkdir -p "$4/videos"''',
     )
     environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "PROCESSES": "1"}
@@ -108,26 +109,30 @@ def check_commands(noted, stages):
         parse(arguments)
     sharded = {line[line.index("--out") + 1] for line in noted if line[:2] == ["data", "shard"]}
     read = {stream.folder for stage in stages for stream in load_recipe(nano(stage)).data.streams}
-    assert sharded == read == {line[2] for line in noted if line[:2] == ["data", "lengths"]}
+    measured = {line[2]: dict(itertools.pairwise(line)) for line in noted if line[:2] == ["data", "lengths"]}
+    assert sharded == read == set(measured)
+    for data in (load_recipe(nano(stage)).data for stage in stages if stage):  # stage 0 measures itself
+        for options in (measured[stream.folder] for stream in data.streams):
+            assert (options["--questions"], options["--history"]) == (data.questions, str(data.history))
 
 
 def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
-    settings = {"STAGES": "4", "START": "nano", "SEED_SHIFT": "400", "SHARE": "20", "VIDEO_SHARE": "2"}
+    settings = {"STAGES": "3", "START": "nano", "SEED_SHIFT": "400", "SHARE": "20", "VIDEO_SHARE": "2"}
     noted = run_script(CHAIN, **settings)
     assert [line for line in noted if line[0] == "train"] == [
-        ["train", nano(4), "--gpus", "1", "--set", "start.checkpoint=nano"]
+        ["train", nano(3), "--gpus", "1", "--set", "start.checkpoint=nano"]
     ]
-    check_commands(noted, [4])
+    check_commands(noted, [3])
     made = [int(line[line.index("--videos") + 1]) for line in noted if line[:2] == ["world", "make"]]
     assert max(made) == 25000
     assert noted[[line[:2] for line in noted].index(["world", "pictures"])][-6:] == [
         "--images", "10000", "--multi-images", "1000", "--texts", "3000"
     ]  # fmt: skip
     seeds = {line[line.index("--seed") + 1] for line in noted if line[:2] == ["world", "make"]}
-    assert len(seeds) == 9
-    assert all(400 < int(seed) <= 410 for seed in seeds)
-    again = run_script(CHAIN, **settings | {"STAGES": "3 4"})
-    assert [line[1] for line in again] == [nano(3), nano(4)]  # data is there
+    assert len(seeds) == 10
+    assert all(400 < int(seed) <= 411 for seed in seeds)
+    again = run_script(CHAIN, **settings | {"STAGES": "2 3"})
+    assert [line[1] for line in again] == [nano(2), nano(3)]  # data is there
     assert ["start.checkpoint=nano" in line for line in again] == [True, False]
 
 

@@ -28,8 +28,9 @@ def world(tmp_path_factory):
     """Shards of texts, images, sets of images, and questions about short and longer videos."""
     root = tmp_path_factory.mktemp("world")
     make_pictures(make_picture_settings(24, 8, 24, 2, 0, "train", 64), root / "pictures", processes=1)
-    minutes_of = {"cards": "0.1", "short": "0.25", "large": "0.25", "deck": "0.25", "acts": "0.4", "deeds": "0.5",
-                  "paint": "0.4", "mid": "0.5", "far": "0.5", "long": "1"}  # fmt: skip
+    minutes_of = {"cards": "0.1", "short": "0.25", "deck": "0.25", "acts": "0.4", "deeds": "0.5",
+                  "paint": "0.4", "mid": "0.5", "far": "0.5", "long": "1",
+                  "hours": "1"}  # fmt: skip
     for seed, (name, minutes) in enumerate(minutes_of.items()):
         settings = make_settings(2, minutes, seed, "train", "normal", None, 1, "both", 64, "reference")
         make_world(settings, root / name, processes=1)

@@ -78,6 +78,10 @@ RowMedia = Annotated[
 MeasuredQuestions = Annotated[
     str, typer.Option(help="How training will ask: conversation (all in one), or segments (one by one).")
 ]
+MeasuredHistory = Annotated[
+    int,
+    typer.Option(help="With segments: maximum earlier questions in front of a question.", callback=between(0, 1000)),
+]
 Devices = Annotated[
     str | None, typer.Option(help="Devices to use, such as cuda:0,cuda:1.", show_default="all GPUs, or the CPU")
 ]

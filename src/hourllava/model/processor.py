@@ -164,6 +164,7 @@ class HourLlavaProcessor:
         layout: VisualLayout | None = None,
         evidence_seconds: Sequence[tuple[float, float]] = (),
         label_policy: LabelPolicy = "answers",
+        num_context_turns: int = 0,
         seed: int = 0,
     ) -> Sample:
         """One training record in LLaVA's format; its `<image>` marks stand for the images or the video.
@@ -176,6 +177,7 @@ class HourLlavaProcessor:
             layout: instead of images, the layout of images that another sample of the batch holds.
             evidence_seconds: (start, end) of the moments that show the answer, if known.
             label_policy: which tokens are supervised.
+            num_context_turns: the first turns, of which no token is supervised. MemAug reads them, also the answers.
             seed: of random forgetting.
         """
         turns = turns_from_record(conversations)
@@ -183,7 +185,15 @@ class HourLlavaProcessor:
             sentence = video_sentence(video.duration_seconds, video.num_frames)
             turns = [with_sentence(turn, sentence) for turn in turns]
         videos = [] if video is None else [video]
-        sample = self._encode_turns(turns, images, videos, layout=layout, label_policy=label_policy, seed=seed)
+        sample = self._encode_turns(
+            turns,
+            images,
+            videos,
+            layout=layout,
+            label_policy=label_policy,
+            num_context_turns=num_context_turns,
+            seed=seed,
+        )
         if video is None or not evidence_seconds:
             return sample
         assert sample.layout is not None
@@ -200,6 +210,7 @@ class HourLlavaProcessor:
         label_policy: LabelPolicy,
         seed: int,
         layout: VisualLayout | None = None,
+        num_context_turns: int = 0,
         add_generation_prompt: bool = False,
     ) -> Sample:
         num_images = len(images) if layout is None else len(layout.kept_per_visual)
@@ -217,6 +228,7 @@ class HourLlavaProcessor:
             self.tokenizer,
             self.config.visual_token_id,
             label_policy=label_policy,
+            num_context_turns=num_context_turns,
             add_generation_prompt=add_generation_prompt,
         )
         input_ids, labels = np.array(prompt.input_ids, np.int64), np.array(prompt.labels, np.int64)

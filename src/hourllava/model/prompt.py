@@ -109,6 +109,7 @@ def tokenize_turns(
     visual_token_id: int,
     *,
     label_policy: LabelPolicy = "answers",
+    num_context_turns: int = 0,
     add_generation_prompt: bool = False,
 ) -> TokenizedPrompt:
     """Turns to ids and labels.
@@ -118,6 +119,7 @@ def tokenize_turns(
         tokenizer: must have `<|im_start|>` and `<|im_end|>`.
         visual_token_id: stands for a visual.
         label_policy: which tokens are supervised.
+        num_context_turns: of the given turns, the first ones, of which no token is supervised.
         add_generation_prompt: end with the opening of an assistant's turn.
 
     Raises:
@@ -129,6 +131,7 @@ def tokenize_turns(
     start, end = special_token_id(tokenizer, START), special_token_id(tokenizer, END)
     if not turns or turns[0].role != "system":
         turns = [Turn("system", (SYSTEM_PROMPT,)), *turns]
+        num_context_turns += bool(num_context_turns)
     opening = "assistant\n"
     spans = [_texts_between_visuals(turn) for turn in turns]
     for text in (text for texts in spans for text in texts):
@@ -141,7 +144,7 @@ def tokenize_turns(
 
     input_ids: list[int] = []
     labels: list[int] = []
-    for turn, texts in zip(turns, spans):
+    for number, (turn, texts) in enumerate(zip(turns, spans)):
         ids = [start, *ids_of[texts[0]]]
         for text in texts[1:]:
             ids += [visual_token_id, *ids_of[text]]
@@ -151,6 +154,8 @@ def tokenize_turns(
         else:
             answer = range(1 + len(ids_of[f"{turn.role}\n"]), len(ids) - len(newline))
             supervised = [turn.role == "assistant" and place in answer for place in range(len(ids))]
+        if number < num_context_turns:
+            supervised = [False] * len(ids)
         input_ids += ids
         labels += [
             token if is_supervised and token != visual_token_id else IGNORED_LABEL

@@ -96,6 +96,7 @@ class DataRecipe(_Section):
     media: Path = Path()  # folder of the videos and features that the shards name
     batching: Batching = "mixed"
     questions: Questions = "conversation"  # questions of a record: turns of one sample, or samples sharing a memory
+    history: int = Field(default=0, ge=0)  # with segments: most earlier questions in front of a question
     labels: LabelPolicy = "answers"
     label_weights: LabelWeights = "tokens"  # equal weight for tokens or answers; square: 1 / sqrt(length) a token
     answer_noise: float = Field(default=0, ge=0, le=1)  # share of answer tokens replaced by those of other answers

@@ -292,6 +292,7 @@ def _row_encoder(data: DataRecipe, processor: HourLlavaProcessor, features_of: E
         data.media,
         label_policy=data.labels,
         questions=data.questions,
+        history=data.history,
         encoder=None if data.any_encoder else features_of,
     )
 

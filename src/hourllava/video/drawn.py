@@ -76,6 +76,6 @@ def open_registered(path: Path, fps: float) -> DrawnVideo | None:
     return None if opener is None else open_drawn(Source(SourceKind.DRAWN, str(path), opener=opener), fps)
 
 
-def draw_all(video: DrawnVideo, grid: SampleGrid) -> PictureArray:
-    """Every sampled picture at its own size: uint8 [T, H, W, 3]."""
-    return np.stack([video.read(video.frame_index(grid, sample), None) for sample in video.samples(grid)])
+def draw_all(video: DrawnVideo, grid: SampleGrid, size_pixels: tuple[int, int] | None = None) -> PictureArray:
+    """Every sampled picture, of this (height, width) or its own: uint8 [T, H, W, 3]."""
+    return np.stack([video.read(video.frame_index(grid, sample), size_pixels) for sample in video.samples(grid)])

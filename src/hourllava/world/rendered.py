@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hourllava.video.picture import PictureArray
+from hourllava.video.picture import PictureArray, resized
 from hourllava.video.source import Source
 from hourllava.video.timeline import SampleGrid
 from hourllava.video.types import VideoInfo
-from hourllava.world.drawing.render import Renderer
+from hourllava.world.drawing.render import Frame, Renderer
 from hourllava.world.reference import load_reference
 
 
@@ -33,6 +33,7 @@ class RenderedVideo:
         side = reference.size_pixels
         self._fps = fps
         self._duration_seconds = reference.duration_seconds
+        self._resized: tuple[Frame, PictureArray] | None = None  # while nothing moves, frames are the same array
         self.info = VideoInfo(
             path=source.location,
             container="MarathonWorld reference",
@@ -73,4 +74,6 @@ class RenderedVideo:
         height, width = size_pixels or frame.shape[:2]
         if frame.shape[:2] == (height, width):
             return np.ascontiguousarray(frame)
-        return np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+        if self._resized is None or self._resized[0] is not frame or self._resized[1].shape[:2] != (height, width):
+            self._resized = (frame, resized(Image.fromarray(frame), (height, width)))
+        return self._resized[1]

@@ -14,7 +14,7 @@ from data.shard_rows import write
 from hourllava.data.batches import lengths as lengths_module
 from hourllava.data.batches import samples as rows_module
 from hourllava.data.batches.lengths import UNKNOWN, stream_lengths
-from hourllava.data.batches.samples import RowEncoder, question_pairs
+from hourllava.data.batches.samples import RowEncoder, question_parts
 from hourllava.data.features.files import FeatureSettings, write_features
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.errors import ConfigError, DataError, InputError, VideoError
@@ -227,8 +227,8 @@ def test_questions_apart_share_one_memory(row, processor, media):
     # Each question gets the loss it would get alone.
     model = tiny_model()
     alone = []
-    for pair in question_pairs(row["text"]["conversations"], 2 if "image" in row else 1):
-        apart = row | {"text": row["text"] | {"conversations": list(pair)}}
+    for part in question_parts(row["text"]["conversations"], 2 if "image" in row else 1):
+        apart = row | {"text": row["text"] | {"conversations": list(part.turns)}}
         inputs_alone = processor.collate_packed(RowEncoder(processor, media)(apart, seed=1))
         alone.append((model(**inputs_alone).loss.item(), int((inputs_alone["labels"] != -100).sum())))
     expected = sum(loss * count for loss, count in alone) / sum(count for _, count in alone)
@@ -243,14 +243,87 @@ def test_evidence_that_is_none(evidence, encode):
         encode(row, 0)
 
 
-def test_question_pairs_put_the_visuals_in_front():
+def test_question_parts_put_the_visuals_in_front():
     turns = conversation("a <image> or <image>?", "b?", mark="")
-    first, second = question_pairs(turns, 2)
+    (first, _), (second, _) = question_parts(turns, 2)
     assert [turn["value"] for turn in first] == ["a <image> or <image>?", "yes 0"]
     assert [turn["value"] for turn in second] == ["<image><image>\nb?", "yes 1"]
     for bad in (turns[1:], turns[:3], []):
         with pytest.raises(DataError, match="take turns"):
-            question_pairs(bad, 2)
+            question_parts(bad, 2)
+
+
+@pytest.mark.parametrize(
+    ("history", "asked"),
+    [
+        (0, ["a", "b", "c", "d", "e"]),
+        (1, ["a", "ab", "c", "cd", "e"]),
+        (2, ["a", "ab", "abc", "d", "de"]),
+        (9, ["a", "ab", "abc", "abcd", "abcde"]),
+    ],
+)
+def test_history_puts_earlier_questions_in_front(history, asked):
+    parts = question_parts(conversation(*"abcde"), 1, history)
+    values = [[turn["value"] for turn in part.turns] for part in parts]
+    letters = [[text.removeprefix("<image>").strip() for text in texts[::2]] for texts in values]
+    assert letters == [list(letters) for letters in asked]
+    assert all("<image>" in texts[0] and "<image>" not in "".join(texts[1:]) for texts in values)
+    assert all(
+        texts[1::2] == [f"yes {'abcde'.index(letter)}" for letter in some] for texts, some in zip(values, letters)
+    )
+    assert [part.num_context_turns for part in parts] == [2 * len(letters) - 2 for letters in asked]
+
+
+@pytest.mark.parametrize("row", [ROWS["clip"][0], ROWS["memory"][0], ROWS["several images"][0]])
+@pytest.mark.parametrize("history", [1, 2, 5])
+def test_history_is_read_and_only_the_last_answer_is_learnt(row, history, processor, media):
+    samples = RowEncoder(processor, media, questions="segments", history=history)(row, seed=1)
+    alone = RowEncoder(processor, media, questions="segments")(row, seed=1)
+    for number, (sample, single) in enumerate(zip(samples, alone, strict=True)):
+        first = number - number % (history + 1)
+        text = processor.decode(sample.input_ids[sample.input_ids != 511])
+        assert [question in text for question in QUESTIONS] == [first <= k <= number for k in range(len(QUESTIONS))]
+        assert [f"yes {k}" in text for k in range(len(QUESTIONS))] == [
+            first <= k <= number for k in range(len(QUESTIONS))
+        ]
+        assert sample.labels[sample.labels != -100].tolist() == single.labels[single.labels != -100].tolist()
+        last = int(np.flatnonzero(sample.labels != -100)[0])
+        is_visual = sample.input_ids == 511
+        assert (sample.is_prompt_text | is_visual)[:last].all()
+    lengths = RowEncoder(processor, media, questions="segments", history=history).lengths(row)
+    assert lengths[1:] == tokens_of(samples, 511)
+
+
+def test_history_is_what_a_chat_shows(processor, media):
+    row = ROWS["several images"][0]
+    *_, sample = RowEncoder(processor, media, questions="segments", history=5)(row, seed=1)
+    messages = []
+    for number, question in enumerate(QUESTIONS):
+        images = [{"type": "image", "image": image} for image in row["image"]] if not number else []
+        messages.append({"role": "user", "content": [*images, {"type": "text", "text": question}]})
+        messages.append({"role": "assistant", "content": f"yes {number}"})
+    asked = processor.encode(messages[:-1], add_generation_prompt=True, seed=1)
+    length = len(asked.input_ids)
+    assert sample.input_ids[:length].tolist() == asked.input_ids.tolist()
+    assert sample.is_prompt_text[:length].tolist() == asked.is_prompt_text.tolist()
+    assert processor.decode(sample.input_ids[length:]) == f"yes {len(QUESTIONS) - 1}"
+
+
+def test_history_needs_questions_apart(processor, media):
+    with pytest.raises(ConfigError, match="history is 2"):
+        RowEncoder(processor, media, history=2)
+
+
+def test_each_answer_of_a_history_has_its_own_evidence(encode):
+    row = video_row("s/v.safetensors")
+    turns = row["text"]["conversations"]
+    for number, turn in enumerate(turns[1::2]):
+        turn["evidence"] = [[number, number + 1]]
+    encoder = RowEncoder(encode.processor, encode.media_root, questions="segments", history=5)
+    alone = RowEncoder(encode.processor, encode.media_root, questions="segments")
+    for sample, single in zip(encoder(row, 0), alone(row, 0), strict=True):
+        assert sample.evidence is not None
+        assert sample.evidence.tolist() == single.evidence.tolist()
 
 
 def test_the_seed_decides_what_is_forgotten(encode):

@@ -10,6 +10,7 @@ def lengths(
     model: options.Model,
     media: options.RowMedia = None,
     questions: options.MeasuredQuestions = "conversation",
+    history: options.MeasuredHistory = 0,
     processes: options.Processes = None,
 ) -> None:
     """Measure how long every row is for a model, so that training starts at once.
@@ -19,5 +20,5 @@ def lengths(
     """
     from hourllava.data.prepare.commands import run_lengths
 
-    for line in run_lengths(folder, model, media, questions, processes):
+    for line in run_lengths(folder, model, media, questions, history, processes):
         typer.echo(line)

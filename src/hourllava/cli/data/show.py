@@ -13,10 +13,12 @@ def show(
     model: options.Model = "nano",
     media: options.RowMedia = None,
     questions: options.MeasuredQuestions = "conversation",
+    history: options.MeasuredHistory = 0,
     labels: Annotated[str, typer.Option(help="Supervised tokens, as in the recipe: answers or llava.")] = "answers",
 ) -> None:
     """Show one row as the model sees it: prompt, supervised tokens, frames."""
     from hourllava.data.prepare.show import show_row
 
-    for line in show_row(folder, number, model=model, media=media, questions=questions, labels=labels):
+    lines = show_row(folder, number, model=model, media=media, questions=questions, history=history, labels=labels)
+    for line in lines:
         typer.echo(line)

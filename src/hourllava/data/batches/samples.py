@@ -22,7 +22,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image
@@ -47,6 +47,14 @@ from hourllava.video.timeline import SampleGrid
 Questions = Literal["conversation", "segments"]
 Conversation = Sequence[Mapping[str, Any]]
 
+
+class Part(NamedTuple):
+    """What one sample holds of a record's conversation."""
+
+    turns: Conversation
+    num_context_turns: int = 0  # the first turns, of which nothing is supervised
+
+
 RECALL_SETTING = "recall_tokens"
 FPS = 1.0
 FEATURE_SUFFIXES = (".safetensors", ".pt")
@@ -63,10 +71,11 @@ class RowEncoder:
         questions: "conversation": a row is one sample. "segments": each question of a row with visuals is a sample of
             its own, with the visuals in front. These samples stay together and share one layout, so the batch holds
             their memory once, and only the first brings pixels or features. Rows of text stay conversations.
+        history: with "segments", the most earlier questions in front of a question, see `question_parts`.
         encoder: the model's vision encoder; features of another one are refused. None checks their shape only.
 
     Raises:
-        ConfigError: no such choice for `questions`.
+        ConfigError: no such choice for `questions`, or `history` without segments.
     """
 
     def __init__(
@@ -76,12 +85,15 @@ class RowEncoder:
         *,
         label_policy: LabelPolicy = "answers",
         questions: Questions = "conversation",
+        history: int = 0,
         encoder: EncoderIdentity | None = None,
     ) -> None:
         if questions not in get_args(Questions):
             raise ConfigError(f"questions is {questions!r}; choose one of {', '.join(get_args(Questions))}")
+        if history and questions != "segments":
+            raise ConfigError(f"history is {history}; with questions {questions!r} it has no effect, use segments")
         self.processor, self.media_root = processor, Path(media_root)
-        self.label_policy, self.questions, self.encoder = label_policy, questions, encoder
+        self.label_policy, self.questions, self.history, self.encoder = label_policy, questions, history, encoder
         self._sizes: dict[Path, tuple[int, float]] = {}  # many records are about one video
 
     def __call__(self, row: Mapping[str, Any], seed: int) -> tuple[Sample, ...]:
@@ -99,12 +111,12 @@ class RowEncoder:
         record = _record(row)
         if "video" in row:
             video = self._read_video(self._video_name(row["video"], record))
-            first, *others = self._conversations(record, 1)
+            first, *others = self._parts(record, 1)
             sample = self._encode(first, seed, video=video)
             again = Video(video.duration_seconds, layout=sample.layout, num_frames=video.num_frames) if others else None
             return (sample, *(self._encode(other, seed, video=again) for other in others))
         images = _images(row, record)
-        first, *others = self._conversations(record, len(images))
+        first, *others = self._parts(record, len(images))
         sample = self._encode(first, seed, images=images)
         return (sample, *(self._encode(other, seed, layout=sample.layout) for other in others))
 
@@ -125,13 +137,13 @@ class RowEncoder:
             num_frames, duration_seconds = self._video_size(self._video_name(row["video"], record))
             layout = video_layout(num_frames, config)
             video = Video(duration_seconds, layout=layout, num_frames=num_frames)
-            samples = [self._encode(part, 0, video=video) for part in self._conversations(record, 1)]
+            samples = [self._encode(part, 0, video=video) for part in self._parts(record, 1)]
             return num_frames, *_tokens(samples, layout.num_visual_tokens, config)
         sizes = [image.size for image in _images(row, record)]
         if not sizes:
-            return 0, *_tokens([self._encode(record["conversations"], 0)], 0, config)
+            return 0, *_tokens([self._encode(Part(record["conversations"]), 0)], 0, config)
         layout = self.processor.layout_of_images(sizes)
-        samples = [self._encode(part, 0, layout=layout) for part in self._conversations(record, len(sizes))]
+        samples = [self._encode(part, 0, layout=layout) for part in self._parts(record, len(sizes))]
         num_views = layout.num_patch_tokens // config.patch_grid**2
         return num_views, *_tokens(samples, _most_kept(layout, config) + layout.num_recall_tokens, config)
 
@@ -143,6 +155,7 @@ class RowEncoder:
         num_recall_tokens = config.memaug.num_recall_tokens
         return {
             "questions": self.questions,
+            **({"history": self.history} if self.history else {}),  # older files do not name it
             "tokenizer": _tokenizer_digest(self.processor.tokenizer),
             "patch_grid": config.patch_grid,
             "image_size_pixels": config.vision_config.image_size,
@@ -158,7 +171,7 @@ class RowEncoder:
 
     def _encode(
         self,
-        conversation: Conversation,
+        part: Part,
         seed: int,
         *,
         images: Sequence[Image.Image] = (),
@@ -166,13 +179,15 @@ class RowEncoder:
         layout: VisualLayout | None = None,
     ) -> Sample:
         return self.processor.encode_record(
-            conversation, images=images, video=video, layout=layout, evidence_seconds=_evidence(conversation),
-            label_policy=self.label_policy, seed=seed,
+            part.turns, images=images, video=video, layout=layout, label_policy=self.label_policy, seed=seed,
+            num_context_turns=part.num_context_turns, evidence_seconds=_evidence(part.turns[part.num_context_turns :]),
         )  # fmt: skip
 
-    def _conversations(self, record: Mapping[str, Any], num_visuals: int) -> list[Conversation]:
+    def _parts(self, record: Mapping[str, Any], num_visuals: int) -> list[Part]:
         turns: Conversation = record["conversations"]
-        return [turns] if self.questions == "conversation" or not num_visuals else question_pairs(turns, num_visuals)
+        if self.questions == "conversation" or not num_visuals:
+            return [Part(turns)]
+        return question_parts(turns, num_visuals, self.history)
 
     def _video_name(self, name: Any, record: Mapping[str, Any]) -> str:
         """The path below the media root. Shards hold it; rows made straight from records may lack the source."""
@@ -191,10 +206,11 @@ class RowEncoder:
                 raise DataError(str(error)) from error
             return Video(memory.duration_seconds, features=memory.features)
         num_frames, duration_seconds = self._video_size(name)
+        size_pixels = (self.processor.config.vision_config.image_size,) * 2
         if drawn := open_registered(path, FPS):
-            return Video(duration_seconds, frames=draw_all(drawn, SampleGrid.of(FPS, 0.0, duration_seconds)))
-        side = self.processor.config.vision_config.image_size
-        with read_frames(path, fps=FPS, size_pixels=(side, side), num_processes=1) as reader:
+            grid = SampleGrid.of(FPS, 0.0, duration_seconds)
+            return Video(duration_seconds, frames=draw_all(drawn, grid, size_pixels))
+        with read_frames(path, fps=FPS, size_pixels=size_pixels, num_processes=1) as reader:
             batches = [batch.frames for batch in reader]
         if not batches:
             raise DataError(f"{name} shows nothing; copy or convert it again")
@@ -245,10 +261,12 @@ class RowEncoder:
         return media_path(name, self.media_root)
 
 
-def question_pairs(conversation: Conversation, num_visuals: int) -> list[Conversation]:
-    """A conversation for each question with its answer, with the marks of the visuals in front.
+def question_parts(conversation: Conversation, num_visuals: int, history: int = 0) -> list[Part]:
+    """A part for each question with its answer, with the marks of the visuals in front.
 
-    A question that already has all marks keeps them where they are.
+    The conversation is cut after every `history` + 1 questions. A question follows the earlier ones since the last cut and
+    their answers, which are its context: with a history of 2, one question in three stands alone, one follows another
+    one, and one follows two. A first question of a part that already has all marks keeps them where they are.
 
     Raises:
         DataError: the turns are not questions and answers in alternation.
@@ -256,13 +274,17 @@ def question_pairs(conversation: Conversation, num_visuals: int) -> list[Convers
     speakers = [turn.get("from") for turn in conversation]
     if not speakers or speakers != ["human", "gpt"] * (len(speakers) // 2):
         raise DataError(f"questions can be told apart only where human and gpt take turns, got {speakers!r:.80}")
-    pairs: list[Conversation] = []
-    for asked, answer in zip(conversation[::2], conversation[1::2]):
-        text = asked["value"]
-        if text.count(RECORD_MARK) != num_visuals:
-            text = RECORD_MARK * num_visuals + "\n" + text.replace(RECORD_MARK, "").strip()
-        pairs.append(({"from": "human", "value": text}, answer))
-    return pairs
+    parts: list[Part] = []
+    for number in range(0, len(conversation), 2):
+        num_context_turns = 2 * (number // 2 % (history + 1))
+        turns = list(conversation[number - num_context_turns : number + 2])
+        for place in range(0, len(turns), 2):
+            text, num_marks = turns[place]["value"], 0 if place else num_visuals
+            if text.count(RECORD_MARK) != num_marks:
+                text = f"{RECORD_MARK * num_marks}\n{text.replace(RECORD_MARK, '').strip()}".lstrip("\n")
+                turns[place] = {"from": "human", "value": text}
+        parts.append(Part(turns, num_context_turns))
+    return parts
 
 
 def _record(row: Mapping[str, Any]) -> Mapping[str, Any]:

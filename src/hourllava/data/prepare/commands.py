@@ -196,7 +196,9 @@ def _read_listing(folder: Path) -> tuple[list[str], str | None] | None:
     return names, media_root
 
 
-def run_lengths(folder: Path, model: str, media: Path | None, questions: str, processes: int | None) -> Iterator[str]:
+def run_lengths(
+    folder: Path, model: str, media: Path | None, questions: str, history: int, processes: int | None
+) -> Iterator[str]:
     """Measure the shard rows of a folder, or of all streams of a stage, for a model; lines for the user.
 
     Args:
@@ -204,10 +206,11 @@ def run_lengths(folder: Path, model: str, media: Path | None, questions: str, pr
         model: text and visual tokens are counted as this model sees them.
         media: the folder that paths in shard rows are relative to; by default the stage's folder names it, or `data`.
         questions: "conversation" or "segments".
+        history: with segments, the most earlier questions in front of a question.
         processes: measuring processes; by default one for each CPU.
 
     Raises:
-        ConfigError: no such choice for `questions`.
+        ConfigError: no such choice for `questions`, or `history` without segments.
         PartlyDoneError: after the last line, if some rows cannot be measured.
         DataError: after the last line, if no row can be measured; or as `measure_folder`.
     """
@@ -215,7 +218,7 @@ def run_lengths(folder: Path, model: str, media: Path | None, questions: str, pr
     from hourllava.data.batches.samples import RowEncoder
 
     media = media or stage_media_root(folder) or Path("data")
-    encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions))
+    encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions), history=history)
     total_rows = total_unknown = 0
     for stream in stream_folders(folder):
         num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or os.cpu_count() or 1)

@@ -15,7 +15,7 @@ from hourllava.model.prompt import LabelPolicy
 
 
 def show_row(
-    folder: Path, number: int, *, model: str, media: Path | None, questions: str, labels: str
+    folder: Path, number: int, *, model: str, media: Path | None, questions: str, history: int, labels: str
 ) -> Iterator[str]:
     """Encode one row for a model and describe the samples; lines for the user.
 
@@ -25,10 +25,11 @@ def show_row(
         model: whose prompt and tokens are shown.
         media: what the row's paths are relative to; by default what the stage's folder says, or `data`.
         questions: "conversation" or "segments".
+        history: with segments, the most earlier questions in front of a question.
         labels: which tokens are supervised, "answers" or "llava".
 
     Raises:
-        ConfigError: there is no such row, or no such choice of `questions` or `labels`.
+        ConfigError: there is no such row, no such choice of `questions` or `labels`, or `history` without segments.
         and what `MdsDataset` and `RowEncoder` raise.
     """
     from hourllava.data.batches.lengths import load_processor  # imports torch
@@ -39,7 +40,9 @@ def show_row(
     row = _find_row(folder, number)
     media = media or stage_media_root(folder) or Path("data")
     processor = load_processor(model)
-    encode = RowEncoder(processor, media, label_policy=cast(LabelPolicy, labels), questions=cast(Any, questions))
+    encode = RowEncoder(
+        processor, media, label_policy=cast(LabelPolicy, labels), questions=cast(Any, questions), history=history
+    )
     samples = encode(row, seed=0)
     yield f"row {number}: {_describe_media(row)}"
     views = samples[0].features if samples[0].pixels is None else samples[0].pixels
