@@ -264,9 +264,9 @@ class RowEncoder:
 def question_parts(conversation: Conversation, num_visuals: int, history: int = 0) -> list[Part]:
     """A part for each question with its answer, with the marks of the visuals in front.
 
-    The conversation is cut after every `history` + 1 questions. A question follows the earlier ones since the last cut and
-    their answers, which are its context: with a history of 2, one question in three stands alone, one follows another
-    one, and one follows two. A first question of a part that already has all marks keeps them where they are.
+    The conversation is cut after every `history` + 1 questions. The questions since the last cut, with their answers,
+    are the context of the next one: with a history of 2, one question in three stands alone, one follows another one,
+    and one follows two. A first question that already has all marks keeps them where they are.
 
     Raises:
         DataError: the turns are not questions and answers in alternation.
