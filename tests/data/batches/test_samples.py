@@ -467,29 +467,43 @@ def test_lengths_beside_the_shards_count_if_they_are_of_these_settings(tmp_path,
 
 
 @pytest.mark.parametrize("questions", ["conversation", "segments"])
-def test_lengths_without_recall_tokens_serve_a_model_with_them(questions, tokenizer, media, tmp_path, monkeypatch):
-    """Only images and texts that may be cut are measured again."""
+@pytest.mark.parametrize("tiles", [1, 4])
+@pytest.mark.parametrize(("before", "after"), [(0, 6), (6, 0), (6, 4)])
+def test_lengths_for_other_recall_tokens_serve(
+    before, after, tiles, questions, tokenizer, media, tmp_path, monkeypatch
+):
+    """Only images that may be tiled and texts that may be cut are measured again."""
     names = [name for name in ROWS if "video" in ROWS[name][0]]
     rows = [ROWS[name][0] for name in names] + [video_row("s/clip.mp4", "why? " * 60)]
     image_rows = [ROWS["several images"][0], ROWS["text among several"][0]]
-    plain, recalling = (
-        RowEncoder(HourLlavaProcessor(tokenizer, tiny_config(max_sequence_tokens=380, memaug=memaug)), media,
-                   questions=questions)
-        for memaug in (MemAugConfig(), MemAugConfig(recall="question", recall_tokens=6))
-    )  # fmt: skip
+    measuring, training = (
+        RowEncoder(
+            HourLlavaProcessor(
+                tokenizer,
+                tiny_config(
+                    max_sequence_tokens=380,
+                    max_image_tiles=tiles,
+                    memaug=MemAugConfig(recall="question", recall_tokens=number) if number else MemAugConfig(),
+                ),
+            ),
+            media,
+            questions=questions,
+        )
+        for number in (before, after)
+    )
     measured, measure = [], RowEncoder.lengths
     monkeypatch.setattr(RowEncoder, "lengths", lambda self, row: measured.append(row) or measure(self, row))
-    for part, columns in (
-        (rows, {"video": "str", "text": "json"}),
-        (image_rows, {"image": "list[jpeg]", "text": "json"}),
+    for part, columns, least, most in (
+        (rows, {"video": "str", "text": "json"}, 1, len(rows) - 4),
+        (image_rows, {"image": "list[jpeg]", "text": "json"}, int(tiles > 1), int(tiles > 1)),
     ):
         folder = write(tmp_path / str(len(part)), part, columns)
-        lengths_module.measure_folder(folder, plain, num_processes=1)
-        expected = [list(recalling.lengths(row)) for row in part]
+        lengths_module.measure_folder(folder, measuring, num_processes=1)
+        expected = [list(training.lengths(row)) for row in part]
         measured.clear()
-        found = stream_lengths(MdsDataset(folder), recalling, tmp_path / "cache", num_processes=1)
+        found = stream_lengths(MdsDataset(folder), training, tmp_path / "cache", num_processes=1)
         assert found.tolist() == expected
-        assert 0 < len(measured) < len(part)
+        assert least <= len(measured) <= most
 
 
 def test_settings_tell_tokenizers_and_sizes_apart(tokenizer, media):

@@ -200,18 +200,27 @@ def kept_of_videos(views: NDArray[np.int64], config: HourLlavaConfig) -> NDArray
     return np.array([num_kept_video_tokens(max(int(number), 1), config) for number in frames], np.int64)[place]
 
 
+def kept_of_question(
+    lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """[N] kept tokens of each question that is a sample of its own.
+
+    Exact for videos and, if the model does not tile images, for images; an estimate for tiled ones.
+    """
+    views = lengths[:, 0].astype(np.int64)
+    of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
+    return np.where(is_video, kept_of_videos(views, config), of_image)
+
+
 def questions_apart(
     lengths: Lengths, config: HourLlavaConfig, *, is_video: bool | NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """[N] questions of each row that are samples of their own: the row's visual tokens over those of one question.
 
-    Exact for videos and images of one view, an estimate for tiled images.
+    As exact as `kept_of_question`.
     """
-    views, kept = lengths[:, 0].astype(np.int64), lengths[:, 1]
-    of_video = kept_of_videos(views, config)
-    of_image = views * (num_kept_tokens(config.patch_grid, config.patch_grid, config.forgetting) + 1)
-    of_one = np.where(is_video, of_video, of_image) + config.memaug.num_recall_tokens
-    return np.maximum(np.rint(kept / np.maximum(of_one, 1)), 1).astype(np.int64)
+    of_one = kept_of_question(lengths, config, is_video=is_video) + config.memaug.num_recall_tokens
+    return np.maximum(np.rint(lengths[:, 1] / np.maximum(of_one, 1)), 1).astype(np.int64)
 
 
 def lengths_of_one(lengths: Lengths, num_questions: int | NDArray[np.int64]) -> Lengths:

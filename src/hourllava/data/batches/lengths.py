@@ -2,8 +2,8 @@
 
 `lengths.npy` beside an index counts only if `lengths.json` names the same tokenizer, sizes and choice of questions
 (`RowEncoder.settings`). Otherwise several processes measure all shard rows. Each measured piece is kept in a cache
-folder, so a run that was stopped goes on from there. Lengths beside an index that were measured without recall tokens
-serve a model with them too: those of each question are added.
+folder, so a run that was stopped goes on from there. Lengths beside an index that were measured for another number of
+recall tokens serve too: the difference is added for each question.
 """
 
 import hashlib
@@ -12,11 +12,12 @@ import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from hourllava.data.batches.cost import Lengths, kept_of_videos
+from hourllava.data.batches.cost import Lengths, kept_of_question
 from hourllava.data.batches.samples import RECALL_SETTING, RowEncoder
 from hourllava.data.mds.format import parse_lengths
 from hourllava.data.mds.merge import Measured, write_lengths
@@ -56,8 +57,11 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     try:
         beside, settings = dataset.lengths_settings(), encoder.settings
         lengths = dataset.lengths() if beside == settings else _load(whole, len(dataset))
-        if lengths is None and beside == {name: value for name, value in settings.items() if name != RECALL_SETTING}:
-            lengths = with_recall_tokens(dataset.lengths(), dataset.has_column("video"), encoder.processor.config)
+        if lengths is None and beside and _without_recall(beside) == _without_recall(settings):
+            num_measured = beside.get(RECALL_SETTING, 0)
+            lengths = with_recall_tokens(
+                dataset.lengths(), dataset.has_column("video"), encoder.processor.config, num_measured
+            )
         if lengths is None:
             pieces.mkdir(parents=True, exist_ok=True)
             lengths = _load_pieces(pieces, len(dataset))
@@ -71,24 +75,33 @@ def stream_lengths(dataset: MdsDataset, encoder: RowEncoder, cache: Path, *, num
     return lengths
 
 
-def with_recall_tokens(lengths: Lengths, is_video: np.ndarray, config: HourLlavaConfig) -> Lengths:
-    """Lengths that were measured without recall tokens, with those of each question.
+def _without_recall(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != RECALL_SETTING}
 
-    Rows of images, and rows whose texts may be cut, become `UNKNOWN`.
+
+def with_recall_tokens(
+    lengths: Lengths, is_video: np.ndarray, config: HourLlavaConfig, num_measured: int = 0
+) -> Lengths:
+    """Lengths that were measured for another number of recall tokens, with those of the model for each question.
+
+    Rows of images that a model may tile, and rows whose texts may be cut, become `UNKNOWN`.
 
     Args:
         lengths: [N, 3].
         is_video: [N] whether a row is a video.
         config: of the model.
+        num_measured: recall tokens of each question in `lengths`.
     """
-    views, kept, text = lengths.astype(np.int64).T
+    views, visual, text = lengths.astype(np.int64).T
     num_recall = config.memaug.num_recall_tokens
-    of_one = kept_of_videos(views, config)
-    num_questions = np.where(is_video, kept // of_one, 0)
-    is_whole = is_video & (num_questions * of_one == kept) & (of_one + num_recall + text <= config.max_sequence_tokens)
-    longer = np.stack([views, kept + num_recall * num_questions, text], axis=1).astype(lengths.dtype)
-    is_sure = (is_whole | (views == 0)) & ~_is_unknown(lengths)
-    return np.where(is_sure[:, None], longer, np.array(UNKNOWN, lengths.dtype))
+    kept = kept_of_question(lengths, config, is_video=is_video)
+    num_questions = visual // np.maximum(kept + num_measured, 1)
+    is_exact = (is_video | (config.max_image_tiles == 1)) & (num_questions * (kept + num_measured) == visual)
+    limit = config.max_sequence_tokens
+    is_whole = (kept + num_measured + text < limit) & (kept + num_recall + text <= limit)  # a cut text is at the limit
+    changed = np.stack([views, (kept + num_recall) * num_questions, text], axis=1).astype(lengths.dtype)
+    is_sure = ((is_exact & is_whole) | (views == 0)) & ~_is_unknown(lengths)
+    return np.where(is_sure[:, None], changed, np.array(UNKNOWN, lengths.dtype))
 
 
 def measure_folder(folder: Path, encoder: RowEncoder, *, num_processes: int) -> tuple[int, int]:
