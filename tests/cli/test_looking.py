@@ -75,6 +75,10 @@ def test_questions_one_by_one():
     shown = show("stage", 0, "--questions", "segments")
     assert [counts[:3] for counts in COUNTS.findall(shown)] == [("1", "2", "10"), ("2", "2", "10")]
     assert len(re.findall(r"<\d+ kept tokens>", shown)) == 2
+    assert shown.count("A board.") == 1
+    after_another = show("stage", 0, "--questions", "segments", "--history", 1)
+    assert after_another.count("A board.") == 2
+    assert re.findall(r"\[\[(.*?)<", after_another) == re.findall(r"\[\[(.*?)<", shown) == ["A board.", "Partly."]
 
 
 @pytest.mark.usefixtures("shards")
@@ -95,6 +99,7 @@ def test_images_and_text():
         (["stage/1", 2], 2, "stage/1 has no row 2; use 0 to 1"),
         (["stage", 0, "--labels", "all"], 2, "--labels is 'all'; use one of: answers, llava"),
         (["stage", 0, "--questions", "all"], 2, "questions is 'all'"),
+        (["stage", 0, "--history", 1], 2, "history is 1; with questions 'conversation' it has no effect"),
         (["stage", 0, "--media", "."], 6, "clip.mp4 cannot be read"),
         (["nowhere", 0], 6, "nowhere"),
     ],

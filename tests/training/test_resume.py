@@ -148,6 +148,7 @@ class TestRefused:
             ({"schedule": {"epochs": 5}}, "another order of samples"),
             ({"data": {"labels": "llava"}}, 'another run: labels is "llava", not "answers"'),
             ({"data": {"questions": "segments"}}, 'another run: questions is "segments", not "conversation"'),
+            ({"data": {"questions": "segments", "history": 1}}, "another run: .*history is 1, not 0"),
             ({"learning_rates": {"*": 3e-3, "model.memaug.*": 0}}, r"other parameters are trained .*model\.memaug"),
         ],
     )

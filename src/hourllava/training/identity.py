@@ -45,7 +45,7 @@ class Identity:
 
     Attributes:
         streams: digest of each stream's content.
-        encoding: what decides tokens and layouts of a shard row: tokenizer, sizes, forgetting, labels, questions.
+        encoding: what decides tokens and layouts of a shard row: tokenizer, sizes, forgetting, labels, questions, history.
         lora: rank and alpha of the adapters.
         trained: names and shapes of the parameters that get gradients.
         frozen: digest of all other weights; None without weights, as in a dry run.
@@ -67,6 +67,7 @@ class Identity:
         frozen = {name.replace(".", "/"): p for name, p in parameters.items() if not p.requires_grad}
         is_meta = any(parameter.is_meta for parameter in parameters.values())
         encoding = encoder.settings | {
+            "history": encoder.history,  # settings name it only if there is any
             "labels": encoder.label_policy,
             "forgetting": dataclasses.asdict(config.forgetting),
             "memaug": config.memaug.to_dict(),
