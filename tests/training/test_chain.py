@@ -19,7 +19,7 @@ from hourllava.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "src/hourllava/recipes/hourllava-nano/chain.sh"
-STAGES = range(4)
+STAGES = range(5)
 ABLATIONS = ROOT / "benchmarks/nano-ablations.sh"
 CARD = ROOT / "benchmarks/nano-card.sh"
 
@@ -117,12 +117,12 @@ def check_commands(noted, stages):
 
 
 def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
-    settings = {"STAGES": "3", "START": "nano", "SEED_SHIFT": "400", "SHARE": "20", "VIDEO_SHARE": "2"}
+    settings = {"STAGES": "4", "START": "nano", "SEED_SHIFT": "400", "SHARE": "20", "VIDEO_SHARE": "2"}
     noted = run_script(CHAIN, **settings)
     assert [line for line in noted if line[0] == "train"] == [
-        ["train", nano(3), "--gpus", "1", "--set", "start.checkpoint=nano"]
+        ["train", nano(4), "--gpus", "1", "--set", "start.checkpoint=nano"]
     ]
-    check_commands(noted, [3])
+    check_commands(noted, [4])
     made = [int(line[line.index("--videos") + 1]) for line in noted if line[:2] == ["world", "make"]]
     assert max(made) == 25000
     assert noted[[line[:2] for line in noted].index(["world", "pictures"])][-6:] == [
@@ -131,8 +131,8 @@ def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
     seeds = {line[line.index("--seed") + 1] for line in noted if line[:2] == ["world", "make"]}
     assert len(seeds) == 10
     assert all(400 < int(seed) <= 411 for seed in seeds)
-    again = run_script(CHAIN, **settings | {"STAGES": "2 3"})
-    assert [line[1] for line in again] == [nano(2), nano(3)]  # data is there
+    again = run_script(CHAIN, **settings | {"STAGES": "3 4"})
+    assert [line[1] for line in again] == [nano(3), nano(4)]  # data is there
     assert ["start.checkpoint=nano" in line for line in again] == [True, False]
 
 

@@ -81,7 +81,7 @@ class TestShipped:
 
     @pytest.mark.parametrize("family", ["hourllava-nano"])
     def test_the_stages_of_nano_go_on_from_each_other(self, family):
-        recipes = [load_recipe(f"recipes/{family}/s{stage}.yaml") for stage in range(4)]
+        recipes = [load_recipe(f"recipes/{family}/s{stage}.yaml") for stage in range(5)]
         assert recipes[0].start.preset == family
         for before, after in itertools.pairwise(recipes):
             assert after.start.checkpoint == f"{before.out}/final"
@@ -96,7 +96,7 @@ class TestShipped:
     def test_all_of_them_are_listed(self):
         ours = {f"recipes/hourllava-{name}.yaml" for name in ("3b/s0", "3b/s4", "7b/s4")}
         stages = {f"recipes/{name}.yaml" for name in PUBLISHED} | ours
-        nano = {f"recipes/hourllava-nano/{name}.yaml" for name in ("s0", "s1", "s2", "s3", "ablation")}
+        nano = {f"recipes/hourllava-nano/{name}.yaml" for name in ("s0", "s1", "s2", "s3", "s4", "ablation")}
         tuning = {"recipes/finetune.yaml", "recipes/finetune-lora.yaml"}
         assert set(shipped_recipes()) == stages | nano | tuning
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes nano from nothing: training data of MarathonWorld in data/world, then stages 0 to 3 in runs/.
+# Makes nano from nothing: training data of MarathonWorld in data/world, then stages 0 to 4 in runs/.
 #
 #     GPUS=4 PROCESSES=60 bash src/hourllava/recipes/hourllava-nano/chain.sh
 #
 # Resumes if interrupted. Arguments are passed to every `hourllava train`. SHARE, VIDEO_SHARE and SEED_SHIFT change the
-# data, see data.sh. STAGES="2 3" trains only these stages; START=nano begins the first of them with another checkpoint
+# data, see data.sh. STAGES="3 4" trains only these stages; START=nano begins the first of them with another checkpoint
 # than that of the stage before.
 set -euo pipefail
-gpus=${GPUS:-1} world=data/world stages=${STAGES:-0 1 2 3} history=1 start=() # history: as in _nano.yaml
+gpus=${GPUS:-1} world=data/world stages=${STAGES:-0 1 2 3 4} history=1 start=() # history: as in _nano.yaml
 [ -z "${START:-}" ] || start=(--set "start.checkpoint=$START")
 source "$(dirname "$0")/data.sh"
 
