@@ -10,7 +10,10 @@ from PIL import Image
 from cli.in_process import error_line, run_here
 from hourllava.cli.session import describe_installation
 from hourllava.data.mds.writer import ShardWriter
+from hourllava.model.checkpoint import load_config
 from hourllava.model.config import HourLlavaConfig
+from hourllava.model.nano import FOLDER, nano_tokenizer
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.training.recipe import shipped_recipes
 from video.clips import write_clip
 
@@ -49,7 +52,8 @@ def show(*arguments):
 
 
 COUNTS = re.compile(
-    r"sample (\d) of (\d): (\d+) views, (\d+) kept tokens, (\d+) text tokens, of which (\d+) are supervised"
+    r"sample (\d) of (\d): (\d+) views, (\d+) kept tokens, (?:\d+ recall tokens, )?"
+    r"(\d+) text tokens, of which (\d+) are supervised"
 )
 
 
@@ -68,6 +72,19 @@ def test_a_video_as_the_model_sees_it():
     assert "[[What" not in shown
     one_stream = show("stage/0", 0, "--media", "media")
     assert one_stream == shown
+
+
+@pytest.mark.usefixtures("shards")
+@pytest.mark.parametrize("num_recall", [0, 3])
+def test_recall_tokens_are_told_apart(tmp_path, num_recall):
+    config = HourLlavaConfig.preset("hourllava-nano", memaug={"recall": "question", "recall_tokens": num_recall})
+    HourLlavaProcessor(nano_tokenizer(), config).save_pretrained(tmp_path / "instant")
+    shown = show("stage", 0, "--questions", "segments", "--model", tmp_path / "instant")
+    (kept,) = set(re.findall(r" views, (\d+) kept tokens, ", shown))
+    assert shown.count(f"<{kept} kept tokens>") == 2
+    assert shown.count(f"<{kept} kept tokens><{num_recall} recall tokens>") == (2 if num_recall else 0)
+    assert shown.count(f" kept tokens, {num_recall} recall tokens, ") == (2 if num_recall else 0)
+    assert "kept" not in show("stage", 2, "--model", tmp_path / "instant").replace(" 0 kept tokens, ", "")
 
 
 @pytest.mark.usefixtures("shards")
@@ -128,3 +145,5 @@ def test_info_says_what_is_kept_of_prompts(preset, kept_mb, tmp_path):
     assert described.endswith(f"; 64 recall tokens, {kept_mb} MB kept of prompts about an hour (bf16)")
     HourLlavaConfig.preset(preset).save_pretrained(tmp_path)
     assert "recall" not in describe_installation([str(tmp_path)])["models"][str(tmp_path)]
+    (nano,) = describe_installation(["nano"])["models"].values()
+    assert ("; 64 recall tokens, " in nano) == (load_config(FOLDER).memaug.recall == "question")

@@ -10,6 +10,7 @@ from hourllava.inference.memories.ready import make_ready
 from hourllava.inference.questions.evidence import WatchedQueries
 from hourllava.inference.questions.prompt import Context, PromptMaker
 from hourllava.model.config import MemAugConfig
+from hourllava.model.kept_prefix import can_keep_prefix
 from hourllava.model.messages import Video
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
@@ -77,12 +78,17 @@ def test_evidence_is_what_recall_tokens_look_at(engine, monkeypatch):
 
 def test_a_prompt_is_the_published_one_with_recall_tokens(engine, tokenizer):
     published = HourLlava(tiny_model().float(), HourLlavaProcessor(tokenizer, tiny_config()))
-    lengths = []
+    lengths, texts = [], []
     for one in (engine, published):
         ready = make_ready(random_memory(one, 40).snapshot(), one.model.model)
-        prompt = PromptMaker(one.model, one.processor).prompt(ready, "What?", "What?", Context())
-        lengths.append(prompt.num_tokens)
-    assert lengths[0] == lengths[1] + engine.model.config.memaug.num_recall_tokens
+        for keeps_prefix in {False, can_keep_prefix(one.model.config)}:
+            prompts = PromptMaker(one.model, one.processor)
+            prompts.keeps_prefix = keeps_prefix
+            prompt = prompts.prompt(ready, "What?", "What?", Context())
+            lengths.append(prompt.num_tokens)
+            texts.append(prompt.num_tokens - prompt.num_video_tokens)  # recall tokens are no text
+    assert len(set(texts)) == 1
+    assert set(lengths[:-1]) == {lengths[-1] + engine.model.config.memaug.num_recall_tokens}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -118,14 +118,14 @@ def describe_installation(model_names: list[str]) -> dict[str, Any]:
 
 
 def _describe_model(name: str) -> str:
-    if name == NANO:
-        return "in the package; trained on MarathonWorld"
     try:
         config = load_config(find_checkpoint(name))
     except CheckpointError as error:
         return str(error)
     text = config.text_config
     described = f"{text.model_type}, {text.num_hidden_layers} layers of width {text.hidden_size}"
+    if name == NANO:
+        described = "in the package; trained on MarathonWorld"
     if config.memaug.recall == "kept":
         return described
     kept_mb = kept_prefix_bytes(3600, config, item_bytes=2) / 1e6

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.prepare.commands import stage_media_root, stream_folders
 from hourllava.errors import ConfigError
@@ -49,14 +51,17 @@ def show_row(
     num_views = 0 if views is None else len(views)
     for k, sample in enumerate(samples):
         visual = sample.input_ids == processor.config.visual_token_id
+        recall = visual & (np.cumsum(visual[::-1])[::-1] <= (sample.layout.num_recall_tokens if sample.layout else 0))
         supervised = sample.labels >= 0
+        num_recall = f"{recall.sum()} recall tokens, " if recall.any() else ""
         yield (
-            f"sample {k + 1} of {len(samples)}: {num_views} views, {visual.sum()} kept tokens, {(~visual).sum()} text "
-            f"tokens, of which {supervised.sum()} are supervised (in double brackets)"
+            f"sample {k + 1} of {len(samples)}: {num_views} views, {(visual & ~recall).sum()} kept tokens, {num_recall}"
+            f"{(~visual).sum()} text tokens, of which {supervised.sum()} are supervised (in double brackets)"
         )
-        runs = itertools.groupby(range(len(visual)), key=lambda n: (bool(visual[n]), bool(supervised[n])))
+        kinds = np.where(recall, "recall", np.where(visual, "kept", np.where(supervised, "supervised", "text")))
+        runs = itertools.groupby(range(len(kinds)), key=lambda n: kinds[n])
         parts = [(kind, [int(sample.input_ids[n]) for n in numbers]) for kind, numbers in runs]
-        yield "".join(_shown(processor.tokenizer, token_ids, *kind) for kind, token_ids in parts)
+        yield "".join(_shown(processor.tokenizer, token_ids, kind) for kind, token_ids in parts)
 
 
 def _find_row(folder: Path, number: int) -> Mapping[str, Any]:
@@ -76,8 +81,8 @@ def _describe_media(row: Mapping[str, Any]) -> str:
     return "images of " + ", ".join(f"{image.width} x {image.height} pixels" for image in images)
 
 
-def _shown(tokenizer: Any, token_ids: list[int], is_visual: bool, is_supervised: bool) -> str:
-    if is_visual:
-        return f"<{len(token_ids)} kept tokens>"
+def _shown(tokenizer: Any, token_ids: list[int], kind: str) -> str:
+    if kind in ("kept", "recall"):
+        return f"<{len(token_ids)} {kind} tokens>"
     text: str = tokenizer.decode(token_ids)
-    return f"[[{text}]]" if is_supervised else text
+    return f"[[{text}]]" if kind == "supervised" else text

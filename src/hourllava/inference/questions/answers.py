@@ -22,7 +22,7 @@ class Answer:
         num_new_tokens: tokens of the answer.
         first_token_seconds: from the call to the answer's first token, time in the queue included.
         total_seconds: from the call to the end of the answer.
-        num_video_tokens: tokens of the prompt that are kept tokens of the video.
+        num_video_tokens: tokens of the prompt that stand for the video, kept tokens and recall tokens.
         num_cached_tokens: tokens of the prompt that earlier questions had left computed (a kept prefix).
     """
 

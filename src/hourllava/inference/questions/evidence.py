@@ -2,10 +2,12 @@
 
 In every block and head of MemAug, the kept tokens and the question attend to the memory. Only the kept tokens reach the
 decoder, and their attention depends on the question. So the importance of a frame is the attention of the kept tokens
-to it, summed over tokens, heads and blocks. Frames that stand out are merged into a few evidence spans.
+to it, summed over tokens, heads and blocks. In a model with recall tokens, these alone see the question and reach the
+decoder, so it is their attention. Frames that stand out are merged into a few evidence spans.
 
-While a prompt is embedded, only queries of some kept tokens are kept. What they look at is measured when somebody asks,
-so a question's first token does not wait for it. A GPU measures beside other work: what is launched is read later.
+While a prompt is embedded, only queries of some of these tokens are kept. What they look at is measured when somebody
+asks, so a question's first token does not wait for it. A GPU measures beside other work: what is launched is read
+later.
 
 Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
 T frames.
@@ -71,21 +73,21 @@ class LaunchedEvidence:
 
 
 class WatchedQueries:
-    """Keeps queries of a prompt's kept tokens, to measure later what they look at; pass `observe` to MemAug.
+    """Keeps queries of a prompt, to measure later what they look at; pass `observe` to MemAug.
 
     Args:
-        kept_queries: [N] rows of MemAug's queries that are the prompt's kept tokens; of many, some are watched, drawn
-            at random but always the same.
+        queries: [N] rows of MemAug's queries that are the prompt's kept tokens, or its recall tokens if it has any; of
+            many, some are watched, drawn at random but always the same.
 
     Attributes:
         rows: of the watched queries.
         blocks: of each MemAug block, its watched queries, rotated, and the memory they look into.
     """
 
-    def __init__(self, kept_queries: Tensor) -> None:
+    def __init__(self, queries: Tensor) -> None:
         # Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
-        drawn = np.random.default_rng(0).permutation(len(kept_queries))[:MAX_QUERIES]
-        self.rows = kept_queries[to_device(drawn, kept_queries.device)]
+        drawn = np.random.default_rng(0).permutation(len(queries))[:MAX_QUERIES]
+        self.rows = queries[to_device(drawn, queries.device)]
         self.blocks: list[tuple[Tensor, MemoryKeysValues]] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:

@@ -80,7 +80,7 @@ class Prompt:
     Attributes:
         num_own_tokens: L.
         num_tokens: L and those of the prefix.
-        num_video_tokens: those of them that are kept tokens of the video.
+        num_video_tokens: those of them that stand for the video, kept tokens and recall tokens.
         num_cached_tokens: those of them that earlier questions had left computed.
         prefix: before these tokens, kept with the memory.
     """
@@ -267,7 +267,7 @@ class PromptMaker:
             queries.observe if observes else None,
         )
         measure = functools.partial(_launch_evidence, ready, queries) if observes else list
-        return Prompt(embeds_1LD[0], measure, num_video_tokens=len(kept_tokens))
+        return Prompt(embeds_1LD[0], measure, num_video_tokens=layout.num_visual_tokens)
 
     def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
         """The prompt behind the prefix that is kept with the memory; the first question makes the prefix."""
@@ -281,7 +281,8 @@ class PromptMaker:
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
         question = QuestionBehind(model, memory, prefix, sample, queries.observe if observes else None)
         measure = functools.partial(_launch_evidence, ready, queries) if observes else list
-        return Prompt(question, measure, num_video_tokens=len(ready.kept_tokens), num_cached_tokens=num_cached)
+        num_video = ready.layout.num_visual_tokens
+        return Prompt(question, measure, num_video_tokens=num_video, num_cached_tokens=num_cached)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
         """[D] mean embedding of the question, for forgetting that depends on it."""
