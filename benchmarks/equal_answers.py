@@ -4,7 +4,8 @@
     python benchmarks/equal_answers.py --device cuda --model runs/recalling/final
 
 Nano's answers are short and often right. Those of random weights are not: one changed bit leads them elsewhere. Without
-`--model`, nano is asked as it is and with recall tokens (which then are untrained). A line for each model and dtype:
+`--model`, nano is asked in both ways of `memaug.recall`, of which it was trained for one. A line for each model and
+dtype:
 
     equal    answers that are the same, letter by letter
     first    answers whose first letter is the same
@@ -36,13 +37,11 @@ SEED = 77
 def engines(model: str | None, device: str) -> Iterator[tuple[str, HourLlava]]:
     """The models, each in float32 and bf16."""
     for dtype in (torch.float32, torch.bfloat16):
-        for recall_tokens in (0,) if model else (0, 64):
-            folder = find_checkpoint(model) if model else nano.FOLDER
+        folder = find_checkpoint(model) if model else nano.FOLDER
+        for recall in ("kept", "question") if model is None else (load_config(folder).memaug.recall,):
             config = load_config(folder)
-            name = model or "nano"
-            if recall_tokens:
-                config.memaug = dataclasses.replace(config.memaug, recall="question", recall_tokens=recall_tokens)
-                name = f"nano, {recall_tokens} recall tokens"
+            config.memaug = dataclasses.replace(config.memaug, recall=recall)
+            name = model or f"nano, {config.memaug.num_recall_tokens} recall tokens"
             loaded, _ = load_model(folder, dtype=dtype, device=device, config=config)
             yield (
                 f"{name}, {str(dtype).removeprefix('torch.')}",

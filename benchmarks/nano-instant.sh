@@ -8,6 +8,7 @@
 # hundredth of the data, for a trial; DATA=only ends when the data is complete; PLAN=FILE runs another plan.
 set -euo pipefail
 here=$(dirname "$0") world=data/ablations steps=${STEPS:-300}
+published=$world/nano-published # the last weights of nano in the published way, commit aeae59b
 source "$here/../src/hourllava/recipes/hourllava-nano/data.sh"
 source "$here/ablation-videos.sh"
 
@@ -15,6 +16,11 @@ twenty() { # NAME SEED ...: records of 20 questions
   videos "$1-20" "${@:2}"
 }
 
+if [ ! -d $published ]; then
+  rm -rf $published.part && mkdir -p $published.part
+  git -C "$here/.." archive aeae59b:src/hourllava/model/nano | tar -x -C $published.part
+  mv $published.part $published
+fi
 ablation_videos twenty
 [ "${DATA:-}" = only ] || "$python" "$here/ablations.py" "${PLAN:-$here/nano-instant.yaml}" \
   --out "runs/instant-$steps" --set "schedule.max_steps=$steps" "$@"

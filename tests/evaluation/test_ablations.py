@@ -12,7 +12,7 @@ from evaluation.conftest import BENCHMARKS
 from hourllava.cli.main import app
 from hourllava.errors import ConfigError, HourLlavaError
 from hourllava.evaluation.scores import AnsweredQuestion
-from hourllava.model.config import MemAugConfig
+from hourllava.model.config import HourLlavaConfig, merge_settings
 from hourllava.training.recipe import load_recipe
 from training.runs import recipe_of, write_recipe, write_texts, write_videos
 
@@ -160,14 +160,17 @@ def test_a_plan_is_changed_on_the_command_line(ablations, plan_path, tmp_path):
         ablations.load_plan(plan_path, settings=["seed"])
 
 
-def test_the_shipped_plans_are_plans(ablations):
+@pytest.mark.parametrize("recall", ["kept", "question"])
+def test_the_shipped_plans_are_plans_whatever_nano_is(ablations, recall):
+    nano = HourLlavaConfig.preset("hourllava-nano", memaug={"recall": recall}).to_dict()
     for path in sorted(BENCHMARKS.glob("nano-*.yaml")):
         plan = ablations.load_plan(path)
         for variant in plan.variants:
             changes = plan.common | variant.set
             for recipe in plan.recipes if variant.is_trained else ():
                 loaded = load_recipe(recipe, [f"{name}={json.dumps(value)}" for name, value in changes.items()])
-                MemAugConfig(**loaded.start.model.get("memaug", {}))
+                config = HourLlavaConfig(**merge_settings(nano, loaded.start.model))
+                assert config.memaug.recall == ("question" if variant.name.startswith("recall") else "kept")
 
 
 def test_a_model_without_memaug_skips_the_stage_that_trains_nothing_else(ablations, plan_path):

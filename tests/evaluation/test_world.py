@@ -132,7 +132,7 @@ def test_needles_lie_at_all_depths(engine, tmp_path):
 
 
 OPTIONS = {
-    "model": "nano", "videos": 1, "minutes": "1", "per_task": 1, "seed": 0, "formats": "both",
+    "videos": 1, "minutes": "1", "per_task": 1, "seed": 0, "formats": "both",
     "container": "reference", "world": None, "needles": False, "baselines": True, "memory_share": 1.0,
     "forgetting": None, "memories": None, "device": None, "dtype": None,
 }  # fmt: skip
@@ -152,7 +152,7 @@ OPTIONS = {
 )
 def test_what_cannot_be_asked(changes, words, tmp_path):
     with pytest.raises(ConfigError, match=words.replace("(", r"\(")):
-        list(run_world_evaluation(tmp_path / "out", **OPTIONS | changes))
+        list(run_world_evaluation(tmp_path / "out", model=str(tiny_checkpoint()), **OPTIONS | changes))
 
 
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys):

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 CHAIN = ROOT / "src/hourllava/recipes/hourllava-nano/chain.sh"
 STAGES = range(5)
 ABLATIONS = ROOT / "benchmarks/nano-ablations.sh"
+INSTANT = ROOT / "benchmarks/nano-instant.sh"
 CARD = ROOT / "benchmarks/nano-card.sh"
 
 
@@ -150,6 +151,20 @@ def test_ablations_name_what_their_plan_reads(run_script):
     _, folders = ablation_streams()
     assert folders <= {line[2] for line in noted if line[:2] == ["data", "lengths"]}
     assert run_script(ABLATIONS, DATA="only") == []  # everything is there
+
+
+def test_recall_tokens_are_tried_from_weights_without_them(run_script, tmp_path):
+    write_command(tmp_path / "bin/git", f'echo "$@" >> {tmp_path / "git"}; exec tar -cf - -C {INSTANT.parent} ask.py')
+    noted = run_script(INSTANT, DATA="only")
+    for arguments in noted:
+        parse(arguments)
+    plan = yaml.safe_load(INSTANT.with_suffix(".yaml").read_text())
+    (recipe,) = plan["recipes"]
+    streams = load_recipe(recipe).data.streams
+    assert {stream.folder for stream in streams} == {line[2] for line in noted if line[:2] == ["data", "lengths"]}
+    assert [path.name for path in (tmp_path / plan["common"]["start.checkpoint"]).iterdir()] == ["ask.py"]
+    assert run_script(INSTANT, DATA="only") == []
+    assert (tmp_path / "git").read_text().count("archive") == 1
 
 
 def test_the_card_asks_with_right_commands_and_as_much_as_it_says(run_script):
