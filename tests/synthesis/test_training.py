@@ -131,5 +131,5 @@ def test_grounding_from_its_evidence_finds_the_moments_in_other_videos(prepared,
     trained(prepared, start, tmp_path / "run", 12, {"*": 0, "model.memaug.*": 1e-3}, 4096)
     before = share_in_other_videos(start, tmp_path / "before")
     after = share_in_other_videos(tmp_path / "run" / "final", tmp_path / "after")
-    assert before < 0.16  # as of one that looks everywhere
-    assert after > 0.25
+    assert before < 0.2  # about as of one that looks everywhere
+    assert after > 1.4 * before

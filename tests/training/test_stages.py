@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from forking import run_hourllava
 from hourllava.data.prepare.mixtures import Sampling
@@ -85,8 +86,10 @@ def test_stages_follow_each_other_and_the_model_answers(world, tmp_path):
     assert later[2][0] < first_losses[0] - 0.3  # stage 3 starts from what earlier stages learnt
 
     model, report = load_model(tmp_path / "s3" / "final")
-    assert model.config.memaug.num_blocks == 4
+    assert (model.config.memaug.num_blocks, model.config.memaug.num_recall_tokens) == (4, 64)
     assert not report.fresh
+    newline, recall_tokens = model.model.image_newline, model.model.memaug.recall_tokens
+    assert not torch.equal(recall_tokens, newline.expand_as(recall_tokens))  # they have learnt
     export_model(str(tmp_path / "s3" / "final"), tmp_path / "model")
     make_world(
         make_settings(1, "0.25", 1, "test", "normal", None, 1, "both", 64, "mp4"), tmp_path / "video", processes=1

@@ -171,7 +171,8 @@ def load_model(
     report = LoadReport(tuple(state), tuple(fresh), tuple(sorted(tensors)))
     if RECALL_TOKENS in fresh:
         # They begin as newlines, which stand in the video as recall tokens do: the decoder reads what they find at
-        # once. Nano with 16 of them finds and names 12 of 12 cards untrained, 8 with random ones.
+        # once. Nano without recall tokens, given 16 of them, finds and names 12 of 12 cards untrained, 8 with random
+        # ones.
         state[RECALL_TOKENS] = state[NEWLINE].expand(expected[RECALL_TOKENS]).clone()
     model = HourLlavaForConditionalGeneration.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype or _common_dtype(state.values())
