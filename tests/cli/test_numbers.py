@@ -12,8 +12,8 @@ from hourllava.cli.main import app
 from hourllava.cli.options import MAX_SEED
 
 LOWEST = {
-    "captions": 0, "fps": 0.001, "images": 0, "max_cost": 0, "memory_share": 0, "multi_images": 0, "needles": 0,
-    "port": 0, "seed": 0, "temperature": 0, "texts": 0,
+    "captions": 0, "fps": 0.001, "history": 0, "images": 0, "max_cost": 0, "memory_share": 0, "multi_images": 0,
+    "needles": 0, "port": 0, "seed": 0, "temperature": 0, "texts": 0,
 }  # fmt: skip
 """The lowest value of options that need not be 1 or more."""
 
@@ -55,7 +55,8 @@ def required(path):
     for name, parameter in inspect.signature(callback).parameters.items():
         if parameter.default is inspect.Parameter.empty:
             is_option = isinstance(typing.get_args(hints[name])[1], typer.models.OptionInfo)
-            words += [f"--{name}", "word"] if is_option else ["word"]
+            word = "word" if numbers_in(hints[name]) is None else "0"
+            words += [f"--{name}", word] if is_option else [word]
     return words
 
 
