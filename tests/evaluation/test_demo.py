@@ -17,6 +17,7 @@ from hourllava.cli.main import app
 from hourllava.data.records.taxonomy import TOPICS
 from hourllava.errors import ConfigError
 from hourllava.evaluation import demo
+from hourllava.evaluation import demo_picture as picture
 from hourllava.inference.questions.answers import Answer, Choice
 from hourllava.inference.questions.evidence import Span
 from hourllava.world.drawing.render import render_frames
@@ -116,13 +117,58 @@ def test_the_score_is_what_was_answered_rightly(tmp_path, stubbed, num_right):
     assert text.count("RIGHT") == num_right
     assert ("(nothing)" in text) == (num_right < 10)
     with Image.open(tmp_path / "world-8.png") as image:
-        pixels = np.asarray(image)
+        assert image.size == (picture.WIDTH, picture.ROWS_TOP + 10 * picture.ROW + picture.FOOT)
+
+
+def answered(question, evidence, is_right=True):
+    return picture.AnsweredQuestion(question, question.answer, is_right, evidence)
+
+
+def pixels_of(image):
+    return np.asarray(image)
+
+
+def test_the_picture_shows_what_was_looked_at_most_and_where_on_the_axis():
     script = generate_script(8, 600, split="test")
-    tops = [y for y in range(len(pixels) - 191) if not (pixels[y, 8:200] == pixels[y, 0]).all()]
-    for result in results:  # the frame of every true moment is on the sheet, in the first column
-        start, end = result.question.evidence[0]
-        (frame,) = render_frames(script, [int((start + end) / 2)], 192)
-        assert any((pixels[y : y + 192, 8:200] == frame).all() for y in tops)
+    questions = questions_of(8, minutes=10)[:3]
+    spans = [[Span(60, 90, 0.5), Span(400, 401, 0.1)], [Span(590, 600, 0.9)], []]
+    pixels = pixels_of(picture.demo_picture(script, list(map(answered, questions, spans)), "heading", "foot"))
+    rows = [picture.ROWS_TOP + picture.ROW * number for number in range(3)]
+    middle = picture.ROW // 2
+
+    def place(second):
+        return round(picture.AXIS_LEFT + (picture.AXIS_RIGHT - picture.AXIS_LEFT) * second / 600)
+
+    for top, second in zip(rows, (75, 595)):
+        (frame,) = render_frames(script, [second], picture.FRAME)
+        left_top = (picture.MARGIN, top + (picture.ROW - picture.FRAME) // 2)
+        shown = pixels[left_top[1] : left_top[1] + picture.FRAME, left_top[0] : left_top[0] + picture.FRAME]
+        assert (shown == frame).all()
+    blank = pixels[rows[2] + 10 : rows[2] + 80, picture.MARGIN : picture.MARGIN + picture.FRAME]
+    assert (blank == picture.PAPER).all()
+    for top, looked, elsewhere in zip(rows, ([75, 400], [595], []), ([30, 200, 500], [30, 500], [30, 500])):
+        for second in looked:
+            assert tuple(pixels[top + middle, place(second)]) == picture.LOOKED
+        for second in elsewhere:
+            if not any(start - 12 <= second <= end + 12 for q in questions for start, end in q.evidence):
+                assert tuple(pixels[top + middle, place(second)]) == picture.LINE
+
+
+def test_the_picture_marks_true_moments_and_wrong_answers():
+    script = generate_script(8, 600, split="test")
+    (question, *_) = questions_of(8, minutes=10)
+    right, wrong = (
+        pixels_of(picture.demo_picture(script, [answered(question, [], ok)], "heading", "foot")) for ok in (True, False)
+    )
+    top = picture.ROWS_TOP + (picture.ROW - picture.BAR) // 2
+    for start, _ in question.evidence:
+        x = round(picture.AXIS_LEFT + (picture.AXIS_RIGHT - picture.AXIS_LEFT) * start / 600)
+        box = right[top - 6 : top + picture.BAR + 6, x - 12 : x + 12]
+        assert (box == picture.INK).all(-1).any()
+    for pixels, colour, other in ((right, picture.RIGHT, picture.WRONG), (wrong, picture.WRONG, picture.RIGHT)):
+        text = pixels[picture.ROWS_TOP + 60 : picture.ROWS_TOP + 92, picture.TEXT_LEFT : picture.TEXT_LEFT + 300]
+        assert (text == colour).all(-1).any()
+        assert not (text == other).all(-1).any()
 
 
 @pytest.mark.parametrize("smaller", [True, pytest.param(False, marks=pytest.mark.slow)])

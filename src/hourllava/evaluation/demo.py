@@ -1,7 +1,7 @@
 """`hourllava demo`: make an hour of new video, watch it once, and ask ten questions with known answers.
 
     OUT/world-<seed>.mp4   the video
-    OUT/world-<seed>.png   for each question, the frame that shows the answer and the frames that the model looked at
+    OUT/world-<seed>.png   video, questions, answers and the moments that the model looked at, in one picture
 
 The video comes from MarathonWorld's test split, whose objects and phrasings training never shows. The kinds of
 questions are fixed (`PROGRAM`), so scores of different seeds can be compared.
@@ -15,19 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError
+from hourllava.evaluation.demo_picture import AnsweredQuestion, demo_picture
 from hourllava.evaluation.scores import is_right
 from hourllava.files import replacing
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.questions.evidence import Span, describe_spans
 from hourllava.world.drawing.encode import encode_video
-from hourllava.world.drawing.render import render_frames
-from hourllava.world.drawing.sheet import BACKGROUND, RowTitle, contact_sheet
 from hourllava.world.generate import MAX_SECONDS, generate_script
 from hourllava.world.questions import Question, generate_questions
 from hourllava.world.questions.draft import NUM_OPTIONS, Format
@@ -46,10 +42,6 @@ For real video, use a published checkpoint on a GPU:
 _MAX_SEED = 10**6  # random seeds stay below, so that they are easy to type
 _TRIES = 40  # questions made per task to find one of the wanted template
 _TIMES_SHOWN = 3
-_SHEET_PIXELS = 192
-_SHEET_FRAMES = 4  # the true moment and up to three evidence spans
-_TITLE_CHARACTERS = 125
-_RIGHT_COLOUR, _WRONG_COLOUR = (24, 128, 64), (190, 40, 50)
 _WIDTH = 110
 
 
@@ -92,14 +84,20 @@ class Result:
         """Whether the answer equals the truth; case and a full stop at the end do not count."""
         return is_right(self.text, self.question.answer)
 
+    @property
+    def answered(self) -> AnsweredQuestion:
+        """The row of the picture."""
+        text = " ".join(self.text.split()) or "(nothing)"
+        return AnsweredQuestion(self.question, text, self.is_right, self.evidence)
+
 
 def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: Callable[[str], None]) -> list[Result]:
-    """Make a video, watch it, ask the program's questions, draw the sheet.
+    """Make a video, watch it, ask the program's questions, draw the picture.
 
     Args:
         seed: seed of the video; None draws a random one.
         minutes: length of the video, 1 to 1,440. Short videos do not allow every task; those are left out.
-        out: folder for the video and the sheet.
+        out: folder for the video and the picture.
         model_name: see `HourLlava.from_pretrained`.
         say: called with each block of lines that the user should read.
 
@@ -115,7 +113,7 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
         raise ConfigError(f"{out} cannot be made ({error.strerror}); choose another folder with --out") from error
     duration_seconds = round(minutes * 60)
     seed = secrets.randbelow(_MAX_SEED) if seed is None else seed
-    video, sheet = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
+    video, picture = out / f"world-{seed}.mp4", out / f"world-{seed}.png"
 
     engine = HourLlava.from_pretrained(model_name)
     say(f"Making a new video of {format_clock(duration_seconds)}; --seed {seed} makes the same one again.")
@@ -132,12 +130,19 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
         results.append(result)
         say(f"\n{describe_result(result, len(results))}")
     asked = time.perf_counter()
-    with replacing(sheet) as temporary:
-        evidence_sheet(script, results).save(temporary, format="PNG")
+    num_right = sum(result.is_right for result in results)
+    heading = f"{format_clock(duration_seconds)} of video, {len(results)} questions, {num_right} right"
+    foot = (
+        f"hourllava demo --seed {seed}   |   {model_name} watched {memory.num_frames:,} frames in "
+        f"{watched - made:.0f} s and answered in {asked - watched:.0f} s"
+    )
+    with replacing(picture) as temporary:
+        demo_picture(script, [result.answered for result in results], heading, foot).save(
+            temporary, format="PNG", optimize=True
+        )
     say(
-        f"\n{sum(result.is_right for result in results)} of {len(results)} answers are right, in "
-        f"{asked - watched:.0f} s. Guessing gives {expected_by_guessing(results):.1f} on average.\n"
-        f"The picture of the evidence: {sheet}\n\n{NEXT}"
+        f"\n{num_right} of {len(results)} answers are right, in {asked - watched:.0f} s. Guessing gives "
+        f"{expected_by_guessing(results):.1f} on average.\nAll of it in one picture: {picture}\n\n{NEXT}"
     )
     return results
 
@@ -186,35 +191,6 @@ def describe_result(result: Result, number: int) -> str:
     lines += _indented(f"{'looked at':<11}", describe_spans(list(result.evidence)))
     lines += _indented(f"{'shown at':<11}", ", ".join(shown[:_TIMES_SHOWN]) + more)
     return "\n".join(lines)
-
-
-def evidence_sheet(script: Script, results: Sequence[Result]) -> Image.Image:
-    """One row per question: the frame that shows the answer, then the middle frames of the model's evidence spans."""
-    blank = np.full((_SHEET_PIXELS, _SHEET_PIXELS, 3), BACKGROUND, np.uint8)
-    frames, captions, titles = [], [], []
-    for number, result in enumerate(results, start=1):
-        truth, *_ = result.question.evidence
-        spans = [(*truth, "the answer is shown here")] + [
-            (span.start_seconds, span.end_seconds, f"the model looked here ({span.weight:.0%})")
-            for span in result.evidence
-        ]
-        seconds = [min(int((start + end) / 2), script.duration_seconds - 1) for start, end, _ in spans]
-        missing = _SHEET_FRAMES - len(spans)
-        frames += [*render_frames(script, seconds, _SHEET_PIXELS), *[blank] * missing]
-        captions += [f"{format_clock(second)}\n{what}" for second, (_, _, what) in zip(seconds, spans)] + [""] * missing
-        lines = (
-            f"{number}. {result.question.question}",
-            f"{'RIGHT' if result.is_right else 'wrong'}: {result.text}",
-            f"truth: {result.question.answer}",
-        )
-        colour = _RIGHT_COLOUR if result.is_right else _WRONG_COLOUR
-        titles.append(RowTitle(tuple(_cut(line, _TITLE_CHARACTERS) for line in lines), colour))
-    return contact_sheet(np.stack(frames), captions, columns=_SHEET_FRAMES, titles=titles)
-
-
-def _cut(text: str, length: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 4]} ..."
 
 
 def _indented(label: str, text: str) -> list[str]:

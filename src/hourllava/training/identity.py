@@ -45,7 +45,8 @@ class Identity:
 
     Attributes:
         streams: digest of each stream's content.
-        encoding: what decides tokens and layouts of a shard row: tokenizer, sizes, forgetting, labels, questions, history.
+        encoding: what decides tokens and layouts of a shard row: tokenizer, sizes, forgetting, labels, questions,
+            history.
         lora: rank and alpha of the adapters.
         trained: names and shapes of the parameters that get gradients.
         frozen: digest of all other weights; None without weights, as in a dry run.
