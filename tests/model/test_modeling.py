@@ -14,10 +14,12 @@ from hourllava.errors import InputError
 from hourllava.inference.memories.key_values import KeyValueRoom
 from hourllava.model import head
 from hourllava.model.config import ForgettingConfig, HourLlavaConfig, MemAugConfig
+from hourllava.model.inputs import _visual_inputs
 from hourllava.model.layout import num_kept_video_tokens, video_layout
 from hourllava.model.memaug import ProjectedMemory
 from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.trunk import HourLlavaModel
 from hourllava.model.visuals import Visuals
 from hourllava.training.answer_tokens import answer_weights
@@ -149,6 +151,53 @@ def test_pixels_and_their_features_are_the_same(model, processor):
     assert encoded.shape == (9, 16, 24)
     given = processor([video_messages(Video(9.0, features=encoded))])
     torch.testing.assert_close(logits(model, given), logits(model, pixels), **EXACT)
+
+
+def repeated(*times, seed=0):
+    """Frames of which the k-th stays for times[k] seconds."""
+    return frames(len(times), seed).repeat_interleave(torch.tensor(times), dim=0)
+
+
+@pytest.mark.parametrize("memaug", [{}, {"recall": "question", "recall_tokens": 3}])
+@pytest.mark.parametrize(
+    "videos",
+    [
+        [repeated(1, 4, 2, 1, 3)],
+        [repeated(12)],
+        [repeated(1, 1, 1)],  # fewer frames than a memory has
+        [repeated(2, 1)],
+        [repeated(3, 5, 1), repeated(*[1] * 11, seed=1), repeated(7, 2, seed=2)],
+        [repeated(1, 4, 1)[[0, 1, 2, 5, 1, 2]]],  # a picture that comes back
+    ],
+    ids=lambda videos: "-".join(str(len(video)) for video in videos),
+)
+def test_a_frame_that_stays_is_encoded_once_and_counts_as_often_as_it_is_there(videos, memaug, tokenizer):
+    """Loss and every gradient are those of all frames one by one; two questions share each memory."""
+    config = tiny_config(memaug=MemAugConfig(**memaug))
+    processor, model = HourLlavaProcessor(tokenizer, config), tiny_model(config).double().train()
+    samples = []
+    for video in videos:
+        shown = Video(float(len(video)), frames=video)
+        samples.append(processor.encode(video_messages(shown)))
+        again = Video(float(len(video)), layout=samples[-1].layout, num_frames=len(video))
+        samples.append(processor.encode(video_messages(again, "Who sleeps there?", "Nobody.")))
+    packed = processor.collate_packed(samples)
+    num_pictures = sum(1 + int((video[1:] != video[:-1]).flatten(1).any(1).sum()) for video in videos)
+    assert len(packed["pixel_values_videos"]) == num_pictures
+    assert len(packed["visuals"].memory_segments.lengths) == len(videos)
+
+    def results(inputs):
+        model.zero_grad()
+        loss = model(**inputs).loss
+        loss.backward()
+        return [loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+    every_frame = processor.collate_packed(samples) | _visual_inputs(
+        samples, packed["segments"].offsets, config.visual_token_id
+    )
+    assert len(every_frame["pixel_values_videos"]) == sum(map(len, videos))
+    for once, each in zip(results(packed), results(every_frame), strict=True):
+        torch.testing.assert_close(once, each, atol=1e-10, rtol=1e-7)
 
 
 @pytest.mark.parametrize("entries_per_chunk", [None, 50])

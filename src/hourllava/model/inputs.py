@@ -100,6 +100,8 @@ def collate(
 def collate_packed(samples: Sequence[Sample], visual_token_id: int) -> ModelInputs:
     """One row of samples one after the other, without padding, for training.
 
+    A frame that equals the frame before it, such as that of a slide or a still, is given to the vision tower once.
+
     Raises:
         InputError: there is no sample.
     """
@@ -113,23 +115,35 @@ def collate_packed(samples: Sequence[Sample], visual_token_id: int) -> ModelInpu
             "input_ids": torch.from_numpy(np.concatenate([sample.input_ids for sample in samples]))[None],
             "labels": torch.from_numpy(labels)[None],
             "segments": segments,
-            **_visual_inputs(samples, segments.offsets, visual_token_id),
+            **_visual_inputs(samples, segments.offsets, visual_token_id, with_repeats=False),
         }
     )
 
 
-def _visual_inputs(samples: Sequence[Sample], starts: Sequence[int], visual_token_id: int) -> dict[str, Any]:
+def _visual_inputs(
+    samples: Sequence[Sample], starts: Sequence[int], visual_token_id: int, *, with_repeats: bool = True
+) -> dict[str, Any]:
     """Layouts, pixels and features of a batch, under the names that `Visuals.take_from` reads."""
+    given: tuple[VisualLayout, VisualLayout] | None = None  # the last layout that came with pixels, before and after
     visuals: list[VisualSample] = []
     pixels: dict[Modality, list[Tensor]] = {"image": [], "video": []}
     features: list[Tensor] = []
     for sample, start in zip(samples, starts):
         if sample.layout is None:
             continue
-        is_visual = sample.input_ids == visual_token_id
-        visuals.append(VisualSample(sample.layout, start, is_visual, sample.is_prompt_text, sample.evidence))
+        layout = sample.layout
         if sample.pixels is not None:
-            pixels[sample.layout.modality].append(sample.pixels)
+            layout, views = (layout, sample.pixels) if with_repeats else _without_repeats(layout, sample.pixels)
+            pixels[layout.modality].append(views)
+            given = (sample.layout, layout)
+        elif given is not None and layout is given[0]:  # the same object: its kept tokens are shared, too
+            layout = given[1]
+        elif given is not None and layout.memory_index is given[0].memory_index:
+            layout = dataclasses.replace(
+                layout, memory_index=given[1].memory_index, num_patch_tokens=given[1].num_patch_tokens
+            )
+        is_visual = sample.input_ids == visual_token_id
+        visuals.append(VisualSample(layout, start, is_visual, sample.is_prompt_text, sample.evidence))
         if sample.features is not None:
             features.append(sample.features)
     if pixels["video"] and features:
@@ -144,3 +158,14 @@ def _visual_inputs(samples: Sequence[Sample], starts: Sequence[int], visual_toke
     if features:
         inputs["mm_encoder_outputs"] = {"video": BaseModelOutputWithPooling(pooler_output=torch.cat(features))}
     return inputs
+
+
+def _without_repeats(layout: VisualLayout, pixels: Tensor) -> tuple[VisualLayout, Tensor]:
+    """A video without the frames that equal the frame before them; its memory has all frames, as before."""
+    if layout.modality != "video" or layout.num_frames != len(pixels):  # a wrong number gets its error from the model
+        return layout, pixels
+    is_new = np.ones(len(pixels), bool)
+    is_new[1:] = (pixels[1:] != pixels[:-1]).flatten(1).any(1).numpy()
+    if is_new.all():
+        return layout, pixels
+    return layout.over_frames(np.cumsum(is_new) - 1), pixels[torch.from_numpy(is_new)]

@@ -74,6 +74,24 @@ class VisualLayout:
         assert sum(self.kept_per_visual) == len(self.kept_index)
 
     @property
+    def num_frames(self) -> int:
+        """T, pooled frames of a video that are given to the model."""
+        frame_tokens = int(np.argmax(self.memory_index == NEWLINE))  # each frame of a memory ends with a newline
+        return self.num_patch_tokens // frame_tokens
+
+    def over_frames(self, frame_index_T: Indices) -> "VisualLayout":
+        """The same memory of a video of which equal frames are given once.
+
+        Args:
+            frame_index_T: [T] the given frame that stands for each frame, numbered from 0.
+        """
+        frame_tokens = self.num_patch_tokens // len(frame_index_T)
+        frame, token = np.divmod(self.memory_index, frame_tokens)
+        index = np.where(self.memory_index == NEWLINE, NEWLINE, frame_index_T[frame] * frame_tokens + token)
+        num_given = int(frame_index_T.max()) + 1
+        return dataclasses.replace(self, num_patch_tokens=num_given * frame_tokens, memory_index=index)
+
+    @property
     def kept_positions(self) -> Indices:
         """[K] memory positions of the kept tokens."""
         return self.memory_positions[self.kept_index]

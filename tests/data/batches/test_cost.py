@@ -35,7 +35,7 @@ def picture(width, height):
 
 def visuals(kind, config):
     if kind == "frames":
-        return {"video": Video(30.0, frames=torch.zeros(30, 24, 24, 3, dtype=torch.uint8))}
+        return {"video": Video(30.0, frames=torch.randint(256, (30, 24, 24, 3), dtype=torch.uint8))}
     if kind == "features":
         return {"video": Video(90.0, features=torch.randn(90, 16, 24))}
     if kind == "tiles":
