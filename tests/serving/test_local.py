@@ -131,6 +131,28 @@ async def test_a_ready_video_has_gaps_and_length_on_the_players_clock(engine):
     assert view == dataclasses.replace(await engine.view(VIDEO), frames_per_second=view.frames_per_second)
 
 
+@pytest.mark.parametrize("first", ["ask", "choose", "find"])
+def test_a_memory_that_was_just_watched_is_at_hand(model, engine, monkeypatch, first):
+    """Another copy of it would be made ready once more, and have no kept prefix."""
+
+    def refuse(*_):
+        raise AssertionError("the disk is read")
+
+    @in_loop
+    async def asks_again(engine):
+        if first == "ask":
+            await collected(engine.ask(VIDEO, QUESTION))
+        elif first == "choose":
+            await engine.choose(VIDEO, QUESTION, ["a", "b"])
+        else:
+            await engine.find(VIDEO, "a lamp")
+        monkeypatch.setattr(engine._shelf.cache, "get", refuse)
+        assert (await collected(engine.ask(VIDEO, QUESTION)))[-1].text == "A lamp and a cat."
+        assert len(model.started) == 1
+
+    asks_again(engine=engine)
+
+
 @in_loop
 async def test_views_come_ten_times_a_second_and_the_last_one_at_once(tmp_path):
     model = ScriptedModel(num_frames=400)

@@ -173,7 +173,9 @@ class LocalEngine:
         async with self._watches.following(watch), aclosing(watch.views()) as views:
             async for view in views:
                 yield view
-        yield _memory_of(watch)
+        memory = _memory_of(watch)
+        self._shelf.put(video, memory)  # the disk's copy would be made ready for questions once more
+        yield memory
 
     # ------------------------------------------------------------------------------------------------------ asking
 
