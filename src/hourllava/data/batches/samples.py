@@ -47,18 +47,17 @@ from hourllava.video.timeline import SampleGrid
 Questions = Literal["conversation", "segments"]
 Conversation = Sequence[Mapping[str, Any]]
 
+RECALL_SETTING = "recall_tokens"
+FPS = 1.0
+FEATURE_SUFFIXES = (".safetensors", ".pt")
+_MAX_KNOWN_VIDEOS = 1 << 16
+
 
 class Part(NamedTuple):
     """What one sample holds of a record's conversation."""
 
     turns: Conversation
     num_context_turns: int = 0  # the first turns, of which nothing is supervised
-
-
-RECALL_SETTING = "recall_tokens"
-FPS = 1.0
-FEATURE_SUFFIXES = (".safetensors", ".pt")
-_MAX_KNOWN_VIDEOS = 1 << 16
 
 
 class RowEncoder:
