@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Asks a nano what its card reports (docs/nano.md): sets of MarathonWorld, needles, MarathonWorld 1 and the demo.
 #
-#     GPUS=2 PROCESSES=32 bash benchmarks/nano-card.sh runs/hourllava-nano-s3/final card
+#     GPUS=2 PROCESSES=32 bash benchmarks/nano-card.sh runs/hourllava-nano-s4/final card
 #     PARTS="world needles" FIRST_SEED=71 bash benchmarks/nano-card.sh nano card
 #
 # PROCESSES jobs at a time, each on one core and, with GPUS, on one of so many GPUs; longest first. Resumes if

@@ -121,7 +121,7 @@ def test_the_score_is_what_was_answered_rightly(tmp_path, stubbed, num_right):
 
 
 def answered(question, evidence, is_right=True):
-    return picture.AnsweredQuestion(question, question.answer, is_right, evidence)
+    return picture.Answered(question, question.answer if is_right else "something else", evidence)
 
 
 def pixels_of(image):

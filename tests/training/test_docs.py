@@ -1,5 +1,6 @@
 """docs/training.md: its commands run on a tiny checkpoint, and its tables are complete."""
 
+import itertools
 import json
 import re
 import shlex
@@ -17,7 +18,7 @@ from conftest import GOLDEN
 from forked_decoding import forked_decoding
 from forking import COMMAND, environment
 from hourllava.cli.main import app
-from hourllava.training.recipe import MAX_DEFAULT_WORKERS, Recipe, shipped_recipes
+from hourllava.training.recipe import MAX_DEFAULT_WORKERS, Recipe, load_recipe, shipped_recipes
 from hourllava.training.run import train
 from training.runs import recipe_of, start_python_processes
 from video.clips import write_clip
@@ -168,3 +169,11 @@ def test_every_recipe_that_is_named_is_shipped():
     named = re.findall(r"(?:recipes/|`)((?:hourllava-\w+/s\d|finetune[\w-]*)\.yaml)", README + DOC)
     assert named
     assert {f"recipes/{name}" for name in named} <= set(shipped_recipes())
+
+
+def test_lengths_measured_for_stage_4_are_those_that_it_reads():
+    (command,) = re.findall(r"`(hourllava data lengths SHARDS [^`]*)`", DOC)
+    options = dict(itertools.pairwise(command.split()))
+    for family in ("3b", "7b"):
+        data = load_recipe(f"recipes/hourllava-{family}/s4.yaml").data
+        assert (options["--questions"], options["--history"]) == (data.questions, str(data.history))

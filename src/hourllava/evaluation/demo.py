@@ -17,12 +17,11 @@ from pathlib import Path
 
 from hourllava.clock import format_clock
 from hourllava.errors import ConfigError
-from hourllava.evaluation.demo_picture import AnsweredQuestion, demo_picture
-from hourllava.evaluation.scores import is_right
+from hourllava.evaluation.demo_picture import Answered, demo_picture
 from hourllava.files import replacing
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.memory import Memory
-from hourllava.inference.questions.evidence import Span, describe_spans
+from hourllava.inference.questions.evidence import describe_spans
 from hourllava.world.drawing.encode import encode_video
 from hourllava.world.generate import MAX_SECONDS, generate_script
 from hourllava.world.questions import Question, generate_questions
@@ -71,24 +70,10 @@ PROGRAM = (
 
 
 @dataclass(frozen=True)
-class Result:
-    """A question and the model's answer."""
+class Result(Answered):
+    """A question of the program and the model's answer."""
 
     item: Item
-    question: Question
-    text: str
-    evidence: Sequence[Span]
-
-    @property
-    def is_right(self) -> bool:
-        """Whether the answer equals the truth; case and a full stop at the end do not count."""
-        return is_right(self.text, self.question.answer)
-
-    @property
-    def answered(self) -> AnsweredQuestion:
-        """The row of the picture."""
-        text = " ".join(self.text.split()) or "(nothing)"
-        return AnsweredQuestion(self.question, text, self.is_right, self.evidence)
 
 
 def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: Callable[[str], None]) -> list[Result]:
@@ -137,9 +122,7 @@ def run_demo(seed: int | None, minutes: float, out: Path, model_name: str, say: 
         f"{watched - made:.0f} s and answered in {asked - watched:.0f} s"
     )
     with replacing(picture) as temporary:
-        demo_picture(script, [result.answered for result in results], heading, foot).save(
-            temporary, format="PNG", optimize=True
-        )
+        demo_picture(script, results, heading, foot).save(temporary, format="PNG", optimize=True)
     say(
         f"\n{num_right} of {len(results)} answers are right, in {asked - watched:.0f} s. Guessing gives "
         f"{expected_by_guessing(results):.1f} on average.\nAll of it in one picture: {picture}\n\n{NEXT}"
@@ -168,9 +151,9 @@ def answers_to(engine: HourLlava, memory: Memory, asked: Sequence[tuple[Item, Qu
         for (item, question), stream in zip(asked, streams, strict=True):
             if stream is None:
                 choice = engine.choose(memory, question.question, question.options)
-                yield Result(item, question, choice.option, choice.evidence)
+                yield Result(question, choice.option, choice.evidence, item)
             else:
-                yield Result(item, question, stream.answer.text, stream.answer.evidence)
+                yield Result(question, stream.answer.text, stream.answer.evidence, item)
 
 
 def expected_by_guessing(results: Sequence[Result]) -> float:
@@ -186,7 +169,7 @@ def describe_result(result: Result, number: int) -> str:
     lines = [f"{number:2}. {question.task}", *_indented("", question.question)]
     for option in question.options:
         lines += _indented("  - ", option)
-    lines += _indented(f"{'RIGHT' if result.is_right else 'wrong':<11}", " ".join(result.text.split()) or "(nothing)")
+    lines += _indented(f"{'RIGHT' if result.is_right else 'wrong':<11}", result.line)
     lines += _indented(f"{'truth':<11}", question.answer)
     lines += _indented(f"{'looked at':<11}", describe_spans(list(result.evidence)))
     lines += _indented(f"{'shown at':<11}", ", ".join(shown[:_TIMES_SHOWN]) + more)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from hourllava.clock import format_clock
+from hourllava.evaluation.scores import is_right
 from hourllava.inference.questions.evidence import Span
 from hourllava.world.drawing.render import render_frames
 from hourllava.world.questions import Question
@@ -32,16 +33,25 @@ RIGHT, WRONG, LOOKED = (22, 128, 72), (186, 44, 44), (230, 126, 20)
 
 
 @dataclass(frozen=True)
-class AnsweredQuestion:
-    """A question, the model's answer, whether it is right, and the moments that it looked at, strongest first."""
+class Answered:
+    """A question, the model's answer, and the moments that the model looked at, strongest first."""
 
     question: Question
     text: str
-    is_right: bool
     evidence: Sequence[Span]
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the answer equals the truth; case and a full stop at the end do not count."""
+        return is_right(self.text, self.question.answer)
 
-def demo_picture(script: Script, answered: Sequence[AnsweredQuestion], heading: str, foot: str) -> Image.Image:
+    @property
+    def line(self) -> str:
+        """The answer in one line."""
+        return " ".join(self.text.split()) or "(nothing)"
+
+
+def demo_picture(script: Script, answered: Sequence[Answered], heading: str, foot: str) -> Image.Image:
     """The picture, RGB.
 
     Args:
@@ -86,7 +96,7 @@ def _draw_strip(picture: Image.Image, script: Script) -> None:
     draw.text((MARGIN + 46, STRIP_TOP + 44), "the answer is shown here", fill=INK, font=_font(19))
 
 
-def _draw_row(picture: Image.Image, top: int, script: Script, row: AnsweredQuestion) -> None:
+def _draw_row(picture: Image.Image, top: int, script: Script, row: Answered) -> None:
     """The frame that the model looked at most, question, answer, and all moments on the time axis."""
     draw = ImageDraw.Draw(picture)
     draw.line((MARGIN, top, WIDTH - MARGIN, top), fill=LINE)
@@ -97,7 +107,7 @@ def _draw_row(picture: Image.Image, top: int, script: Script, row: AnsweredQuest
     lines = textwrap.wrap(row.question.question, QUESTION_CHARACTERS, max_lines=QUESTION_LINES, placeholder=" ...")
     draw.multiline_text((TEXT_LEFT, top + 10), "\n".join(lines), fill=INK, font=_font(19), spacing=5)
     colour, verdict = (RIGHT, "right") if row.is_right else (WRONG, f"wrong: {row.question.answer}")
-    answer, verdict = (textwrap.shorten(text, ANSWER_CHARACTERS, placeholder=" ...") for text in (row.text, verdict))
+    answer, verdict = (textwrap.shorten(text, ANSWER_CHARACTERS, placeholder=" ...") for text in (row.line, verdict))
     place = (TEXT_LEFT, top + 62)
     draw.text(place, answer, fill=colour, font=_font(23), stroke_width=0.4)
     draw.text((place[0] + draw.textlength(answer, _font(23)) + 14, top + 66), verdict, fill=MUTED, font=_font(17))

@@ -69,7 +69,7 @@ class RenderedVideo:
         return float(index / self._fps)
 
     def read(self, index: int, size_pixels: tuple[int, int] | None) -> PictureArray:
-        """The RGB picture, uint8 [H, W, 3], at its own or the given size."""
+        """The RGB picture, uint8 [H, W, 3], at its own or the given size. Reads of equal frames may share an array."""
         frame = self._renderer.frame(self.seconds(index))
         height, width = size_pixels or frame.shape[:2]
         if frame.shape[:2] == (height, width):

@@ -79,9 +79,7 @@ def _without_recall(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != RECALL_SETTING}
 
 
-def with_recall_tokens(
-    lengths: Lengths, is_video: np.ndarray, config: HourLlavaConfig, num_measured: int = 0
-) -> Lengths:
+def with_recall_tokens(lengths: Lengths, is_video: np.ndarray, config: HourLlavaConfig, num_measured: int) -> Lengths:
     """Lengths that were measured for another number of recall tokens, with those of the model for each question.
 
     Rows of images that a model may tile, and rows whose texts may be cut, become `UNKNOWN`.
