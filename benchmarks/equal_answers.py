@@ -3,9 +3,8 @@
     python benchmarks/equal_answers.py --device cuda
     python benchmarks/equal_answers.py --device cuda --model runs/recalling/final
 
-Nano's answers are short and often right. Those of random weights are not: one changed bit leads them elsewhere. Without
-`--model`, nano is asked in both ways of `memaug.recall`, of which it was trained for one. A line for each model and
-dtype:
+Nano's answers are short and often right. Those of random weights are not: one changed bit leads them elsewhere. A line
+for each dtype:
 
     equal    answers that are the same, letter by letter
     first    answers whose first letter is the same
@@ -13,9 +12,7 @@ dtype:
 """
 
 import argparse
-import dataclasses
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -23,9 +20,6 @@ import torch
 from hourllava.evaluation.cases import world_cases
 from hourllava.evaluation.scores import is_right
 from hourllava.inference.engine import HourLlava
-from hourllava.model import nano
-from hourllava.model.checkpoint import find_checkpoint, load_config, load_model
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.world.making.make import MakeSettings
 
 WORLD = MakeSettings(
@@ -34,34 +28,19 @@ WORLD = MakeSettings(
 SEED = 77
 
 
-def engines(model: str | None, device: str) -> Iterator[tuple[str, HourLlava]]:
-    """The models, each in float32 and bf16."""
-    for dtype in (torch.float32, torch.bfloat16):
-        folder = find_checkpoint(model) if model else nano.FOLDER
-        for recall in ("kept", "question") if model is None else (load_config(folder).memaug.recall,):
-            config = load_config(folder)
-            config.memaug = dataclasses.replace(config.memaug, recall=recall)
-            name = model or f"nano, {config.memaug.num_recall_tokens} recall tokens"
-            loaded, _ = load_model(folder, dtype=dtype, device=device, config=config)
-            yield (
-                f"{name}, {str(dtype).removeprefix('torch.')}",
-                HourLlava(loaded, HourLlavaProcessor(nano.nano_tokenizer(), config)),
-            )
-
-
 def main() -> None:
     """Print a line for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="folder of a checkpoint with nano's tokenizer")
+    parser.add_argument("--model", default="nano")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     where = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
-    print(f"{where}, torch {torch.__version__}")
+    print(f"{where}, torch {torch.__version__}, {options.model}")
     with tempfile.TemporaryDirectory() as folder:
         cases = list(world_cases(WORLD.model_copy(update={"seed": SEED}), Path(folder)))
-        for name, engine in engines(options.model, options.device):
+        for dtype in ("float32", "bfloat16"):
             num_asked, num_equal, num_first, right = 0, 0, 0, [0, 0]
-            with engine:
+            with HourLlava.from_pretrained(options.model, device=options.device, dtype=dtype) as engine:
                 for case in cases:
                     memory = engine.watch(case.path, progress=False)
                     questions = [row.question for row in case.questions]
@@ -74,7 +53,7 @@ def main() -> None:
                         right[0] += is_right(alone.text, row.answer)
                         right[1] += is_right(other.text, row.answer)
             print(
-                f"{name:<44}equal {num_equal}  first {num_first}  right {right[0]} / {right[1]}  of {num_asked}",
+                f"{dtype:<10}equal {num_equal}  first {num_first}  right {right[0]} / {right[1]}  of {num_asked}",
                 flush=True,
             )
 
