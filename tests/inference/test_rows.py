@@ -167,6 +167,24 @@ def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
     assert tokens == expected
 
 
+@pytest.mark.parametrize("num_tokens", [1, 4])
+def test_first_tokens_of_rows_that_join_together_are_handed_out_together(shares, model, num_tokens):
+    """Whether or not other rows run; one that has left meanwhile gets none."""
+    decoder = shares(model, max_rows=8)
+    for _ in range(2):
+        rows = [
+            decoder.join(prefill(model, embeds), max_new_tokens=num_tokens, sampling=GREEDY)
+            for embeds in prompts(model, (9, 20, 5))
+        ]
+        assert set(rows) <= set(decoder.running())
+        decoder.leave(rows[1])
+        assert rows[1] not in decoder.running()
+        handed = decoder.step()
+        while not any(row in rows for row, _ in handed):
+            handed = decoder.step()
+        assert [row for row, _ in handed] == [rows[0], rows[2]]
+
+
 def test_numbers_of_an_earlier_row_do_not_reach_the_next_one(shares, model):
     """Values behind the prompt count for nothing, but nothing times NaN is NaN."""
     decoder = shares(model, max_rows=2)

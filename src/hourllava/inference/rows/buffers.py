@@ -119,15 +119,15 @@ class SharedRows(RowBuffers):
         self.num_slots, self.pool = num_slots, pool
         device = like.logits_V.device
 
-        def room(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros(num_rows, tensor.shape[0], num_slots, tensor.shape[2])
-
-        self.keys, self.values = [room(key) for key in like.keys], [room(value) for value in like.values]
+        # Keys and values of all layers lie in one tensor: a row joins or moves with a launch or two, not with 72.
+        num_groups, _, width = like.keys[0].shape
+        self._keys_values = like.keys[0].new_zeros(2, len(like.keys), num_rows, num_groups, num_slots, width)
+        self.keys, self.values = self._keys_values  # [R, G, S, E] of each layer
         self.slot_R = torch.zeros(num_rows, dtype=torch.long, device=device)
         # 1 for rows in use. A row that is not in use writes to its first slot again and again, and looks at it only.
         self.advance_R = torch.zeros(num_rows, dtype=torch.long, device=device)
         # Added to the scores: 0 for visible slots, -inf for others.
-        self.bias_R11S = self.keys[0].new_full((num_rows, 1, 1, num_slots), -torch.inf)
+        self.bias_R11S = self._keys_values.new_full((num_rows, 1, 1, num_slots), -torch.inf)
         self.prefix_bias_RC = None if pool is None else pool.no_bias(num_rows)
         self._num_active = num_rows
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -137,10 +137,10 @@ class SharedRows(RowBuffers):
         """Begin a row; `num_slots` are at most those of the buffers."""
         super().put(row, prompt, token, num_slots)
         num_tokens = prompt.num_own_tokens
-        for buffers, tensors in ((self.keys, prompt.keys), (self.values, prompt.values)):
-            for buffer, tensor in zip(buffers, tensors):
-                buffer[row, :, :num_tokens] = tensor
-                buffer[row, :, num_tokens:] = 0.0  # an earlier row's NaN would spoil this one, though it is not visible
+        for buffer, layers in ((self.keys, prompt.keys), (self.values, prompt.values)):
+            buffer[:, row, :, :num_tokens] = layers if isinstance(layers, Tensor) else torch.stack(list(layers))
+        # An earlier row's NaN would spoil this one, though it is not visible.
+        self._keys_values[:, :, row, :, num_tokens:] = 0.0
         self.bias_R11S[row] = -torch.inf
         self.bias_R11S[row, ..., :num_tokens] = 0.0
         self.slot_R[row] = num_tokens
@@ -170,7 +170,7 @@ class SharedRows(RowBuffers):
         self.positions_R1[:num_rows] = other.positions_R1[:num_rows]
 
     def _slots(self) -> list[Tensor]:
-        return [self.slot_R, self.advance_R, self.bias_R11S, *self.keys, *self.values]
+        return [self.slot_R, self.advance_R, self.bias_R11S, self._keys_values.movedim(2, 0)]
 
     def _all(self) -> list[Tensor]:
         return self._slots() if self.prefix_bias_RC is None else [*self._slots(), self.prefix_bias_RC]

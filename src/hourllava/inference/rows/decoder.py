@@ -107,6 +107,7 @@ class RowDecoder:
         self._rows: list[Row] = []  # row k of the buffers is self._rows[k]
         self._buffers: RowBuffers | None = None
         self._prefixed = PrefixedPrompts(model, MAX_PREFIX_BYTES)
+        self._joined: list[tuple[Row, Tensor, Tensor]] = []  # with first token and logits, not on their way yet
         self._handouts: collections.deque[_Handout] = collections.deque()
 
     def __len__(self) -> int:
@@ -115,8 +116,9 @@ class RowDecoder:
 
     def running(self) -> list[Row]:
         """Rows that have not left, also those whose last tokens are on their way."""
-        on_their_way = {row: None for handout in self._handouts for row in handout.rows if not row.has_left}
-        return list(dict.fromkeys([*self._rows, *on_their_way]))
+        on_their_way = [row for handout in self._handouts for row in handout.rows]
+        joined = [row for row, _, _ in self._joined]
+        return [row for row in dict.fromkeys([*self._rows, *on_their_way, *joined]) if not row.has_left]
 
     @property
     def bytes_per_slot(self) -> int:
@@ -178,6 +180,7 @@ class RowDecoder:
             prompts: [L, D] of each; of those with a prefix, what follows it. Several must `go_together`.
             prefix: of all of them.
         """
+        self._hand_out_joined()  # whose logits may be overwritten now
         if prefix is None or not self._shares_buffers:
             return [prefill(self.model, embeds_LD, prefix) for embeds_LD in prompts]
         return self._prefixed.prefill(prompts, prefix, self._prefixes())
@@ -212,7 +215,7 @@ class RowDecoder:
             buffers = self._shared_buffers(prompt, num_slots) if self._shares_buffers else self._own_buffers(prompt)
             buffers.put(len(self._rows), prompt, token, num_slots)
             self._rows.append(row)
-        self._hand_out([row], token, logits_1V)  # last: nothing is handed out of a row that could not join
+        self._joined.append((row, token, logits_1V))  # last: nothing is handed out of a row that could not join
         return row
 
     def _own_buffers(self, like: Prefilled) -> RowBuffers:
@@ -245,6 +248,7 @@ class RowDecoder:
         Returns:
             rows with a token each, in the order of their tokens; `DAMAGED` for a row whose logits are NaN.
         """
+        self._hand_out_joined()
         if self._rows and len(self._handouts) <= self._max_waiting:
             self._launch()
         if not self._handouts or (self._rows and len(self._handouts) <= self._max_waiting):
@@ -269,6 +273,13 @@ class RowDecoder:
             row.num_launched += 1
             if row.num_launched == row.max_new_tokens:
                 self._remove(row)
+
+    def _hand_out_joined(self) -> None:
+        """Hand out the first tokens of all rows that have joined: one copy to the host."""
+        if self._joined:
+            rows, tokens, logits = zip(*self._joined)
+            self._joined.clear()
+            self._hand_out(list(rows), torch.cat(tokens), torch.cat(logits))
 
     def _hand_out(self, rows: list[Row], tokens: Tensor, logits: Tensor) -> None:
         tokens = torch.where(logits.isnan().any(-1), DAMAGED, tokens)
@@ -295,6 +306,7 @@ class RowDecoder:
         for row in self.running():
             row.has_left = True
         self._rows.clear()
+        self._joined.clear()
         self._handouts.clear()
         self._buffers = None
         self._prefixed = PrefixedPrompts(self.model, MAX_PREFIX_BYTES)

@@ -10,6 +10,7 @@ Shapes: L prompt tokens, those of a kept prefix not counted, P tokens of the pre
 heads, E head width.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +28,13 @@ class Prefilled(NamedTuple):
 
     Attributes:
         logits_V: of the first new token.
-        keys, values: [G, L, E] of each layer; all L, also in layers with a window.
+        keys, values: [G, L, E] of each layer, one by one or as one tensor; all L, also in layers with a window.
         prefix: before these tokens.
     """
 
     logits_V: Tensor
-    keys: list[Tensor]
-    values: list[Tensor]
+    keys: Sequence[Tensor] | Tensor
+    values: Sequence[Tensor] | Tensor
     prefix: KeptPrefix | None = None
 
     @property

@@ -13,11 +13,13 @@ import itertools
 import weakref
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hourllava.inference.rows.graphs import captured
 from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, prefill, run_behind_prefix
+from hourllava.model.devices import to_device
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 
@@ -116,13 +118,14 @@ class PrefillBehindPrefix:
         self.model, self.pool = model, pool
         self._embeds_BD = pool.keys[0].new_zeros(num_tokens, model.config.text_config.hidden_size)
         self._count_B = torch.arange(num_tokens, device=self._embeds_BD.device)
-        # Each prompt's own tokens are counted from the prefix on; `_prompt_B` is the number of a token's prompt.
-        self._positions_1B, self._prompt_B = self._count_B[None].clone(), self._count_B.clone()
-        self._last_N = self._count_B.new_zeros(MAX_TOGETHER)
+        # Where tokens stand, in one tensor, which one copy fills. Each prompt's own tokens are counted from the prefix
+        # on; `_prompt_B` is the number of a token's prompt, `_last_N` the place of each prompt's last token.
+        self._places = self._count_B.new_zeros(2 * num_tokens + MAX_TOGETHER)
+        positions_B, self._prompt_B, self._last_N = self._places.split([num_tokens, num_tokens, MAX_TOGETHER])
+        self._positions_1B = positions_B[None]
         self._prefix_bias_1C = pool.no_bias(1)
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._cache = BehindPrefix(pool.keys, pool.values, self._prefix_bias_1C)
-        self._logits_NV = self._embeds_BD.new_empty(0)
+        self._logits_NV = self._keys_values = self._embeds_BD.new_empty(0)
 
     def __call__(self, prompts: Sequence[Tensor], prefix: KeptPrefix) -> list[Prefilled]:
         """Run prompts behind a prefix that lies in the pool. The next call overwrites what this one gives."""
@@ -130,13 +133,14 @@ class PrefillBehindPrefix:
         starts = [0, *ends[:-1]]
         torch.cat(list(prompts), out=self._embeds_BD[: ends[-1]])
         self._embeds_BD[ends[-1] :] = 0.0  # nothing sees them, but nothing times an earlier NaN is NaN
-        self._prompt_B.fill_(MAX_TOGETHER)
-        self._last_N.fill_(0)
+        places = np.zeros(len(self._places), np.int64)
+        positions_B, prompt_B, last_N = np.split(places, [len(self._count_B), 2 * len(self._count_B)])
+        prompt_B[:] = len(prompts)
         for number, (start, end) in enumerate(zip(starts, ends)):
-            self._prompt_B[start:end] = number
-            self._last_N[number] = end - 1
-            positions = self._positions_1B[0, start:end]
-            torch.add(self._count_B[: end - start], prefix.num_tokens, out=positions)
+            positions_B[start:end] = prefix.num_tokens + np.arange(end - start)
+            prompt_B[start:end] = number
+            last_N[number] = end - 1
+        self._places.copy_(to_device(places, self._places.device))
         self.pool.show(self._prefix_bias_1C[0], prefix)
         if self._embeds_BD.device.type != "cuda":
             self._run()
@@ -144,23 +148,19 @@ class PrefillBehindPrefix:
             if self._graph is None:
                 self._graph = captured(self._run, self._embeds_BD.device)
             self._graph.replay()
-        own_keys, own_values = self._cache.own_keys, self._cache.own_values
         return [
-            Prefilled(
-                self._logits_NV[number],
-                [layer[0, :, start:end] for layer in own_keys],
-                [layer[0, :, start:end] for layer in own_values],
-                prefix,
-            )
+            Prefilled(self._logits_NV[number], *self._keys_values[..., start:end, :], prefix)
             for number, (start, end) in enumerate(zip(starts, ends))
         ]
 
     def _run(self) -> None:
-        self._cache = BehindPrefix(self.pool.keys, self.pool.values, self._prefix_bias_1C)
+        cache = BehindPrefix(self.pool.keys, self.pool.values, self._prefix_bias_1C)
         is_seen_BB = (self._prompt_B[:, None] == self._prompt_B) & (self._count_B[:, None] >= self._count_B)
         bias_BB = torch.where(is_seen_BB, 0.0, -torch.inf).to(self._embeds_BD.dtype)
-        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, bias_BB[None, None], self._cache)
+        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, bias_BB[None, None], cache)
         self._logits_NV = self.model.lm_head(hidden_BD.index_select(0, self._last_N))
+        own = torch.cat([*cache.own_keys, *cache.own_values])
+        self._keys_values = own.unflatten(0, (2, -1))  # [2, layers, G, B, E]
 
 
 class PrefixedPrompts:
