@@ -198,6 +198,17 @@ def test_a_prefix_is_made_once_for_each_state_of_a_memory(engine, monkeypatch, s
         memory, QUESTIONS, max_new_tokens=6)])  # fmt: skip
 
 
+def test_a_question_behind_a_prefix_lays_out_its_own_text_only(engine, monkeypatch):
+    kept, _ = makers(engine)
+    ready = make_ready(random_memory(engine, 40).snapshot(), engine.model.model)
+    wanted = [kept.prompt(ready, text, text, Context()).take_embeds() for text in QUESTIONS]
+    monkeypatch.setattr(engine.processor, "encode", lambda *args, **options: pytest.fail("all of it was laid out"))
+    for text, embeds in zip(QUESTIONS, wanted, strict=True):
+        prompt = kept.prompt(ready, text, text, Context())
+        assert prompt.num_cached_tokens == prompt.prefix.num_tokens == prompt.num_tokens - len(embeds)
+        torch.testing.assert_close(prompt.take_embeds(), embeds, atol=0, rtol=0)
+
+
 def test_the_bytes_of_a_prefix_count_and_make_room(engine):
     kept, _ = makers(engine)
     model = engine.model.model
@@ -230,7 +241,7 @@ def test_every_decoder_without_windows_reads_behind_a_prefix(family, fields):
         return
     embeds = ours.get_input_embeddings()(torch.randint(0, 100, (23,), generator=torch.Generator().manual_seed(2)))
     whole, before = prefill(ours, embeds), prefill(ours, embeds[:14])
-    behind = prefill(ours, embeds[14:], KeptPrefix((), 14, before.keys, before.values, []))
+    behind = prefill(ours, embeds[14:], KeptPrefix((), 14, before.keys, before.values, [], np.arange(0), 0))
     torch.testing.assert_close(behind.logits_V, whole.logits_V, atol=1e-5, rtol=1e-5)
     for own, every in zip((*behind.keys, *behind.values), (*whole.keys, *whole.values), strict=True):
         torch.testing.assert_close(own, every[:, 14:], atol=1e-5, rtol=1e-5)

@@ -89,6 +89,16 @@ def test_records_are_read_as_in_training(processor):
     assert len(pictures.layout.kept_per_visual) == 2
 
 
+def test_text_around_a_video_is_that_of_the_whole_conversation(processor):
+    first, *_ = ask(video(), text="What is it? <image> " * 5)
+    for later in ([], [{"role": "assistant", "content": "A dog."}, {"role": "user", "content": "Why?"}]):
+        before, behind = processor.encode_around_video([first, *later])
+        sample = processor.encode([first, *later], add_generation_prompt=True)
+        is_visual = sample.input_ids == processor.config.visual_token_id
+        np.testing.assert_array_equal(sample.input_ids[~is_visual], [*before, *behind])
+        assert np.flatnonzero(is_visual)[0] == len(before)
+
+
 def test_a_question_longer_than_the_context(tokenizer):
     short = HourLlavaProcessor(tokenizer, tiny_config(max_sequence_tokens=150))
     with pytest.raises(InputError, match=r"the model takes 150\. Shorten the text"):

@@ -6,10 +6,10 @@ text see of them in MemAug. For an hour and the 3B model they take 0.36 GB and 0
 tokens: recall tokens and text.
 
     prefix = make_kept_prefix(model.model, memory, sample)
-    (behind,) = embed_behind(model.model, prefix, memory, [sample], [None])     # [S, D], the decoder's next tokens
+    (behind,) = embed_behind(model.model, prefix, memory, [text_ids], [None])   # [S, D], the decoder's next tokens
 
-Shapes: L tokens of a sample, P of them in the prefix, S = L - P behind it, K kept tokens, R recall tokens, A queries
-that are no kept tokens, D decoder width, G key/value heads, E head width.
+Shapes: P tokens of the prefix, S tokens behind it, K kept tokens, R recall tokens, A queries that are no kept tokens, D
+decoder width, G key/value heads, E head width.
 """
 
 import dataclasses
@@ -25,8 +25,9 @@ from hourllava.model.backbones import attention_window
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.decoder_attention import packed_positions
 from hourllava.model.devices import to_device
+from hourllava.model.forgetting import Indices
 from hourllava.model.inputs import Sample
-from hourllava.model.layout import VisualLayout, num_kept_video_tokens
+from hourllava.model.layout import num_kept_video_tokens
 from hourllava.model.memaug import MemoryKeysValues, ProjectedMemory, QueryObserver
 from hourllava.model.queries import query_layout
 from hourllava.model.trunk import HourLlavaModel
@@ -68,6 +69,8 @@ class KeptPrefix:
         num_tokens: P.
         keys, values: [G, P, E] of each layer of the decoder.
         memaug_keys_values: [K, G, E] keys and values of the kept tokens in each MemAug block's self-attention.
+        query_positions: where MemAug's queries before a question's own text stand: the text before, and recall tokens.
+        next_position: of the first token of that text, the others count up from it.
     """
 
     text_ids: tuple[int, ...]
@@ -75,49 +78,14 @@ class KeptPrefix:
     keys: list[Tensor]
     values: list[Tensor]
     memaug_keys_values: list[tuple[Tensor, Tensor]]
+    query_positions: Indices
+    next_position: int
 
     @property
     def num_bytes(self) -> int:
         """Size of all tensors."""
         pairs = (tensor for pair in self.memaug_keys_values for tensor in pair)
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values, *pairs))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cut:
-    """A sample cut behind its kept tokens."""
-
-    layout: VisualLayout
-    ids_L: np.ndarray
-    kept_L: np.ndarray  # which tokens are kept tokens
-    kept_positions_K: np.ndarray
-    asking_index_A: np.ndarray
-    asking_positions_A: np.ndarray
-
-    @classmethod
-    def of(cls, sample: Sample, config: HourLlavaConfig) -> "_Cut":
-        layout = sample.layout
-        assert layout is not None
-        assert len(layout.kept_per_visual) == 1, "a memory is of one video"
-        is_visual = sample.input_ids == config.visual_token_id
-        index, positions = query_layout(is_visual, sample.is_prompt_text, layout)
-        is_kept = np.zeros(len(is_visual), bool)
-        is_kept[np.flatnonzero(is_visual)[: len(layout.kept_index)]] = True
-        asks = ~is_kept[index]
-        return cls(layout, sample.input_ids, is_kept, positions[~asks], index[asks], positions[asks])
-
-    @property
-    def num_prefix(self) -> int:
-        return int(np.flatnonzero(self.kept_L)[-1]) + 1
-
-    @property
-    def num_text_before(self) -> int:
-        return int(np.argmax(self.kept_L))
-
-
-def text_before_kept(sample: Sample, config: HourLlavaConfig) -> tuple[int, ...]:
-    """The ids of a sample's text before its kept tokens; samples of one memory with equal ids share a prefix."""
-    return tuple(sample.input_ids[: int(np.argmax(sample.input_ids == config.visual_token_id))].tolist())
 
 
 @torch.inference_mode()
@@ -127,14 +95,25 @@ def make_kept_prefix(model: HourLlavaModel, memory: ProjectedMemory, sample: Sam
     Args:
         model: in evaluation mode, for which `can_keep_prefix` holds.
         memory: on its device or, in chunks, on the host.
-        sample: any question about this memory.
+        sample: any question about this memory, encoded to be answered.
     """
-    cut, device = _Cut.of(sample, model.config), memory.kept_tokens.device
-    positions_K = torch.from_numpy(cut.kept_positions_K).to(device)
-    augmented_KD, keys_values = model.memaug.augment_kept(memory.kept_tokens, positions_K, memory.keys_values)
-    text_ids = torch.from_numpy(cut.ids_L[: cut.num_text_before]).to(device)
-    embeds_1PD = torch.cat([model.get_input_embeddings()(text_ids), augmented_KD])[None]
-    segments = Segments((cut.num_prefix,))
+    layout = sample.layout
+    assert layout is not None
+    assert len(layout.kept_per_visual) == 1, "a memory is of one video"
+    assert len(sample.input_ids) - layout.num_visual_tokens == sample.is_prompt_text.sum(), "all text is prompt"
+    is_visual, num_kept = sample.input_ids == model.config.visual_token_id, len(layout.kept_index)
+    text_ids = sample.input_ids[: int(np.argmax(is_visual))]
+    _, positions = query_layout(is_visual, sample.is_prompt_text, layout)
+    of_parts = np.cumsum([len(text_ids), num_kept, layout.num_recall_tokens])
+    of_text, of_kept, of_recall, of_rest = np.split(positions, of_parts)
+
+    device = memory.kept_tokens.device
+    augmented_KD, keys_values = model.memaug.augment_kept(
+        memory.kept_tokens, torch.from_numpy(of_kept).to(device), memory.keys_values
+    )
+    text_D = model.get_input_embeddings()(torch.from_numpy(text_ids).to(device))
+    embeds_1PD = torch.cat([text_D, augmented_KD])[None]
+    segments = Segments((embeds_1PD.shape[1],))
     position_ids, mask = packed_positions(embeds_1PD, segments)
     cache = DynamicCache()
     model.language_model(
@@ -147,11 +126,13 @@ def make_kept_prefix(model: HourLlavaModel, memory: ProjectedMemory, sample: Sam
     )
     layers = cache.layers
     return KeptPrefix(
-        text_before_kept(sample, model.config),
-        cut.num_prefix,
+        tuple(text_ids.tolist()),
+        segments.num_tokens,
         [layer.keys[0] for layer in layers],
         [layer.values[0] for layer in layers],
         keys_values,
+        np.concatenate([of_text, of_recall]),
+        int(of_rest[0]),
     )
 
 
@@ -160,31 +141,30 @@ def embed_behind(
     model: HourLlavaModel,
     prefix: KeptPrefix,
     memory: ProjectedMemory,
-    samples: Sequence[Sample],
+    texts: Sequence[Sequence[int]],
     observers: Sequence[QueryObserver | None],
 ) -> list[Tensor]:
-    """[S, D] of each sample what the decoder reads of it behind the prefix: recall tokens, augmented, and text.
+    """[S, D] of each question what the decoder reads of it behind the prefix: recall tokens, augmented, and text.
 
-    Samples look into the memory together, which a GPU does about as fast as for one. None sees the others.
+    Questions look into the memory together, which a GPU does about as fast as for one. None sees the others.
 
     Args:
         model, memory: as for `make_kept_prefix`.
         prefix: of this memory and the text before its kept tokens.
-        samples: questions.
-        observers: of each sample; each sees the queries of its text before the kept tokens, of its recall tokens and of
-            its text behind, in this order. The recall tokens are those of `recall_queries`.
+        texts: token ids of each question's text behind the kept tokens.
+        observers: of each question; each sees the queries of the text before the kept tokens, of recall tokens and of
+            the text behind, in this order. The recall tokens are those of `recall_queries`.
     """
     learnt_RD, recall = model.memaug.recall_tokens, recall_queries(prefix, model.config)
     assert learnt_RD is not None
-    cuts = [_Cut.of(sample, model.config) for sample in samples]
-    ids = [cut.ids_L[cut.asking_index_A].copy() for cut in cuts]
-    for ids_A in ids:
-        ids_A[recall] = 0
+    before = [*prefix.text_ids, *[0] * len(learnt_RD)]
+    ids = [[*before, *text] for text in texts]
+    positions = [np.append(prefix.query_positions, prefix.next_position + np.arange(len(text))) for text in texts]
     questions = Segments(tuple(map(len, ids)))
-    x_AD = model.get_input_embeddings()(to_device(np.concatenate(ids), learnt_RD.device))
+    ids_A, positions_A = to_device(np.stack([np.concatenate(ids), np.concatenate(positions)]), learnt_RD.device)
+    x_AD = model.get_input_embeddings()(ids_A)
     for start in questions.offsets[:-1]:
         x_AD[start + recall.start : start + recall.stop] = learnt_RD
-    positions_A = to_device(np.concatenate([cut.asking_positions_A for cut in cuts]), learnt_RD.device)
 
     def observe(query_AHE: Tensor, keys_values: MemoryKeysValues) -> None:
         for query, observer in zip(query_AHE.split(questions.lengths), observers, strict=True):

@@ -155,6 +155,24 @@ class HourLlavaProcessor:
             seed=seed,
         )
 
+    def encode_around_video(self, messages: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+        """A conversation about one video without the video's own tokens, which may be thousands.
+
+        Args:
+            messages: as for `encode`; they show one video and nothing else.
+
+        Returns:
+            token ids of the text before the video, and of the text behind it up to the opening of an answer.
+
+        Raises:
+            InputError: as `encode`, but for the number of tokens.
+        """
+        turns, _, _ = turns_from_messages(messages)
+        visual_token_id = self.config.visual_token_id
+        ids = tokenize_turns(turns, self.tokenizer, visual_token_id, add_generation_prompt=True).input_ids
+        place = ids.index(visual_token_id)
+        return ids[:place], ids[place + 1 :]
+
     def encode_record(
         self,
         conversations: Sequence[Mapping[str, str]],

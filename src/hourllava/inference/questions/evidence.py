@@ -14,6 +14,7 @@ T frames.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -72,6 +73,15 @@ class LaunchedEvidence:
         return self.spans_of(self.shares.wait().numpy())
 
 
+@functools.lru_cache(maxsize=64)
+def _drawn(num_queries: int, device: torch.device) -> Tensor:
+    """[N] the watched ones of so many queries.
+
+    Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
+    """
+    return to_device(np.random.default_rng(0).permutation(num_queries)[:MAX_QUERIES], device)
+
+
 class WatchedQueries:
     """Keeps queries of a prompt, to measure later what they look at; pass `observe` to MemAug.
 
@@ -85,9 +95,7 @@ class WatchedQueries:
     """
 
     def __init__(self, queries: Tensor) -> None:
-        # Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
-        drawn = np.random.default_rng(0).permutation(len(queries))[:MAX_QUERIES]
-        self.rows = queries[to_device(drawn, queries.device)]
+        self.rows = queries[_drawn(len(queries), queries.device)]
         self.blocks: list[tuple[Tensor, MemoryKeysValues]] = []
 
     def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:

@@ -12,7 +12,7 @@ subtitles, and the prompt is embedded a second time, with them.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hourllava.errors import InputError
 from hourllava.inference.memories.ready import ReadyMemory, keep_for_question
+from hourllava.inference.memories.snapshot import MemorySnapshot
 from hourllava.inference.questions.evidence import (
     LaunchedEvidence,
     Span,
@@ -35,15 +36,14 @@ from hourllava.inference.questions.subtitles import Cue, SubtitleLines
 from hourllava.inference.questions.text import whole_text
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import HostCopy
-from hourllava.model.inputs import Sample
 from hourllava.model.kept_prefix import (
     KeptPrefix,
     can_keep_prefix,
     embed_behind,
     make_kept_prefix,
     recall_queries,
-    text_before_kept,
 )
+from hourllava.model.layout import VisualLayout
 from hourllava.model.memaug import ProjectedMemory, QueryObserver
 from hourllava.model.messages import Video
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -148,19 +148,19 @@ class QuestionBehind:
         model: that is asked.
         memory: that is asked.
         prefix: of the memory.
-        sample: the whole prompt.
+        text_ids: of the text behind the kept tokens.
         observe: sees MemAug's queries of the question.
     """
 
     model: HourLlavaModel
     memory: ProjectedMemory
     prefix: KeptPrefix
-    sample: Sample
+    text_ids: Sequence[int]
     observe: QueryObserver | None
 
     def __len__(self) -> int:
-        """Tokens behind the prefix."""
-        return len(self.sample.input_ids) - self.prefix.num_tokens
+        """Tokens behind the prefix: recall tokens and text."""
+        return self.model.config.memaug.num_recall_tokens + len(self.text_ids)
 
 
 @torch.inference_mode()
@@ -175,7 +175,7 @@ def embed_together(prompts: Sequence[Prompt]) -> None:
         first.model,
         first.prefix,
         first.memory,
-        [question.sample for question in questions],
+        [question.text_ids for question in questions],
         [question.observe for question in questions],
     )
     for (prompt, _), embeds_LD in zip(waiting, embeds, strict=True):
@@ -246,18 +246,15 @@ class PromptMaker:
         self, ready: ReadyMemory, question: str, text: str, history: History, *, observes: bool = True
     ) -> Prompt:
         """The prompt; without `observes`, it has no evidence."""
-        memory, device, model = ready.memory, self.model.device, self.model.model
+        device, model = self.model.device, self.model.model
         layout, kept_tokens = ready.layout, ready.kept_tokens
         if model.config.forgetting.temporal == "question":
             layout, kept_tokens = keep_for_question(ready, model, self._descriptor(question))
-        video = Video(memory.duration_seconds, layout=layout, num_frames=memory.num_frames)
-        messages = _messages(text, history)
-        first = [{"type": "video", "video": video}, {"type": "text", "text": messages[0]["content"]}]
-        messages[0] = {"role": "user", "content": first}
+        messages = _messages_about(ready.memory, layout, text, history)
+        if self.keeps_prefix:
+            return self._behind_prefix(ready, messages, observes)
         sample = self.processor.encode(messages, add_generation_prompt=True)
         room_after(len(sample.input_ids), self.model.config)  # before the work
-        if self.keeps_prefix:
-            return self._behind_prefix(ready, sample, observes)
         inputs = self.processor.collate([sample], for_generation=True)
         layouts = inputs["visuals"].to(device)
         queries = WatchedQueries(layouts.watching_query_index)
@@ -269,19 +266,22 @@ class PromptMaker:
         measure = functools.partial(_launch_evidence, ready, queries) if observes else list
         return Prompt(embeds_1LD[0], measure, num_video_tokens=layout.num_visual_tokens)
 
-    def _behind_prefix(self, ready: ReadyMemory, sample: Sample, observes: bool) -> Prompt:
+    def _behind_prefix(self, ready: ReadyMemory, messages: Sequence[Mapping[str, Any]], observes: bool) -> Prompt:
         """The prompt behind the prefix that is kept with the memory; the first question makes the prefix."""
         model, memory = self.model.model, ProjectedMemory(ready.keys_values, ready.kept_tokens)
+        before, behind = self.processor.encode_around_video(messages)
+        num_video = ready.layout.num_visual_tokens
+        room_after(len(before) + num_video + len(behind), model.config)  # before the work
         prefix, num_cached = ready.slot.prefix, 0
-        if prefix is None or prefix.text_ids != text_before_kept(sample, model.config):
+        if prefix is None or prefix.text_ids != tuple(before):
+            sample = self.processor.encode(messages, add_generation_prompt=True)
             prefix = ready.slot.prefix = make_kept_prefix(model, memory, sample)
         else:
             num_cached = prefix.num_tokens
         recall = recall_queries(prefix, model.config)
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
-        question = QuestionBehind(model, memory, prefix, sample, queries.observe if observes else None)
+        question = QuestionBehind(model, memory, prefix, behind, queries.observe if observes else None)
         measure = functools.partial(_launch_evidence, ready, queries) if observes else list
-        num_video = ready.layout.num_visual_tokens
         return Prompt(question, measure, num_video_tokens=num_video, num_cached_tokens=num_cached)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
@@ -351,3 +351,11 @@ def _messages(text: str, history: History) -> list[dict[str, Any]]:
             {"role": "assistant", "content": whole_text(answer)},
         ]
     return [*messages, {"role": "user", "content": text}]
+
+
+def _messages_about(memory: MemorySnapshot, layout: VisualLayout, text: str, history: History) -> list[dict[str, Any]]:
+    """The same with the video before the first text."""
+    first, *later = _messages(text, history)
+    video = Video(memory.duration_seconds, layout=layout, num_frames=memory.num_frames)
+    items = [{"type": "video", "video": video}, {"type": "text", "text": first["content"]}]
+    return [{"role": "user", "content": items}, *later]

@@ -148,8 +148,9 @@ class PrefillBehindPrefix:
             if self._graph is None:
                 self._graph = captured(self._run, self._embeds_BD.device)
             self._graph.replay()
+        keys, values = self._keys_values
         return [
-            Prefilled(self._logits_NV[number], *self._keys_values[..., start:end, :], prefix)
+            Prefilled(self._logits_NV[number], keys[:, :, start:end], values[:, :, start:end], prefix)
             for number, (start, end) in enumerate(zip(starts, ends))
         ]
 
