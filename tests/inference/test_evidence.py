@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import examples
+from hourllava.inference.memories.shown import shown_from_seconds
 from hourllava.inference.questions import evidence
-from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, share_of_frames, shown_from_seconds
+from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, share_of_frames
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.memaug import MemoryKeysValues
 

@@ -16,7 +16,7 @@ from conftest import examples, tiny_config, tiny_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.ready import ReadyMemories, make_ready
 from hourllava.inference.questions import prompt as prompt_module
-from hourllava.inference.questions.prompt import Context, PromptMaker, embed_together
+from hourllava.inference.questions.prompt import Context, PromptMaker, embed_together, launch_together
 from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.rows import decoder as decoder_module
 from hourllava.inference.rows import prefixes as prefixes_module
@@ -144,6 +144,25 @@ def test_questions_that_are_embedded_together_do_not_see_each_other(extra, token
         embeds, wanted = one.take_embeds(), other.take_embeds()
         assert len(embeds) == one.num_own_tokens
         torch.testing.assert_close(embeds, wanted, **CLOSE)
+        for span, expected in zip(one.evidence(), other.evidence(), strict=True):
+            assert dataclasses.astuple(span) == pytest.approx(dataclasses.astuple(expected))
+
+
+def test_evidence_that_is_measured_together_is_that_of_each_alone(engine):
+    """Of questions about two memories and about none, with subtitles and without, measured already or not."""
+    maker, _ = makers(engine)
+    about = [make_ready(random_memory(engine, 40, seed=n).snapshot(), engine.model.model) for n in range(2)]
+    asked = [
+        (ready, text, cues) for text in QUESTIONS for ready, cues in zip((*about, None, about[0]), ((), (), (), CUES))
+    ]
+    together, alone = (
+        [maker.prompt(ready, text, text, Context((), tuple(cues), 2000)) for ready, text, cues in asked]
+        for _ in range(2)
+    )
+    together[1].launch_evidence()
+    launch_together(together)
+    assert all(prompt.has_evidence for prompt in together)
+    for one, other in zip(together, alone, strict=True):
         for span, expected in zip(one.evidence(), other.evidence(), strict=True):
             assert dataclasses.astuple(span) == pytest.approx(dataclasses.astuple(expected))
 

@@ -43,7 +43,7 @@ def test_shares_of_runs_are_the_softmax_written_out(lengths, sizes, num_chunks, 
     chunks = [chunk for chunk in key.tensor_split(num_chunks) if len(chunk)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention_share, "MAX_OUTPUT_BYTES", max_bytes)
-        shares = share_of_each_run(query, chunks, KeyRuns(run_of_key))
+        shares = share_of_each_run(query[None], chunks, KeyRuns(run_of_key))[0]
     expected = softmax_shares(query, key, len(lengths), torch.from_numpy(run_of_key))
     torch.testing.assert_close(shares, expected, atol=1e-5, rtol=0)
 
@@ -52,9 +52,22 @@ def test_shares_of_runs_are_the_softmax_written_out(lengths, sizes, num_chunks, 
 def test_shares_in_other_dtypes(dtype):
     query, key = heads(9, 4, 8).to(dtype), heads(340, 2, 8).to(dtype)
     run_of_key = np.arange(340) // 17
-    shares = share_of_each_run(query, [key], KeyRuns(run_of_key))
+    shares = share_of_each_run(query[None], [key], KeyRuns(run_of_key))[0]
     expected = softmax_shares(query, key, 20, torch.from_numpy(run_of_key))
     torch.testing.assert_close(shares, expected, atol=1e-9 if dtype == torch.float64 else 1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("num_chunks", [1, 3])
+@pytest.mark.parametrize("max_bytes", [1, 4_000, 2**28])
+def test_sets_of_queries_have_the_shares_that_each_has_alone(num_chunks, max_bytes, monkeypatch):
+    monkeypatch.setattr(attention_share, "MAX_OUTPUT_BYTES", max_bytes)
+    query, key = heads(3 * 5, 4, 8).unflatten(0, (3, 5)), heads(340, 2, 8)
+    query[1] *= 9
+    runs = KeyRuns(np.arange(340) // 17)
+    together = share_of_each_run(query, list(key.tensor_split(num_chunks)), runs)
+    alone = [share_of_each_run(one[None], [key], runs)[0] for one in query]
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-6, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 0.01
 
 
 class CountedKeys(torch.Tensor):
@@ -73,7 +86,7 @@ def test_chunks_are_copied_at_most_twice_however_many_queries(num_chunks, most):
     CountedKeys.copies = 0
     query, key = heads(50, 4, 8), heads(70, 2, 8)
     chunks = [part.as_subclass(CountedKeys) for part in key.tensor_split(num_chunks)]
-    shares = share_of_each_run(query, chunks, KeyRuns(np.arange(70)))
+    shares = share_of_each_run(query[None], chunks, KeyRuns(np.arange(70)))[0]
     torch.testing.assert_close(shares, softmax_shares(query, key, 70, torch.arange(70)), atol=1e-5, rtol=0)
     assert CountedKeys.copies <= most
 
@@ -94,7 +107,7 @@ def test_no_more_is_held_than_was_said(monkeypatch):
     for allowed in (1, 3 * of_a_segment, 2**28):
         held.clear()
         monkeypatch.setattr(attention_share, "MAX_OUTPUT_BYTES", allowed)
-        share_of_each_run(query, [key], KeyRuns(np.arange(7 * 600) // 7))
+        share_of_each_run(query[None], [key], KeyRuns(np.arange(7 * 600) // 7))
         assert max(held) <= max(allowed, of_a_segment)
         assert sum(held) >= 600 // 8 * of_a_segment
 
@@ -108,7 +121,7 @@ def test_cuda_shares_are_the_softmax_written_out(dtype, num_chunks):
     run_of_key = np.repeat(np.arange(500), lengths)[: len(key)]
     for runs in (np.arange(len(key)) // 65, run_of_key):
         chunks = key.tensor_split(num_chunks) if num_chunks > 1 else [key.cuda()]
-        shares = share_of_each_run(query.cuda(), chunks, KeyRuns(runs)).cpu()
+        shares = share_of_each_run(query.cuda()[None], chunks, KeyRuns(runs)).cpu()[0]
         expected = softmax_shares(query, key, runs[-1] + 1, torch.from_numpy(runs))
         error = ((shares - expected).norm() / expected.norm()).item()
         assert error < (1e-5 if dtype == torch.float32 else 0.02), error
@@ -121,7 +134,7 @@ def test_marked_keys_have_the_share_that_each_of_them_has():
     queries = Segments((5, 4))
     shares_QH = share_of_marked_keys(query, key, marked, (queries, queries), Segments((12, 18)), Segments((3, 2)))
     first, second = shares_QH.mean(1).split((5, 4))
-    in_first = share_of_each_run(query[:5], [key[:12]], KeyRuns(np.arange(12))).float()
-    in_second = share_of_each_run(query[5:], [key[12:]], KeyRuns(np.arange(18))).float()
+    in_first = share_of_each_run(query[:5][None], [key[:12]], KeyRuns(np.arange(12))).float()[0]
+    in_second = share_of_each_run(query[5:][None], [key[12:]], KeyRuns(np.arange(18))).float()[0]
     torch.testing.assert_close(first.mean(), in_first[[2, 3, 11]].sum())
     torch.testing.assert_close(second.mean(), in_second[[8, 17]].sum())

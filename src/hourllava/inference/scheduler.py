@@ -28,8 +28,8 @@ from torch import Tensor
 
 from hourllava.errors import Cancelled, CheckpointError, EngineBusy
 from hourllava.forks import renew_after_fork
+from hourllava.inference.ended import EndedAnswers
 from hourllava.inference.memories.ready import ReadyMemories
-from hourllava.inference.questions.answers import FinishReason
 from hourllava.inference.questions.prompt import Prompt, embed_together, room_after
 from hourllava.inference.queues import Pace, Question, RoundRobin, Started, Task, Telling
 from hourllava.inference.rows.decoder import DAMAGED, Row, RowDecoder
@@ -90,8 +90,8 @@ class Scheduler:
         self._running: dict[Row, Started] = {}
         self._next: Started | None = None  # waits for room
         self._joining: list[Started] = []  # have room, and are about to be prefilled
-        self._ended: collections.deque[tuple[Started, FinishReason]] = collections.deque()  # wait for their evidence
         self._pace = Pace()
+        self._ended = EndedAnswers(self._pace)
 
     # ------------------------------------------------------------------------------------------------ for callers
 
@@ -233,8 +233,7 @@ class Scheduler:
 
     def _end_all(self, error: BaseException) -> None:
         """Tell all callers of an error; then there is no thread."""
-        ended = [one for one, _ in self._ended]
-        started = [*self._running.values(), *ended, *self._joining, *([self._next] if self._next else [])]
+        started = [*self._running.values(), *self._ended, *self._joining, *([self._next] if self._next else [])]
         for question in (*self._questions.drop(), *(one.question for one in started)):
             question.state.fail(error)
         for task in (*self._tasks, *self._frames):
@@ -279,8 +278,8 @@ class Scheduler:
                 break
             self._step()
             self._drop_unwanted()
-            self._finish_ended(waits=False)
-        self._finish_ended(waits=not (self._running or self._next or self._questions))
+            self._ended.finish(self._rows.max_together, waits=False)
+        self._ended.finish(self._rows.max_together, waits=not (self._running or self._next or self._questions))
         if frames is not None:
             frames()
 
@@ -369,22 +368,9 @@ class Scheduler:
         if token == DAMAGED:
             raise CheckpointError(_DAMAGED_WEIGHTS)
         if token in self._stop_ids or state.put(token):
-            self._end(row, "stop")
+            self._ended.add(self._leave(row), "stop")
         elif state.num_tokens == started.max_new_tokens:
-            self._end(row, "length")
-
-    def _end(self, row: Row, reason: FinishReason) -> None:
-        started = self._leave(row)
-        started.prompt.launch_evidence()
-        self._ended.append((started, reason))
-
-    def _finish_ended(self, *, waits: bool) -> None:
-        """Tell answers that have ended, with their evidence; `waits` for the device, or leave the others for later."""
-        while self._ended and (waits or self._ended[0][0].prompt.has_evidence):
-            started, reason = self._ended.popleft()
-            with Telling(started.question):
-                started.question.state.finish(reason, started.prompt.evidence())
-            self._pace.note_end()
+            self._ended.add(self._leave(row), "length")
 
     def _leave(self, row: Row) -> Started:
         self._rows.leave(row)

@@ -4,8 +4,8 @@ Both ask for the same number, the softmax weights of some keys added up. Evidenc
 and without a gradient, so the attention kernel adds the weights up. Grounding needs it with a gradient and for few
 keys, so it is the ratio of two softmax denominators, which the kernels give.
 
-Shapes: Q queries, K keys, H query heads, G key/value heads (H a multiple of G), X queries of a group's heads, E head
-width, S segments of keys.
+Shapes: N sets of Q queries, K keys, H query heads, G key/value heads (H a multiple of G), X queries of a group's heads,
+E head width, S segments of keys.
 """
 
 import functools
@@ -81,28 +81,33 @@ class KeyRuns:
         return int(np.bincount(self.run_of_key).min())
 
 
-def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) -> Tensor:
-    """[R] share of each run of keys in the attention of one segment, a mean over queries and heads, no gradient.
+def share_of_each_run(query_NQHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) -> Tensor:
+    """[N, R] share of each run of keys in the attention of N sets of queries, a mean over queries and heads.
 
     Attention sums the weights itself: keys are cut into segments of at most E runs, and the value of a key is 1 in the
     place of its run. So the output of a segment holds the share of each of its runs, and the log-sum-exp of its scores
-    tells the share of the segment. Scores are never written out. On the device this takes 30 MB for an hour of the 3B
-    model, at most `MAX_OUTPUT_BYTES`; and a copy of the keys of one head if runs differ in length.
+    tells the share of the segment. Scores are never written out, and there is no gradient. On the device this takes 30
+    MB for an hour of the 3B model and each set, at most `MAX_OUTPUT_BYTES`; and a copy of the keys of one head if runs
+    differ in length.
 
     Args:
-        query_QHE: queries.
+        query_NQHE: queries of each set.
         keys: one [K, G, E] tensor, or several that follow one another. One that needs no more than `MAX_OUTPUT_BYTES`
             is read once. Otherwise each is copied to the device of the queries twice.
         runs: of these keys.
 
     Returns:
-        [R], float64, on the device of the queries.
+        [N, R], float64, on the device of the queries.
     """
-    num_queries, num_heads, width = query_QHE.shape
-    query_1GXE = kernels.fold_heads(query_QHE, keys[0].shape[1])
+    num_sets, num_queries, num_heads, width = query_NQHE.shape
+    query_1GXE = kernels.fold_heads(query_NQHE.flatten(0, 1), keys[0].shape[1])
     # A segment touches no more than E runs wherever it begins: its first and last may be cut, the others are whole.
     length = max(1, runs.min_length * (width - 1))
-    num_bytes = query_QHE.numel() * query_QHE.itemsize
+    num_bytes = query_NQHE.numel() * query_NQHE.itemsize
+    if len(keys) == 1:  # on the device: sets that need more than one pass together have it in parts
+        of_a_set = num_bytes // num_sets * -(-len(keys[0]) // length)
+        if (at_once := max(1, MAX_OUTPUT_BYTES // of_a_set)) < num_sets:
+            return torch.cat([share_of_each_run(some, keys, runs) for some in query_NQHE.split(at_once)])
     pieces, start = [], 0
     for chunk in keys:
         for piece in chunk.split(length * max(1, MAX_OUTPUT_BYTES // num_bytes)):
@@ -112,15 +117,19 @@ def share_of_each_run(query_QHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns) 
     if len(pieces) > 1:
         totals = [_log_sum_exp(_attend(query_1GXE, *piece, runs, length)) for piece in pieces]
         total_GX = torch.stack(totals).logsumexp(0)
-    weights_R = torch.zeros(len(runs) + width, dtype=torch.float64, device=query_QHE.device)
+    weights_NR = query_NQHE.new_zeros(num_sets, len(runs) + width, dtype=torch.float64)
+    is_own_NN = torch.eye(num_sets, dtype=query_NQHE.dtype, device=query_NQHE.device)
     for piece in pieces:
         parts = _attend(query_1GXE, *piece, runs, length)
         of_all_GX = _log_sum_exp(parts) if total_GX is None else total_GX
         for runs_SE, output_SGXE, lse_SGX in parts:
             weights_SGX = (lse_SGX - of_all_GX).exp().to(output_SGXE.dtype)
-            sums_SE = (weights_SGX.flatten(1)[:, None] @ output_SGXE.flatten(1, 2))[:, 0]
-            weights_R.index_add_(0, runs_SE.flatten(), sums_SE.flatten().double())
-    return weights_R[: len(runs)] / (num_queries * num_heads)
+            # One product adds up the queries of each set: those of others weigh nothing.
+            weights_S1GHNQ = weights_SGX.unflatten(2, (-1, num_sets, num_queries))[:, None]
+            weights_SNX = (weights_S1GHNQ * is_own_NN[:, None, None, :, None]).flatten(2)
+            sums_NSE = (weights_SNX @ output_SGXE.flatten(1, 2)).transpose(0, 1)
+            weights_NR.index_add_(1, runs_SE.flatten(), sums_NSE.flatten(1).double())
+    return weights_NR[:, : len(runs)] / (num_queries * num_heads)
 
 
 _Part = tuple[Tensor, Tensor, Tensor]

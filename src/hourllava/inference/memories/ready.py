@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hourllava.inference.memories.key_values import KeyValueRoom
 from hourllava.inference.memories.memory import Memory
+from hourllava.inference.memories.shown import shown_from_seconds
 from hourllava.inference.memories.snapshot import MemorySnapshot
 from hourllava.inference.memories.thinning import check_share, thinned
 from hourllava.model.attention import cut_into_chunks
@@ -96,6 +97,12 @@ class ReadyMemory:
     def runs_of_frames(self) -> KeyRuns:
         """The memory entries of each frame, for `WatchedQueries`."""
         return KeyRuns(self.frame_of_entry)
+
+    @functools.cached_property
+    def shown_seconds(self) -> npt.NDArray[np.float64]:
+        """[T] when each frame appears, for evidence, on the player's clock."""
+        memory = self.memory
+        return shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
 
 
 MakeReady = Callable[[MemorySnapshot, HourLlavaModel], ReadyMemory]

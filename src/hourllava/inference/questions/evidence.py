@@ -9,13 +9,13 @@ While a prompt is embedded, only queries of some of these tokens are kept. What 
 asks, so a question's first token does not wait for it. A GPU measures beside other work: what is launched is read
 later.
 
-Shapes: Q queries, N watched ones, M memory entries, K keys of a chunk, H heads, G key/value heads, E head width,
-T frames.
+Shapes: N questions, Q watched queries of each, R runs of memory entries, D decoder width, H heads, E head width, T
+frames.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -56,11 +56,13 @@ class LaunchedEvidence:
     """Evidence that the device is measuring.
 
     Attributes:
-        shares: of the runs of memory entries, on their way.
-        spans_of: makes evidence spans from them.
+        shares: [N, R] of the runs of memory entries, for N questions, on their way.
+        number: of this question among them.
+        spans_of: makes evidence spans from its shares.
     """
 
     shares: HostCopy
+    number: int
     spans_of: Callable[[npt.NDArray[np.float64]], list[Span]]
 
     @property
@@ -70,37 +72,37 @@ class LaunchedEvidence:
 
     def spans(self) -> list[Span]:
         """The spans, strongest first."""
-        return self.spans_of(self.shares.wait().numpy())
+        return self.spans_of(self.shares.wait()[self.number].numpy())
 
 
 @functools.lru_cache(maxsize=64)
-def _drawn(num_queries: int, device: torch.device) -> Tensor:
-    """[N] the watched ones of so many queries.
+def _drawn(num_queries: int, most: int, device: torch.device) -> Tensor:
+    """[N] the watched ones of so many queries, at most so many.
 
     Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
     """
-    return to_device(np.random.default_rng(0).permutation(num_queries)[:MAX_QUERIES], device)
+    return to_device(np.random.default_rng(0).permutation(num_queries)[:most], device)
 
 
 class WatchedQueries:
     """Keeps queries of a prompt, to measure later what they look at; pass `observe` to MemAug.
 
     Args:
-        queries: [N] rows of MemAug's queries that are the prompt's kept tokens, or its recall tokens if it has any; of
+        queries: rows of MemAug's queries that are the prompt's kept tokens, or its recall tokens if it has any; of
             many, some are watched, drawn at random but always the same.
 
     Attributes:
-        rows: of the watched queries.
+        rows: [Q] of the watched queries.
         blocks: of each MemAug block, its watched queries, rotated, and the memory they look into.
     """
 
     def __init__(self, queries: Tensor) -> None:
-        self.rows = queries[_drawn(len(queries), queries.device)]
+        self.rows = queries[_drawn(len(queries), MAX_QUERIES, queries.device)]
         self.blocks: list[tuple[Tensor, MemoryKeysValues]] = []
 
-    def observe(self, query_QHE: Tensor, memory: MemoryKeysValues) -> None:
+    def observe(self, query_XHE: Tensor, memory: MemoryKeysValues) -> None:
         """Keep one block's queries: 1 MB for the 3B model."""
-        self.blocks.append((query_QHE[self.rows], memory))
+        self.blocks.append((query_XHE[self.rows], memory))
 
     def share_of_runs(self, runs: KeyRuns) -> Tensor:
         """[R] share of each run in the attention, a mean over queries, heads and blocks; they add up to 1.
@@ -111,8 +113,16 @@ class WatchedQueries:
         Returns:
             float64, on the device; zeros if there are no blocks.
         """
-        shares = [share_of_each_run(query_NHE, memory.keys, runs) for query_NHE, memory in self.blocks]
-        return torch.stack(shares).mean(0) if shares else torch.zeros(len(runs), dtype=torch.float64)
+        return shares_of_runs([self], runs)[0]
+
+
+def shares_of_runs(watched: Sequence[WatchedQueries], runs: KeyRuns) -> Tensor:
+    """[N, R] `WatchedQueries.share_of_runs` of N questions that looked into one memory, with equally many queries."""
+    shares = []
+    for blocks in zip(*(one.blocks for one in watched), strict=True):
+        query_NQHE = torch.stack([query_QHE for query_QHE, _ in blocks])
+        shares.append(share_of_each_run(query_NQHE, blocks[0][1].keys, runs))
+    return torch.stack(shares).mean(0) if shares else torch.zeros(len(watched), len(runs), dtype=torch.float64)
 
 
 def share_of_frames(
@@ -126,25 +136,6 @@ def share_of_frames(
         num_frames: T; by default up to the last frame that has an entry.
     """
     return np.bincount(runs.label_of_run, weights=share_R, minlength=num_frames or 0).astype(np.float64)
-
-
-def shown_from_seconds(
-    timestamps_seconds: npt.NDArray[np.float64], sample_seconds: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """[T] when each frame appears, for `evidence_spans`.
-
-    A picture that stays, such as a slide, is in many samples but appears once. If it stays longer than a minute, it
-    counts as a new picture every minute, so that evidence can say which minute mattered.
-
-    Args:
-        timestamps_seconds: when each frame's picture appears.
-        sample_seconds: when each frame was sampled.
-    """
-    minute = (np.maximum(sample_seconds - timestamps_seconds, 0.0) // MAX_SPAN_SECONDS).astype(np.int64)
-    is_new = np.ones(len(minute), bool)
-    is_new[1:] = (np.diff(timestamps_seconds) > 0) | (np.diff(minute) > 0)
-    starts = np.where(minute > 0, sample_seconds, timestamps_seconds)
-    return starts[np.maximum.accumulate(np.where(is_new, np.arange(len(minute)), 0))]
 
 
 def evidence_spans(

@@ -29,7 +29,7 @@ from hourllava.inference.questions.evidence import (
     WatchedQueries,
     evidence_spans,
     share_of_frames,
-    shown_from_seconds,
+    shares_of_runs,
 )
 from hourllava.inference.questions.options import DEFAULT_SUBTITLE_TOKENS, History
 from hourllava.inference.questions.subtitles import Cue, SubtitleLines
@@ -263,7 +263,7 @@ class PromptMaker:
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
             queries.observe if observes else None,
         )
-        measure = functools.partial(_launch_evidence, ready, queries) if observes else list
+        measure = _MeasureWatched(ready, queries) if observes else list
         return Prompt(embeds_1LD[0], measure, num_video_tokens=layout.num_visual_tokens)
 
     def _behind_prefix(self, ready: ReadyMemory, messages: Sequence[Mapping[str, Any]], observes: bool) -> Prompt:
@@ -281,7 +281,7 @@ class PromptMaker:
         recall = recall_queries(prefix, model.config)
         queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
         question = QuestionBehind(model, memory, prefix, behind, queries.observe if observes else None)
-        measure = functools.partial(_launch_evidence, ready, queries) if observes else list
+        measure = _MeasureWatched(ready, queries) if observes else list
         return Prompt(question, measure, num_video_tokens=num_video, num_cached_tokens=num_cached)
 
     def _descriptor(self, question: str) -> npt.NDArray[np.float32]:
@@ -299,16 +299,43 @@ class PromptMaker:
         return self.model.model.embed(inputs["input_ids"])[0]
 
 
+@dataclasses.dataclass(frozen=True)
+class _MeasureWatched:
+    """Measures what the watched queries of a prompt looked at in a memory."""
+
+    ready: ReadyMemory
+    queries: WatchedQueries
+
+    def __call__(self) -> LaunchedEvidence:
+        return _launched(self.ready, [self.queries])[0]
+
+
+def launch_together(prompts: Sequence[Prompt]) -> None:
+    """Begin to measure the evidence of prompts; of those about one memory in one pass."""
+    of_memory: dict[int, list[tuple[Prompt, _MeasureWatched]]] = {}
+    for prompt in prompts:
+        if isinstance(prompt._measure, _MeasureWatched):
+            prompt.embed()
+            of_memory.setdefault(id(prompt._measure.ready), []).append((prompt, prompt._measure))
+        else:
+            prompt.launch_evidence()
+    for some in of_memory.values():
+        launched = _launched(some[0][1].ready, [measure.queries for _, measure in some])
+        for (prompt, _), evidence in zip(some, launched, strict=True):
+            prompt._evidence, prompt._measure = evidence, None
+
+
 @torch.inference_mode()
-def _launch_evidence(ready: ReadyMemory, queries: WatchedQueries) -> LaunchedEvidence:
-    memory, runs = ready.memory, ready.runs_of_frames
+def _launched(ready: ReadyMemory, queries: Sequence[WatchedQueries]) -> list[LaunchedEvidence]:
+    """The evidence of questions about one memory, as it is measured."""
+    memory, runs, starts = ready.memory, ready.runs_of_frames, ready.shown_seconds
 
     def spans_of(share_R: npt.NDArray[np.float64]) -> list[Span]:
-        starts = shown_from_seconds(memory.timestamps_seconds, memory.sample_seconds) + memory.player_offset_seconds
         end = float(memory.sample_seconds[0]) + memory.duration_seconds + memory.player_offset_seconds
         return evidence_spans(share_of_frames(share_R, runs, memory.num_frames), starts, end)
 
-    return LaunchedEvidence(HostCopy(queries.share_of_runs(runs)), spans_of)
+    shares_NR = HostCopy(shares_of_runs(queries, runs))
+    return [LaunchedEvidence(shares_NR, number, spans_of) for number in range(len(queries))]
 
 
 def _below(lines: str, text: str) -> str:
