@@ -246,7 +246,7 @@ class PromptMaker:
         self, ready: ReadyMemory, question: str, text: str, history: History, *, observes: bool = True
     ) -> Prompt:
         """The prompt; without `observes`, it has no evidence."""
-        device, model = self.model.device, self.model.model
+        model = self.model.model
         layout, kept_tokens = ready.layout, ready.kept_tokens
         if model.config.forgetting.temporal == "question":
             layout, kept_tokens = keep_for_question(ready, model, self._descriptor(question))
@@ -255,7 +255,7 @@ class PromptMaker:
             return self._behind_prefix(ready, messages, observes)
         sample = self.processor.encode(messages, add_generation_prompt=True)
         room_after(len(sample.input_ids), self.model.config)  # before the work
-        inputs = self.processor.collate([sample], for_generation=True)
+        inputs, device = self.processor.collate([sample], for_generation=True), self.model.device
         layouts = inputs["visuals"].to(device)
         queries = WatchedQueries(layouts.watching_query_index)
         embeds_1LD = model.embed(
@@ -279,7 +279,7 @@ class PromptMaker:
         else:
             num_cached = prefix.num_tokens
         recall = recall_queries(prefix, model.config)
-        queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=self.model.device))
+        queries = WatchedQueries(torch.arange(recall.start, recall.stop, device=ready.kept_tokens.device))
         question = QuestionBehind(model, memory, prefix, behind, queries.observe if observes else None)
         measure = _MeasureWatched(ready, queries) if observes else list
         return Prompt(question, measure, num_video_tokens=num_video, num_cached_tokens=num_cached)

@@ -18,6 +18,7 @@ Shapes: L prompt tokens, D width, S slots.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -120,7 +121,7 @@ class RowDecoder:
         joined = [row for row, _, _ in self._joined]
         return [row for row in dict.fromkeys([*self._rows, *on_their_way, *joined]) if not row.has_left]
 
-    @property
+    @functools.cached_property
     def bytes_per_slot(self) -> int:
         """Bytes of the keys and values of one token."""
         text = self.model.config.text_config

@@ -26,7 +26,7 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Tokens behind a prefix are filled up to one of these numbers; more go without a graph.
 FILLED_UP_TO = (128, 256, 512)
 
-# Prompts that are prefilled together, at most: the first one waits until the last one is tokenised, some 2 ms each.
+# Prompts that are prefilled together, at most: the first one waits until the last one is tokenised.
 MAX_TOGETHER = 8
 
 # Buffers hold a multiple of so many tokens.
