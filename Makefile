@@ -21,7 +21,7 @@ test test-slow test-fuzz: export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help demo serve test test-slow test-fuzz test-gpu test-browser check wheel format docs clean
 
 help:
-	@echo "make demo       an hour of new video, watched and asked in a minute or two"
+	@echo "make demo       an hour of new video, watched and asked in about a minute"
 	@echo "make serve      a server with a page at http://127.0.0.1:8000"
 	@echo "make test       the fast tests (CPU)"
 	@echo "make test-slow  the slow tests (CPU)"
