@@ -20,9 +20,9 @@ from hourllava.inference.questions.prompt import Context, PromptMaker, embed_tog
 from hourllava.inference.questions.subtitles import Cue
 from hourllava.inference.rows import decoder as decoder_module
 from hourllava.inference.rows import prefixes as prefixes_module
-from hourllava.inference.rows.decoder import RowDecoder
+from hourllava.inference.rows.decoder import DAMAGED, RowDecoder
 from hourllava.inference.rows.prefill import prefill
-from hourllava.inference.rows.prefixes import PrefixPool
+from hourllava.inference.rows.prefixes import PrefillBehindPrefix, PrefixPool
 from hourllava.inference.rows.sampling import Sampling
 from hourllava.model import prefix_attention
 from hourllava.model.backbones import attention_window
@@ -322,6 +322,22 @@ def tokens_of(decoder, parts):
     return tokens
 
 
+@pytest.fixture
+def replayed(monkeypatch):
+    """Prefills overwrite what the one before gave, as a graph does that is replayed."""
+    run = PrefillBehindPrefix._run
+
+    def overwrite(self):
+        fixed = (self._logits_NV, self._keys_values)
+        run(self)
+        if fixed[0].numel():
+            fixed[0].copy_(self._logits_NV)
+            fixed[1].copy_(self._keys_values)
+            self._logits_NV, self._keys_values = fixed
+
+    monkeypatch.setattr(PrefillBehindPrefix, "_run", overwrite)
+
+
 QUICK_POOLS = {(1, 0, 64), (3, 2, 64), (8, 9, 256)}
 
 
@@ -334,8 +350,10 @@ QUICK_POOLS = {(1, 0, 64), (3, 2, 64), (8, 9, 256)}
         for filled in ((8, 16, 64), (256,))
     ],
 )
-def test_rows_that_share_a_pool_give_the_same_tokens(engine, asked, max_rows, most_prefixes, filled, monkeypatch):
-    """Whatever joins whom, and whether prefixes fit beside each other: without graphs, otherwise what CUDA does."""
+def test_rows_that_share_a_pool_give_the_same_tokens(
+    engine, asked, max_rows, most_prefixes, filled, replayed, monkeypatch
+):
+    """Whatever joins whom, and whether prefixes fit beside each other: what CUDA does."""
     parts, expected = asked
     largest = max((prefix for _, prefix, _ in parts if prefix), key=lambda one: one.num_tokens)
     of_largest = sum(tensor.nbytes for tensor in (*largest.keys, *largest.values))
@@ -348,6 +366,21 @@ def test_rows_that_share_a_pool_give_the_same_tokens(engine, asked, max_rows, mo
     order = np.random.default_rng(most_prefixes + max_rows).permutation(2 * len(parts)) % len(parts)
     for numbers in (order, sorted(order)):  # neighbours with the same prefix are rare, then many
         assert tokens_of(decoder, [parts[n] for n in numbers]) == [expected[n] for n in numbers]
+
+
+def test_a_prefill_does_not_change_what_is_handed_out_of_rows_that_joined_before(engine, asked, replayed):
+    prefix = next(part[1] for part in asked[0] if part[1])
+    decoder = RowDecoder(engine.model, max_rows=4)
+    decoder._shares_buffers = True
+    width = engine.model.config.text_config.hidden_size
+    good, damaged = torch.randn(5, width, dtype=torch.float64), torch.full((5, width), torch.nan, dtype=torch.float64)
+    for prompt in (good, damaged, good):
+        (prefilled,) = decoder.prefill([prompt], prefix)
+        decoder.join(prefilled, max_new_tokens=1, sampling=GREEDY)
+    tokens = []
+    while len(decoder):
+        tokens += [token == DAMAGED for _, token in decoder.step()]
+    assert tokens == [False, True, False]
 
 
 @examples(30)
@@ -380,7 +413,7 @@ def test_prompts_that_are_prefilled_together_do_not_see_each_other(engine, asked
                 torch.testing.assert_close(actual, wanted, **CLOSE)
 
 
-def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(tokenizer, monkeypatch):
+def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(tokenizer, replayed, monkeypatch):
     """On shared rows, as CUDA uses them; the answers are those of questions that are asked alone."""
     config = recalling()
     model, processor = tiny_model(config), HourLlavaProcessor(tokenizer, config)
