@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import threading
 import weakref
 
@@ -439,6 +440,19 @@ def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(toke
     assert max(groups) == 3
     with HourLlava(model, processor) as alone:
         assert probabilities == pytest.approx(alone.choose(memories[0], "Who?", ["a cat", "a dog"]).probabilities)
+
+
+def test_on_a_cpu_answers_go_on_while_others_wait_for_their_prefill(tokenizer, monkeypatch):
+    config = recalling()
+    done = []
+    for name in ("prefill", "_launch"):
+        do = getattr(RowDecoder, name)
+        monkeypatch.setattr(RowDecoder, name, lambda *args, do=do, name=name: done.append(name) or do(*args))
+    with HourLlava(tiny_model(config), HourLlavaProcessor(tokenizer, config)) as engine:
+        memory = random_memory(engine, 40)
+        engine.ask_all(memory, QUESTIONS[:2] * 3, max_new_tokens=20)
+    assert done.count("prefill") == 6
+    assert all(pair != ("prefill", "prefill") for pair in itertools.pairwise(done))
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,11 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
 # prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
 STEPS_PER_TURN = 4
-# The same after a prefill behind a kept prefix, which takes as long as a few steps, while others wait: rows fill up.
+# The same after a prefill behind a kept prefix, while others wait. The first of these steps only hands out what the
+# prefill gave. On a GPU a prefill takes as long as a few steps, so rows fill up first. On a CPU it takes as long as six,
+# and answers that are being written go on.
 STEPS_AFTER_SHORT_PREFILL = 1
+STEPS_AFTER_SHORT_PREFILL_ON_CPU = 2
 
 # Questions that wait, of all calls together. Each holds its text and a reference to its memory.
 MAX_WAITING = 4096
@@ -272,7 +275,8 @@ class Scheduler:
             prefix = self._joining[0].prompt.prefix
             self._prefill(prefix)
             if prefix is not None and (self._next is not None or len(self._questions)):
-                num_steps = STEPS_AFTER_SHORT_PREFILL
+                is_cpu = self.model.device.type == "cpu"
+                num_steps = STEPS_AFTER_SHORT_PREFILL_ON_CPU if is_cpu else STEPS_AFTER_SHORT_PREFILL
         for _ in range(num_steps):
             if not self._running:
                 break
