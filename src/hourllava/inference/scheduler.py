@@ -42,8 +42,8 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
 STEPS_PER_TURN = 4
 # The same after a prefill behind a kept prefix, while others wait. The first of these steps only hands out what the
-# prefill gave. On a GPU a prefill takes as long as a few steps, so rows fill up first. On a CPU it takes as long as six,
-# and answers that are being written go on.
+# prefill gave. On a GPU a prefill takes as long as a few steps, so rows fill up first. On a CPU it takes as long as
+# six, and answers that are being written go on.
 STEPS_AFTER_SHORT_PREFILL = 1
 STEPS_AFTER_SHORT_PREFILL_ON_CPU = 2
 
