@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from decode import generate
+from first_token import processor_of
 from hourllava.evaluation.benchmarks.asking import Asking
 from hourllava.evaluation.benchmarks.questions import Question
 from hourllava.evaluation.benchmarks.raw import RawAnswer
@@ -28,8 +29,6 @@ from hourllava.evaluation.benchmarks.video_mme import BENCHMARK
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.video.budget import usable_cores
 
 PRESETS = {"3b": "hourllava-3b", "7b": "hourllava-7b", "tiny": "hourllava-nano"}
@@ -47,10 +46,7 @@ def random_engine(preset: str, device: torch.device) -> HourLlava:
     with device:
         model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(preset)).eval()
     torch.set_default_dtype(torch.float32)
-    processor = HourLlavaProcessor(nano_tokenizer(), model.config)
-    # Token by token: nano's tokenizer has no text for most of a larger model's tokens.
-    processor.decode = lambda tokens: " ".join(map(str, tokens))  # type: ignore[method-assign]
-    return HourLlava(model, processor)
+    return HourLlava(model, processor_of(model))
 
 
 def part_of(path: Path) -> Part:

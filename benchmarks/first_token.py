@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hourllava.inference.questions.evidence import WatchedQueries
+from hourllava.inference.questions.evidence import WatchedQueries, shares_of_runs
 from hourllava.inference.rows.prefill import prefill
 from hourllava.model import attention
 from hourllava.model.attention_share import KeyRuns
@@ -29,6 +29,8 @@ from hourllava.model.batch import VisualBatch, VisualSample, batch_visuals
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.layout import VisualLayout, video_layout
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.nano import nano_tokenizer
+from hourllava.model.processor import HourLlavaProcessor
 from hourllava.model.visuals import Visuals
 
 NUM_TEXT_TOKENS = 80  # of the released prompt around the video, and a question
@@ -44,6 +46,16 @@ def random_model(
         model = HourLlavaForConditionalGeneration(HourLlavaConfig.preset(name, memaug=memaug))
     torch.set_default_dtype(torch.float32)
     return model.eval()
+
+
+def processor_of(model: HourLlavaForConditionalGeneration) -> HourLlavaProcessor:
+    """A processor for random weights, with nano's tokenizer. Answers are numbers of tokens.
+
+    Nano's tokenizer has no text for most of a larger model's tokens.
+    """
+    processor = HourLlavaProcessor(nano_tokenizer(), model.config)
+    processor.decode = lambda tokens: " ".join(map(str, tokens))  # type: ignore[method-assign]  # of this one only
+    return processor
 
 
 def milliseconds(run: Callable[[], Any], device: torch.device) -> float:
@@ -108,7 +120,7 @@ def measure(name: str, num_frames: int, repeats: int) -> dict[str, float]:
         "prefill": lambda: prefill(model, embeds),
         "warm": warm,
         "cold": cold,
-        "evidence": lambda: watched.share_of_runs(runs).cpu(),
+        "evidence": lambda: shares_of_runs([watched], runs).cpu(),
     }
     result = {part: median_milliseconds(run, device, repeats) for part, run in parts.items()}
     new: dict[str, list[float]] = {"MemAug": [], "prefill": []}

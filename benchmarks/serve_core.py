@@ -30,12 +30,10 @@ import numpy as np
 import torch
 
 from ask import random_memory
-from first_token import random_model
+from first_token import processor_of, random_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.questions.answers import Answer
-from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
 
 TOKENS = 64
 AT_ONCE = (1, 4, 16, 32)
@@ -159,10 +157,7 @@ def measured(
     """All figures of one model."""
     model = random_model(name, torch.device("cuda"), recall, recall_tokens)
     note("model", {"GB": torch.cuda.memory_allocated() / 1e9})
-    processor = HourLlavaProcessor(nano_tokenizer(), model.config)
-    # Token by token: nano's tokenizer has no text for most of this model's tokens.
-    processor.decode = lambda tokens: " ".join(map(str, tokens))  # type: ignore[method-assign]
-    with HourLlava(model, processor) as engine:
+    with HourLlava(model, processor_of(model)) as engine:
         memories = [random_memory(engine, 1) for _ in range(2)]
         start = time.perf_counter()
         cold = engine.ask(memories[0], "Anything?", max_new_tokens=4)

@@ -28,11 +28,9 @@ import numpy as np
 import torch
 
 from decode import generate
-from first_token import random_model
+from first_token import processor_of, random_model
 from hourllava.inference.engine import HourLlava
 from hourllava.inference.questions.answers import Answer
-from hourllava.model.nano import nano_tokenizer
-from hourllava.model.processor import HourLlavaProcessor
 from hourllava.serving.app import create_app
 from hourllava.serving.local import EngineSettings, LocalEngine
 from hourllava.serving.protocol import Question
@@ -64,10 +62,7 @@ def loaded(size: str) -> HourLlava:
     if size == "nano":
         return HourLlava.from_pretrained("nano")
     model = random_model(f"hourllava-{size}", torch.device("cuda"))
-    processor = HourLlavaProcessor(nano_tokenizer(), model.config)
-    # Token by token: nano's tokenizer has no text for most of this model's tokens.
-    processor.decode = lambda tokens: " ".join(map(str, tokens))  # type: ignore[method-assign]
-    return HourLlava(model, processor)
+    return HourLlava(model, processor_of(model))
 
 
 def text_of(number: int) -> str:

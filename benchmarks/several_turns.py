@@ -4,7 +4,7 @@
     python benchmarks/several_turns.py --model runs/hourllava-nano-s4/final --seed 91 --videos 15
 
 Each question of a video is asked alone, and after the one to three questions before it in the video's list, with their
-true answers. The last line counts right answers (`exact match`) both ways, and by the number of earlier turns.
+true answers. The last lines count right answers (exact match) both ways, by the number of earlier turns and in all.
 """
 
 import argparse
@@ -28,9 +28,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=91, help="of the videos")
     options = parser.parse_args()
     world = MakeSettings(
-        videos=options.videos, seed=options.seed, min_seconds=30, max_seconds=120, split="test", formats=("open",),
-        per_task=1, container="reference",
-    )  # fmt: skip
+        videos=options.videos,
+        seed=options.seed,
+        min_seconds=30,
+        max_seconds=120,
+        split="test",
+        formats=("open",),
+        per_task=1,
+        container="reference",
+    )
     asked: Counter[int] = Counter()
     right: Counter[tuple[str, int]] = Counter()
     with tempfile.TemporaryDirectory() as folder, HourLlava.from_pretrained(options.model) as engine:
