@@ -118,7 +118,7 @@ def test_evidence_is_the_attention_written_out(tokenizer, temporal, share, fits,
         key = torch.cat(list(block.keys)).double().repeat_interleave(2, 1)
         weights = (torch.einsum("qhe,khe->hqk", query.double(), key) / 8**0.5).softmax(-1).mean((0, 1))
         expected += np.bincount(made.frame_of_entry, weights.numpy(), 60) / len(watched[0].blocks)
-    shares = watched[0].share_of_runs(made.runs_of_frames).numpy()
+    shares = evidence.shares_of_runs(watched[:1], made.runs_of_frames)[0].numpy()
     np.testing.assert_allclose(evidence.share_of_frames(shares, made.runs_of_frames, 60), expected, atol=1e-6)
     for span, wanted in zip(prompt.evidence(), evidence.evidence_spans(expected, np.arange(60.0), 60.0), strict=True):
         assert (span.start_seconds, span.end_seconds) == (wanted.start_seconds, wanted.end_seconds)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from conftest import examples
 from hourllava.inference.memories.shown import shown_from_seconds
 from hourllava.inference.questions import evidence
-from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, share_of_frames
+from hourllava.inference.questions.evidence import WatchedQueries, evidence_spans, share_of_frames, shares_of_runs
 from hourllava.model.attention_share import KeyRuns
 from hourllava.model.memaug import MemoryKeysValues
 
 
 def shares_of(watched, runs, num_frames=None):
-    return share_of_frames(watched.share_of_runs(runs).numpy(), runs, num_frames)
+    return share_of_frames(shares_of_runs([watched], runs)[0].numpy(), runs, num_frames)
 
 
 @pytest.mark.parametrize("num_chunks", [1, 3])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conftest import tiny_config, tiny_model
-from hourllava.inference.questions.evidence import WatchedQueries
+from hourllava.inference.questions.evidence import WatchedQueries, shares_of_runs
 from hourllava.model.activation_checkpointing import checkpoint_activations
 from hourllava.model.attention import Segments, log_sum_exp
 from hourllava.model.attention_share import KeyRuns
@@ -112,7 +112,7 @@ def test_shares_are_the_attention_that_evidence_spans_are_made_of(memaug, tokeni
         watched = WatchedQueries(alone["visuals"].watching_query_index)
         with torch.no_grad():
             model.model.embed(alone["input_ids"], Visuals.take_from(alone), watched.observe)
-        share_of_entries = watched.share_of_runs(KeyRuns(np.arange(len(sample.layout.memory_index))))
+        share_of_entries = shares_of_runs([watched], KeyRuns(np.arange(len(sample.layout.memory_index))))[0]
         assert share == pytest.approx(share_of_entries[sample.evidence].sum().item(), rel=1e-5)
 
 

@@ -275,8 +275,8 @@ class Scheduler:
             prefix = self._joining[0].prompt.prefix
             self._prefill(prefix)
             if prefix is not None and (self._next is not None or len(self._questions)):
-                is_cpu = self.model.device.type == "cpu"
-                num_steps = STEPS_AFTER_SHORT_PREFILL_ON_CPU if is_cpu else STEPS_AFTER_SHORT_PREFILL
+                on_cpu = self._rows.max_together == 1
+                num_steps = STEPS_AFTER_SHORT_PREFILL_ON_CPU if on_cpu else STEPS_AFTER_SHORT_PREFILL
         for _ in range(num_steps):
             if not self._running:
                 break

@@ -104,7 +104,7 @@ def share_of_each_run(query_NQHE: Tensor, keys: Sequence[Tensor], runs: KeyRuns)
     # A segment touches no more than E runs wherever it begins: its first and last may be cut, the others are whole.
     length = max(1, runs.min_length * (width - 1))
     num_bytes = query_NQHE.numel() * query_NQHE.itemsize
-    if len(keys) == 1:  # on the device: sets that need more than one pass together have it in parts
+    if len(keys) == 1:  # they lie on the device: as many sets go into one pass as its output may take
         of_a_set = num_bytes // num_sets * -(-len(keys[0]) // length)
         if (at_once := max(1, MAX_OUTPUT_BYTES // of_a_set)) < num_sets:
             return torch.cat([share_of_each_run(some, keys, runs) for some in query_NQHE.split(at_once)])

@@ -69,8 +69,9 @@ class KeptPrefix:
         num_tokens: P.
         keys, values: [G, P, E] of each layer of the decoder.
         memaug_keys_values: [K, G, E] keys and values of the kept tokens in each MemAug block's self-attention.
-        query_positions: where MemAug's queries before a question's own text stand: the text before, and recall tokens.
-        next_position: of the first token of that text, the others count up from it.
+        query_positions: positions of MemAug's queries before a question's own text: those of the text before the kept
+            tokens, then those of the recall tokens.
+        next_position: position of the first token of a question's own text; the others count up from it.
     """
 
     text_ids: tuple[int, ...]

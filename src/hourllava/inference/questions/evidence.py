@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from hourllava.clock import format_clock
+from hourllava.inference.memories.shown import MINUTE_SECONDS
 from hourllava.model.attention_share import KeyRuns, share_of_each_run
 from hourllava.model.devices import HostCopy, to_device
 from hourllava.model.memaug import MemoryKeysValues
 
-MAX_SPAN_SECONDS = 60.0
+MAX_SPAN_SECONDS = MINUTE_SECONDS  # a picture that stays is a new one every minute, so that each fits
 
 # A span grows from its peak while pictures have at least this part of the peak's share.
 SPAN_FLOOR = 0.5
@@ -77,7 +78,7 @@ class LaunchedEvidence:
 
 @functools.lru_cache(maxsize=64)
 def _drawn(num_queries: int, most: int, device: torch.device) -> Tensor:
-    """[N] the watched ones of so many queries, at most so many.
+    """[Q] which queries are watched, `most` of them at most.
 
     Not every n-th: frames keep equally many tokens, and it would always be the same one of each.
     """
@@ -104,20 +105,17 @@ class WatchedQueries:
         """Keep one block's queries: 1 MB for the 3B model."""
         self.blocks.append((query_XHE[self.rows], memory))
 
-    def share_of_runs(self, runs: KeyRuns) -> Tensor:
-        """[R] share of each run in the attention, a mean over queries, heads and blocks; they add up to 1.
-
-        Args:
-            runs: of memory entries.
-
-        Returns:
-            float64, on the device; zeros if there are no blocks.
-        """
-        return shares_of_runs([self], runs)[0]
-
 
 def shares_of_runs(watched: Sequence[WatchedQueries], runs: KeyRuns) -> Tensor:
-    """[N, R] `WatchedQueries.share_of_runs` of N questions that looked into one memory, with equally many queries."""
+    """[N, R] share of each run in a question's attention, a mean over queries, heads and blocks; they add up to 1.
+
+    Args:
+        watched: of N questions about one memory, equally many queries each.
+        runs: of memory entries.
+
+    Returns:
+        float64, on the device; zeros if there are no blocks.
+    """
     shares = []
     for blocks in zip(*(one.blocks for one in watched), strict=True):
         query_NQHE = torch.stack([query_QHE for query_QHE, _ in blocks])
