@@ -12,7 +12,6 @@ width.
 
 import dataclasses
 import functools
-import inspect
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -23,13 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
-from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
 from hourllava.model import attention_kernels as kernels
 from hourllava.model.devices import to_device
-
-# torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
-VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 # Segments with more scores (queries x keys x heads) than this get their own call. H100, 16 heads: eight of
 # 2,000 x 2,000 take 0.47 ms separately, 0.79 ms through varlen_attn; sixteen of 1,000 x 1,000 take 0.98 and 0.61 ms.
@@ -174,7 +169,10 @@ def _one_segment(
     if is_cudnn:
         output_1HQE = kernels.cudnn(query_1HQE, key_1GKE, value_1GKE, causal, scale)
     elif kernels.can_flash(query_QHE):
-        num_pieces = 1 if causal or torch.is_grad_enabled() else _num_pieces(query_QHE, key_KGE)
+        num_pieces = 1
+        if not causal and not torch.is_grad_enabled():
+            num_pieces = num_pieces_of_keys(num_queries, query_QHE.shape[1], key_KGE.shape[1])
+            num_pieces = min(num_pieces, num_keys // MIN_KEYS_OF_A_PIECE)
         if num_pieces > 1:
             return split_attention(query_QHE, key_KGE, value_KGE, num_pieces, scale)
         output_1HQE = kernels.flash(query_1HQE, key_1GKE, value_1GKE, causal, scale)
@@ -250,11 +248,7 @@ def _varlen(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Any:
-    options: dict[str, Any] = {"enable_gqa": True} if VARLEN_HAS_GQA else {}
-    if not VARLEN_HAS_GQA:
-        group = query_QHE.shape[1] // key_KGE.shape[1]
-        key_KGE, value_KGE = key_KGE.repeat_interleave(group, 1), value_KGE.repeat_interleave(group, 1)
-    return varlen_attn(
+    return kernels.varlen(
         query_QHE,
         key_KGE,
         value_KGE,
@@ -262,10 +256,10 @@ def _varlen(
         key_segments.offsets_on(key_KGE.device),
         max(query_segments.lengths),
         max(key_segments.lengths),
-        window_size=(-1 if window is None else window - 1, 0 if causal else -1),
+        causal=causal,
+        window=window,
         scale=scale,
-        return_aux=AuxRequest(lse=True) if return_lse else None,
-        **options,
+        return_lse=return_lse,
     )
 
 
@@ -304,10 +298,10 @@ def chunked_attention(
     return kernels.unfold_heads(total_1GXE, num_queries).to(query_QHE.dtype)
 
 
-def _num_pieces(query_QHE: Tensor, key_KGE: Tensor) -> int:
-    num_folded = query_QHE.shape[0] * query_QHE.shape[1] // key_KGE.shape[1]
-    num_blocks = -(-num_folded // QUERIES_OF_A_BLOCK) * key_KGE.shape[1]
-    return min(BLOCKS_OF_FEW_QUERIES // num_blocks, key_KGE.shape[0] // MIN_KEYS_OF_A_PIECE)
+def num_pieces_of_keys(num_queries: int, num_heads: int, num_groups: int) -> int:
+    """Pieces into which keys are cut so that few queries keep a GPU busy."""
+    num_blocks = -(-num_queries * (num_heads // num_groups) // QUERIES_OF_A_BLOCK) * num_groups
+    return max(1, BLOCKS_OF_FEW_QUERIES // num_blocks)
 
 
 def split_attention(
@@ -333,9 +327,7 @@ def split_attention(
         output_CGXE, lse_CGX = kernels.with_lse(query_1GXE.expand(num_parts, -1, -1, -1), key_CGKE, value_CGKE, scale)
         outputs.append(output_CGXE)
         lses.append(lse_CGX)
-    lse_CGX = torch.cat(lses)
-    weights_CGX = (lse_CGX - lse_CGX.logsumexp(0)).exp()
-    output_GXE = (torch.cat(outputs).to(lse_CGX.dtype) * weights_CGX[..., None]).sum(0)
+    output_GXE = kernels.merged(outputs, lses)
     return kernels.unfold_heads(output_GXE[None], query_QHE.shape[0]).to(query_QHE.dtype)
 
 

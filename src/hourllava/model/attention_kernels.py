@@ -8,9 +8,16 @@ G), E head width.
 """
 
 import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.varlen import AuxRequest, varlen_attn
+
+# torch < 2.13 has no grouped-query varlen_attn: there the keys' heads are repeated.
+VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 MAX_FLASH_WIDTH = 256
@@ -96,6 +103,65 @@ def written_out_with_lse(
         outputs.append(torch.exp(scores_BGQK - lse_BGQ[..., None]) @ value_BGKE)
         lses.append(lse_BGQ)
     return torch.cat(outputs, 2).to(query_BGQE.dtype), torch.cat(lses, 2)
+
+
+def varlen(
+    query_QHE: Tensor,
+    key_KGE: Tensor,
+    value_KGE: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    max_queries: int,
+    max_keys: int,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    scale: float | None = None,
+    return_lse: bool = False,
+) -> Any:
+    """[Q, H, E] attention within each pair of segments in one call; needs no plan. Offsets are read on the device.
+
+    Args:
+        query_QHE: queries of all segments.
+        key_KGE, value_KGE: keys and values; those outside all segments are not seen.
+        query_offsets, key_offsets: [S + 1] int32, start of each segment, and the end of the last one.
+        max_queries, max_keys: at least those of the longest segment.
+        causal: it counts from the ends of both segments.
+        window: with `causal`, the last keys that a query sees; all of them if None.
+        scale: of the scores; 1 / sqrt(E) if None.
+        return_lse: whether to give the log-sum-exp of the scores, too: [H, Q] float32, without a gradient.
+    """
+    options: dict[str, Any] = {"enable_gqa": True} if VARLEN_HAS_GQA else {}
+    if not VARLEN_HAS_GQA:
+        group = query_QHE.shape[1] // key_KGE.shape[1]
+        key_KGE, value_KGE = key_KGE.repeat_interleave(group, 1), value_KGE.repeat_interleave(group, 1)
+    return varlen_attn(
+        query_QHE,
+        key_KGE,
+        value_KGE,
+        query_offsets,
+        key_offsets,
+        max_queries,
+        max_keys,
+        window_size=(-1 if window is None else window - 1, 0 if causal else -1),
+        scale=scale,
+        return_aux=AuxRequest(lse=True) if return_lse else None,
+        **options,
+    )
+
+
+def merged(outputs_CGXE: Sequence[Tensor], lses_CGX: Sequence[Tensor]) -> Tensor:
+    """[G, X, E] attention to all keys, of that to parts of them: each counts by its share of the softmax denominator.
+
+    Args:
+        outputs_CGXE: of C parts each.
+        lses_CGX: log-sum-exp of their scores.
+
+    Returns:
+        in the dtype of the log-sum-exp.
+    """
+    share_CGX = torch.cat(list(lses_CGX)).softmax(0)
+    return (torch.cat(list(outputs_CGXE)) * share_CGX[..., None]).sum(0)
 
 
 def fold_heads(query_QHE: Tensor, num_groups: int) -> Tensor:

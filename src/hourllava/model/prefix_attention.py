@@ -1,11 +1,16 @@
 """Attention of tokens behind a prefix that many prompts share: the prefix lies there once, for all rows.
 
 The kept tokens of an hour take 0.3 GB of keys and values with the 3B model; a copy for each of 32 rows would be 10 GB.
-Scores with the prefix and with a row's own tokens are written out side by side, under one softmax. So the numbers are
-those of one sequence, without a copy. The scores of a question of 100 tokens with an hour are 28 MB a layer.
+The numbers are those of one sequence, without a copy, in two ways:
+
+Rows of one token each write out their scores with the prefix and with their own tokens, side by side, under one
+softmax. Scores are few there: 9 MB a layer for 32 rows of an hour and the 3B model.
+
+Prompts are many tokens, 37 MB of scores each. On a GPU the flash kernel attends to the prefix, in pieces, and to the
+prompts' own tokens; the parts are merged by their log-sum-exp. Elsewhere they are written out as well.
 
 Shapes: R rows, Q queries of a row, P tokens of the prefix, K own tokens of a row, H query heads, G key/value heads, N
-query heads of each of these, X queries of a group's heads, S = P + K, E head width.
+query heads of each of these, X queries of a group's heads, C pieces of the prefix, S = P + K, E head width.
 """
 
 import dataclasses
@@ -13,8 +18,36 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from hourllava.model import attention_kernels as kernels
 from hourllava.model.attention import cut_into_chunks
 from hourllava.model.attention_kernels import MAX_WRITTEN_SCORES
+
+
+class Prompts:
+    """Where prompts behind one prefix lie. It stands on the device, so that a graph serves any prompts and prefix.
+
+    Args:
+        own_offsets: int32, start of each prompt among the own tokens, and the end of the last one. They cover all own
+            tokens; none of them sees those of another prompt, or those behind itself. A prompt may be empty.
+        prefix_offsets: [C + 1] int32, bounds of the pieces in which the prefix is read; they hold a token at least.
+    """
+
+    def __init__(self, own_offsets: Tensor, prefix_offsets: Tensor) -> None:
+        self.own_offsets, self.prefix_offsets = own_offsets, prefix_offsets
+        self._biases: tuple[Tensor, Tensor] | None = None
+
+    def biases(self, like: Tensor, num_prefix: int, num_own: int) -> tuple[Tensor, Tensor]:
+        """[1, P] and [1, 1, Q, Q] 0 for tokens that are seen, -inf for others; made once, for all layers."""
+        if self._biases is None:
+            place_P, place_Q = (torch.arange(length, device=like.device) for length in (num_prefix, num_own))
+            is_seen_P = (place_P >= self.prefix_offsets[0]) & (place_P < self.prefix_offsets[-1])
+            prompt_Q = torch.bucketize(place_Q, self.own_offsets[1:], right=True)
+            is_seen_QQ = (prompt_Q[:, None] == prompt_Q) & (place_Q[:, None] >= place_Q)
+            of_prefix, of_own = (
+                torch.where(is_seen, 0.0, -torch.inf).to(like.dtype) for is_seen in (is_seen_P, is_seen_QQ)
+            )
+            self._biases = of_prefix[None], of_own[None, None]
+        return self._biases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +58,13 @@ class Prefixed:
         prefix_GPE: of the prefix; several prefixes may lie in there.
         own_RGKE: of the rows.
         bias_RP: added to a row's scores with the prefix, -inf for what is none of its own; None if all of it counts.
+        prompts: in the only row, and their prefix; then there is no bias.
     """
 
     prefix_GPE: Tensor
     own_RGKE: Tensor
     bias_RP: Tensor | None = None
+    prompts: Prompts | None = None
 
 
 def attention_behind_prefix(
@@ -42,11 +77,17 @@ def attention_behind_prefix(
     Args:
         query_RHQE: queries of the rows.
         keys, values: with the same prefix.
-        mask_R1QK: of a row's own tokens: added to the scores, or boolean, true for what is seen; None: all of them.
+        mask_R1QK: of a row's own tokens: added to the scores, or boolean, true for what is seen; None: all of them. It
+            has no effect with prompts, which say it themselves.
         scale: of the scores; 1 / sqrt(E) if None.
     """
     scale = query_RHQE.shape[-1] ** -0.5 if scale is None else scale
     num_rows, num_heads, num_queries, _ = query_RHQE.shape
+    if keys.prompts is not None:
+        if kernels.can_flash(query_RHQE):
+            return _attend_in_parts(query_RHQE, keys, values, keys.prompts, scale)
+        bias_1P, mask_R1QK = keys.prompts.biases(query_RHQE, keys.prefix_GPE.shape[1], num_queries)
+        keys = dataclasses.replace(keys, bias_RP=bias_1P)
     num_keys = keys.prefix_GPE.shape[1] + keys.own_RGKE.shape[2]
     chunk = max(1, MAX_WRITTEN_SCORES // (num_rows * num_heads * num_keys))
     outputs = []
@@ -84,3 +125,45 @@ def _put(target: Tensor, scores: Tensor, bias: Tensor | None) -> None:
         target.copy_(scores)
     else:
         torch.add(scores, bias, out=target)
+
+
+def _attend_in_parts(
+    query_1HQE: Tensor, keys: Prefixed, values: Prefixed, prompts: Prompts, scale: float
+) -> Tensor:
+    """[1, Q, H, E] attention of prompts by the flash kernel: to pieces of the prefix side by side, and to themselves."""
+    num_groups, num_prefix, _ = keys.prefix_GPE.shape
+    num_queries, num_pieces = query_1HQE.shape[2], len(prompts.prefix_offsets) - 1
+    query_QHE, own_key_KGE, own_value_KGE = (
+        part[0].transpose(0, 1) for part in (query_1HQE, keys.own_RGKE, values.own_RGKE)
+    )
+    query_1GXE = kernels.fold_heads(query_QHE, num_groups)
+    num_folded = query_1GXE.shape[2]
+    piece_offsets = torch.arange(num_pieces + 1, dtype=torch.int32, device=query_1HQE.device) * num_folded
+    from_prefix, prefix_lse = kernels.varlen(
+        query_1GXE.transpose(1, 2).expand(num_pieces, -1, -1, -1).flatten(0, 1),
+        keys.prefix_GPE.transpose(0, 1),
+        values.prefix_GPE.transpose(0, 1),
+        piece_offsets,
+        prompts.prefix_offsets,
+        num_folded,
+        num_prefix,
+        scale=scale,
+        return_lse=True,
+    )
+    from_own_QHE, own_lse_HQ = kernels.varlen(
+        query_QHE,
+        own_key_KGE,
+        own_value_KGE,
+        prompts.own_offsets,
+        prompts.own_offsets,
+        num_queries,
+        num_queries,
+        causal=True,
+        scale=scale,
+        return_lse=True,
+    )
+    prefix_CGXE = from_prefix.unflatten(0, (num_pieces, -1)).transpose(1, 2)
+    prefix_lse_CGX = prefix_lse.unflatten(1, (num_pieces, -1)).transpose(0, 1)
+    own_1GXE, own_lse_1GX = kernels.fold_heads(from_own_QHE, num_groups), own_lse_HQ.reshape(1, num_groups, -1)
+    output_GXE = kernels.merged([prefix_CGXE, own_1GXE], [prefix_lse_CGX, own_lse_1GX])
+    return kernels.unfold_heads(output_GXE[None], num_queries).to(query_1HQE.dtype)[None]

@@ -13,14 +13,16 @@ heads, E head width.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from hourllava.model.attention import Segments
+from hourllava.model.devices import to_device
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.model.prefix_attention import Prefixed
+from hourllava.model.prefix_attention import Prefixed, Prompts
 
 
 class Prefilled(NamedTuple):
@@ -49,11 +51,11 @@ class Prefilled(NamedTuple):
 
 
 class BehindPrefix:
-    """Takes the place of transformers' Cache for one row of tokens behind a prefix.
+    """Takes the place of transformers' Cache for prompts behind one prefix, in one row.
 
     Args:
-        keys, values: [G, P, E] of the prefix in each layer.
-        bias_1P: see `Prefixed`.
+        keys, values: [G, P, E] of the prefix in each layer; other prefixes may lie in there.
+        prompts: where prefix and prompts lie.
 
     Attributes:
         own_keys, own_values: [1, G, L, E] of each layer, once it has run.
@@ -61,8 +63,8 @@ class BehindPrefix:
 
     is_compileable = False
 
-    def __init__(self, keys: list[Tensor], values: list[Tensor], bias_1P: Tensor | None = None) -> None:
-        self._keys, self._values, self._bias_1P = keys, values, bias_1P
+    def __init__(self, keys: list[Tensor], values: list[Tensor], prompts: Prompts) -> None:
+        self._keys, self._values, self._prompts = keys, values, prompts
         self.own_keys: list[Tensor] = []
         self.own_values: list[Tensor] = []
 
@@ -73,7 +75,10 @@ class BehindPrefix:
         self.own_keys.append(key)
         self.own_values.append(value)
         prefixes = self._keys[layer_idx], self._values[layer_idx]
-        return Prefixed(prefixes[0], key, self._bias_1P), Prefixed(prefixes[1], value, self._bias_1P)
+        return (
+            Prefixed(prefixes[0], key, prompts=self._prompts),
+            Prefixed(prefixes[1], value, prompts=self._prompts),
+        )
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Decoders use it only to build positions and masks, which we pass in."""
@@ -90,9 +95,10 @@ def prefill(model: HourLlavaForConditionalGeneration, embeds_LD: Tensor, prefix:
         prefix: of the prompt.
     """
     if prefix is not None:
-        cache = BehindPrefix(prefix.keys, prefix.values)
+        offsets = np.array([[0, len(embeds_LD)], [0, prefix.num_tokens]], np.int32)
+        cache = BehindPrefix(prefix.keys, prefix.values, Prompts(*to_device(offsets, embeds_LD.device)))
         positions_1L = prefix.num_tokens + torch.arange(len(embeds_LD), device=embeds_LD.device)[None]
-        hidden_LD = run_behind_prefix(model, embeds_LD, positions_1L, causal_bias(embeds_LD), cache)
+        hidden_LD = run_behind_prefix(model, embeds_LD, positions_1L, cache)
         keys, values = ([layer[0] for layer in layers] for layers in (cache.own_keys, cache.own_values))
         return Prefilled(model.lm_head(hidden_LD[-1]), keys, values, prefix)
     output = model(
@@ -109,23 +115,17 @@ def prefill(model: HourLlavaForConditionalGeneration, embeds_LD: Tensor, prefix:
     return prompt
 
 
-def causal_bias(like_LD: Tensor) -> Tensor:
-    """[1, 1, L, L] 0 for tokens that a token sees, itself and those before it, and -inf for others."""
-    full = like_LD.new_full((len(like_LD), len(like_LD)), -torch.inf)
-    return full.triu(1)[None, None]
-
-
 def run_behind_prefix(
     model: HourLlavaForConditionalGeneration,
     embeds_LD: Tensor,
     positions_1L: Tensor,
-    bias_11LL: Tensor,
     cache: BehindPrefix,
 ) -> Tensor:
     """[L, D] last hidden states of tokens behind a prefix."""
+    placeholder = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeds_LD.device)  # see `packed_positions`
     output = model.model.language_model(
         inputs_embeds=embeds_LD[None],
-        attention_mask=bias_11LL,
+        attention_mask=placeholder,
         position_ids=positions_1L,
         past_key_values=cache,
         use_cache=True,

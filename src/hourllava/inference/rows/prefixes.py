@@ -19,15 +19,20 @@ from torch import Tensor
 
 from hourllava.inference.rows.graphs import captured
 from hourllava.inference.rows.prefill import BehindPrefix, Prefilled, prefill, run_behind_prefix
+from hourllava.model.attention import num_pieces_of_keys
 from hourllava.model.devices import to_device
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.model.prefix_attention import Prompts
 
 # Tokens behind a prefix are filled up to one of these numbers; more go without a graph.
 FILLED_UP_TO = (128, 256, 512)
 
 # Prompts that are prefilled together, at most: the first one waits until the last one is tokenised.
 MAX_TOGETHER = 8
+
+# Pieces of a prefix that are read side by side, at most. A shorter prefix goes without a graph.
+MAX_PIECES = 16
 
 # Buffers hold a multiple of so many tokens.
 PREFIX_STEP = 1024
@@ -97,12 +102,16 @@ class PrefixPool:
         """[num_rows, C] a bias that hides everything."""
         return self.keys[0].new_full((num_rows, self.num_tokens), -torch.inf)
 
+    def span(self, prefix: KeptPrefix) -> tuple[int, int]:
+        """Where a prefix begins and ends, which lies here."""
+        start = self._starts[prefix]
+        return start, start + prefix.num_tokens
+
     def show(self, bias_C: Tensor, prefix: KeptPrefix | None) -> None:
         """Let a row's bias show its own prefix only, which lies here."""
         bias_C.fill_(-torch.inf)
         if prefix is not None:
-            start = self._starts[prefix]
-            bias_C[start : start + prefix.num_tokens] = 0.0
+            bias_C[slice(*self.span(prefix))] = 0.0
 
 
 class PrefillBehindPrefix:
@@ -117,13 +126,12 @@ class PrefillBehindPrefix:
     def __init__(self, model: HourLlavaForConditionalGeneration, pool: PrefixPool, num_tokens: int) -> None:
         self.model, self.pool = model, pool
         self._embeds_BD = pool.keys[0].new_zeros(num_tokens, model.config.text_config.hidden_size)
-        self._count_B = torch.arange(num_tokens, device=self._embeds_BD.device)
-        # Where tokens stand, in one tensor, which one copy fills. Each prompt's own tokens are counted from the prefix
-        # on; `_prompt_B` is the number of a token's prompt, `_last_N` the place of each prompt's last token.
-        self._places = self._count_B.new_zeros(2 * num_tokens + MAX_TOGETHER)
-        positions_B, self._prompt_B, self._last_N = self._places.split([num_tokens, num_tokens, MAX_TOGETHER])
-        self._positions_1B = positions_B[None]
-        self._prefix_bias_1C = pool.no_bias(1)
+        num_heads, num_groups = model.config.text_config.num_attention_heads, pool.keys[0].shape[0]
+        num_pieces = min(MAX_PIECES, num_pieces_of_keys(num_tokens, num_heads, num_groups))
+        # Where tokens stand, in one tensor, which one copy fills: the position of each token, the place of each
+        # prompt's last token, and the bounds of prompts, with filler behind them, and of the prefix's pieces.
+        self._sizes = (num_tokens, MAX_TOGETHER, MAX_TOGETHER + 2, num_pieces + 1)
+        self._places = torch.zeros(sum(self._sizes), dtype=torch.int32, device=self._embeds_BD.device)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits_NV = self._keys_values = self._embeds_BD.new_empty(0)
 
@@ -133,15 +141,15 @@ class PrefillBehindPrefix:
         starts = [0, *ends[:-1]]
         torch.cat(list(prompts), out=self._embeds_BD[: ends[-1]])
         self._embeds_BD[ends[-1] :] = 0.0  # nothing sees them, but nothing times an earlier NaN is NaN
-        places = np.zeros(len(self._places), np.int64)
-        positions_B, prompt_B, last_N = np.split(places, [len(self._count_B), 2 * len(self._count_B)])
-        prompt_B[:] = len(prompts)
+        places = np.zeros(len(self._places), np.int32)
+        positions_B, last_N, own_offsets, prefix_offsets = np.split(places, np.cumsum(self._sizes)[:-1])
         for number, (start, end) in enumerate(zip(starts, ends)):
             positions_B[start:end] = prefix.num_tokens + np.arange(end - start)
-            prompt_B[start:end] = number
             last_N[number] = end - 1
+        own_offsets[1:] = len(positions_B)
+        own_offsets[1 : len(ends) + 1] = ends
+        prefix_offsets[:] = np.linspace(*self.pool.span(prefix), len(prefix_offsets))
         self._places.copy_(to_device(places, self._places.device))
-        self.pool.show(self._prefix_bias_1C[0], prefix)
         if self._embeds_BD.device.type != "cuda":
             self._run()
         else:
@@ -155,11 +163,10 @@ class PrefillBehindPrefix:
         ]
 
     def _run(self) -> None:
-        cache = BehindPrefix(self.pool.keys, self.pool.values, self._prefix_bias_1C)
-        is_seen_BB = (self._prompt_B[:, None] == self._prompt_B) & (self._count_B[:, None] >= self._count_B)
-        bias_BB = torch.where(is_seen_BB, 0.0, -torch.inf).to(self._embeds_BD.dtype)
-        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, self._positions_1B, bias_BB[None, None], cache)
-        self._logits_NV = self.model.lm_head(hidden_BD.index_select(0, self._last_N))
+        positions_B, last_N, own_offsets, prefix_offsets = self._places.split(self._sizes)
+        cache = BehindPrefix(self.pool.keys, self.pool.values, Prompts(own_offsets, prefix_offsets))
+        hidden_BD = run_behind_prefix(self.model, self._embeds_BD, positions_B[None], cache)
+        self._logits_NV = self.model.lm_head(hidden_BD.index_select(0, last_N))
         own = torch.cat([*cache.own_keys, *cache.own_values])
         self._keys_values = own.unflatten(0, (2, -1))  # [2, layers, G, B, E]
 
@@ -208,7 +215,7 @@ class PrefixedPrompts:
         assert self.pool is not None
         num_tokens = sum(map(len, prompts))
         length = next((length for length in FILLED_UP_TO if num_tokens <= length), None)
-        if length is None:
+        if length is None or prefix.num_tokens < MAX_PIECES:
             return [prefill(self.model, embeds_LD, prefix) for embeds_LD in prompts]
         if length not in self._prefills:
             self._prefills[length] = PrefillBehindPrefix(self.model, self.pool, length)
