@@ -11,6 +11,7 @@ Random weights in bf16. A table for each model:
     100 of 16 tokens       100 questions of 16 tokens each, as the next
     N at once              N questions of 64 tokens each: first token of the first and of the last, all answers, answers
                            a second, and GPU memory at the peak, with that of the model alone
+    for the first time     the same before its CUDA graphs are captured
     two memories in turn   first token, each question about the other memory than the last one
     while watching         first token of questions, and time of the watch, each with and without the other
     cancel                 from `cancel()` to the end of the answer, and to an idle device
@@ -166,10 +167,11 @@ def measured(
             kept = [ready.slot.prefix for ready in engine._asker.ready._ready.values()]
             note("prefix", {"GB": sum(prefix.num_bytes for prefix in kept if prefix) / 1e9})
         note("further question", further_questions(engine, memories[0]))
-        at_once(engine, memories[0], AT_ONCE[-1])  # captures all graphs
+        note(f"{AT_ONCE[-1]} for the first time", at_once(engine, memories[0], AT_ONCE[-1])[0])
         for number in AT_ONCE:
             figures, answers = at_once(engine, memories[0], number)
             note(f"{number} at once", figures)
+        note("100 for the first time", at_once(engine, memories[0], 100, 16)[0])
         note("100 of 16 tokens", at_once(engine, memories[0], 100, 16)[0])
         alone = [engine.ask(memories[0], answer.question, max_new_tokens=TOKENS).text for answer in answers]
         note("equal", {"of 32": sum(text == answer.text for text, answer in zip(alone, answers, strict=True))})

@@ -25,11 +25,9 @@ from hourllava.inference.rows.decoder import DAMAGED, RowDecoder
 from hourllava.inference.rows.prefill import prefill
 from hourllava.inference.rows.prefixes import PrefillBehindPrefix, PrefixPool
 from hourllava.inference.rows.sampling import Sampling
-from hourllava.model import prefix_attention
 from hourllava.model.backbones import attention_window
 from hourllava.model.config import MemAugConfig
 from hourllava.model.kept_prefix import KeptPrefix, can_keep_prefix, kept_prefix_bytes
-from hourllava.model.prefix_attention import Prefixed, attention_behind_prefix
 from hourllava.model.processor import HourLlavaProcessor
 from inference.memories import random_memory
 from model.test_backbones import CASES, pair
@@ -68,40 +66,6 @@ def slowly(monkeypatch):
             return action()
 
     return call
-
-
-# ------------------------------------------------------------------------------------------ attention
-
-
-@examples(60)
-@given(
-    rows=st.integers(1, 3), queries=st.integers(1, 9), prefix=st.integers(1, 12), more=st.integers(0, 4),
-    groups=st.integers(1, 3), shared=st.integers(1, 3), hidden=st.integers(0, 5), most=st.sampled_from([1, 60, 2**26]),
-)  # fmt: skip
-def test_attention_behind_a_prefix_is_that_over_both(rows, queries, prefix, more, groups, shared, hidden, most):
-    generator = torch.Generator().manual_seed(rows + 10 * queries + 100 * prefix)
-    make = functools.partial(torch.randn, generator=generator, dtype=torch.float64)
-    own = queries + more
-    query = make(rows, groups * shared, queries, 4)
-    prefixes, own_key, own_value = make(2, groups, prefix, 4), make(rows, groups, own, 4), make(rows, groups, own, 4)
-    causal = torch.ones(queries, own, dtype=torch.bool).tril(more).expand(rows, 1, -1, -1)
-    bias = torch.zeros(rows, prefix, dtype=torch.float64)
-    bias[0, : min(hidden, prefix)] = -torch.inf
-    keys, values = (
-        torch.cat([prefixes[role].expand(rows, -1, -1, -1), tensor], 2).repeat_interleave(shared, 1)
-        for role, tensor in enumerate((own_key, own_value))
-    )
-    scores = (query @ keys.transpose(-1, -2)) / 2
-    scores[..., :prefix] += bias[:, None, None]
-    scores[..., prefix:] = scores[..., prefix:].masked_fill(~causal, -torch.inf)
-    expected = (scores.softmax(-1) @ values).transpose(1, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix_attention, "MAX_WRITTEN_SCORES", most)
-        for mask in (causal, torch.where(causal, 0.0, -torch.inf).double()):
-            actual = attention_behind_prefix(
-                query, Prefixed(prefixes[0], own_key, bias), Prefixed(prefixes[1], own_value, bias), mask, None
-            )
-            torch.testing.assert_close(actual, expected)
 
 
 # ------------------------------------------------------------------------------------------ prompts
@@ -359,6 +323,7 @@ def test_rows_that_share_a_pool_give_the_same_tokens(
     largest = max((prefix for _, prefix, _ in parts if prefix), key=lambda one: one.num_tokens)
     of_largest = sum(tensor.nbytes for tensor in (*largest.keys, *largest.values))
     monkeypatch.setattr(decoder_module, "SLOTS_STEP", 16)
+    monkeypatch.setattr(decoder_module, "ROWS_OF_BUFFERS", (1, 2, 5))
     monkeypatch.setattr(decoder_module, "MAX_PREFIX_BYTES", most_prefixes * of_largest)
     monkeypatch.setattr(prefixes_module, "PREFIX_STEP", 8)
     monkeypatch.setattr(prefixes_module, "FILLED_UP_TO", filled)
@@ -545,3 +510,18 @@ def test_graphs_behind_prefixes_give_the_same_tokens(tokenizer, max_rows):
         assert tokens_of(decoder, parts) == expected
     assert decoder._buffers._graphs
     assert all(one._graph is not None for one in decoder._prefixed._prefills.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("config", [tiny_config(), recalling()], ids=["kept", "question"])
+def test_no_question_waits_for_cuda(tokenizer, config):
+    """But for its tokens: torch raises where it would wait for the device by itself."""
+    engine = HourLlava(tiny_model(config).bfloat16().cuda(), HourLlavaProcessor(tokenizer, config))
+    memory = random_memory(engine, 40)
+    expected = [answer.text for answer in engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)]  # captures graphs
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        actual = [answer.text for answer in engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(actual) == len(expected)

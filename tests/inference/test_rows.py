@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import tiny_config, tiny_model
 from hourllava.inference.rows import decoder as rows_module
@@ -132,6 +133,7 @@ def test_release_drops_everything(model):
 def shares(monkeypatch):
     """A decoder with shared buffers on the CPU, without graphs: otherwise what CUDA does."""
     monkeypatch.setattr(rows_module, "SLOTS_STEP", 16)
+    monkeypatch.setattr(rows_module, "ROWS_OF_BUFFERS", (1, 3, 8))
 
     def make(model, **limits):
         decoder = RowDecoder(model, **limits)
@@ -165,6 +167,41 @@ def test_shared_buffers_give_the_same_tokens(shares, window, max_rows):
         for row, token in decoder.step():
             tokens[row_of[row]].append(token)
     assert tokens == expected
+
+
+def test_a_few_rows_do_not_pay_for_more(shares, model):
+    decoder, sizes = shares(model, max_rows=7), []
+    (embeds,) = prompts(model, [4])
+    for _ in range(7):
+        decoder.join(prefill(model, embeds), max_new_tokens=9, sampling=GREEDY)
+        sizes.append(decoder._buffers.num_rows)
+    assert sizes == [1, 3, 3, 7, 7, 7, 7]
+    while len(decoder):
+        decoder.step()
+    decoder.join(prefill(model, embeds), max_new_tokens=9, sampling=GREEDY)
+    assert decoder._buffers.num_rows == 7, "what was paid for stays"
+
+
+class NoNumberFromTheHost(TorchDispatchMode):
+    """Refuses what waits for a GPU: to copy a single number of the host into a tensor, and to read one."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default, "a number is read"
+        if function is torch.ops.aten.copy_.default and not args[1].dim():
+            assert args[1].untyped_storage().nbytes() > args[1].nbytes, "a number is copied that is no part of a tensor"
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, top_p=0.5)])
+def test_rows_join_move_and_leave_without_numbers_from_the_host(shares, model, sampling):
+    decoder, rows = shares(model, max_rows=8), []
+    prefilled = [prefill(model, embeds) for embeds in prompts(model, [4, 9, 2, 5])]
+    with NoNumberFromTheHost(), torch.inference_mode():
+        for one in prefilled:
+            rows.append(decoder.join(one, max_new_tokens=5, sampling=sampling))
+            decoder._launch()
+        decoder.leave(rows[1])
+        decoder._launch()
 
 
 @pytest.mark.parametrize("num_tokens", [1, 4])

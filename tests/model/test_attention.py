@@ -90,6 +90,7 @@ def test_few_queries_with_many_keys_are_split(monkeypatch):
     monkeypatch.setattr(attention, "MIN_SCORES_ALONE", 1)
     monkeypatch.setattr(attention, "MIN_KEYS_OF_A_PIECE", 10)
     monkeypatch.setattr(attention, "BLOCKS_OF_FEW_QUERIES", 8)
+    monkeypatch.setattr(attention, "QUERIES_OF_A_BLOCK", 64)
     for num_queries, num_keys, has_gradient in ((3, 95, False), (3, 25, False), (100, 95, False), (3, 95, True)):
         query, key, value = tensors(num_queries, num_keys)
         with torch.set_grad_enabled(has_gradient):

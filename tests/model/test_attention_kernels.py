@@ -69,6 +69,8 @@ def calls(monkeypatch):
     monkeypatch.setattr(attention, "MIN_SCORES_ALONE", 4 * 20)
     monkeypatch.setattr(attention, "MIN_SCORES_FOR_CUDNN", 4 * 1000)
     monkeypatch.setattr(attention, "MIN_PREFILL_SCORES_FOR_CUDNN", 4 * 500)
+    monkeypatch.setattr(attention, "MIN_FULL_SCORES_FOR_CUDNN", 4 * 600)
+    monkeypatch.setattr(attention, "MIN_FULL_QUERIES_FOR_CUDNN", 10)
     monkeypatch.setattr(attention, "TOKENS_OF_A_PLAN", 8)
     return made
 
@@ -79,7 +81,11 @@ def calls(monkeypatch):
         # MemAug: a large memory goes to cuDNN, its queries rounded up where no gradient is needed.
         ([(13, 90)], {}, False, [("cudnn", 16, 90)]),
         ([(13, 90)], {}, True, [("cudnn", 13, 90)]),
-        ([(13, 70)], {}, False, [("flash", 13, 70)]),
+        ([(13, 70)], {}, False, [("cudnn", 16, 70)]),
+        ([(13, 70)], {}, True, [("flash", 13, 70)]),
+        ([(13, 40)], {}, False, [("flash", 13, 40)]),
+        # Few queries never: the plan would be for many more.
+        ([(9, 900)], {}, False, [("flash", 9, 900)]),
         # The decoder: a prefill's queries and keys are rounded up; training's are not, and need more scores.
         ([(27, 27)], {"causal": True}, False, [("cudnn", 32, 32)]),
         ([(20, 20)], {"causal": True}, False, [("flash", 20, 20)]),

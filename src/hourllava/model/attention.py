@@ -37,13 +37,18 @@ MIN_SCORES_FOR_CUDNN = 2**32
 # The same for a causal segment without a gradient, the prefill of a prompt. An hour's takes 122 ms in the 3B model, 135
 # with flash (H200); prompts of the same 512 lengths share a plan.
 MIN_PREFILL_SCORES_FOR_CUDNN = 2**30
+# The same for full attention without a gradient, and queries enough for cuDNN: eight questions about an hour together,
+# 900 queries of 16 heads, take 3.1 ms in each MemAug block, 5.0 with flash; one question alone 3.0 and 0.8 (H200).
+MIN_FULL_SCORES_FOR_CUDNN = 2**31
+MIN_FULL_QUERIES_FOR_CUDNN = 384
 # Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.
 TOKENS_OF_A_PLAN = 512
 
-# Few queries with many keys keep few multiprocessors busy: one for each 64 queries of a key head. Keys are then cut
-# into pieces, of at least so many keys, until there are as many blocks as this; a GPU has 132 multiprocessors.
-BLOCKS_OF_FEW_QUERIES = 256
-QUERIES_OF_A_BLOCK = 64
+# Few queries with many keys keep few multiprocessors busy: one for each 128 queries of a key head. Keys are then cut
+# into pieces, of at least so many keys, until there are about as many blocks as this, eight for each multiprocessor. 450
+# queries x 234,000 keys and 16 heads take 2.8 ms in 16 pieces, 3.4 in two, 3.0 in one (H200).
+BLOCKS_OF_FEW_QUERIES = 1024
+QUERIES_OF_A_BLOCK = 128
 MIN_KEYS_OF_A_PIECE = 4096
 
 # On the CPU, PyTorch's kernel takes queries in larger blocks from 192 and from 768 of them on, and is then faster for
@@ -171,7 +176,9 @@ def _one_segment(
     elif kernels.can_flash(query_QHE):
         num_pieces = 1
         if not causal and not torch.is_grad_enabled():
-            num_pieces = num_pieces_of_keys(num_queries, query_QHE.shape[1], key_KGE.shape[1])
+            num_pieces = num_pieces_of_keys(
+                num_queries, query_QHE.shape[1], key_KGE.shape[1], BLOCKS_OF_FEW_QUERIES
+            )
             num_pieces = min(num_pieces, num_keys // MIN_KEYS_OF_A_PIECE)
         if num_pieces > 1:
             return split_attention(query_QHE, key_KGE, value_KGE, num_pieces, scale)
@@ -205,9 +212,12 @@ def _full_on_cpu(query_QHE: Tensor, key_1GKE: Tensor, value_1GKE: Tensor, scale:
 def _goes_to_cudnn(query_QHE: Tensor, num_keys: int, causal: bool) -> bool:
     if not kernels.can_cudnn(query_QHE) or (causal and query_QHE.shape[0] != num_keys):
         return False
-    is_prefill = causal and not torch.is_grad_enabled()
-    least = MIN_PREFILL_SCORES_FOR_CUDNN if is_prefill else MIN_SCORES_FOR_CUDNN
-    return query_QHE.shape[0] * num_keys * query_QHE.shape[1] >= least
+    least, num_queries = MIN_SCORES_FOR_CUDNN, query_QHE.shape[0]
+    if not torch.is_grad_enabled():
+        least = MIN_PREFILL_SCORES_FOR_CUDNN if causal else MIN_FULL_SCORES_FOR_CUDNN
+        if not causal and num_queries < MIN_FULL_QUERIES_FOR_CUDNN:
+            return False
+    return num_queries * num_keys * query_QHE.shape[1] >= least
 
 
 def _round_up(heads_NHE: Tensor) -> Tensor:
@@ -298,10 +308,10 @@ def chunked_attention(
     return kernels.unfold_heads(total_1GXE, num_queries).to(query_QHE.dtype)
 
 
-def num_pieces_of_keys(num_queries: int, num_heads: int, num_groups: int) -> int:
-    """Pieces into which keys are cut so that few queries keep a GPU busy."""
+def num_pieces_of_keys(num_queries: int, num_heads: int, num_groups: int, max_blocks: int) -> int:
+    """Pieces into which keys are cut, so that few queries become so many blocks of work, or somewhat fewer."""
     num_blocks = -(-num_queries * (num_heads // num_groups) // QUERIES_OF_A_BLOCK) * num_groups
-    return max(1, BLOCKS_OF_FEW_QUERIES // num_blocks)
+    return max(1, max_blocks // num_blocks)
 
 
 def split_attention(

@@ -7,6 +7,9 @@ addresses whichever rows take part, so it is captured once for each number of ro
 step, empty ones included, and each row attends alone. So a row's numbers are bit for bit those that it gets without
 neighbours: how a matrix product is rounded depends on the number of rows, not on what is in the others.
 
+Numbers are written with `fill_` and `zero_`: where `tensor[row] = 1` changes one entry, torch copies the number from the
+host and waits for all that the device has to do.
+
 A kept prefix is not copied into rows: they hold the tokens behind it, and look at both.
 
 Shapes: R rows, L prompt tokens, S slots of a row, C tokens of prefixes, V vocabulary, G key/value heads, E head width.
@@ -61,7 +64,7 @@ class RowBuffers(abc.ABC):
             num_slots: tokens that the row will have, prompt included, a kept prefix not.
         """
         self.tokens_R1[row] = token
-        self.positions_R1[row] = prompt.num_tokens
+        self.positions_R1[row].fill_(prompt.num_tokens)
 
     def move(self, source: int, target: int) -> None:
         """Move a row to the place of another, which has left."""
@@ -70,7 +73,7 @@ class RowBuffers(abc.ABC):
 
     def clear(self, row: int) -> None:
         """Take a row out of use."""
-        self.positions_R1[row] = 0
+        self.positions_R1[row].zero_()
 
     @abc.abstractmethod
     def step(self, num_rows: int) -> None:
@@ -144,11 +147,11 @@ class SharedRows(RowBuffers):
                 for own, layer in zip(buffer, layers, strict=True):
                     own[row, :, :num_tokens] = layer
         # An earlier row's NaN would spoil this one, though it is not visible.
-        self._keys_values[:, :, row, :, num_tokens:] = 0.0
-        self.bias_R11S[row] = -torch.inf
-        self.bias_R11S[row, ..., :num_tokens] = 0.0
-        self.slot_R[row] = num_tokens
-        self.advance_R[row] = 1
+        self._keys_values[:, :, row, :, num_tokens:].zero_()
+        self.bias_R11S[row].fill_(-torch.inf)
+        self.bias_R11S[row, ..., :num_tokens].zero_()
+        self.slot_R[row].fill_(num_tokens)
+        self.advance_R[row].fill_(1)
         if self.pool is not None and self.prefix_bias_RC is not None:
             self.pool.show(self.prefix_bias_RC[row], prompt.prefix)
 
@@ -161,9 +164,9 @@ class SharedRows(RowBuffers):
     def clear(self, row: int) -> None:
         """Take a row out of use."""
         super().clear(row)
-        self.advance_R[row] = 0
-        self.slot_R[row] = 0
-        self.bias_R11S[row] = -torch.inf
+        self.advance_R[row].zero_()
+        self.slot_R[row].zero_()
+        self.bias_R11S[row].fill_(-torch.inf)
 
     def take_over(self, other: "SharedRows", num_rows: int) -> None:
         """Copy the first rows of buffers with no more slots."""
