@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import threading
 import weakref
@@ -518,10 +517,10 @@ def test_no_question_waits_for_cuda(tokenizer, config):
     """But for its tokens: torch raises where it would wait for the device by itself."""
     engine = HourLlava(tiny_model(config).bfloat16().cuda(), HourLlavaProcessor(tokenizer, config))
     memory = random_memory(engine, 40)
-    expected = [answer.text for answer in engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)]  # captures graphs
+    engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)  # captures graphs
     torch.cuda.set_sync_debug_mode("error")
     try:
-        actual = [answer.text for answer in engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)]
+        answers = engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(actual) == len(expected)
+    assert len(answers) == 5 * len(QUESTIONS)
