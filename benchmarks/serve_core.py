@@ -169,6 +169,7 @@ def measured(
         note("further question", further_questions(engine, memories[0]))
         note(f"{AT_ONCE[-1]} for the first time", at_once(engine, memories[0], AT_ONCE[-1])[0])
         for number in AT_ONCE:
+            at_once(engine, memories[0], number)  # captures what is missing
             figures, answers = at_once(engine, memories[0], number)
             note(f"{number} at once", figures)
         note("100 for the first time", at_once(engine, memories[0], 100, 16)[0])

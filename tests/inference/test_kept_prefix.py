@@ -512,14 +512,15 @@ def test_graphs_behind_prefixes_give_the_same_tokens(tokenizer, max_rows):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("config", [tiny_config(), recalling()], ids=["kept", "question"])
 def test_no_question_waits_for_cuda(tokenizer, config):
     """But for its tokens: torch raises where it would wait for the device by itself."""
     engine = HourLlava(tiny_model(config).bfloat16().cuda(), HourLlavaProcessor(tokenizer, config))
     memory = random_memory(engine, 40)
     engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)  # captures graphs
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         answers = engine.ask_all(memory, QUESTIONS * 5, max_new_tokens=6)
     finally:
         torch.cuda.set_sync_debug_mode("default")

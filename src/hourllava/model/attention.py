@@ -45,8 +45,8 @@ MIN_FULL_QUERIES_FOR_CUDNN = 384
 TOKENS_OF_A_PLAN = 512
 
 # Few queries with many keys keep few multiprocessors busy: one for each 128 queries of a key head. Keys are then cut
-# into pieces, of at least so many keys, until there are about as many blocks as this, eight for each multiprocessor. 450
-# queries x 234,000 keys and 16 heads take 2.8 ms in 16 pieces, 3.4 in two, 3.0 in one (H200).
+# into pieces, of at least so many keys, until there are about as many blocks as this, eight for each multiprocessor.
+# 450 queries x 234,000 keys and 16 heads take 2.8 ms in 16 pieces, 3.4 in two, 3.0 in one (H200).
 BLOCKS_OF_FEW_QUERIES = 1024
 QUERIES_OF_A_BLOCK = 128
 MIN_KEYS_OF_A_PIECE = 4096
@@ -176,9 +176,7 @@ def _one_segment(
     elif kernels.can_flash(query_QHE):
         num_pieces = 1
         if not causal and not torch.is_grad_enabled():
-            num_pieces = num_pieces_of_keys(
-                num_queries, query_QHE.shape[1], key_KGE.shape[1], BLOCKS_OF_FEW_QUERIES
-            )
+            num_pieces = num_pieces_of_keys(num_queries, query_QHE.shape[1], key_KGE.shape[1], BLOCKS_OF_FEW_QUERIES)
             num_pieces = min(num_pieces, num_keys // MIN_KEYS_OF_A_PIECE)
         if num_pieces > 1:
             return split_attention(query_QHE, key_KGE, value_KGE, num_pieces, scale)

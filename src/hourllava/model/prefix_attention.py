@@ -127,10 +127,8 @@ def _put(target: Tensor, scores: Tensor, bias: Tensor | None) -> None:
         torch.add(scores, bias, out=target)
 
 
-def _attend_in_parts(
-    query_1HQE: Tensor, keys: Prefixed, values: Prefixed, prompts: Prompts, scale: float
-) -> Tensor:
-    """[1, Q, H, E] attention of prompts by the flash kernel: to pieces of the prefix side by side, and to themselves."""
+def _attend_in_parts(query_1HQE: Tensor, keys: Prefixed, values: Prefixed, prompts: Prompts, scale: float) -> Tensor:
+    """[1, Q, H, E] attention of prompts by the flash kernel: to pieces of the prefix side by side, and to their own."""
     num_groups, num_prefix, _ = keys.prefix_GPE.shape
     num_queries, num_pieces = query_1HQE.shape[2], len(prompts.prefix_offsets) - 1
     query_QHE, own_key_KGE, own_value_KGE = (

@@ -7,8 +7,8 @@ addresses whichever rows take part, so it is captured once for each number of ro
 step, empty ones included, and each row attends alone. So a row's numbers are bit for bit those that it gets without
 neighbours: how a matrix product is rounded depends on the number of rows, not on what is in the others.
 
-Numbers are written with `fill_` and `zero_`: where `tensor[row] = 1` changes one entry, torch copies the number from the
-host and waits for all that the device has to do.
+Single numbers are written with `fill_` and `zero_`. With `tensor[row] = 1`, torch would copy the number from the host,
+and wait until the device has done all that is queued.
 
 A kept prefix is not copied into rows: they hold the tokens behind it, and look at both.
 

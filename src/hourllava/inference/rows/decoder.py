@@ -35,9 +35,9 @@ from hourllava.model.modeling import HourLlavaForConditionalGeneration
 # Shared buffers grow by this number of slots: large steps need few graphs, small ones little attention to unused slots.
 SLOTS_STEP = 512
 
-# Shared buffers have one of these numbers of rows: who asks one question at a time, or a few, does not pay for more.
-# Every new set of buffers needs new graphs, so there are few sizes. A step of 100 rows of 3B takes 12 ms, one of 32 rows
-# 7.5 (behind the prefix of an hour, H200).
+# Shared buffers have one of these numbers of rows. So one question at a time, or a few, do not pay for more. Every new
+# set of buffers needs new graphs, so there are few sizes. Behind the prefix of an hour, a step of 100 rows takes 12 ms
+# with 3B, one of 32 rows 7.5 (H200).
 ROWS_OF_BUFFERS = (1, 32, 128)
 MAX_ROWS = ROWS_OF_BUFFERS[-1]
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 
-# Runs before a graph is captured, in which libraries choose their kernels and allocate their workspaces.
-WARM_UP_RUNS = 3
-
 # CUDA allows one capture at a time in a process.
 _one_capture_at_a_time = threading.Lock()
 
 
 def captured(run: Callable[[], object], device: torch.device, pool: Any = None) -> torch.cuda.CUDAGraph:
-    """A graph of `run`, which runs for practice first; the caller undoes the changes of that.
+    """A graph of `run`, which runs once for practice; the caller undoes the changes of that.
+
+    In practice, libraries choose their kernels and allocate their workspaces, which a graph may not do.
 
     Args:
         run: work that allocates nothing outside the graph's memory, and whose results stay referenced.
@@ -24,8 +23,7 @@ def captured(run: Callable[[], object], device: torch.device, pool: Any = None) 
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(WARM_UP_RUNS):
-            run()
+        run()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     # Other threads may use CUDA meanwhile.
