@@ -110,9 +110,9 @@ def make_kept_prefix(model: HourLlavaModel, memory: ProjectedMemory, sample: Sam
 
     device = memory.kept_tokens.device
     augmented_KD, keys_values = model.memaug.augment_kept(
-        memory.kept_tokens, torch.from_numpy(of_kept).to(device), memory.keys_values
+        memory.kept_tokens, to_device(of_kept, device), memory.keys_values
     )
-    text_D = model.get_input_embeddings()(torch.from_numpy(text_ids).to(device))
+    text_D = model.get_input_embeddings()(to_device(text_ids, device))
     embeds_1PD = torch.cat([text_D, augmented_KD])[None]
     segments = Segments((embeds_1PD.shape[1],))
     position_ids, mask = packed_positions(embeds_1PD, segments)

@@ -36,6 +36,7 @@ from hourllava.inference.questions.subtitles import Cue, SubtitleLines
 from hourllava.inference.questions.text import whole_text
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import HostCopy
+from hourllava.model.inputs import ModelInputs, Sample
 from hourllava.model.kept_prefix import (
     KeptPrefix,
     can_keep_prefix,
@@ -255,11 +256,11 @@ class PromptMaker:
             return self._behind_prefix(ready, messages, observes)
         sample = self.processor.encode(messages, add_generation_prompt=True)
         room_after(len(sample.input_ids), self.model.config)  # before the work
-        inputs, device = self.processor.collate([sample], for_generation=True), self.model.device
-        layouts = inputs["visuals"].to(device)
+        inputs = self._on_device(sample)
+        layouts = inputs["visuals"]
         queries = WatchedQueries(layouts.watching_query_index)
         embeds_1LD = model.embed(
-            inputs["input_ids"].to(device),
+            inputs["input_ids"],
             Visuals(layouts, memory=ProjectedMemory(ready.keys_values, kept_tokens)),
             queries.observe if observes else None,
         )
@@ -294,9 +295,13 @@ class PromptMaker:
     @torch.inference_mode()
     def _embed_text(self, text: str, history: History) -> Tensor:
         sample = self.processor.encode(_messages(text, history), add_generation_prompt=True)
-        inputs = self.processor.collate([sample], for_generation=True).to(self.model.device)
-        room_after(inputs["input_ids"].shape[1], self.model.config)
-        return self.model.model.embed(inputs["input_ids"])[0]
+        room_after(len(sample.input_ids), self.model.config)
+        return self.model.model.embed(self._on_device(sample)["input_ids"])[0]
+
+    def _on_device(self, sample: Sample) -> ModelInputs:
+        """One conversation for the model. A copy from unpinned memory would wait for all queued work of a GPU."""
+        inputs, device = self.processor.collate([sample], for_generation=True), self.model.device
+        return (inputs.pin_memory() if device.type == "cuda" else inputs).to(device)
 
 
 @dataclasses.dataclass(frozen=True)
