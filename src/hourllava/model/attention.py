@@ -38,7 +38,7 @@ MIN_SCORES_FOR_CUDNN = 2**32
 # with flash (H200); prompts of the same 512 lengths share a plan.
 MIN_PREFILL_SCORES_FOR_CUDNN = 2**30
 # The same for full attention without a gradient, and queries enough for cuDNN: eight questions about an hour together,
-# 900 queries of 16 heads, take 3.1 ms in each MemAug block, 5.0 with flash; one question alone 3.0 and 0.8 (H200).
+# 900 queries of 16 heads, take 3.0 ms in each MemAug block, 5.0 with flash; one question alone 3.0 and 0.7 (H200).
 MIN_FULL_SCORES_FOR_CUDNN = 2**31
 MIN_FULL_QUERIES_FOR_CUDNN = 384
 # Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.

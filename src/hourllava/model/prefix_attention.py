@@ -3,11 +3,11 @@
 The kept tokens of an hour take 0.3 GB of keys and values with the 3B model; a copy for each of 32 rows would be 10 GB.
 The numbers are those of one sequence, without a copy, in two ways:
 
-Rows of one token each write out their scores with the prefix and with their own tokens, side by side, under one
-softmax. Scores are few there: 9 MB a layer for 32 rows of an hour and the 3B model.
+Rows have one token each. Their scores with the prefix and with their own tokens are written out side by side, under one
+softmax. There are few: 9 MB a layer for 32 rows of an hour and the 3B model.
 
-Prompts are many tokens, 37 MB of scores each. On a GPU the flash kernel attends to the prefix, in pieces, and to the
-prompts' own tokens; the parts are merged by their log-sum-exp. Elsewhere they are written out as well.
+Prompts have many tokens: the scores of 512 would be 146 MB. On a GPU the flash kernel attends to the prefix, in pieces,
+and to the prompts' own tokens; the parts are merged by their log-sum-exp. Elsewhere scores are written out, too.
 
 Shapes: R rows, Q queries of a row, P tokens of the prefix, K own tokens of a row, H query heads, G key/value heads, N
 query heads of each of these, X queries of a group's heads, C pieces of the prefix, S = P + K, E head width.

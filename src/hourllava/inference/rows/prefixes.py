@@ -32,7 +32,7 @@ FILLED_UP_TO = (128, 256, 512, 1024)
 MAX_TOGETHER = 8
 
 # A prefix is read in pieces side by side, of as many as fill a GPU of 132 multiprocessors once. More cost more in
-# merging than they gain: 512 tokens of 3B take 8.9 ms in two pieces in all layers, 12.2 in one and 9.3 in four (H200).
+# merging than they gain: 512 tokens of 3B take 8.9 ms in two pieces in all layers, 11.9 in one and 9.2 in four (H200).
 BLOCKS_PER_PREFILL = 132
 # A prefix of fewer tokens than the most pieces goes without a graph.
 MAX_PIECES = 16
