@@ -110,6 +110,52 @@ def test_a_forked_process_has_jobs_of_its_own(clips: dict[str, Path], tmp_path: 
     assert_none_left(tmp_path)
 
 
+SLOW_ENDINGS = {
+    "an engine": """
+        from hourllava.inference.scheduler import Scheduler as owner
+        from tiny import tiny_model
+        name = "_work"
+
+        def begin():
+            scheduler = owner(tiny_model(), [])
+            scheduler.run(lambda: None)
+            scheduler.ask_to_close()  # as when nobody holds the engine any more
+            return lambda: scheduler._thread is None
+    """,
+    "a watched video": """
+        from hourllava.inference.watching.job import WatchJobs
+        from hourllava.inference.watching.run import Run as owner
+        name = "_main"
+
+        def begin():
+            jobs = WatchJobs()
+            jobs.start("key", "video", lambda run: None, None, keeps_running=True)
+            return lambda: not jobs._running
+    """,
+}
+
+
+@pytest.mark.parametrize("code", SLOW_ENDINGS.values(), ids=SLOW_ENDINGS)
+def test_the_interpreter_waits_for_threads_that_nobody_remembers(tmp_path: Path, code: str) -> None:
+    """They free models; after the interpreter's end that aborts the process."""
+    slowly = """
+        import time
+        work = getattr(owner, name)
+
+        def slowly(*arguments):
+            work(*arguments)
+            time.sleep(0.5)
+            print("ended", flush=True)
+
+        setattr(owner, name, slowly)
+        is_forgotten = begin()
+        while not is_forgotten():
+            time.sleep(0.01)
+    """
+    result = run_python(textwrap.dedent(code) + textwrap.dedent(slowly), env=environment(tmp_path), timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "ended\n", "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["the end", "an error", "another thread watches on"])
 def test_an_interpreter_ends_amid_watching(tmp_path: Path, how: str) -> None:

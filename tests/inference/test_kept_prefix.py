@@ -378,6 +378,20 @@ def test_prompts_that_are_prefilled_together_do_not_see_each_other(engine, asked
                 torch.testing.assert_close(actual, wanted, **CLOSE)
 
 
+def test_a_prefix_of_few_tokens_goes_without_a_graph(engine, asked, monkeypatch):
+    """It cannot be read in pieces, none of which may be empty."""
+    prefix = next(part[1] for part in asked[0] if part[1])
+    prompts = [torch.randn(n, engine.model.config.text_config.hidden_size, dtype=torch.float64) for n in (3, 5)]
+    for pieces, has_graph in ((prefix.num_tokens, True), (prefix.num_tokens + 1, False)):
+        monkeypatch.setattr(prefixes_module, "MAX_PIECES", pieces)
+        monkeypatch.setattr(prefixes_module, "BLOCKS_PER_PREFILL", 10**6)
+        decoder = RowDecoder(engine.model)
+        decoder._shares_buffers = True
+        for one, prompt in zip(decoder.prefill(prompts, prefix), prompts, strict=True):
+            torch.testing.assert_close(one.logits_V, prefill(engine.model, prompt, prefix).logits_V, **CLOSE)
+        assert bool(decoder._prefixed._prefills) is has_graph
+
+
 def test_the_scheduler_prefills_waiting_questions_about_one_memory_together(tokenizer, replayed, monkeypatch):
     """On shared rows, as CUDA uses them; the answers are those of questions that are asked alone."""
     config = recalling()

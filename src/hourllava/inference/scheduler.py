@@ -37,6 +37,7 @@ from hourllava.inference.rows.prefill import Prefilled
 from hourllava.model.devices import check_fork
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
+from hourllava.threads import start_waited_for
 
 # Steps of all rows before the next waiting question is prefilled, or the next batch of frames encoded. An hour's
 # prefill takes as long as 40 steps: with four between two prefills, 16 answers of 64 tokens would be in flight.
@@ -205,7 +206,7 @@ class Scheduler:
         if self._thread is None:
             self._is_closing = False
             thread = threading.Thread(target=self._work, name="hourllava-engine", daemon=True)
-            thread.start()  # it waits for the lock that is held here
+            start_waited_for(thread)  # it waits for the lock that is held here
             self._thread = thread
 
     # ------------------------------------------------------------------------------------------------ the thread

@@ -21,6 +21,7 @@ from hourllava.inference.memories.cache import MemoryCache
 from hourllava.inference.memories.memory import Memory
 from hourllava.inference.watching.progress import NOT_BEGUN, OnProgress, Progress
 from hourllava.inference.watching.run import Run
+from hourllava.threads import start_waited_for
 from hourllava.video.child import Stop
 
 CALL_SECONDS = 0.1
@@ -241,7 +242,7 @@ class WatchJobs:
                 caches = [] if cache is None else [cache]
                 run = Run(name, work, caches, keeps_running, lambda ended: self._forget(key, ended))
                 run.num_callers = 1
-                run.thread.start()
+                start_waited_for(run.thread)
                 self._joinable[key] = run
                 self._running.add(run)
             return WatchJob(run)
