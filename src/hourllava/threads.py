@@ -1,7 +1,7 @@
 """Threads that the interpreter waits for at its end, once they were asked to end.
 
-A thread may be the last to hold a model. If it frees tensors while the interpreter takes everything apart, the process
-is aborted. A daemon is not waited for, and any other thread is waited for before `atexit` can ask it to end.
+A thread may be the last to hold a model. If it frees the model while the interpreter takes everything apart, the
+process is aborted. Python does not wait for daemons, and it waits for other threads before `atexit` can ask them to end.
 """
 
 import atexit
@@ -11,9 +11,9 @@ _started: set[threading.Thread] = set()
 
 
 def start_waited_for(thread: threading.Thread) -> None:
-    """Start a daemon that is waited for when all functions of `atexit` have run that are registered behind this module.
+    """Start a daemon that the interpreter waits for, behind all functions that are registered with `atexit` later.
 
-    One of these functions, or the last holder of what the thread works for, must have asked it to end.
+    Until then, one of these functions, or somebody else, must have asked it to end.
     """
     assert thread.daemon, "it would be waited for too early"
     thread.start()

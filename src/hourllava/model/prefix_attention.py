@@ -4,7 +4,7 @@ The kept tokens of an hour take 0.3 GB of keys and values with the 3B model; a c
 The numbers are those of one sequence, without a copy, in two ways:
 
 Rows have one token each. Their scores with the prefix and with their own tokens are written out side by side, under one
-softmax. There are few: 9 MB a layer for 32 rows of an hour and the 3B model.
+softmax. These are few: 9 MB a layer for 32 rows of an hour and the 3B model.
 
 Prompts have many tokens: the scores of 512 would be 146 MB. On a GPU the flash kernel attends to the prefix, in pieces,
 and to the prompts' own tokens; the parts are merged by their log-sum-exp. Elsewhere scores are written out, too.
@@ -24,12 +24,12 @@ from hourllava.model.attention_kernels import MAX_WRITTEN_SCORES
 
 
 class Prompts:
-    """Where prompts behind one prefix lie. It stands on the device, so that a graph serves any prompts and prefix.
+    """Where prompts and the prefix before them lie. The places are read on the device: one graph serves all of them.
 
     Args:
-        own_offsets: int32, start of each prompt among the own tokens, and the end of the last one. They cover all own
-            tokens; none of them sees those of another prompt, or those behind itself. A prompt may be empty.
-        prefix_offsets: [C + 1] int32, bounds of the pieces in which the prefix is read; they hold a token at least.
+        own_offsets: int32, start of each prompt among the own tokens, and the end of the last one. A prompt may be empty.
+            Together they cover all own tokens. A token sees those of its own prompt up to itself.
+        prefix_offsets: [C + 1] int32, bounds of the pieces in which the prefix is read. No piece is empty.
     """
 
     def __init__(self, own_offsets: Tensor, prefix_offsets: Tensor) -> None:
@@ -78,7 +78,7 @@ def attention_behind_prefix(
         query_RHQE: queries of the rows.
         keys, values: with the same prefix.
         mask_R1QK: of a row's own tokens: added to the scores, or boolean, true for what is seen; None: all of them. It
-            has no effect with prompts, which say it themselves.
+            has no effect if the keys have prompts.
         scale: of the scores; 1 / sqrt(E) if None.
     """
     scale = query_RHQE.shape[-1] ** -0.5 if scale is None else scale
