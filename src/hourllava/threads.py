@@ -1,7 +1,7 @@
 """Threads that the interpreter waits for at its end, once they were asked to end.
 
 A thread may be the last to hold a model. If it frees the model while the interpreter takes everything apart, the
-process is aborted. Python does not wait for daemons, and it waits for other threads before `atexit` can ask them to end.
+process is aborted. Python does not wait for daemons. For other threads it waits before `atexit` can ask them to end.
 """
 
 import atexit

@@ -27,8 +27,8 @@ class Prompts:
     """Where prompts and the prefix before them lie. The places are read on the device: one graph serves all of them.
 
     Args:
-        own_offsets: int32, start of each prompt among the own tokens, and the end of the last one. A prompt may be empty.
-            Together they cover all own tokens. A token sees those of its own prompt up to itself.
+        own_offsets: int32, start of each prompt among the own tokens, and the end of the last one.
+            Prompts cover all own tokens; one may be empty. A token sees those of its own prompt up to itself.
         prefix_offsets: [C + 1] int32, bounds of the pieces in which the prefix is read. No piece is empty.
     """
 
