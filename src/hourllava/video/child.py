@@ -172,6 +172,16 @@ def _scratch_file() -> IO[bytes]:
         return open(os.devnull, "w+b")  # noqa: PTH123 - closed by the child's kill()
 
 
+def _require_descriptors(file: IO[bytes]) -> None:
+    """Raise an OSError unless as many files can be opened as `Popen` needs for its three pipes.
+
+    Python 3.11.2, that of Debian 12, leaves the first pipe open if the next one cannot be opened (gh-87474).
+    """
+    with contextlib.ExitStack() as opened:
+        for _ in range(6):
+            opened.callback(os.close, os.dup(file.fileno()))
+
+
 def _start_process(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[bytes], Source]:
     """A child, and the source under the names that are valid in it."""
     descriptor = None
@@ -180,6 +190,7 @@ def _start_process(source: Source, stderr: IO[bytes]) -> tuple[subprocess.Popen[
         descriptor = os.dup(source.descriptor)
         source = replace(source, opened=f"/dev/fd/{descriptor}", descriptor=descriptor)
     try:
+        _require_descriptors(stderr)
         # -P and PYTHONPATH: the child imports from the same folders as the parent. A new session: Ctrl-C in a terminal
         # reaches the parent only, which ends the child.
         process = subprocess.Popen(
