@@ -11,7 +11,7 @@ Random weights in bf16. A table for each model:
     100 of 16 tokens       100 questions of 16 tokens each, as the next
     N at once              N questions of 64 tokens each: first token of the first and of the last, all answers, answers
                            a second, and GPU memory at the peak, with that of the model alone
-    for the first time     the same before its CUDA graphs are captured
+    for the first time     the same, while CUDA graphs are captured that no line above has needed
     two memories in turn   first token, each question about the other memory than the last one
     while watching         first token of questions, and time of the watch, each with and without the other
     cancel                 from `cancel()` to the end of the answer, and to an idle device

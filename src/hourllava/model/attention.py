@@ -37,8 +37,9 @@ MIN_SCORES_FOR_CUDNN = 2**32
 # The same for a causal segment without a gradient, the prefill of a prompt. An hour's takes 122 ms in the 3B model, 135
 # with flash (H200); prompts of the same 512 lengths share a plan.
 MIN_PREFILL_SCORES_FOR_CUDNN = 2**30
-# The same for full attention without a gradient, and queries enough for cuDNN: eight questions about an hour together,
-# 900 queries of 16 heads, take 3.0 ms in each MemAug block, 5.0 with flash; one question alone 3.0 and 0.7 (H200).
+# The same for full attention without a gradient, MemAug's look into a memory, which also needs so many queries. Eight
+# questions about an hour, 900 queries of 16 heads, take 3.0 ms in each block, 5.0 with flash; one takes 3.0 and 0.7
+# (H200).
 MIN_FULL_SCORES_FOR_CUDNN = 2**31
 MIN_FULL_QUERIES_FOR_CUDNN = 384
 # Without a gradient, lengths are rounded up to a multiple of this, so that one plan serves many of them.
@@ -250,12 +251,9 @@ def _varlen(
     value_KGE: Tensor,
     query_segments: Segments,
     key_segments: Segments,
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    scale: float | None = None,
-    return_lse: bool = False,
+    **options: Any,
 ) -> Any:
+    """`kernels.varlen`, which says what the options are, with segments for offsets."""
     return kernels.varlen(
         query_QHE,
         key_KGE,
@@ -264,10 +262,7 @@ def _varlen(
         key_segments.offsets_on(key_KGE.device),
         max(query_segments.lengths),
         max(key_segments.lengths),
-        causal=causal,
-        window=window,
-        scale=scale,
-        return_lse=return_lse,
+        **options,
     )
 
 
@@ -307,7 +302,7 @@ def chunked_attention(
 
 
 def num_pieces_of_keys(num_queries: int, num_heads: int, num_groups: int, max_blocks: int) -> int:
-    """Pieces into which keys are cut, so that few queries become so many blocks of work, or somewhat fewer."""
+    """Pieces into which keys are cut: as many as give at most so many blocks of work, but at least one."""
     num_blocks = -(-num_queries * (num_heads // num_groups) // QUERIES_OF_A_BLOCK) * num_groups
     return max(1, max_blocks // num_blocks)
 

@@ -9,7 +9,6 @@ G), E head width.
 
 import functools
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -150,18 +149,15 @@ def varlen(
     )
 
 
-def merged(outputs_CGXE: Sequence[Tensor], lses_CGX: Sequence[Tensor]) -> Tensor:
-    """[G, X, E] attention to all keys, of that to parts of them: each counts by its share of the softmax denominator.
+def merged(outputs_CGXE: list[Tensor], lses_CGX: list[Tensor]) -> Tensor:
+    """[G, X, E] attention to all keys. Attention to each part of them counts by its share of the softmax denominator.
 
     Args:
-        outputs_CGXE: of C parts each.
-        lses_CGX: log-sum-exp of their scores.
-
-    Returns:
-        in the dtype of the log-sum-exp.
+        outputs_CGXE: attention to some parts, C in each tensor.
+        lses_CGX: log-sum-exp of their scores, whose dtype the result has.
     """
-    share_CGX = torch.cat(list(lses_CGX)).softmax(0)
-    return (torch.cat(list(outputs_CGXE)) * share_CGX[..., None]).sum(0)
+    share_CGX = torch.cat(lses_CGX).softmax(0)
+    return (torch.cat(outputs_CGXE) * share_CGX[..., None]).sum(0)
 
 
 def fold_heads(query_QHE: Tensor, num_groups: int) -> Tensor:

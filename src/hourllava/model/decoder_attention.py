@@ -144,8 +144,15 @@ def packed_positions(tokens_1L: Tensor, segments: Segments) -> tuple[Tensor, Ten
     else:
         starts = torch.tensor(segments.offsets[:-1]).repeat_interleave(torch.tensor(segments.lengths))
         positions = (torch.arange(segments.num_tokens) - starts)[None].to(tokens_1L.device)
-    # Decoders keep a 4-D mask as it is. Without one they would build L x L entries from the positions (1 GiB at 32k).
-    return positions, torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens_1L.device)
+    return positions, placeholder_mask(tokens_1L.device)
+
+
+def placeholder_mask(device: torch.device) -> Tensor:
+    """A mask for calls of a decoder whose attention needs none.
+
+    Decoders keep a 4-D mask as it is. Without one they would build L x L entries from the positions (1 GiB at 32k).
+    """
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 AttentionInterface.register(PACKED_ATTENTION, decoder_attention)

@@ -128,7 +128,7 @@ def _put(target: Tensor, scores: Tensor, bias: Tensor | None) -> None:
 
 
 def _attend_in_parts(query_1HQE: Tensor, keys: Prefixed, values: Prefixed, prompts: Prompts, scale: float) -> Tensor:
-    """[1, Q, H, E] attention of prompts by the flash kernel: to pieces of the prefix side by side, and to their own."""
+    """[1, Q, H, E] attention of prompts by the flash kernel: to the prefix, in pieces, and to their own tokens."""
     num_groups, num_prefix, _ = keys.prefix_GPE.shape
     num_queries, num_pieces = query_1HQE.shape[2], len(prompts.prefix_offsets) - 1
     query_QHE, own_key_KGE, own_value_KGE = (

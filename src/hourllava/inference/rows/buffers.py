@@ -25,7 +25,7 @@ from hourllava.inference.rows.graphs import captured
 from hourllava.inference.rows.prefill import Prefilled
 from hourllava.inference.rows.prefixes import PrefixPool
 from hourllava.model.backbones import attention_window
-from hourllava.model.decoder_attention import Ragged
+from hourllava.model.decoder_attention import Ragged, placeholder_mask
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
 from hourllava.model.prefix_attention import Prefixed
@@ -288,8 +288,7 @@ class OwnRows(RowBuffers):
     def step(self, num_rows: int) -> None:
         """As `RowBuffers.step`; `num_rows` are all rows in use."""
         assert num_rows == len(self.num_used)
-        placeholder = torch.ones(1, 1, 1, 1, dtype=torch.bool)  # decoders keep a 4-D mask as it is
-        self._forward(self.num_rows, placeholder, None)
+        self._forward(self.num_rows, placeholder_mask(self.tokens_R1.device), None)
         for number in range(num_rows):
             self.num_used[number] += 1
         self.positions_R1[:num_rows] += 1

@@ -13,7 +13,7 @@ _one_capture_at_a_time = threading.Lock()
 def captured(run: Callable[[], object], device: torch.device, pool: Any = None) -> torch.cuda.CUDAGraph:
     """A graph of `run`, which runs once for practice; the caller undoes the changes of that.
 
-    In practice, libraries choose their kernels and allocate their workspaces, which a graph may not do.
+    In that run libraries choose their kernels and allocate their workspaces, which a graph may not do.
 
     Args:
         run: work that allocates nothing outside the graph's memory, and whose results stay referenced.

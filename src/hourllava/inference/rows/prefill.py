@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from hourllava.model.attention import Segments
+from hourllava.model.decoder_attention import placeholder_mask
 from hourllava.model.devices import to_device
 from hourllava.model.kept_prefix import KeptPrefix
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
@@ -122,10 +123,9 @@ def run_behind_prefix(
     cache: BehindPrefix,
 ) -> Tensor:
     """[L, D] last hidden states of tokens behind a prefix."""
-    placeholder = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=embeds_LD.device)  # see `packed_positions`
     output = model.model.language_model(
         inputs_embeds=embeds_LD[None],
-        attention_mask=placeholder,
+        attention_mask=placeholder_mask(embeds_LD.device),
         position_ids=positions_1L,
         past_key_values=cache,
         use_cache=True,

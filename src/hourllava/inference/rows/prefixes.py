@@ -31,10 +31,10 @@ FILLED_UP_TO = (128, 256, 512, 1024)
 # Prompts that are prefilled together, at most: the first one waits until the last one is tokenised.
 MAX_TOGETHER = 8
 
-# A prefix is read in pieces side by side, of as many as fill a GPU of 132 multiprocessors once. More cost more in
+# A prefix is read in as many pieces side by side as fill a GPU of 132 multiprocessors once. More pieces cost more in
 # merging than they gain: 512 tokens of 3B take 8.9 ms in two pieces in all layers, 11.9 in one and 9.2 in four (H200).
 BLOCKS_PER_PREFILL = 132
-# A prefix of fewer tokens than the most pieces goes without a graph.
+# A prefix with fewer tokens than this goes without a graph, because no piece may be empty.
 MAX_PIECES = 16
 
 # Buffers hold a multiple of so many tokens.
@@ -106,7 +106,7 @@ class PrefixPool:
         return self.keys[0].new_full((num_rows, self.num_tokens), -torch.inf)
 
     def span(self, prefix: KeptPrefix) -> tuple[int, int]:
-        """Where a prefix begins and ends, which lies here."""
+        """Where a prefix of this pool begins and ends."""
         start = self._starts[prefix]
         return start, start + prefix.num_tokens
 
