@@ -29,7 +29,7 @@ from hourllava.evaluation.benchmarks.video_mme import BENCHMARK
 from hourllava.inference.engine import HourLlava
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.modeling import HourLlavaForConditionalGeneration
-from hourllava.video.budget import usable_cores
+from hourllava.processes import usable_cores
 
 PRESETS = {"3b": "hourllava-3b", "7b": "hourllava-7b", "tiny": "hourllava-nano"}
 GROUPS = {"short": 81.0, "medium": 520.0, "long": 2471.0}  # seconds, mean

@@ -25,8 +25,8 @@ from hourllava.data.features.tower import PREFIX, Tower, load_tower
 from hourllava.model.config import HourLlavaConfig
 from hourllava.model.devices import usable_dtype
 from hourllava.model.vision import build_vision_tower
+from hourllava.processes import usable_cores
 from hourllava.video import read_frames
-from hourllava.video.budget import usable_cores
 
 
 def write_tower(folder: Path, preset: str, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Worker processes: a pool that runs jobs with progress, and whose workers do not outlive the process they belong to.
+"""Cores, and worker processes: a pool that runs jobs with progress, whose workers do not outlive their parent.
 
 Workers are spawned, not forked: a fork of a process with threads (PyTorch, decoders) may hang.
 """
@@ -21,6 +21,11 @@ _REFRESH_SECONDS = 0.2
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from hourllava.errors import ConfigError
+from hourllava.processes import usable_cores
 from hourllava.synthesis import captions, clips, events, questions, verdicts
 from hourllava.synthesis.candidates import Candidate, candidates_of
 from hourllava.synthesis.captions import CaptionStage
@@ -33,7 +34,6 @@ from hourllava.synthesis.settings import SynthSettings
 from hourllava.synthesis.stage import Feed, Item, StageReport, Work, run_stage
 from hourllava.synthesis.verdicts import VerdictStage
 from hourllava.synthesis.videos import Video
-from hourllava.video.budget import usable_cores
 
 _SPARE = 8  # items at work beyond the model's places: those that wait before they try again
 

@@ -26,8 +26,8 @@ from hourllava.errors import ConfigError
 from hourllava.model.activation_checkpointing import Checkpointing
 from hourllava.model.config import merge_settings
 from hourllava.model.prompt import LabelPolicy
+from hourllava.processes import usable_cores
 from hourllava.training.recipe_yaml import parse_yaml, read_yaml
-from hourllava.video.budget import usable_cores
 
 SHIPPED = "recipes"
 RECIPE_NAME = "recipe.yaml"

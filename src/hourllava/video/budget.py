@@ -10,18 +10,13 @@ theirs up.
 
 from __future__ import annotations
 
-import os
 import threading
 
 from hourllava.errors import ConfigError
 from hourllava.forks import renew_after_fork
+from hourllava.processes import usable_cores
 
 MAX_PROCESSES = 16
-
-
-def usable_cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class ProcessBudget:

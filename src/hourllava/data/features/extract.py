@@ -44,8 +44,7 @@ from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
 from hourllava.model.devices import usable_device, usable_dtype
 from hourllava.parts import parse_part
-from hourllava.processes import end_with_parent
-from hourllava.video.budget import usable_cores
+from hourllava.processes import end_with_parent, usable_cores
 
 Engine = Literal["local", "ray"]
 Execute = Callable[[list[Item], list[WorkerSettings], Callable[[Finished], None]], None]

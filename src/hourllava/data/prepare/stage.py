@@ -40,7 +40,7 @@ from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
-from hourllava.video.budget import usable_cores
+from hourllava.processes import usable_cores
 
 FEATURE_FORMS: dict[str, tuple[Form, Storage]] = {
     ".safetensors": ("memory", "bfloat16"),

@@ -23,8 +23,8 @@ from hourllava.data.records.media import find_media
 from hourllava.data.records.reading import iterate_entries
 from hourllava.errors import DataError, PartlyDoneError, VideoError
 from hourllava.files import replacing
+from hourllava.processes import usable_cores
 from hourllava.video import probe
-from hourllava.video.budget import usable_cores
 from hourllava.video.picture_file import PICTURE_ERRORS, open_picture, upright_rgb
 from hourllava.video.source import IMAGE_SUFFIXES, frame_files
 
