@@ -24,6 +24,7 @@ from PIL import Image
 
 from hourllava.data.mds.reader import MdsDataset
 from hourllava.data.mds.writer import ShardWriter
+from hourllava.processes import usable_cores
 
 REPEATS = 3
 # columns, rows, reads timed
@@ -119,7 +120,7 @@ def main() -> None:
     if beside:
         os.environ["PYTHONWARNINGS"] = "ignore"
         define_torchvision_operators()
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"load {os.getloadavg()[0]:.1f} on {usable_cores()} cores")
     for name, (columns, num_rows, num_reads) in SETS.items():
         rows = make_rows(columns, num_rows)
         print(f"\n{name}, {num_rows} rows\n\n| | write MB/s | rows/s in order | rows/s at random |\n|---|---|---|---|")

@@ -5,7 +5,7 @@
 #     PARTS="world needles" FIRST_SEED=71 bash benchmarks/nano-card.sh nano card
 #
 # PROCESSES jobs at a time, each on one core and, with GPUS, on one of so many GPUs; longest first. Resumes if
-# interrupted. FIRST_SEED is that of the videos; VIDEOS=1 MINUTES=0.2 makes them few and short, for a trial.
+# interrupted. A failed job does not stop the others, but the script then ends with 1. FIRST_SEED is that of the videos; VIDEOS=1 MINUTES=0.2 makes them few and short, for a trial.
 set -euo pipefail
 model=$1 out=$2 gpus=${GPUS:-0} parts=${PARTS:-world needles marathonworld-1 demo} first=${FIRST_SEED:-51} world=$2
 source "$(dirname "$0")/../src/hourllava/recipes/hourllava-nano/data.sh"
@@ -43,20 +43,27 @@ jobs() {
 }
 
 run() { # ARGUMENT ...: one job, in the slot that xargs gives it
-  local log=$out/log-$SLOT.txt
+  local log=$out/log-$SLOT.txt core=${cores[SLOT % ${#cores[@]}]}
   [ "$gpus" = 0 ] || export CUDA_VISIBLE_DEVICES=$((SLOT % gpus))
   [ "$1" != demo ] || log=$out/demo-${5}.txt
-  OMP_NUM_THREADS=1 taskset -c $((SLOT % $(nproc))) "${hourllava[@]}" "$@" >"$log" 2>&1 || echo "failed: $* (see $log)"
+  if OMP_NUM_THREADS=1 taskset -c "$core" "${hourllava[@]}" "$@" >"$log" 2>&1; then
+    echo "done: $*"
+  else
+    echo "failed: $* (see $log)"
+    return 1
+  fi
 }
 export -f run
-export out gpus SLOT
-export hourllava_command="${hourllava[*]}"
+export out gpus SLOT hourllava_words="${hourllava[*]}" core_words="${cores[*]}" # bash exports no arrays
 
 if [[ $parts == *marathonworld-1* ]]; then "${hourllava[@]}" eval make marathonworld-1 "$out/marathonworld-1-data"; fi
-jobs | xargs -P "$processes" --process-slot-var=SLOT -I{} bash -c 'hourllava=($hourllava_command); run $1' _ {}
+failed=0
+jobs | xargs -P "$processes" --process-slot-var=SLOT -I{} \
+  bash -c 'hourllava=($hourllava_words) cores=($core_words); run $1' _ {} || failed=1
 for name in world short needles-180 needles-60 needles-20 needles; do
   folders=("$out/$name"-[0-9][0-9])
   [ ! -d "${folders[0]}" ] || "${hourllava[@]}" eval score "${folders[@]}" --out "$out/scores-$name"
 done
 [ ! -d "$out/marathonworld-1" ] || "${hourllava[@]}" eval score "$out/marathonworld-1"
 if [[ $parts == *demo* ]]; then grep -h "answers are right" "$out"/demo-*.txt || echo "no demo has ended"; fi
+exit $failed

@@ -43,6 +43,7 @@ from hourllava.model.checkpoint import save_weights
 from hourllava.model.nano import FOLDER as NANO_FOLDER
 from hourllava.model.nano import nano_tokenizer
 from hourllava.model.processor import HourLlavaProcessor
+from hourllava.processes import usable_cores
 from serve_http import HEIGHT, WIDTH, Figures, Timing, asked, percentiles, watched
 
 PRESETS = {"tiny": "hourllava-nano", "3b": "hourllava-3b", "7b": "hourllava-7b"}
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     options = parser.parse_args()
     device = f"{torch.cuda.device_count()} {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU"
-    print(f"{device}, {os.cpu_count()} cores, torch {torch.__version__}, {options.size}, load {os.getloadavg()[0]:.1f}")
+    print(f"{device}, {usable_cores()} cores, torch {torch.__version__}, {options.size}, load {os.getloadavg()[0]:.1f}")
     results: dict[str, dict[str, Figures]] = {}
 
     def note(group: str, what: str, figures: Figures) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hourllava.processes import usable_cores
 from hourllava.world import (
     DIFFICULTIES,
     encode_video,
@@ -79,7 +80,7 @@ def main() -> None:
                 )
             )
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{os.cpu_count()} cores, load average at the end {load}; fastest and slowest of {REPEATS}\n")
+    print(f"{usable_cores()} cores, load average at the end {load}; fastest and slowest of {REPEATS}\n")
     print("| what | measured |\n|---|---|")
     for name, value in rows:
         print(f"| {name} | {value} |")

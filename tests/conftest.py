@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from forking import forked_interpreter
 from forking_server import flush_nothing
+from hourllava.processes import usable_cores
 from tiny import tiny_config, tiny_model
 
 if TYPE_CHECKING:  # imported where it is used: with `pytest -n`, the process that hands out the tests needs none of it
@@ -47,9 +48,8 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """With `-n auto`, one process more than there are cores, if memory allows: many tests wait for other processes."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(num_cores + 1, memory_bytes // MEMORY_PER_WORKER_BYTES))
+    return max(1, min(usable_cores() + 1, memory_bytes // MEMORY_PER_WORKER_BYTES))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -50,12 +50,12 @@ def run_script(tmp_path):
     )
     environment = os.environ | {"PATH": f"{commands}:{os.environ['PATH']}", "PROCESSES": "1"}
 
-    def run(script, *arguments, for_real=False, **settings):
+    def run(script, *arguments, for_real=False, exit_code=0, **settings):
         log.unlink(missing_ok=True)
         command = [shutil.which("bash"), script, *arguments]
         settings["FOR_REAL"] = "1" if for_real else ""
         done = subprocess.run(command, cwd=tmp_path, env=environment | settings, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == exit_code, done.stderr
         return [line.rstrip("\t").split("\t") for line in log.read_text().splitlines()] if log.exists() else []
 
     return run
@@ -139,7 +139,8 @@ def test_a_stage_of_the_chain_alone_with_new_videos(run_script):
 
 def test_the_chain_runs_where_the_library_is_only_on_the_path_of_python(run_script, tmp_path):
     command, python = tmp_path / "bin/hourllava", tmp_path / "python"
-    write_command(python, f'[ "$1 $2" = "-m hourllava" ] && shift 2 && exec {command.rename(tmp_path / "noting")} "$@"')
+    noting = command.rename(tmp_path / "noting")
+    write_command(python, f'[ "$1 $2" != "-m hourllava" ] && exec {sys.executable} "$@"; shift 2; exec {noting} "$@"')
     noted = run_script(CHAIN, STAGES="0", PATH="/usr/bin:/bin", PYTHON=str(python))
     assert ["train", nano(0), "--gpus", "1"] in noted
 
@@ -182,6 +183,28 @@ def test_the_card_asks_with_right_commands_and_as_much_as_it_says(run_script):
     }
     assert sum(line[0] == "demo" for line in noted) == 10
     assert all(one["--model"] == "nano" for line, one in zip(noted, options) if line[1] != "make")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_scripts_use_the_cores_that_they_may_use(run_script, tmp_path, number):
+    before = os.sched_getaffinity(0)
+    usable = set(sorted(before)[-number:])
+    found = tmp_path / "cores"
+    write_command(tmp_path / "bin/hourllava", f"taskset -cp $$ | sed 's/.*: //' >> {found}; sleep 0.1")
+    os.sched_setaffinity(0, usable)
+    try:
+        run_script(CARD, "nano", "card", PARTS="demo", PROCESSES="", OMP_NUM_THREADS="1")  # `nproc` would say 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert {int(core) for core in found.read_text().split()} == usable
+
+
+def test_a_failed_job_of_the_card_stops_no_other_and_is_told(run_script, tmp_path):
+    command = tmp_path / "bin/hourllava"
+    noting = command.rename(tmp_path / "noting")
+    write_command(command, f'{noting} "$@"; [ "$5" != 3 ]')
+    noted = run_script(CARD, "nano", "card", PARTS="demo", exit_code=1)
+    assert sum(line[0] == "demo" for line in noted) == 10
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """What several commands share: the memory of a file, and descriptions as plain data for `--json`."""
 
-import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from hourllava.inference.memories.memory import Memory
 from hourllava.model.checkpoint import find_checkpoint, load_config
 from hourllava.model.kept_prefix import kept_prefix_bytes
 from hourllava.model.nano import NANO
+from hourllava.processes import usable_cores
 from hourllava.video import shown_name
 
 MEMORY_SUFFIX = ".safetensors"
@@ -104,7 +104,7 @@ def describe_installation(model_names: list[str]) -> dict[str, Any]:
             "transformers": transformers.__version__,
         },
         "devices": [
-            f"cpu ({os.cpu_count()} cores)",
+            f"cpu ({usable_cores()} cores)",
             *(f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())),
         ],
         "models": {name: _describe_model(name) for name in model_names},

@@ -1,7 +1,6 @@
 """The commands `hourllava data shard`, `merge`, `lengths` and `verify`: options in, lines for the user out."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -16,6 +15,7 @@ from hourllava.errors import ConfigError, DataError, PartlyDoneError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
 from hourllava.parts import parse_part
+from hourllava.processes import usable_cores
 
 STREAMS_NAME = "streams.json"
 
@@ -207,7 +207,7 @@ def run_lengths(
         media: the folder that paths in shard rows are relative to; by default the stage's folder names it, or `data`.
         questions: "conversation" or "segments".
         history: with segments, the most earlier questions in front of a question.
-        processes: measuring processes; by default one for each CPU.
+        processes: measuring processes; by default one for each usable core.
 
     Raises:
         ConfigError: no such choice for `questions`, or `history` without segments.
@@ -221,7 +221,7 @@ def run_lengths(
     encoder = RowEncoder(load_processor(model), media, questions=cast(Any, questions), history=history)
     total_rows = total_unknown = 0
     for stream in stream_folders(folder):
-        num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or os.cpu_count() or 1)
+        num_rows, num_unknown = measure_folder(stream, encoder, num_processes=processes or usable_cores())
         unknown = f"; {num_unknown} cannot be measured, training will skip them" if num_unknown else ""
         yield f"{stream}: {num_rows - num_unknown} rows measured{unknown}"
         total_rows += num_rows

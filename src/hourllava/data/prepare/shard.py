@@ -12,7 +12,6 @@ Worker w takes the w-th contiguous part of the chosen records, so the merged ind
 import hashlib
 import io
 import json
-import os
 import re
 import stat
 import sys
@@ -36,7 +35,7 @@ from hourllava.data.records.record_file import RecordFile, read_records
 from hourllava.errors import ConfigError, DataError, HourLlavaError
 from hourllava.files import remove_leftovers, replacing
 from hourllava.locks import lock_folder
-from hourllava.processes import report_progress, run_jobs, worker_pool
+from hourllava.processes import report_progress, run_jobs, usable_cores, worker_pool
 from hourllava.video.picture_file import is_upright, open_picture, upright_rgb
 
 COLUMNS: dict[Kind, dict[str, str]] = {
@@ -162,7 +161,7 @@ def shard_records(settings: ShardSettings, out: Path, known: KnownFiles | None =
             total = sum(len(numbers) for job in jobs for _, numbers, _ in job.shares)
             with (
                 tqdm(total=total, unit="record", desc=out.name, file=sys.stderr, mininterval=0.2) as progress,
-                worker_pool(min(len(jobs), os.cpu_count() or 1)) as pool,
+                worker_pool(min(len(jobs), usable_cores())) as pool,
             ):
                 counts = list(run_jobs(_write_share, jobs, pool, on_progress=progress.update))
             for path, _ in settings.files:
