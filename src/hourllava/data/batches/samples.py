@@ -209,11 +209,11 @@ class RowEncoder:
         if drawn := open_registered(path, FPS):
             grid = SampleGrid.of(FPS, 0.0, duration_seconds)
             return Video(duration_seconds, frames=draw_all(drawn, grid, size_pixels))
-        with read_frames(path, fps=FPS, size_pixels=size_pixels, num_processes=1) as reader:
+        with read_frames(path, fps=FPS, size_pixels=size_pixels, num_processes=1, batch_frames=num_frames) as reader:
             batches = [batch.frames for batch in reader]
         if not batches:
             raise DataError(f"{name} shows nothing; copy or convert it again")
-        frames = np.concatenate(batches)
+        frames = batches[0] if len(batches) == 1 else np.concatenate(batches)  # no second copy of a whole video
         if len(frames) != num_frames:  # damage, or a wrong length in the header, from which the plan was made
             frames = frames[evenly_spaced(len(frames), num_frames)]
         return Video(duration_seconds, frames=frames)
