@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -169,14 +169,9 @@ def _without_repeats(layout: VisualLayout, pixels: Tensor) -> tuple[VisualLayout
     """
     if layout.modality != "video" or layout.num_frames != len(pixels):  # a wrong number gets its error from the model
         return layout, [pixels]
-    frames = pixels.permute(0, 2, 3, 1).contiguous().numpy()  # copies nothing: this is how frames lie in memory
-    is_new = np.array([True, *map(_differ, frames[1:], frames)])
+    frames = pixels.permute(0, 2, 3, 1).flatten(1).numpy()  # copies nothing: this is how frames lie in memory
+    words = frames.view(np.uint64) if frames.shape[1] % 8 == 0 else frames  # eight bytes are compared at once
+    is_new = np.array([True, *((one != other).any() for one, other in pairwise(words))])
     if is_new.all():
         return layout, [pixels]
     return layout.over_frames(np.cumsum(is_new) - 1), [pixels[k : k + 1] for k in np.flatnonzero(is_new)]
-
-
-def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Whether two frames differ; eight bytes are compared at once where they make up a frame."""
-    words = np.uint64 if one.nbytes % 8 == 0 else np.uint8
-    return not np.array_equal(one.reshape(-1).view(words), other.reshape(-1).view(words))
