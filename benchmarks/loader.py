@@ -47,6 +47,8 @@ def main() -> None:
             views += sum(len(batch[name]) for name in ("pixel_values", "pixel_values_videos") if name in batch)
             wall, cpu = time.perf_counter(), time.process_time()
     count = len(walls)
+    if not count:
+        parser.error(f"the recipe has no more than {WARM_UP} micro-batches")
     heads = ["", "median", "fastest", "slowest"]
     rows = [
         [name, *(f"{1000 * of(values):,.0f} ms" for of in (statistics.median, min, max))]

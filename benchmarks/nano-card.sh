@@ -5,7 +5,8 @@
 #     PARTS="world needles" FIRST_SEED=71 bash benchmarks/nano-card.sh nano card
 #
 # PROCESSES jobs at a time, each on one core and, with GPUS, on one of so many GPUs; longest first. Resumes if
-# interrupted. A failed job does not stop the others, but the script then ends with 1. FIRST_SEED is that of the videos; VIDEOS=1 MINUTES=0.2 makes them few and short, for a trial.
+# interrupted. A failed job does not stop the others, but the script then ends with 1. FIRST_SEED is that of the videos;
+# VIDEOS=1 MINUTES=0.2 makes them few and short, for a trial.
 set -euo pipefail
 model=$1 out=$2 gpus=${GPUS:-0} parts=${PARTS:-world needles marathonworld-1 demo} first=${FIRST_SEED:-51} world=$2
 source "$(dirname "$0")/../src/hourllava/recipes/hourllava-nano/data.sh"
@@ -54,7 +55,7 @@ run() { # ARGUMENT ...: one job, in the slot that xargs gives it
   fi
 }
 export -f run
-export out gpus SLOT hourllava_words="${hourllava[*]}" core_words="${cores[*]}" # bash exports no arrays
+export out gpus hourllava_words="${hourllava[*]}" core_words="${cores[*]}" # bash exports no arrays
 
 if [[ $parts == *marathonworld-1* ]]; then "${hourllava[@]}" eval make marathonworld-1 "$out/marathonworld-1-data"; fi
 failed=0
