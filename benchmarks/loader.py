@@ -3,8 +3,8 @@
     python benchmarks/loader.py recipes/hourllava-nano/s4.yaml --batches 20
     python benchmarks/loader.py my-run.yaml --set data.media=videos
 
-A GPU waits if a step takes less time than a loader process needs for a micro-batch, divided by `data.workers`. Needs no
-GPU and no weights. *own CPU* leaves out what decoding processes do.
+The GPU waits if this time, divided by `data.workers`, is longer than a step. Needs no GPU and no weights. *Own CPU* is
+the time without decoding processes. Rows that cannot be used are counted.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from hourllava.evaluation.report import markdown_table
+from hourllava.training.corpus import SKIPPED_KEY
 from hourllava.training.recipe import load_recipe
 from hourllava.training.run import prepare
 
@@ -34,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         overrides = [*arguments.set, "data.workers=0", f"out={folder}", "log.to=[]"]
         corpus = prepare(load_recipe(arguments.recipe, overrides), meta=True).corpus
-        walls, cpus, tokens, samples, views = [], [], 0, 0, 0
+        walls, cpus, tokens, samples, views, skipped = [], [], 0, 0, 0, 0
         batches = iter(corpus.loader(Path(folder)))
         for _ in islice(batches, WARM_UP):
             pass
@@ -44,6 +45,7 @@ def main() -> None:
             cpus.append(time.process_time() - cpu)
             tokens += batch["input_ids"].numel()
             samples += len(batch["segments"].lengths)
+            skipped += int(batch[SKIPPED_KEY].sum())
             views += sum(len(batch[name]) for name in ("pixel_values", "pixel_values_videos") if name in batch)
             wall, cpu = time.perf_counter(), time.process_time()
     count = len(walls)
@@ -55,8 +57,10 @@ def main() -> None:
         for name, values in (("a micro-batch", walls), ("own CPU", cpus))
     ]
     print(markdown_table(heads, rows))
-    print(f"{count} micro-batches; on average {samples / count:,.0f} samples, {tokens / count:,.0f} tokens and "
-          f"{views / count:,.0f} pictures for the tower; {tokens / sum(walls):,.0f} tokens/s")  # fmt: skip
+    print(
+        f"{count} micro-batches; on average {samples / count:,.0f} samples, {tokens / count:,.0f} tokens and "
+        f"{views / count:,.0f} pictures for the tower; {tokens / sum(walls):,.0f} tokens/s; {skipped:,} rows skipped"
+    )
 
 
 if __name__ == "__main__":

@@ -67,4 +67,4 @@ for name in world short needles-180 needles-60 needles-20 needles; do
 done
 [ ! -d "$out/marathonworld-1" ] || "${hourllava[@]}" eval score "$out/marathonworld-1"
 if [[ $parts == *demo* ]]; then grep -h "answers are right" "$out"/demo-*.txt || echo "no demo has ended"; fi
-exit $failed
+exit "$failed"

@@ -2,7 +2,7 @@
 # file. SHARE=100 makes a hundredth of the data, VIDEO_SHARE=2 half of the videos whatever SHARE is, SEED_SHIFT=400 other
 # videos. Existing data is kept.
 python=${PYTHON:-python3}
-cores=($("$python" -c 'import os; print(*sorted(os.sched_getaffinity(0)))')) # nproc would tell OMP_NUM_THREADS
+cores=($("$python" -c 'import os; print(*sorted(os.sched_getaffinity(0)))')) # nproc obeys OMP_NUM_THREADS
 processes=${PROCESSES:-${#cores[@]}}
 share=${SHARE:-1} video_share=${VIDEO_SHARE:-${SHARE:-1}} seed_shift=${SEED_SHIFT:-0}
 hourllava=(hourllava)
